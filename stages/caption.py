@@ -1,0 +1,52 @@
+"""objects -> captions"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.options import CAPTIONS, OBJECTS, RAW, Device, ParamsFile, RawFolder
+
+
+def caption(
+    raw: RawFolder = RAW,
+    objects: Annotated[
+        Path | None,
+        typer.Option("--objects", help=f"The table that `taming detect` wrote. Default: {OBJECTS}, if --in is {RAW}."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="The table of captions to write.")] = CAPTIONS,
+    params: ParamsFile = None,
+    device: Device = "auto",
+) -> None:
+    """Describe every photo, and put <object> in the place of the words that name its objects.
+
+    Without a table of objects, <object> stands for what the caption is about. After a crash the same command goes on
+    where it stopped.
+
+    \b
+    Example: taming caption --in data/raw --objects data/objects.parquet --out data/captions.parquet
+    Example: taming caption --in raw/ --out captions.parquet
+    """
+    from functools import partial
+
+    from taming_core import captioning, config, counts, photo, schema, shards
+    from taming_core.pretrained.captioner import load_captioner
+    from taming_core.pretrained.device import pick_device
+    from taming_core.pretrained.matcher import load_matcher
+    from taming_core.progress import track_to
+
+    if objects is None and raw == RAW and OBJECTS.is_file():
+        objects = OBJECTS
+    p = config.load_params(params).caption
+    sources = captioning.list_sources(raw, objects)
+    where = pick_device(device)
+    describe = load_captioner(p.captioner, where, num_beams=p.num_beams, max_new_tokens=p.max_new_tokens)
+    make = partial(captioning.rows_of, describe=describe, match=load_matcher(p.matcher, where), p=p)
+
+    stamped = schema.stamped(schema.CAPTIONS, config.fingerprint(p))
+    inputs = schema.VERSION, photo.folder_state(raw), captioning.table_state(objects)
+    state = shards.RUNS / f"caption-{config.fingerprint(p, *inputs)}"
+    track_to(shards.each(sources, p.shard_size, state, stamped, make), "caption", len(sources))
+    found = shards.join(state, stamped, out)
+    methods = counts.sentence(captioning.count_methods(out)) or "none"
+    counts.print_counts(found, f"{out}: {len(sources)} photos, <object> by {methods}")

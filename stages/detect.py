@@ -1,0 +1,43 @@
+"""photos -> objects"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.options import OBJECTS, RAW, Device, ParamsFile, RawFolder
+
+
+def detect(
+    raw: RawFolder = RAW,
+    out: Annotated[Path, typer.Option("--out", help="The table of objects to write.")] = OBJECTS,
+    params: ParamsFile = None,
+    device: Device = "auto",
+) -> None:
+    """Find the objects in every photo, and cut them out by mask.
+
+    Photos that cannot be read and objects that are of no use stay in the table, with the reason. After a crash the
+    same command goes on where it stopped.
+
+    \b
+    Example: taming detect --in data/raw --out data/objects.parquet
+    """
+    from functools import partial
+
+    from taming_core import config, counts, findings, photo, schema, shards
+    from taming_core.pretrained.detector import load_detector
+    from taming_core.pretrained.device import pick_device
+    from taming_core.pretrained.segmenter import load_segmenter
+    from taming_core.progress import track_to
+
+    p = config.load_params(params).detect
+    sources = findings.list_sources(raw, p.identity)
+    where = pick_device(device)
+    find = load_detector(p.detector, where, p.image_size, p.score_floor, p.max_found)
+    segment = None if p.segmenter == "detector" else load_segmenter(p.segmenter, where)
+    make = partial(findings.rows_of, detect=find, segment=segment, p=p)
+
+    stamped = schema.stamped(schema.OBJECTS, config.fingerprint(p))
+    state = shards.RUNS / f"detect-{config.fingerprint(p, schema.VERSION, photo.folder_state(raw))}"
+    track_to(shards.each(sources, p.shard_size, state, stamped, make), "detect", len(sources))
+    counts.print_counts(shards.join(state, stamped, out), f"{out}: {len(sources)} photos")

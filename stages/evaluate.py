@@ -1,0 +1,67 @@
+"""encoder -> images -> scores"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.options import ENCODER, EVALUATION, ROWS, Device, ParamsFile
+
+
+def evaluate(
+    encoder: Annotated[str, typer.Option("--encoder", help="The folder that `taming train` wrote, or mini.")] = str(
+        ENCODER
+    ),
+    rows: Annotated[Path, typer.Option("--in", help="The folder of rows that `taming materialize` wrote.")] = ROWS,
+    out: Annotated[Path, typer.Option("--out", help="The folder to write; replaced as a whole.")] = EVALUATION,
+    params: ParamsFile = None,
+    device: Device = "auto",
+) -> None:
+    """Draw held-out objects in new scenes and styles, and score what came out.
+
+    Controls and real photos stand beside every score; report.html shows the pictures first. After a crash the same
+    command draws only what is missing.
+
+    \b
+    Example: taming eval --encoder data/encoder --in data/rows --out data/evaluation
+    """
+    import shutil
+    from time import perf_counter
+
+    from taming_core import config, evaluation, evaluation_folder, photo, provenance, schema, shards, verdicts
+    from taming_core.customize import load_pipeline
+    from taming_core.pretrained import judges
+    from taming_core.pretrained.device import pick_device
+    from taming_core.progress import track, track_to
+    from taming_core.report import Evaluated
+    from taming_core.subjects import load_finder
+
+    settings = config.load_params(params)
+    p, d = settings.evaluate, settings.detect
+    evaluation_folder.check_out(out)
+    things = evaluation.things(rows, p)
+    where = pick_device(device)
+    pipeline = load_pipeline(encoder, where)
+    judge, reader = judges.load_judge(p.judge, where), judges.load_text_judge(p.text_judge, where)
+    find = load_finder(d, where)
+
+    weights = provenance.folder_fingerprint(Path(pipeline.name_or_path))
+    made = config.fingerprint(p, schema.VERSION, weights, photo.folder_state(rows), without=evaluation.UNDRAWN)
+    state = shards.RUNS / f"evaluate-{made}"
+    embeds, encoding = evaluation.encode(pipeline, [t.subject for t in things])
+    wants = evaluation.plan(len(things), p)
+    paths = [state / want.file(things) for want in wants]
+    missing, start = sum(not path.exists() for path in paths), perf_counter()
+    track_to(evaluation.draw_missing(pipeline, wants, paths, embeds, p.sampling), "draw", len(wants))
+    timings = evaluation.cost(embeds, encoding, perf_counter() - start, missing)
+
+    images, found = verdicts.images_of(paths, things), verdicts.rows_of(wants, things)
+    known, read = verdicts.gallery(rows, p.split, judge), reader.images(images)
+    found = verdicts.read(verdicts.judged(found, judge(images), known), read, reader.texts, p)
+    found = list(track(verdicts.shaped(found, images, things, find), "shape", len(found)))
+    summary = verdicts.summary([*found, *verdicts.diversity(found, read)], p.seed)
+    facts = evaluation_folder.facts(encoder, weights, known, p)
+    result = Evaluated(things, found, images, summary, p, facts)
+    evaluation_folder.write(result, timings, state, out)
+    shutil.rmtree(state)
+    print(evaluation_folder.said(result, timings, out))

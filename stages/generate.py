@@ -1,0 +1,73 @@
+"""photo + prompt -> images"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.options import ENCODER, Device, ParamsFile
+
+
+def generate(
+    photos: Annotated[list[Path], typer.Option("--object", help="Photo of the thing; may be given again.")],
+    prompts: Annotated[list[str], typer.Option("--prompt", help="With <object> in it; may be given again.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to write to.")] = Path("out"),
+    masks: Annotated[
+        list[Path] | None, typer.Option("--mask", help="Where the thing is, white on black; one for each photo.")
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option("--encoder", help=f"An encoder folder, or mini. Default: {ENCODER} if there, else mini."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the first image; the next ones count on.")] = 0,
+    images: Annotated[int, typer.Option("--images", min=1, help="For each object and prompt.")] = 1,
+    guidance_object: Annotated[float | None, typer.Option(min=0, help="More of the object; instead of params.")] = None,
+    guidance_text: Annotated[float | None, typer.Option(min=0, help="More of the prompt; instead of params.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Of the scheduler; instead of params.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", help="Any diffusers class; instead of params.")
+    ] = None,
+    params: ParamsFile = None,
+    device: Device = "auto",
+) -> None:
+    """Draw the thing of a photo wherever the prompt says.
+
+    The photo is cut out automatically, unless a mask is given or it is transparent already. A seed gives the same
+    image every time, and generation.json says how each was made.
+
+    \b
+    Example: taming generate --object photo.jpg --prompt "a photo of <object> on the beach" --out out
+    """
+    import json
+    from functools import partial
+
+    from taming_core import config, generation, grid, provenance, subjects
+    from taming_core.customize import load_pipeline
+    from taming_core.evaluation import encode, save
+    from taming_core.images import draw
+    from taming_core.pretrained.device import pick_device
+    from taming_core.progress import track
+
+    p = config.load_params(params)
+    sampling = generation.overridden(
+        p.generate.sampling,
+        guidance_object=guidance_object,
+        guidance_text=guidance_text,
+        steps=steps,
+        scheduler=scheduler,
+    )
+    found = generation.wanted(photos, prompts, seed, images)
+    where = pick_device(device)
+    cut = subjects.subjects_of(photos, masks or [], partial(subjects.load_finder, p.detect, where), p.materialize)
+    spec = encoder or (str(ENCODER) if ENCODER.is_dir() else "mini")
+    pipeline = load_pipeline(spec, where)
+    drawn = draw(pipeline, [w.order for w in found], encode(pipeline, cut)[0], sampling)
+    pictures = []
+    for w, picture in track(zip(found, drawn, strict=True), "draw", len(found)):
+        save(picture, out / w.file)
+        pictures.append(picture)
+    grid.save(generation.sheet(cut, found, pictures), out / "sheet.png")
+    weights = provenance.folder_fingerprint(Path(pipeline.name_or_path))
+    made = generation.record(found, sampling, spec, weights, provenance.versions())
+    (out / "generation.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    print(f"{len(pictures)} images in {out}, with the encoder {spec}; {out / 'sheet.png'} shows them")

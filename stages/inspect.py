@@ -1,0 +1,37 @@
+"""any table -> counts and a contact sheet"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.options import RAW
+
+
+def inspect(
+    table: Annotated[Path, typer.Argument(help="objects.parquet, captions.parquet, or the folder of rows.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The sheet, .png or .html. Default: beside the table, as PNG.")
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Rows on the sheet, some of every drop reason.")] = 24,
+    raw: Annotated[Path, typer.Option("--raw", help="Folder of the photos that the table speaks of.")] = RAW,
+    only: Annotated[str | None, typer.Option("--only", help="Show just this drop reason, or kept.")] = None,
+) -> None:
+    """Count what a stage kept and dropped, and draw a contact sheet of it.
+
+    \b
+    Example: taming inspect data/objects.parquet --out objects.png
+    """
+    from collections import Counter
+
+    from taming_core import cards, counts, sheets
+
+    target = out or table.with_suffix(".png")
+    sheets.check_name(target)
+    found, look = cards.open_table(table)
+    kinds = cards.reasons(found)
+    chosen = cards.chosen(kinds, rows, only)
+    counted = Counter(kinds.tolist())
+    sheets.save(cards.cards(found, look, chosen, raw), f"{table.name}: {counts.sentence(counted)}", look.side, target)
+    counts.print_counts(counted, f"{table}: {len(kinds)} rows")
+    print(f"{target} shows {len(chosen)} of them")

@@ -1,0 +1,253 @@
+"""Wording: which words of a caption name an object, and `<object>` in their place (str only).
+
+The caption generation scheme of the Taming Encoder (Jia et al., 2023): describe all but the identity in words, and let
+one token stand for the identity. How the words are found is our choice.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from taming_core import lexicon
+from taming_core.lexicon import Likeness
+from taming_core.phrases import Phrase, phrases
+
+OBJECT = "<object>"
+Method = Literal["noun", "head", "conditional", "template"]
+METHODS: tuple[Method, ...] = get_args(Method)
+Replace = Literal["noun", "phrase"]
+
+AN = re.compile(r"\b([Aa])n(\s+)$")
+VOWEL = re.compile(r"(?!u(?:ni|ku|s[aeiu]|t[ei])|eu|one\b)[aeiou]|hour|heir|hono", re.IGNORECASE)  # as it is spoken
+DOUBTFUL = 0.1  # share of a word's uses; a sense below it counts only for what the caption is about
+MAIN = 0.25  # share from which a sense is what a word usually means
+
+
+@dataclass(frozen=True)
+class ObjectCaption:
+    """A caption, and the same with `<object>`; `caption[start:end] == replaced`."""
+
+    caption: str
+    object_caption: str
+    replaced: str
+    start: int
+    end: int
+    method: Method
+
+
+@dataclass(frozen=True)
+class Mention:
+    """Words that can name the object; positions are characters of the caption, half-open."""
+
+    phrase: Phrase
+    noun_start: int
+    likeness: Likeness
+
+
+def put_object(caption: str, start: int, end: int, method: Method) -> ObjectCaption:
+    """`<object>` for the characters from `start` to `end`; an article before them becomes "a".
+
+    >>> put_object("a photo of an apple", 14, 19, "noun").object_caption
+    'a photo of a <object>'
+    """
+    before = AN.sub(r"\1\2", caption[:start])
+    return ObjectCaption(caption, before + OBJECT + caption[end:], caption[start:end], start, end, method)
+
+
+def name_object(caption: str, noun: str, replace: Replace) -> ObjectCaption | None:
+    """The caption with `<object>` for the words that name a thing of the class `noun`; None if no words do.
+
+    `replace` says whether the adjectives go too: the noun alone, or the phrase. An article stays.
+
+    >>> name_object("a photo of a small squirrel on the beach", "animal", "noun").object_caption
+    'a photo of a small <object> on the beach'
+    >>> name_object("a hot dog on a plate", "dog", "noun") is None
+    True
+    """
+    return name_objects(caption, [noun], replace)[0]
+
+
+def name_objects(caption: str, nouns: Sequence[str], replace: Replace) -> list[ObjectCaption | None]:
+    """`name_object` for all objects of one photo, whose classes stand from left to right.
+
+    Objects of one class get words of their own if the caption has enough: captions tell from left to right.
+    """
+    return [_named(caption, mention, replace) for mention in _shared_out(caption, nouns)]
+
+
+def _shared_out(caption: str, nouns: Sequence[str]) -> list[Mention | None]:
+    """The mention for each object."""
+    chosen: list[Mention | None] = [None] * len(nouns)
+    for noun in dict.fromkeys(nouns):
+        places = [i for i, other in enumerate(nouns) if other == noun]
+        found = mentions(caption, noun)
+        if 1 < len(places) <= len(found):
+            own = sorted(found[: len(places)], key=lambda m: m.phrase.start)
+        else:
+            own = [_with_partner(found)] * len(places)
+        for place, mention in zip(places, own, strict=True):
+            chosen[place] = mention
+    return chosen
+
+
+def _with_partner(found: Sequence[Mention]) -> Mention | None:
+    """The best mention; of "a hammer and wrench" both, if both could be it."""
+    best = found[0] if found else None
+    partner = next((m for m in found[1:] if best and _are_one(best.phrase, m.phrase)), None)
+    return Mention(_joined(best.phrase, partner.phrase), best.noun_start, best.likeness) if best and partner else best
+
+
+def _are_one(first: Phrase, second: Phrase) -> bool:
+    """Whether one article makes one thing of two nouns; living things stay two: "a dog and cat"."""
+    adjacent = 0 <= second.link_start - first.end <= 1
+    return second.coordinated and adjacent and bool(first.nouns) and not _is_alive(first.nouns[-1])
+
+
+def _is_alive(noun: str) -> bool:
+    return lexicon.synset("living thing") in lexicon.kinds_of(lexicon.singular(lexicon.spelled(noun)), MAIN)
+
+
+def _joined(first: Phrase, second: Phrase) -> Phrase:
+    return dataclasses.replace(first, end=second.end)
+
+
+def _named(caption: str, mention: Mention | None, replace: Replace) -> ObjectCaption | None:
+    if mention is None:
+        return None
+    start = mention.phrase.start if replace == "phrase" else mention.noun_start
+    return put_object(caption, start, mention.phrase.end, "noun")
+
+
+def mentions(caption: str, noun: str) -> list[Mention]:
+    """All words of the caption that can name a thing of the class `noun`, the likeliest first.
+
+    What the caption is about comes before what is beside it, that before the scene, and the opener ("a photo") is last;
+    among equals the closer meaning wins, then the more usual one, then the earlier word. In the scene a kind of the
+    class does not count where the caption is about something else that is alive, or not, as the class is: a "cat on a
+    couch" is no plant "in tall grass", and "a toilet near a wall, on a wooden table" no furniture; but "a man on a
+    motorbike" shows a motorcycle.
+    """
+    found = [p for p in phrases(caption) if p.nouns]
+    named_apart = any(p.role == "subject" and _is_alive(p.nouns[-1]) == _is_alive(noun) for p in found)
+    usable = [m for p in found if (m := _mention(caption, p, noun)) and _is_sound(m, named_apart)]
+    return sorted(usable, key=_preference)
+
+
+def _preference(m: Mention) -> tuple[bool, bool, int, bool, bool, int]:
+    role = m.phrase.role
+    closeness = lexicon.ORDER.index(m.likeness.kind)
+    return role == "opener", role == "scene", closeness, m.likeness.share < DOUBTFUL, role != "subject", m.phrase.start
+
+
+def _mention(caption: str, phrase: Phrase, noun: str) -> Mention | None:
+    """The phrase as a name of the class, None if it is none."""
+    start = _class_start(caption, phrase, lexicon.spelled(noun))
+    if start is not None:
+        return Mention(phrase, min(phrase.noun_start, start), Likeness("same", 1.0))
+    *_, owner, head = (None, *phrase.nouns)
+    likeness = lexicon.likeness(noun, head)
+    if likeness is None and owner and _is_part_or_picture(head):
+        likeness = lexicon.likeness(noun, owner)
+    return likeness and Mention(phrase, phrase.noun_start, likeness)
+
+
+def _class_start(caption: str, phrase: Phrase, noun: str) -> int | None:
+    """Where the class stands word for word at the end of the phrase: WordNet lacks potted plant and stop sign."""
+    said = list(re.finditer(r"[^\s-]+", caption[phrase.start : phrase.end]))
+    length = len(noun.split())
+    if not len(phrase.nouns[-1].split()) <= length <= len(said):  # there is no dog in a hot dog
+        return None
+    start = phrase.start + said[-length].start()
+    last = lexicon.spelled(caption[start : phrase.end])
+    return start if noun in (last, lexicon.singular(last)) else None
+
+
+def _is_part_or_picture(head: str) -> bool:
+    """Whether "dog HEAD" shows a dog: its face, its statue, but not its house."""
+    kinds = lexicon.kinds_of(lexicon.singular(head), MAIN)
+    anchors = ("body part", 0), ("representation", 1), ("plastic art", 0)
+    return any(lexicon.synset(*anchor) in kinds for anchor in anchors)
+
+
+def _is_sound(m: Mention, named_apart: bool) -> bool:
+    """Whether to believe a mention; `named_apart` where the caption is about something that could be the object."""
+    if m.phrase.role == "opener":
+        return m.likeness.kind in ("same", "synonym")
+    if m.phrase.role == "scene" and m.likeness.kind == "special" and named_apart:
+        return False
+    return m.phrase.role == "subject" or m.likeness.share >= DOUBTFUL
+
+
+def head_object(caption: str, replace: Replace) -> ObjectCaption | None:
+    """The caption with `<object>` for what it is about; None if there is no noun.
+
+    >>> head_object("a pencil sketch of two red apples on a plate", "phrase").object_caption
+    'a pencil sketch of two <object> on a plate'
+    """
+    found = [p for p in phrases(caption) if p.nouns]
+    order = ("subject", "companion", "scene", "opener")
+    head = min(found, key=lambda p: order.index(p.role), default=None)
+    if head is None:
+        return None
+    after = found[found.index(head) + 1 :]
+    if after and _are_one(head, after[0]):
+        head = _joined(head, after[0])
+    return put_object(caption, head.start if replace == "phrase" else head.noun_start, head.end, "head")
+
+
+def scene(caption: str) -> str:
+    """Where things are, in the caption's own words; empty if it does not tell.
+
+    >>> scene("a dog sitting on the beach, on the left"), scene("a photo of a cat")
+    ('on the beach, on the left', '')
+    """
+    found = phrases(caption)
+    first = next((i for i, p in enumerate(found) if p.role == "scene"), len(found))
+    last = next((i for i in range(first, len(found)) if found[i].role != "scene"), len(found)) - 1
+    return caption[found[first].link_start : found[last].end] if first <= last else ""
+
+
+def article(noun: str) -> str:
+    """The indefinite article.
+
+    >>> article("apple"), article("unicorn"), article("hourglass")
+    ('an', 'a', 'an')
+    """
+    return "an" if VOWEL.match(noun) else "a"
+
+
+def prefix_for(noun: str) -> str:
+    """What a caption has to start with to name the class.
+
+    >>> prefix_for("animal")
+    'a photo of an animal'
+    """
+    return f"a photo of {article(noun)} {noun}"
+
+
+def fill_template(template: str, noun: str, where: str) -> ObjectCaption:
+    """The template with the class in plain words and with `<object>`, and the scene after it.
+
+    >>> fill_template("a photo of a <object>", "animal", "on the beach").caption
+    'a photo of an animal on the beach'
+    """
+    before, after = template.split(OBJECT)
+    with_article = re.search(r"\b(a|an|the)\s+$", before, re.IGNORECASE)
+    if with_article and with_article[1].lower() != "the":
+        before = before[: with_article.start(1)] + article(noun) + " "
+    words = noun if with_article else f"{article(noun)} {noun}"
+    ending = f" {where}" if where else ""
+    return put_object(before + words + after + ending, len(before), len(before + words), "template")
+
+
+def read_given(caption: str, noun: str) -> ObjectCaption | None:
+    """A caption in which somebody has put `<object>` already, with the class in plain words; None if it holds none.
+
+    >>> read_given("a photo of a <object> on the beach", "dog").caption
+    'a photo of a dog on the beach'
+    """
+    before, found, after = caption.partition(OBJECT)
+    plain = before + noun + after.replace(OBJECT, noun)
+    return put_object(plain, len(before), len(before + noun), "noun") if found else None

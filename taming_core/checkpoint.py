@@ -1,0 +1,109 @@
+"""State of a run on disk: written whole or not at all, found again by the same command, restored to the last bit."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from taming_core import config
+from taming_core.config import TrainParams
+from taming_core.subject_model import SubjectModel
+from taming_core.training import Run
+
+WITHOUT = frozenset({"save_every", "validation"})  # keys of the params that change no weight
+STATE = "state"  # a folder per saved step: state-000020
+
+
+def fingerprint(p: TrainParams, rows: Path, model: SubjectModel) -> str:
+    """What names a run: all that its weights depend on; `model` as it stands before the first step."""
+    return config.fingerprint(p, rows_state(rows), model_state(model), without=WITHOUT)
+
+
+def rows_state(folder: Path) -> str:
+    """Changes with the rows; reads but the footers of the files, which hold counts, sizes and extremes of columns."""
+    digest = blake2b(digest_size=8)
+    for path in sorted(folder.glob("*.parquet")):
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode() + _footer(path))
+    return digest.hexdigest()
+
+
+def _footer(path: Path) -> bytes:
+    """A Parquet file ends in its footer, the footer's length in 4 bytes, and the magic number in 4."""
+    with path.open("rb") as file:
+        file.seek(-8, os.SEEK_END)
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(-8 - length, os.SEEK_END)
+        return file.read(length)
+
+
+def model_state(model: SubjectModel) -> str:
+    """Changes with any weight of the model."""
+    digest = blake2b(digest_size=8)
+    for part in (model.vae, model.text_encoder, model.denoiser, model.object_encoder):
+        for name, value in part.state_dict().items():
+            digest.update(name.encode() + value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def save(run: Run, folder: Path) -> None:
+    """Save the run below `folder`, in the place of the state before."""
+    part, whole = folder / f"{STATE}.part", folder / f"{STATE}-{run.step:06d}"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    save_file({n: t.detach().cpu().contiguous() for n, t in tensors(run)}, part / "tensors.safetensors")
+    scaler = run.accelerator.scaler
+    sidecar = {"step": run.step, "scaler": None if scaler is None else scaler.state_dict()}
+    (part / "run.json").write_text(json.dumps(sidecar))
+    shutil.rmtree(whole, ignore_errors=True)
+    part.rename(whole)
+    for old in saved(folder)[:-1]:
+        shutil.rmtree(old)
+
+
+def saved(folder: Path) -> list[Path]:
+    """The states below a folder, oldest first."""
+    return sorted(folder.glob(f"{STATE}-*"))
+
+
+def forget(folder: Path) -> None:
+    """Remove what `save` wrote; for a run whose encoder is safe elsewhere."""
+    for old in saved(folder):
+        shutil.rmtree(old)
+
+
+def load(run: Run, folder: Path) -> None:
+    """Bring a run that has just begun to where it was last saved below `folder`, if it was."""
+    for state in saved(folder)[-1:]:
+        sidecar: dict[str, Any] = json.loads((state / "run.json").read_text())
+        restore(run, load_file(state / "tensors.safetensors"))
+        if run.accelerator.scaler is not None:
+            run.accelerator.scaler.load_state_dict(sidecar["scaler"])
+        run.step = sidecar["step"]
+
+
+def tensors(run: Run) -> Iterator[tuple[str, Tensor]]:
+    """All that training changes, by name: `denoiser/conv_in.weight/weight`, and AdamW's state of that weight."""
+    for part, weights in run.trained.items():
+        for name, weight in weights.items():
+            yield f"{part}/{name}/weight", weight
+            for key, value in run.optimizer.state.get(weight, {}).items():
+                yield f"{part}/{name}/{key}", value
+
+
+@torch.no_grad()
+def restore(run: Run, found: dict[str, Tensor]) -> None:
+    """The inverse of `tensors`."""
+    for full, value in found.items():
+        part, name, key = full.split("/")
+        weight = run.trained[part][name]
+        if key == "weight":
+            weight.copy_(value)
+        else:  # AdamW keeps its count of steps on the CPU
+            run.optimizer.state[weight][key] = value if key == "step" else value.to(weight.device)

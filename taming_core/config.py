@@ -1,0 +1,285 @@
+"""params.yaml into frozen, strict sections: one per stage, and no number anywhere else."""
+
+import json
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import ValidationError, model_validator
+
+from taming_core.errors import TamingError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class Section(BaseModel):
+    """Unknown keys and wrong types are errors, and nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DetectParams(Section):
+    """photos -> objects."""
+
+    detector: str  # mini, a file, or a model name
+    segmenter: str  # mini, a file, a model name, or `detector` for the detector's own masks
+    image_size: PositiveInt  # pixels of the longer side that the detector sees
+    identity: Literal["folder", "metadata", "photo"]  # what tells which individual thing a photo shows
+    min_side: PositiveInt  # pixels of the photo's shorter side
+    score_floor: Fraction  # below it the detector's findings are noise and make no row
+    max_found: PositiveInt  # per photo, best score first; what the detector finds beyond makes no row
+    score: Fraction  # below it an object is dropped
+    area_min: Fraction  # mask pixels / photo pixels
+    area_max: Fraction
+    aspect_max: PositiveFloat  # longer side of the box / shorter side
+    border: NonNegativeInt  # pixels between box and photo edge; closer counts as cut off
+    containment: Fraction  # share of a box inside a larger one
+    mask_fill: Fraction  # share of the box that the mask must fill
+    max_objects: PositiveInt  # kept per photo, best score first
+    batch_size: PositiveInt  # photos in memory at once
+    shard_size: PositiveInt  # photos per crash-safe shard
+
+    @model_validator(mode="after")
+    def _areas_in_order(self) -> "DetectParams":
+        if self.area_min >= self.area_max:
+            raise ValueError(f"detect.area_min must be below detect.area_max, which is {self.area_max}")
+        return self
+
+
+class CaptionParams(Section):
+    """objects -> captions."""
+
+    captioner: str  # mini, a folder, or a model name
+    matcher: str
+    num_beams: PositiveInt
+    max_new_tokens: PositiveInt
+    replace: Literal["noun", "phrase"]  # the noun alone, or the noun with its adjectives
+    match_min: Fraction  # captions that match their image less are dropped
+    template: str  # where no noun can be found; holds <object> once
+    batch_size: PositiveInt
+    shard_size: PositiveInt  # photos per crash-safe shard
+
+    @model_validator(mode="after")
+    def _template_holds_object(self) -> "CaptionParams":
+        if self.template.count("<object>") != 1:
+            raise ValueError("caption.template must hold <object> exactly once")
+        return self
+
+
+class MaterializeParams(Section):
+    """captions -> rows."""
+
+    size: PositiveInt  # pixels of the target image's side
+    subject_size: PositiveInt  # pixels of the subject's side
+    subject_fill: Fraction  # share of the subject's side that the object fills
+    validation: Fraction  # share of identities
+    test: Fraction
+    seed: NonNegativeInt  # of the split
+    duplicate_distance: NonNegativeInt  # differing bits of 64 up to which two photos count as one view
+    max_references: PositiveInt  # other views that a row names; drawn where there are more
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)]
+    shard_size: PositiveInt  # objects per crash-safe shard
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> "MaterializeParams":
+        if self.validation + self.test >= 1:
+            raise ValueError("materialize.validation and materialize.test must leave a share for training")
+        return self
+
+
+class Sampling(Section):
+    """How images are drawn; guidance as in method.md section 6."""
+
+    scheduler: str  # the class name of any diffusers scheduler
+    steps: PositiveInt
+    guidance_object: NonNegativeFloat
+    guidance_text: NonNegativeFloat
+    batch_size: PositiveInt
+
+
+class ValidationGrid(Section):
+    """The fixed pictures that show during training whether it works."""
+
+    every: NonNegativeInt  # steps; 0 for never
+    objects: PositiveInt
+    prompts: Annotated[list[str], Field(min_length=1)]
+    sampling: Sampling
+
+
+class EncoderParams(Section):
+    """A fresh object encoder, where none is given to start from."""
+
+    tower: str  # a folder or a name of a CLIP vision tower; mini
+    projector: Literal["full", "linear", "resampler"]
+    tokens: PositiveInt  # K; `full` has one per patch
+    tower_blocks: NonNegativeInt  # last blocks of the tower that are trained
+
+
+class StandIn(Section):
+    """How much the subject is changed where no other view of its identity can stand for it."""
+
+    rotation: NonNegativeFloat  # degrees, at most, to either side
+    perspective: Fraction  # shift of a corner, at most, as a share of the side
+    light: Fraction  # change of brightness, at most; colours keep their hue
+
+
+class TrainParams(Section):
+    """rows -> encoder."""
+
+    start: str | None  # mini or a folder of an earlier training, to go on from; null starts afresh on `base`
+    base: str | None  # folder or name of a text-to-image model; only where start is null
+    encoder: EncoderParams | None  # only where start is null
+    injection: Literal["concat", "decoupled"] | None  # only where start is null
+    tune: Literal["whole", "adapter"]
+    seed: NonNegativeInt
+    steps: PositiveInt  # optimizer updates
+    batch_size: PositiveInt  # rows per update
+    micro_batch_size: PositiveInt  # rows on the device at once
+    learning_rate: PositiveFloat  # peak, of encoder and injected layers
+    denoiser_rate: Fraction  # of the denoiser, as a share of learning_rate
+    text_encoder_rate: Fraction  # of the text encoder, as a share of learning_rate; 0 freezes it
+    warmup: NonNegativeInt  # steps
+    schedule: Literal["constant", "cosine", "linear"]
+    weight_decay: NonNegativeFloat
+    max_grad_norm: PositiveFloat
+    general: Fraction  # share of general-domain rows in a batch
+    object_drop: Fraction  # probability that a row loses its object embedding
+    text_drop: Fraction  # probability that a row loses its caption
+    cross_reference: Fraction  # probability that the subject comes from another view
+    stand_in: StandIn  # for the other view, where there is none
+    mask_weight: NonNegativeFloat  # extra weight of the loss inside the object
+    identity_weight: NonNegativeFloat  # lambda of the identity loss; 0 switches it off
+    identity_max_timestep: PositiveInt  # the identity loss looks at less noisy steps only
+    identity_network: str | None  # mini or a folder; null where identity_weight is 0
+    precision: Precision
+    save_every: PositiveInt  # steps
+    validation: ValidationGrid
+
+    @model_validator(mode="after")
+    def _keys_have_an_effect(self) -> "TrainParams":
+        fresh = {"base": self.base, "encoder": self.encoder, "injection": self.injection}
+        for key, value in fresh.items():
+            if self.start is not None and value is not None:
+                raise ValueError(f"train.{key} must be null where train.start is set, for it comes with the start")
+            if self.start is None and value is None:
+                raise ValueError(f"train.{key} must be set where train.start is null")
+        if (self.identity_weight > 0) != (self.identity_network is not None):
+            raise ValueError("train.identity_network must be set where train.identity_weight is above 0, else null")
+        if self.tune == "adapter" and (self.denoiser_rate > 0 or self.text_encoder_rate > 0):
+            raise ValueError("train.denoiser_rate and train.text_encoder_rate must be 0 where train.tune is 'adapter'")
+        if self.tune == "whole" and self.denoiser_rate == 0:
+            raise ValueError("train.denoiser_rate must be above 0 where train.tune is 'whole'")
+        if self.general == 1:
+            raise ValueError("train.general must be below 1, else no row has an object to learn from")
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError("train.batch_size must be a multiple of train.micro_batch_size")
+        return self
+
+
+class EvaluateParams(Section):
+    """encoder -> images -> scores."""
+
+    split: Literal["validation", "test"]  # whose identities are held out
+    seed: NonNegativeInt
+    objects: PositiveInt  # identities that are judged
+    images_per_prompt: PositiveInt
+    scenes: Annotated[list[str], Field(min_length=1)]  # what is asked for after "a photo of <object>"
+    styles: list[str]  # what is asked for before "<object>"
+    scene_choices: Annotated[list[str], Field(min_length=2)]  # what text alignment chooses among
+    style_choices: Annotated[list[str], Field(min_length=2)]
+    control_objects: NonNegativeInt  # identities in the controls: no object tokens, another object's tokens
+    judge: str  # never a network that training used
+    text_judge: str
+    sampling: Sampling
+
+    @model_validator(mode="after")
+    def _choices_hold_the_prompts(self) -> "EvaluateParams":
+        if missing := [s for s in self.scenes if s not in self.scene_choices]:
+            raise ValueError(f"evaluate.scene_choices must hold every one of evaluate.scenes, not only others: {missing}")
+        if missing := [s for s in self.styles if s not in self.style_choices]:
+            raise ValueError(f"evaluate.style_choices must hold every one of evaluate.styles, not only others: {missing}")
+        return self
+
+
+class GenerateParams(Section):
+    """photo + prompt -> images."""
+
+    sampling: Sampling
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    detect: DetectParams
+    caption: CaptionParams
+    materialize: MaterializeParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    generate: GenerateParams
+
+
+def packaged_params() -> Path:
+    """The params of the embedded default: in the wheel beside this file, in a checkout at its top."""
+    installed = Path(__file__).parent / "params.yaml"
+    return installed if installed.exists() else Path(__file__).parent.parent / "params.yaml"
+
+
+def load_params(path: Path | None = None) -> Params:
+    """Read and check the params; with no path those of ./params.yaml, else of the package.
+
+    Raises:
+        TamingError: naming the key that is wrong and what it may be.
+    """
+    if path is None:
+        path = Path("params.yaml") if Path("params.yaml").is_file() else packaged_params()
+    if not path.is_file():
+        raise TamingError(f"{path} does not exist. Copy {packaged_params()} there, or name another with --params.")
+    try:
+        found: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise TamingError(f"{path} is not YAML: {' '.join(str(error).split())}. Correct it.") from error
+    try:
+        return Params.model_validate(found)
+    except ValidationError as error:
+        raise TamingError(f"{path}: {_explain(error)}. Correct the key and run the command again.") from error
+
+
+def _explain(error: ValidationError) -> str:
+    """The first thing that is wrong, with the full name of its key."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    if first["type"] == "extra_forbidden":
+        return f"{key} is not a known key; known here: {', '.join(_known_keys(first['loc'][:-1]))}"
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    hint = "; YAML reads a number like 1e-4 as text, write 1.0e-4" if _looks_like_number(first["input"]) else ""
+    return f"{key} is {first['input']!r}: {first['msg'].lower()}{hint}"
+
+
+def _looks_like_number(value: object) -> bool:
+    try:
+        float(value)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        return False
+    return isinstance(value, str)
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys of the section at `location`."""
+    section: Any = Params
+    for part in location:
+        kind = section.model_fields[part].annotation
+        options = [kind, *getattr(kind, "__args__", ())]
+        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return sorted(section.model_fields)
+
+
+def fingerprint(section: BaseModel, *inputs: str, without: frozenset[str] = frozenset()) -> str:
+    """16 hex digits that change with the section's values and the inputs; `without` names keys that change no result."""
+    text = json.dumps([section.model_dump(exclude=set(without)), inputs], sort_keys=True)
+    return blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,87 @@
+"""Images of one's own objects for one's own prompts: what is drawn, what the files are called, how to draw one again."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from taming_core.conditions import OBJECT
+from taming_core.config import Sampling
+from taming_core.errors import TamingError
+from taming_core.evaluation import slug
+from taming_core.grid import Cell, grid
+from taming_core.images import Order
+from taming_core.seeds import seed_for
+
+NAME = 60  # letters of a prompt in a file name, at most
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One image and its file."""
+
+    photo: str
+    prompt: str
+    seed: int  # as the user counts: --seed, and one more for each further image
+    order: Order
+
+    @property
+    def file(self) -> str:
+        """Object, prompt and seed, in words that any file system takes."""
+        return f"{slug(Path(self.photo).stem)}-{slug(self.prompt)[:NAME].strip('-')}-{self.seed}.png"
+
+
+def wanted(photos: Sequence[Path], prompts: Sequence[str], seed: int, images: int) -> list[Wanted]:
+    """Each object with each prompt, `images` times; a seed gives the same image wherever it stands.
+
+    Raises:
+        TamingError: a prompt does not say where the object goes, or two images would have one file.
+    """
+    for prompt in prompts:
+        if OBJECT not in prompt:
+            raise TamingError(
+                f"The prompt '{prompt}' does not say where the object goes. "
+                f"Write {OBJECT} in it, such as 'a photo of {OBJECT} on the beach'."
+            )
+    found = [
+        Wanted(str(photo), prompt, s, Order(prompt, i, seed_for(s, "image", 0)))
+        for i, photo in enumerate(photos)
+        for prompt in prompts
+        for s in range(seed, seed + images)
+    ]
+    names = [w.file for w in found]
+    if twice := {n for n in names if names.count(n) > 1}:
+        raise TamingError(f"Two images would be called {min(twice)}. Rename a photo, or shorten a prompt.")
+    return found
+
+
+def overridden(sampling: Sampling, **values: object) -> Sampling:
+    """The sampling of the params, with what the command line said instead; None says nothing."""
+    said = {name: value for name, value in values.items() if value is not None}
+    return Sampling.model_validate({**sampling.model_dump(), **said})
+
+
+def sheet(subjects: Sequence[Image.Image], found: Sequence[Wanted], images: Sequence[Image.Image]) -> Image.Image:
+    """Each subject beside its images, under their prompts."""
+    numbers = dict.fromkeys(w.order.object for w in found)
+    rows = []
+    for number in numbers:
+        own = [(w, image) for w, image in zip(found, images, strict=True) if w.order.object == number]
+        name = Path(own[0][0].photo).name
+        rows.append([Cell(subjects[number or 0], name), *(Cell(image, f"seed {w.seed}") for w, image in own)])
+    columns = ["the object", *(w.prompt for w in found if w.order.object == 0)]
+    return grid("One photo each, cut out; nothing was tuned", columns, rows, min(max(images[0].width, 128), 256))
+
+
+def record(
+    found: Iterable[Wanted], sampling: Sampling, encoder: str, weights: str, versions: Mapping[str, str]
+) -> dict[str, Any]:
+    """All that it takes to draw the images again."""
+    return {
+        "encoder": {"folder": encoder, "fingerprint": weights},
+        "sampling": sampling.model_dump(),
+        "versions": dict(versions),
+        "images": [{"file": w.file, "object": w.photo, "prompt": w.prompt, "seed": w.seed} for w in found],
+    }

@@ -1,0 +1,52 @@
+"""The losses of method.md section 5, one function per term; all of them per sample, float32."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torchvision.ops import roi_align
+
+
+def mask_weights(
+    mask: Float[Tensor, "batch 1 height width"], extra: float, size: tuple[int, int]
+) -> Float[Tensor, "batch 1 rows columns"]:
+    """1 + extra * m at the size of the latents, scaled to mean 1 per sample, so that a small object weighs as much."""
+    weights = 1 + extra * F.adaptive_avg_pool2d(mask, size)
+    return weights / weights.mean((1, 2, 3), keepdim=True)
+
+
+def denoising_loss(
+    predicted: Float[Tensor, "batch channels rows columns"],
+    target: Float[Tensor, "batch channels rows columns"],
+    weights: Float[Tensor, "batch 1 rows columns"],
+) -> Float[Tensor, " batch"]:
+    """L_d, the weighted squared error (Jia et al., 2023, equation 1, with the mask weight that is our choice)."""
+    return ((predicted.float() - target.float()) ** 2 * weights).mean((1, 2, 3))
+
+
+def identity_weights(
+    signal: Float[Tensor, " batch"], timesteps: Int[Tensor, " batch"], present: Bool[Tensor, " batch"], below: int
+) -> Float[Tensor, " batch"]:
+    """How much each sample counts in the identity loss: abar_t where it has an object and t < `below`, else 0.
+
+    Our choice: the noisier the step, the less its estimate of the image says of the object.
+    """
+    return torch.where(present & (timesteps < below), signal, torch.zeros_like(signal))
+
+
+def object_crops(
+    images: Float[Tensor, "batch 3 height width"],
+    mask: Float[Tensor, "batch 1 height width"],
+    frame: Float[Tensor, "batch 4"],
+    size: int,
+) -> Float[Tensor, "batch 3 {size} {size}"]:
+    """The object on mid-grey, framed like a subject; beyond the image's edge there is grey, too."""
+    boxes = list((frame).unsqueeze(1))
+    return roi_align((images.float() * mask), boxes, size, aligned=True)
+
+
+def identity_loss(
+    found: Float[Tensor, "batch features"], wanted: Float[Tensor, "batch features"]
+) -> Float[Tensor, " batch"]:
+    """L_id = 1 - cos(F(x0_hat m), F(o')) from the features of the two (method.md, section 5)."""
+    return 1 - F.cosine_similarity(found.float(), wanted.float(), dim=-1)

@@ -1,0 +1,91 @@
+"""Timesteps, noised latents, what the denoiser should say, and the clean image it implies (DDPM, Ho et al., 2020)."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from taming_core.errors import TamingError
+from taming_core.seeds import seed_for
+
+
+@dataclass(frozen=True)
+class Noise:
+    """All that is random in one step, for a whole batch, so that micro-batches cannot change it; on the CPU."""
+
+    timesteps: Int[Tensor, " batch"]
+    encoding: Float[Tensor, "batch channels height width"]  # of the sample from the autoencoder's posterior
+    diffusion: Float[Tensor, "batch channels height width"]  # eps
+
+
+def noise_at(step: int, shape: tuple[int, int, int, int], train_timesteps: int, seed: int) -> Noise:
+    """The noise of one step, for latents of this shape (B, C, h, w)."""
+    encoding, diffusion = (torch.randn(shape, generator=_generator(seed, name, step)) for name in ("encoding", "noise"))
+    timesteps = torch.randint(train_timesteps, shape[:1], generator=_generator(seed, "timestep", step))
+    return Noise(timesteps, encoding, diffusion)
+
+
+def _generator(seed: int, purpose: str, step: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_for(seed, purpose, step))
+
+
+def part_of(noise: Noise, rows: slice, device: torch.device) -> Noise:
+    """Some rows of the noise, on the device."""
+    return Noise(**{f.name: getattr(noise, f.name)[rows].to(device) for f in fields(Noise)})
+
+
+def schedule_like(scheduler: Any) -> DDPMScheduler:
+    """The noise schedule that a model was trained with, whatever scheduler it samples with.
+
+    Raises:
+        TamingError: the model is no model of added noise, such as one of flow matching.
+    """
+    if not hasattr(scheduler, "alphas_cumprod"):
+        name = type(scheduler).__name__
+        raise TamingError(
+            f"{name} has no noise schedule to train with. Use a base whose scheduler is like DDIMScheduler."
+        )
+    return DDPMScheduler.from_config(scheduler.config)  # pyright: ignore[reportReturnType]
+
+
+def target_of(
+    schedule: DDPMScheduler, latents: Float[Tensor, "batch channels height width"], noise: Noise
+) -> Float[Tensor, "batch channels height width"]:
+    """What the denoiser should say of the noised latents: the noise, the velocity (Salimans and Ho, 2022), or z_0."""
+    kind = schedule.config["prediction_type"]
+    if kind == "epsilon":
+        return noise.diffusion
+    if kind == "v_prediction":
+        return schedule.get_velocity(latents, noise.diffusion, noise.timesteps)  # pyright: ignore[reportArgumentType]
+    return latents
+
+
+def noised(
+    schedule: DDPMScheduler, latents: Float[Tensor, "batch channels height width"], noise: Noise
+) -> Float[Tensor, "batch channels height width"]:
+    """z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps (Ho et al., equation 4)."""
+    return schedule.add_noise(latents, noise.diffusion, noise.timesteps)  # pyright: ignore[reportArgumentType]
+
+
+def alpha_bar(schedule: DDPMScheduler, timesteps: Int[Tensor, " batch"]) -> Float[Tensor, "batch 1 1 1"]:
+    """abar_t, the share of signal in the noised latent's variance; 0 at the last step of a zero-SNR schedule."""
+    return schedule.alphas_cumprod.to(timesteps.device)[timesteps].view(-1, 1, 1, 1)
+
+
+def clean_estimate(
+    schedule: DDPMScheduler,
+    noised_latents: Float[Tensor, "batch channels height width"],
+    predicted: Float[Tensor, "batch channels height width"],
+    timesteps: Int[Tensor, " batch"],
+) -> Float[Tensor, "batch channels height width"]:
+    """The one-step estimate of z_0; for a prediction of eps it needs abar_t > 0 (Ho et al., equation 15)."""
+    signal = alpha_bar(schedule, timesteps)
+    kind = schedule.config["prediction_type"]
+    if kind == "epsilon":
+        return (noised_latents - (1 - signal).sqrt() * predicted) / signal.sqrt()
+    if kind == "v_prediction":
+        return signal.sqrt() * noised_latents - (1 - signal).sqrt() * predicted
+    return predicted

@@ -1,0 +1,161 @@
+"""Frozen networks that score images and that no training has used: one for the object, one for the prompt.
+
+The object's judge answers "is this the same thing?" (DINO and CLIP-I in Ruiz et al., "DreamBooth", 2023, section 4.2),
+the text judge "does this show what was asked for?", by choosing among prompts.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoTokenizer
+from transformers.utils import logging
+
+from taming_core.errors import TamingError
+
+MINI = Path(__file__).parent / "mini"
+OBJECT = "<object>"
+AT_ONCE = 32  # images in memory; changes no score but by rounding
+
+Judge = Callable[[Sequence[Image.Image]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class ImageJudge:
+    """An image network with its preparation; calling it gives features of unit length."""
+
+    model: Any  # any transformers vision model
+    prepare: Callable[[Sequence[Image.Image]], Tensor]
+
+    @torch.no_grad()
+    def __call__(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """Features (N, E) of N images of any sizes; for a cut-out see `on_grey`."""
+        chunks = [images[i : i + AT_ONCE] for i in range(0, len(images), AT_ONCE)]
+        return unit([features_of(self.model, self.prepare(chunk).to(self.model.device)) for chunk in chunks])
+
+
+@dataclass(frozen=True)
+class TextJudge:
+    """A CLIP-like model: features of images and of texts in one space, all of unit length."""
+
+    images: Judge
+    model: Any
+    tokenizer: Any
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Features (M, E) of M texts, cut to the model's length; one that never saw `<object>` reads "object"."""
+        known = OBJECT in self.tokenizer.get_vocab()
+        texts = list(texts) if known else [t.replace(OBJECT, "object") for t in texts]
+        length = self.model.config.text_config.max_position_embeddings
+        tokens = self.tokenizer(
+            texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        ).to(self.model.device)
+        return unit([self.model.get_text_features(input_ids=tokens.input_ids).pooler_output])
+
+
+def load_judge(spec: str, device: str) -> Judge:
+    """A callable from images to features (N, E) of unit length, alike for images of one thing.
+
+    `spec` is `mini`, a folder, or a hub name: DINOv2, CLIP, or any vision model of transformers. A classifier's logits
+    are its features. Raises TamingError if there is no such model.
+    """
+    source = MINI / "judge" if spec == "mini" else spec
+    with quiet():
+        try:
+            architectures = AutoConfig.from_pretrained(source).architectures or [""]
+            kind = AutoModelForImageClassification if architectures[0].endswith("ForImageClassification") else AutoModel
+            model = kind.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+            return ImageJudge(model.to(device).eval(), preparation(source))
+        except (OSError, ValueError) as error:
+            raise TamingError(_how_to_fetch(spec, "judge", "facebook/dinov2-small")) from error
+
+
+def load_text_judge(spec: str, device: str) -> TextJudge:
+    """A judge of images and texts.
+
+    `spec` is `mini`, a folder, or a hub name of a model with `get_text_features`, such as CLIP. Raises TamingError if
+    there is no such model.
+    """
+    source = MINI / "clip" if spec == "mini" else spec
+    with quiet():
+        try:
+            model: Any = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            images = ImageJudge(model.to(device).eval(), preparation(source))
+        except (OSError, ValueError) as error:
+            raise TamingError(_how_to_fetch(spec, "text_judge", "openai/clip-vit-base-patch32")) from error
+    if not hasattr(model, "get_text_features"):
+        raise TamingError(f"{spec} knows no texts. Set evaluate.text_judge to mini or to a CLIP model.")
+    return TextJudge(images, model, tokenizer)
+
+
+def preparation(source: Path | str) -> Callable[[Sequence[Image.Image]], Tensor]:
+    """From images of any sizes to the pixels that the model was trained on: its own processor, or that of `mini`."""
+    if isinstance(source, Path):
+        return mini_pixels
+    processor = AutoImageProcessor.from_pretrained(source)
+    return lambda images: processor(images=[i.convert("RGB") for i in images], return_tensors="pt")["pixel_values"]
+
+
+def mini_pixels(images: Sequence[Image.Image]) -> Float[Tensor, "n 3 128 128"]:
+    """128 pixels a side, in [-1, 1]."""
+    small = [np.asarray(i.convert("RGB").resize((128, 128), Image.Resampling.BICUBIC), np.float32) for i in images]
+    return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+def features_of(model: Any, pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n features"]:
+    """What a vision model says of a whole image: CLIP's projection, a classifier's logits, else the pooled output."""
+    if hasattr(model, "get_image_features"):
+        return model.get_image_features(pixel_values=pixels).pooler_output
+    out = model(pixel_values=pixels)
+    if "logits" in out:
+        return out.logits
+    pooled = out.get("pooler_output")
+    return (out.last_hidden_state[:, 0] if pooled is None else pooled).flatten(1)
+
+
+def unit(chunks: Sequence[Tensor]) -> NDArray[np.float32]:
+    """The rows of all chunks, each of length 1."""
+    return F.normalize(torch.cat(list(chunks)).float(), dim=-1).cpu().numpy()
+
+
+def on_grey(subject: Image.Image) -> Image.Image:
+    """A cut-out (RGBA) on the mid-grey ground that it has in training, so that judges see what the encoder sees."""
+    ground = Image.new("RGBA", subject.size, (128, 128, 128, 255))
+    return Image.alpha_composite(ground, subject.convert("RGBA")).convert("RGB")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No loading bars and no load report within."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _how_to_fetch(spec: str, key: str, example: str) -> str:
+    if spec == "mini" or Path(spec).exists() or spec.startswith((".", "/", "~")):
+        return (
+            f"{spec} is not the folder of a judge in safetensors. "
+            f"Set evaluate.{key} to mini, to such a folder, or to a hub name such as {example}."
+        )
+    return (
+        f"The judge {spec} is not on this machine and could not be fetched. Run `hf download {spec}` where there is a "
+        f"network, or set evaluate.{key} to mini or to the folder of a downloaded model."
+    )

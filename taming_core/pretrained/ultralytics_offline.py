@@ -1,0 +1,46 @@
+"""ultralytics, kept from the network, from stray files and from unpickling.
+
+Importing ultralytics looks a host up, writes settings below the user's configuration folder, and its default loader
+unpickles. What is set here must be set before the first import, so nothing else imports it.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+INTEGRATIONS = ("sync", "raytune", "mlflow", "dvc", "clearml", "comet", "tensorboard", "wandb")
+
+
+def import_ultralytics() -> ModuleType:
+    """The ultralytics package; its files stay below `cache_folder()`."""
+    folder = cache_folder()
+    os.environ |= {
+        "YOLO_OFFLINE": "1",
+        "YOLO_AUTOINSTALL": "0",
+        "YOLO_VERBOSE": "false",
+        "YOLO_CONFIG_DIR": str(folder),
+        "ULTRALYTICS_SAFE_LOAD": "1",
+    }
+    _place_font(folder / "Ultralytics" / "Arial.ttf")
+    import ultralytics
+
+    known = {name: False for name in INTEGRATIONS if name in ultralytics.settings}
+    if any(ultralytics.settings[name] for name in known):
+        ultralytics.settings.update(known)
+    return ultralytics
+
+
+def cache_folder() -> Path:
+    """Where ultralytics may write: `taming` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taming"
+
+
+def _place_font(target: Path) -> None:
+    """ultralytics fetches a font that it does not find; a font that matplotlib brings along stands in."""
+    if target.exists():
+        return
+    import matplotlib
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", target)

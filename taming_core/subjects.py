@@ -1,0 +1,98 @@
+"""From a photo to a subject: the surest object in it, cut out, as the object encoder takes it."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from taming_core.config import DetectParams, MaterializeParams
+from taming_core.errors import TamingError
+from taming_core.findings import Detector, Segmenter, measured
+from taming_core.objects import Detections, cutout
+from taming_core.photo import PhotoError, read_photo
+from taming_core.pretrained.detector import load_detector
+from taming_core.pretrained.segmenter import load_segmenter
+
+Mask = NDArray[np.bool_]
+Finder = Callable[[NDArray[np.uint8]], Mask | None]
+
+
+def finder(detect: Detector, segment: Segmenter | None, p: DetectParams) -> Finder:
+    """A callable from a photo (H, W, 3) to the mask (H, W) of its surest object, or None if nothing reaches `score`."""
+
+    def find(image: NDArray[np.uint8]) -> Mask | None:
+        seen = detect([image])[0]
+        first = Detections(seen.boxes_xyxy[:1], seen.scores[:1], seen.classes[:1], seen.masks[:1])
+        masks = [o.mask for o in measured(image, first, segment, p)]
+        return next((m for m in masks if m is not None and m.any()), None)
+
+    return find
+
+
+def load_finder(p: DetectParams, device: str) -> Finder:
+    """The finder that works with the detector and the segmenter of the params."""
+    segment = None if p.segmenter == "detector" else load_segmenter(p.segmenter, device)
+    return finder(load_detector(p.detector, device, p.image_size, p.score_floor, p.max_found), segment, p)
+
+
+def subjects_of(
+    photos: Sequence[Path], masks: Sequence[Path], load: Callable[[], Finder], p: MaterializeParams
+) -> list[Image.Image]:
+    """The subjects of all photos; the finder is loaded only if a photo has neither mask nor transparency.
+
+    Raises:
+        TamingError: there are masks, but not one for each photo.
+    """
+    if masks and len(masks) != len(photos):
+        raise TamingError(f"There are {len(masks)} masks for {len(photos)} photos. Give --mask once for each --object.")
+    load = cache(load)
+    pairs = zip(photos, masks or [None] * len(photos), strict=True)
+    return [subject_of(photo, mask, lambda image: load()(image), p) for photo, mask in pairs]
+
+
+def subject_of(photo: Path, mask: Path | None, find: Finder, p: MaterializeParams) -> Image.Image:
+    """The subject (RGBA, square) of a photo: by the mask file, by the photo's own transparency, or as `find` sees it.
+
+    Raises:
+        TamingError: a file cannot be read, the mask is of another size or empty, or nothing is found.
+    """
+    image = _pixels(photo)
+    shown = _mask_file(mask, image) if mask is not None else own_mask(photo)
+    if shown is None:
+        shown = find(image)
+    if shown is None:
+        raise TamingError(
+            f"No object was found in {photo}. Name its mask, white on black and of the photo's size, with --mask."
+        )
+    return Image.fromarray(cutout(image, shown, p.subject_size, p.subject_fill))
+
+
+def own_mask(photo: Path) -> Mask | None:
+    """Where a photo is opaque (H, W), if it has been cut out already: something is clear, and something is not."""
+    with Image.open(photo) as opened:
+        if not opened.has_transparency_data:
+            return None
+        upright = ImageOps.exif_transpose(opened)
+        opaque = np.asarray(upright.convert("RGBA"))[..., 3] > 127
+    return opaque if opaque.any() and not opaque.all() else None
+
+
+def _mask_file(path: Path, image: NDArray[np.uint8]) -> Mask:
+    shown = _pixels(path).mean(-1) > 127
+    if shown.shape != image.shape[:2]:
+        (h, w), (height, width) = shown.shape, image.shape[:2]
+        raise TamingError(f"{path} is {w}x{h}, the photo is {width}x{height}. Give a mask of the photo's size.")
+    if not shown.any():
+        raise TamingError(f"{path} is black all over. Paint the object white.")
+    return shown
+
+
+def _pixels(path: Path) -> NDArray[np.uint8]:
+    """The upright photo (H, W, 3); what is wrong with it is said to the user."""
+    try:
+        return read_photo(path).image
+    except PhotoError as error:
+        raise TamingError(f"{path} gives no picture: {error}. Name another file.") from error

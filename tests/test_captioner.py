@@ -1,0 +1,103 @@
+"""The captioner says where and how, keeps the words it is given, and answers each photo for itself."""
+
+from pathlib import Path
+
+import huggingface_hub.constants
+import numpy as np
+import pytest
+import torch
+from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
+
+from taming_core.errors import TamingError
+from taming_core.pretrained.captioner import MINI, Captioner, load_captioner, tidy
+from taming_core.world import Chances, Photos, load_world, render
+
+WORLD = Path(__file__).parents[1] / "pipelines" / "mini" / "world"
+PLAIN = Chances(recolor=0.0, style=0.0, two_objects=0.0, unnamed_scene=0.0)
+
+
+@pytest.fixture(scope="module")
+def photos() -> Photos:
+    return render(load_world(WORLD), 11, 0, 16, 128, chances=PLAIN)
+
+
+@pytest.fixture(scope="module")
+def describe() -> Captioner:
+    return load_captioner("mini", "cpu", num_beams=3, max_new_tokens=24)
+
+
+def arrays(photos: Photos) -> list[np.ndarray]:
+    return [image.numpy() for image in photos.image]
+
+
+def tiny_blip(folder: Path) -> Path:
+    """A BLIP with random weights whose shapes and words are its own."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "a", "photo", "of", "cat", "##s"]
+    text = dict(vocab_size=len(words), hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+                max_position_embeddings=12, bos_token_id=5, sep_token_id=3, eos_token_id=3, pad_token_id=0)  # fmt: skip
+    vision = dict(hidden_size=24, intermediate_size=32, num_hidden_layers=1, num_attention_heads=3, image_size=32,
+                  patch_size=16, initializer_range=0.02)  # fmt: skip
+    torch.manual_seed(0)
+    BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
+    tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)})
+    BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
+    return folder
+
+
+def test_captions_name_the_scene(describe: Captioner, photos: Photos):
+    captions = describe(arrays(photos), "")
+    right = [scene in caption for scene, caption in zip(photos.scene, captions, strict=True)]
+    assert sum(right) >= 14, list(zip(photos.scene, captions, strict=True))
+    assert all(caption.startswith("a photo of a") for caption in captions)
+    assert all(caption == caption.lower() and "[" not in caption for caption in captions)
+
+
+def test_a_given_start_is_continued(describe: Captioner, photos: Photos):
+    captions = describe(arrays(photos), "a photo of an animal")
+    assert all(caption.startswith("a photo of an animal ") for caption in captions)
+    right = [caption.endswith(scene) for scene, caption in zip(photos.scene, captions, strict=True)]
+    assert sum(right) >= 14, captions
+
+
+@pytest.mark.parametrize("prefix", ["a photo of a zyxomma-9", "a photo of an été", "a photo of a squirrel , asleep"])
+def test_a_start_of_unknown_words_survives(describe: Captioner, photos: Photos, prefix: str):
+    (caption,) = describe(arrays(photos)[:1], prefix)
+    assert caption.startswith(tidy(prefix))
+
+
+def test_a_caption_does_not_depend_on_its_neighbours(describe: Captioner, photos: Photos):
+    images = arrays(photos)[:5]
+    images[1] = images[1].repeat(2, axis=0)  # another size
+    together = describe(images, "")
+    assert together == [describe([image], "")[0] for image in images]
+    assert together == describe(images, "")
+
+
+def test_no_photo_no_caption(describe: Captioner):
+    assert describe([], "a photo of") == []
+
+
+def test_any_blip_folder_is_a_captioner(tmp_path: Path):
+    describe = load_captioner(str(tiny_blip(tmp_path)), "cpu", num_beams=1, max_new_tokens=3)
+    photo = np.random.default_rng(0).integers(0, 256, (48, 40, 3), dtype=np.uint8)
+    (plain,), (started,) = describe([photo], ""), describe([photo], "a photo of a cat")
+    assert set(plain.split()) <= {"a", "photo", "of", "cat", "s", "##s", "cats"}
+    assert started.startswith("a photo of a cat")
+
+
+@pytest.mark.parametrize(
+    ("spec", "remedy"),
+    [
+        ("someone/blip-nowhere", "hf download someone/blip-nowhere"),
+        ("./no/such/folder", "Set caption.captioner to mini, to such a folder, or to a hub name."),
+    ],
+)
+def test_an_absent_model_is_explained(monkeypatch: pytest.MonkeyPatch, spec: str, remedy: str):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(TamingError, match=remedy.replace(".", r"\.")):
+        load_captioner(spec, "cpu", num_beams=1, max_new_tokens=3)
+
+
+def test_a_matcher_is_no_captioner():
+    with pytest.raises(TamingError, match="is no BLIP captioner"):
+        load_captioner(str(MINI / "matcher"), "cpu", num_beams=1, max_new_tokens=3)

@@ -1,0 +1,92 @@
+"""params.yaml is read strictly, and every error names the key and what it may be."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from taming_core import config
+from taming_core.errors import TamingError
+
+DEFAULT = yaml.safe_load(config.packaged_params().read_text())
+
+
+def changed(tmp_path: Path, section: str, **values: Any) -> Path:
+    """A params file that differs from the default in some keys of one section."""
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({**DEFAULT, section: {**DEFAULT[section], **values}}))
+    return path
+
+
+def test_the_default_is_valid() -> None:
+    assert config.load_params(config.packaged_params()).detect.detector == "mini"
+
+
+def test_sections_are_frozen() -> None:
+    params = config.load_params(config.packaged_params())
+    with pytest.raises(ValueError, match="frozen"):
+        params.detect.score = 0.5
+
+
+FRESH = {"start": None, "base": "mini", "injection": "concat"}
+WRONG = [
+    ("detect", {"scoer": 0.2}, "detect.scoer is not a known key; known here: area_max"),
+    ("detect", {"score": "high"}, "detect.score is 'high'"),
+    ("detect", {"score": 1.5}, "less than or equal to 1"),
+    ("detect", {"area_min": 0.95}, "detect.area_min must be below detect.area_max, which is 0.9"),
+    ("detect", {"identity": "name"}, "'folder', 'metadata' or 'photo'"),
+    ("caption", {"template": "a photo"}, "caption.template must hold <object> exactly once"),
+    ("caption", {"replace": "all"}, "'noun' or 'phrase'"),
+    ("materialize", {"test": 0.9}, "must leave a share for training"),
+    ("train", {"learning_rate": "1e-4"}, "write 1.0e-4"),
+    ("train", {"steps": 1.5}, "train.steps is 1.5"),
+    ("train", {"base": "mini"}, "train.base must be null where train.start is set"),
+    ("train", FRESH, "train.encoder must be set where train.start is null"),
+    ("train", {"identity_network": None}, "train.identity_network must be set"),
+    ("train", {"tune": "adapter"}, "must be 0 where train.tune is 'adapter'"),
+    ("train", {"denoiser_rate": 0.0}, "train.denoiser_rate must be above 0"),
+    ("train", {"micro_batch_size": 3}, "train.batch_size must be a multiple of train.micro_batch_size"),
+    ("evaluate", {"scenes": ["on the moon"]}, "evaluate.scene_choices must hold"),
+]
+
+
+@pytest.mark.parametrize(("section", "values", "message"), WRONG, ids=[m for _, _, m in WRONG])
+def test_an_error_names_the_key(tmp_path: Path, section: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(TamingError) as caught:
+        config.load_params(changed(tmp_path, section, **values))
+    assert message in str(caught.value)
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({**DEFAULT, "detect": {k: v for k, v in DEFAULT["detect"].items() if k != "score"}}))
+    with pytest.raises(TamingError, match=r"detect\.score is missing"):
+        config.load_params(path)
+
+
+def test_a_nested_section_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TamingError, match=r"generate\.sampling\.stepz is not a known key; known here: batch_size"):
+        config.load_params(changed(tmp_path, "generate", sampling={**DEFAULT["generate"]["sampling"], "stepz": 1}))
+
+
+def test_an_absent_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(TamingError, match="does not exist. Copy "):
+        config.load_params(tmp_path / "none.yaml")
+
+
+def test_broken_yaml_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("detect: [")
+    with pytest.raises(TamingError, match="is not YAML") as caught:
+        config.load_params(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_fingerprint_follows_values_and_inputs_but_not_the_keys_left_out() -> None:
+    train = config.load_params(config.packaged_params()).train
+    same = train.model_copy(update={"save_every": 7})
+    out = frozenset({"save_every"})
+    assert config.fingerprint(train, "a", without=out) == config.fingerprint(same, "a", without=out)
+    assert config.fingerprint(train, "a") != config.fingerprint(same, "a")
+    assert config.fingerprint(train, "a") != config.fingerprint(train, "b")

@@ -1,0 +1,100 @@
+"""Writes are checked both ways; tables of another version are refused with the command to run again."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from taming_core import schema, shards
+from taming_core.errors import TamingError
+
+
+def row(**values: Any) -> dict[str, Any]:
+    """A caption row."""
+    empty = dict.fromkeys(schema.CAPTIONS.names)
+    return {**empty, "photo_id": "0" * 16, "file_name": "a.jpg", **values}
+
+
+def test_every_column_is_described() -> None:
+    for s in (schema.OBJECTS, schema.CAPTIONS, schema.ROWS):
+        assert all(f.metadata[b"description"] for f in s)
+
+
+def test_an_unknown_key_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"unknown \['captoin'\], missing \[\]"):
+        schema.table([row(captoin="a dog")], schema.CAPTIONS)
+
+
+def test_a_missing_key_is_refused() -> None:
+    short = row()
+    del short["caption"]
+    with pytest.raises(ValueError, match=r"unknown \[\], missing \['caption'\]"):
+        schema.table([short], schema.CAPTIONS)
+
+
+def test_a_null_in_a_required_column_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"null in required \['photo_id'\]"):
+        schema.table([row(photo_id=None)], schema.CAPTIONS)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    rows = [row(caption="a dog"), row(drop_reason="unreadable: truncated")]
+    stamped = schema.stamped(schema.CAPTIONS, "f00")
+    schema.write([schema.table(rows, schema.CAPTIONS)], stamped, tmp_path / "captions.parquet")
+    assert [r for b in schema.batches(tmp_path / "captions.parquet", schema.CAPTIONS, 1) for r in b] == rows
+    assert pq.read_schema(tmp_path / "captions.parquet").metadata[b"taming.params"] == b"f00"
+    assert list(tmp_path.iterdir()) == [tmp_path / "captions.parquet"]
+
+
+def test_an_absent_table_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(TamingError, match="Run `taming detect` first"):
+        schema.opened(tmp_path / "objects.parquet", schema.OBJECTS)
+
+
+def test_a_table_of_another_version_names_the_command(tmp_path: Path) -> None:
+    old = schema.OBJECTS.with_metadata({**schema.OBJECTS.metadata, b"taming.version": b"0"})
+    schema.write([], old, tmp_path / "objects.parquet")
+    with pytest.raises(TamingError, match=r"table version 0, this is version \w+\. Run `taming detect` again"):
+        schema.opened(tmp_path / "objects.parquet", schema.OBJECTS)
+
+
+def test_a_table_without_a_column_names_it(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"photo_id": ["a"]}), tmp_path / "objects.parquet")
+    with pytest.raises(TamingError, match="has no column 'file_name'"):
+        schema.opened(tmp_path / "objects.parquet", schema.OBJECTS)
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "objects.parquet").write_text("hello")
+    with pytest.raises(TamingError, match="is not a Parquet file"):
+        schema.opened(tmp_path / "objects.parquet", schema.OBJECTS)
+
+
+def make(names: list[str]) -> list[dict[str, Any]]:
+    return [row(file_name=n, drop_reason=None if n < "c" else "late: very") for n in names]
+
+
+def test_a_finished_shard_is_final_and_the_rest_goes_on(tmp_path: Path) -> None:
+    names, state, made = list("abcde"), tmp_path / "state", []
+
+    def breaks(chunk: list[str]) -> list[dict[str, Any]]:
+        if "c" in chunk:
+            raise KeyboardInterrupt
+        return make(chunk)
+
+    def counts(chunk: list[str]) -> list[dict[str, Any]]:
+        made.append(chunk)
+        return make(chunk)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(shards.each(names, 2, state, schema.CAPTIONS, breaks))
+    assert list(shards.each(names, 2, state, schema.CAPTIONS, counts)) == [2, 4, 5]
+    assert made == [["c", "d"], ["e"]]
+    reasons = shards.join(state, schema.CAPTIONS, tmp_path / "resumed.parquet")
+    assert reasons == {"kept": 2, "late": 3}
+    assert not state.exists()
+    list(shards.each(names, 2, state, schema.CAPTIONS, make))
+    shards.join(state, schema.CAPTIONS, tmp_path / "whole.parquet")
+    assert (tmp_path / "resumed.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
