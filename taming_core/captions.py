@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from taming_core import lexicon
 from taming_core.lexicon import Likeness
+from taming_core.nouns import is_alive, is_part_or_picture
 from taming_core.phrases import Phrase, phrases
 
 OBJECT = "<object>"
@@ -22,7 +23,6 @@ Replace = Literal["noun", "phrase"]
 AN = re.compile(r"\b([Aa])n(\s+)$")
 VOWEL = re.compile(r"(?!u(?:ni|ku|s[aeiu]|t[ei])|eu|one\b)[aeiou]|hour|heir|hono", re.IGNORECASE)  # as it is spoken
 DOUBTFUL = 0.1  # share of a word's uses; a sense below it counts only for what the caption is about
-MAIN = 0.25  # share from which a sense is what a word usually means
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,7 @@ def _with_partner(found: Sequence[Mention]) -> Mention | None:
 def _are_one(first: Phrase, second: Phrase) -> bool:
     """Whether one article makes one thing of two nouns; living things stay two: "a dog and cat"."""
     adjacent = 0 <= second.link_start - first.end <= 1
-    return second.coordinated and adjacent and bool(first.nouns) and not _is_alive(first.nouns[-1])
-
-
-def _is_alive(noun: str) -> bool:
-    return lexicon.synset("living thing") in lexicon.kinds_of(lexicon.singular(lexicon.spelled(noun)), MAIN)
+    return second.coordinated and adjacent and bool(first.nouns) and not is_alive(first.nouns[-1])
 
 
 def _joined(first: Phrase, second: Phrase) -> Phrase:
@@ -124,13 +120,12 @@ def mentions(caption: str, noun: str) -> list[Mention]:
     """All words of the caption that can name a thing of the class `noun`, the likeliest first.
 
     What the caption is about comes before what is beside it, that before the scene, and the opener ("a photo") is last;
-    among equals the closer meaning wins, then the more usual one, then the earlier word. In the scene a kind of the
-    class does not count where the caption is about something else that is alive, or not, as the class is: a "cat on a
-    couch" is no plant "in tall grass", and "a toilet near a wall, on a wooden table" no furniture; but "a man on a
-    motorbike" shows a motorcycle.
+    among equals the closer meaning wins, then the more usual one, then the earlier word. A kind of the class does not
+    count in the scene: neither "a cat in tall grass" nor "a robot on a wooden table" names the plant or the furniture
+    that a detector saw. Unless the caption is about somebody: "a man on a motorbike" does show a motorcycle.
     """
     found = [p for p in phrases(caption) if p.nouns]
-    named_apart = any(p.role == "subject" and _is_alive(p.nouns[-1]) == _is_alive(noun) for p in found)
+    named_apart = any(p.role == "subject" and (is_alive(noun) or not is_alive(p.nouns[-1])) for p in found)
     usable = [m for p in found if (m := _mention(caption, p, noun)) and _is_sound(m, named_apart)]
     return sorted(usable, key=_preference)
 
@@ -148,7 +143,7 @@ def _mention(caption: str, phrase: Phrase, noun: str) -> Mention | None:
         return Mention(phrase, min(phrase.noun_start, start), Likeness("same", 1.0))
     *_, owner, head = (None, *phrase.nouns)
     likeness = lexicon.likeness(noun, head)
-    if likeness is None and owner and _is_part_or_picture(head):
+    if likeness is None and owner and is_part_or_picture(head):
         likeness = lexicon.likeness(noun, owner)
     return likeness and Mention(phrase, phrase.noun_start, likeness)
 
@@ -164,15 +159,8 @@ def _class_start(caption: str, phrase: Phrase, noun: str) -> int | None:
     return start if noun in (last, lexicon.singular(last)) else None
 
 
-def _is_part_or_picture(head: str) -> bool:
-    """Whether "dog HEAD" shows a dog: its face, its statue, but not its house."""
-    kinds = lexicon.kinds_of(lexicon.singular(head), MAIN)
-    anchors = ("body part", 0), ("representation", 1), ("plastic art", 0)
-    return any(lexicon.synset(*anchor) in kinds for anchor in anchors)
-
-
 def _is_sound(m: Mention, named_apart: bool) -> bool:
-    """Whether to believe a mention; `named_apart` where the caption is about something that could be the object."""
+    """Whether to believe a mention; `named_apart` where what the caption is about could well be the object."""
     if m.phrase.role == "opener":
         return m.likeness.kind in ("same", "synonym")
     if m.phrase.role == "scene" and m.likeness.kind == "special" and named_apart:

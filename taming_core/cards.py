@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ def reasons(table: ds.Dataset) -> NDArray[np.str_]:
     """The countable part of each row's drop reason, `kept` where there is none; see `shards.reason_of`."""
     found = pc.fill_null(table.to_table(columns=["drop_reason"]).column(0), "kept")
     parts = pc.call_function("split_pattern", [found], pc.SplitPatternOptions(":", max_splits=1))
-    return np.asarray(pc.list_element(parts, 0).to_numpy(), dtype=np.str_)
+    return np.asarray(pc.call_function("list_element", [parts, 0]).to_numpy(), dtype=np.str_)
 
 
 def spread(kinds: NDArray[np.str_], count: int) -> list[int]:
@@ -118,10 +119,11 @@ def caption_card(row: Row, raw: Path, side: int) -> Card:
     """The photo, what was said of it, and what stands in the object's place."""
     photo = _photo(row, raw)
     picture = message(photo, side) if isinstance(photo, str) else Image.fromarray(photo.image)
-    match = "" if row["match_score"] is None else f", match {row['match_score']:.2f}"
-    method = () if row["method"] is None else (f"by {row['method']}{match}, for {row['class'] or 'no class'}",)
-    said = tuple(text for text in (row["caption"], row["object_caption"]) if text)
-    return Card((picture,), row["file_name"], (*said, *method), row["drop_reason"])
+    score = None if row["match_score"] is None else f"match {row['match_score']:.2f}"
+    method = None if row["method"] is None else f"by {row['method']}"
+    how = ", ".join(text for text in (row["class"], method, score) if text)
+    lines = tuple(text for text in (row["caption"], row["object_caption"], how) if text)
+    return Card((picture,), row["file_name"], lines, row["drop_reason"])
 
 
 def training_card(row: Row, _raw: Path, side: int) -> Card:
@@ -133,10 +135,9 @@ def training_card(row: Row, _raw: Path, side: int) -> Card:
     if row["subject"]:
         pictures.append(_stored(row["subject"]))
     said = row["object_caption"] or row["caption"] or ""
-    about = (
-        f"{row['split']}, general" if row["general"] else f"{row['split']}, {len(row['references'] or [])} other views"
-    )
-    return Card(tuple(pictures), row["identity"] or row["file_name"], (said, about), row["drop_reason"])
+    kind = "general" if row["general"] else f"{row['class']}, {len(row['references'])} other views"
+    lines = said, f"{row['split']}, {kind}"
+    return Card(tuple(pictures), row["identity"] or row["file_name"], lines, row["drop_reason"])
 
 
 def _photo(row: Row, raw: Path) -> Photo | str:
@@ -160,4 +161,4 @@ LOOKS = {
 
 def cards(table: ds.Dataset, look: Look, chosen: Sequence[int], raw: Path) -> list[Card]:
     """The cards of the chosen rows, in that order."""
-    return [look.card(row, raw, look.side) for row in table.take(chosen).to_pylist()]
+    return [look.card(row, raw, look.side) for row in table.take(pa.array(chosen)).to_pylist()]

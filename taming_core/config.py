@@ -6,8 +6,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic import ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from taming_core.errors import TamingError
 
@@ -57,7 +66,7 @@ class CaptionParams(Section):
     num_beams: PositiveInt
     max_new_tokens: PositiveInt
     replace: Literal["noun", "phrase"]  # the noun alone, or the noun with its adjectives
-    match_min: Fraction  # captions that match their image less are dropped
+    match_min: Fraction  # captions that match their photo less are not used; a row without another is dropped
     template: str  # where no noun can be found; holds <object> once
     batch_size: PositiveInt
     shard_size: PositiveInt  # photos per crash-safe shard
@@ -198,9 +207,9 @@ class EvaluateParams(Section):
     @model_validator(mode="after")
     def _choices_hold_the_prompts(self) -> "EvaluateParams":
         if missing := [s for s in self.scenes if s not in self.scene_choices]:
-            raise ValueError(f"evaluate.scene_choices must hold every one of evaluate.scenes, not only others: {missing}")
+            raise ValueError(f"evaluate.scene_choices must hold all of evaluate.scenes; missing: {missing}")
         if missing := [s for s in self.styles if s not in self.style_choices]:
-            raise ValueError(f"evaluate.style_choices must hold every one of evaluate.styles, not only others: {missing}")
+            raise ValueError(f"evaluate.style_choices must hold all of evaluate.styles; missing: {missing}")
         return self
 
 
@@ -280,6 +289,6 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
 
 
 def fingerprint(section: BaseModel, *inputs: str, without: frozenset[str] = frozenset()) -> str:
-    """16 hex digits that change with the section's values and the inputs; `without` names keys that change no result."""
+    """16 hex digits of the section's values and the inputs; `without` names keys that change no result."""
     text = json.dumps([section.model_dump(exclude=set(without)), inputs], sort_keys=True)
     return blake2b(text.encode(), digest_size=8).hexdigest()

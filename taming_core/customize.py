@@ -101,7 +101,7 @@ class TamingPipeline(DiffusionPipeline):
             callback_on_step_end: called as `(pipeline, step, timestep, {"latents": ...})`; returns the same dict.
 
         Raises:
-            TamingError: a prompt speaks of `<object>` but there is none, or the numbers of both differ.
+            TamingError: neither one object nor one per prompt, or both `subject` and `object_embeds`.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         objects = self._objects(prompts, subject, object_embeds)
@@ -132,10 +132,12 @@ class TamingPipeline(DiffusionPipeline):
         if embeds is None:
             return None
         if len(embeds) not in (1, len(prompts)):
-            raise TamingError(f"There are {len(embeds)} objects for {len(prompts)} prompts. Give one, or one per prompt.")
+            raise TamingError(f"{len(embeds)} objects do not fit {len(prompts)} prompts. Give one, or one per prompt.")
         return embeds.to(self._execution_device).expand(len(prompts), -1, -1)
 
-    def _start(self, count: int, height: int | None, width: int | None, generator: Any, latents: Tensor | None) -> Tensor:
+    def _start(
+        self, count: int, height: int | None, width: int | None, generator: Any, latents: Tensor | None
+    ) -> Tensor:
         """The noise to start from, scaled as the scheduler wants it."""
         size = self.unet.config.sample_size
         h, w = (size if side is None else side // self.vae_scale for side in (height, width))

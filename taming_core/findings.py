@@ -135,13 +135,14 @@ def _photo_rows(source: Source, seen: Photo, found: Sequence[Object], p: DetectP
         }
 
 
-def main_object(found: Sequence[Object], reasons: Sequence[str | None], noun: str | None) -> int | None:
+def main_object(found: Sequence[Object], reasons: Sequence[str | None], noun: str | None) -> int:
     """Which object the photo's identity and class speak of: the first kept one, of the given class if there is one.
 
+    Where none is kept it is the surest, so that even a photo without a usable object has its identity on record.
     Whatever else is in the photo is another thing with an identity of its own, and no view of this one.
     """
     kept = [i for i, reason in enumerate(reasons) if reason is None]
-    return min(kept, key=lambda i: (found[i].noun != noun, i), default=None)
+    return min(kept, key=lambda i: (found[i].noun != noun, i), default=0)
 
 
 def _row(source: Source, photo_id: str, **values: object) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Images of one's own objects for one's own prompts: what is drawn, what the files are called, how to draw one again."""
+"""Images of one's own objects for one's own prompts: which, in what files, and how to draw one again."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

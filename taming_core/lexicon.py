@@ -199,15 +199,6 @@ def things() -> frozenset[int]:
     return frozenset([synset("physical object"), synset("matter", 2), synset("body part")])
 
 
-def is_thing(lemma: str) -> bool:
-    """Whether the lemma's usual senses hold one that can be seen and touched.
-
-    >>> is_thing("building"), is_thing("sitting"), is_thing("piece of cake")
-    (True, False, False)
-    """
-    return any(s.share >= 0.25 and hypernyms(s.synset) & things() for s in senses(lemma))
-
-
 @lru_cache(maxsize=4096)
 def kinds_of(lemma: str, share: float = RARE) -> frozenset[int]:
     """Everything that the lemma's senses are kinds of, rare senses left out; an unknown phrase is its last word."""

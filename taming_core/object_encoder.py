@@ -36,16 +36,16 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
         projector: str,
         tokens: int,
         width: int,
-        injection: str,
+        injection: str,  # noqa: ARG002  (read from the config, as are mean and std)
         layers: dict[str, int] | None = None,
-        mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073),
-        std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711),
+        mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073),  # noqa: ARG002
+        std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711),  # noqa: ARG002
     ) -> None:
         super().__init__()
         config = CLIPVisionConfig(**tower)
         patches = (config.image_size // config.patch_size) ** 2
         if projector == "full" and tokens != patches:
-            raise TamingError(f"The projector 'full' gives {patches} tokens here, not {tokens}. Set tokens to {patches}.")
+            raise TamingError(f"The projector 'full' gives {patches} tokens, not {tokens}. Set tokens to {patches}.")
         self.vision = CLIPVisionModel(config)
         self.projection = make_projector(projector, config.hidden_size, tokens, width)
         self.injected = nn.ModuleDict(

@@ -7,10 +7,10 @@ here, every other word is looked up in WordNet.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Literal
 
 from taming_core import lexicon
+from taming_core.nouns import is_opener, is_thing
 
 # opener: "a photo" of ..., "a group" of ...; subject: what the caption is about; companion: what is beside it or what
 # something is done to; scene: where it is.
@@ -30,7 +30,7 @@ SCENE = (
 COMPANION = "with near beside besides for without about like as next than alongside including"
 TO_BE = (
     "is are was were be been being am has have had that which who whose to not it they he she someone something "
-    "can will does there"
+    "will does there"
 )
 ADVERBS = "very too also just still together away out upside while where when what"
 PLACES = frozenset(["underwater", "outdoors", "indoors"])  # a scene in one word
@@ -46,9 +46,6 @@ LINKS: dict[str, Link] = {
     "s": "'s",
 }
 LONGEST = 4  # words of a compound or a preposition
-SELDOM = 0.02  # share of a word's uses from which it can be an opener: few shots are photographs
-UNLISTED_PICTURES = frozenset(["selfie", "screenshot", "render", "thumbnail"])  # younger than WordNet 3.1
-
 # A word with its hyphens and inner apostrophes; or "'s"; or a mark.
 WORD = re.compile(r"['’]s\b|[^\W_]+(?:(?:-|['’](?!s\b))[^\W_]+)*|[^\w\s]")
 
@@ -175,7 +172,7 @@ def _is_verb_here(words: Sequence[Word], at: int, after: str) -> bool:
     if after == "to be":
         return base is not None
     followed_by_noun = at + 1 < len(words) and words[at + 1].open
-    return base not in (None, word) and not lexicon.is_thing(lexicon.singular(word)) and not followed_by_noun
+    return base not in (None, word) and not is_thing(lexicon.singular(word)) and not followed_by_noun
 
 
 def _phrase(words: Sequence[Word], start: int, determined: bool) -> tuple[Phrase | None, int]:
@@ -204,9 +201,9 @@ def _part(words: Sequence[Word], at: int, parts: Sequence[tuple[int, int]]) -> i
         if _is_compound(words[at : at + length]) and not _is_compound(words[at + length - 1 : at + length + 1]):
             return length  # not "red fire" of a red fire engine
     before = [_text(words[slice(*p)]) for p in parts]
-    if not words[at].open:
-        colours = parts and _link(words, at)[0] == "and" and all(map(_is_adjective, before))
-        return int(bool(colours) and at + 1 < len(words) and words[at + 1].open and _is_adjective(words[at + 1].text))
+    if parts and not words[at].open:
+        colours = _link(words, at)[0] == "and" and all(map(_is_adjective, before))
+        return int(colours and at + 1 < len(words) and words[at + 1].open and _is_adjective(words[at + 1].text))
     nouns = [b for b in before if _can_be_noun(b) and not _is_adjective(b)]
     return int(not (nouns and _is_verb_after(nouns[-1], words, at)))
 
@@ -217,7 +214,7 @@ def _is_compound(words: Sequence[Word]) -> bool:
     whole = len(words) > 1 and words[0].open and (words[-1].open or is_opener(text))
     known = lexicon.lemmas(text) if whole else ()
     coloured = words[-1].open and all(_is_adjective(w.text) for w in words)  # black and white
-    return bool(known) and lexicon.is_thing(known[0]) and not coloured
+    return bool(known) and is_thing(known[0]) and not coloured
 
 
 def _is_verb_after(noun: str, words: Sequence[Word], at: int) -> bool:
@@ -231,7 +228,7 @@ def _is_verb_after(noun: str, words: Sequence[Word], at: int) -> bool:
     if base == word or word.endswith("s"):
         return acted > named
     with_object = at + 1 < len(words) and words[at + 1].text in DETERMINERS
-    return with_object or acted > 5 * named or not lexicon.is_thing(lemma)  # a participle, but "building" is a noun
+    return with_object or acted > 5 * named or not is_thing(lemma)  # a participle, but "building" is a noun
 
 
 def _is_adjective(text: str) -> bool:
@@ -256,31 +253,3 @@ def _can_be_noun(text: str) -> bool:
     if not lexicon.lemmas(text):
         return not _is_adjective(text) and lexicon.verb(text) is None
     return (_descriptions(text) or 0) <= 5 * ((lexicon.uses("noun", lexicon.singular(text)) or 0) + 1)
-
-
-@cache
-def is_opener(noun: str) -> bool:
-    """Whether what follows "NOUN of" is what the caption is about: a photo, sketch, close-up, group, pair or kind of.
-
-    >>> [is_opener(n) for n in ("photo", "pencil sketch", "herd", "view", "close up", "cup", "plate", "statue")]
-    [True, True, True, True, True, False, False, False]
-    """
-    lemma = next(iter(lexicon.lemmas(noun)), noun.split()[-1])
-    found = [lexicon.hypernyms(s.synset) for s in lexicon.senses(lexicon.singular(lemma)) if s.share >= SELDOM]
-    if not found:
-        return lemma in UNLISTED_PICTURES
-    several, pictures, solid = _anchors()
-    pictured = [bool(kinds & pictures) and not kinds & solid for kinds in found]
-    in_some_sense = any(pictured) and not found[0] & lexicon.things()  # a plate is a picture in books only
-    return any(kinds & several for kinds in found[:2]) or pictured[0] or in_some_sense
-
-
-@cache
-def _anchors() -> tuple[frozenset[int], frozenset[int], frozenset[int]]:
-    """Synsets of: what is several or a side of something; what is a picture; what is one but can be walked around."""
-    synset = lexicon.synset
-    return (
-        frozenset([synset("group"), synset("category", 1), synset("location")]),
-        frozenset([synset("representation", 1), synset("communication", 1), synset("art"), synset("visual percept")]),
-        frozenset([synset("plastic art"), synset("model", 3)]),
-    )

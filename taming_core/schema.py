@@ -1,7 +1,6 @@
 """The schema of every table between stages, and writes that are checked both ways."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -138,7 +137,7 @@ def write(tables: Iterable[pa.Table], schema: pa.Schema, out: Path) -> None:
     with pq.ParquetWriter(part, schema, compression="zstd") as writer:
         for t in tables:
             writer.write_table(t.cast(schema))
-    os.replace(part, out)
+    part.replace(out)
 
 
 def check(found: pa.Schema, expected: pa.Schema, path: Path) -> None:

@@ -99,6 +99,7 @@ NAMED = [
     ("scissors", "a pair of scissors on a desk", "a <object> on a desk"),
     ("tie", "a man in a suit and tie", "a man in a suit and <object>"),
     ("handbag", "a woman with a black purse", "a woman with a black <object>", "a woman with a <object>"),
+    ("can", "a can of soda", "a <object> of soda"),
     ("donut", "a box of doughnuts", "a box of <object>"),
     ("teddy bear", "a white teddy bear with a red bow", "a white <object> with a red bow", "a <object> with a red bow"),
     ("elephant", "a close-up of an elephant's trunk", "a close-up of a <object>'s trunk"),
@@ -123,6 +124,7 @@ UNNAMED = [
     ("potted plant", "a dog laying in the grass"),  # the scene
     ("plant", "a photo of a squirrel in tall grass"),
     ("furniture", "a photo of a toilet on a wooden table"),
+    ("plant", "a photo of a food in tall grass"),
     ("animal", "a man on the beach"),
     ("dog", ""),
     ("dog", "!?"),

@@ -71,7 +71,7 @@ def test_a_nested_section_is_named(tmp_path: Path) -> None:
 
 
 def test_an_absent_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(TamingError, match="does not exist. Copy "):
+    with pytest.raises(TamingError, match=r"does not exist\. Copy "):
         config.load_params(tmp_path / "none.yaml")
 
 

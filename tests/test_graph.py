@@ -17,11 +17,18 @@ UNTRACKED = {
     "taming_core/pretrained/__init__.py",
 }
 # Journey order: a module imports only what stands above it.
-ORDER = """
-errors seeds config schema shards progress photo objects sheets wordings lexicon phrases captions findings triplets
-sources rows batches attention object_encoder subject_model noise loss training checkpoint scores customize images
-report world_styles world_plan world
-""".split()
+ORDER = (
+    "errors", "seeds", "config", "schema", "shards", "counts", "progress",
+    "photo", "objects", "findings", "subjects",
+    "lexicon", "nouns", "phrases", "captions", "captioning",
+    "triplets", "lookup", "sources", "splits", "rows",
+    "attention", "object_encoder", "conditions", "stand_in", "batches",
+    "noise", "subject_model", "loss", "training", "checkpoint", "logbook",
+    "customize", "images", "sheets", "grid", "fresh", "validation", "encoder_folder",
+    "scores", "shape", "evaluation", "verdicts", "plots", "report",
+    "provenance", "evaluation_folder", "generation", "cards",
+    "world_styles", "world_plan", "world",
+)  # fmt: skip
 
 
 def imported(path: Path) -> set[str]:

@@ -87,7 +87,7 @@ def test_each_stage_counts_what_it_kept(journey: dict[str, str]) -> None:
     assert all("kept" in journey[c] for c in ("detect", "caption", "materialize"))
 
 
-def test_no_photo_vanishes(project: Path, journey: dict[str, str]) -> None:  # noqa: ARG001
+def test_no_photo_vanishes(project: Path, journey: dict[str, str]) -> None:
     names = {str(p.relative_to("data/raw")) for p in Path("data/raw").rglob("*") if p.is_file()}
     for table, expected in (("objects", schema.OBJECTS), ("captions", schema.CAPTIONS)):
         found = [r for b in schema.batches(Path(f"data/{table}.parquet"), expected, 64) for r in b]
@@ -97,14 +97,14 @@ def test_no_photo_vanishes(project: Path, journey: dict[str, str]) -> None:  # n
         assert all(r["drop_reason"] for r in broken)
 
 
-def test_captions_hold_the_object_token(journey: dict[str, str]) -> None:  # noqa: ARG001
+def test_captions_hold_the_object_token(journey: dict[str, str]) -> None:
     found = schema.kept(r for b in schema.batches(Path("data/captions.parquet"), schema.CAPTIONS, 64) for r in b)
     with_object = [r for r in found if r["object_id"]]
     assert len(with_object) >= 8
     assert all(r["object_caption"].count("<object>") == 1 for r in with_object)
 
 
-def test_identities_do_not_straddle_splits(journey: dict[str, str]) -> None:  # noqa: ARG001
+def test_identities_do_not_straddle_splits(journey: dict[str, str]) -> None:
     splits = {s: {r["identity"] for r in schema_rows(s) if r["identity"]} for s in ("train", "validation", "test")}
     assert all(splits.values())
     assert not splits["train"] & splits["test"]
@@ -117,16 +117,16 @@ def schema_rows(split: str) -> list[dict[str, Any]]:
     return [found[i] for i in range(len(found))]
 
 
-def test_the_encoder_folder_opens_as_a_pipeline(journey: dict[str, str]) -> None:  # noqa: ARG001
+def test_the_encoder_folder_opens_as_a_pipeline(journey: dict[str, str]) -> None:
     assert load_pipeline("data/encoder").object_encoder.config["tokens"] == 256
 
 
-def test_scores_are_numbers_in_range(journey: dict[str, str]) -> None:  # noqa: ARG001
+def test_scores_are_numbers_in_range(journey: dict[str, str]) -> None:
     metrics = json.loads(Path("data/evaluation/metrics.json").read_text())
     assert 0 <= metrics["ours"]["judge_top1"] <= 1
     assert Path("data/evaluation/report.html").stat().st_size > 50_000
 
 
 @pytest.mark.parametrize("command", shown_commands(), ids=" ".join)
-def test_every_shown_command_runs(journey: dict[str, str], command: list[str]) -> None:  # noqa: ARG001
+def test_every_shown_command_runs(journey: dict[str, str], command: list[str]) -> None:
     assert taming(*command)

@@ -122,7 +122,7 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
     """A red disc, 60 wide, on a green ground, and its mask."""
     y, x = np.mgrid[0:120, 0:160]
     mask = (x - 80) ** 2 + (y - 50) ** 2 < 30**2
-    image = np.where(mask[..., None], np.uint8([200, 0, 40]), np.uint8([0, 255, 0])).astype(np.uint8)
+    image = np.where(mask[..., None], [200, 0, 40], [0, 255, 0]).astype(np.uint8)
     return image, mask
 
 

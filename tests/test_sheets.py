@@ -146,7 +146,7 @@ def test_cards_of_captions(tmp_path):
     said = {"caption": "a red ball", "object_caption": "a red <object>", "method": "noun", "match_score": 0.75}
     rows = [row(schema.CAPTIONS, **said, **{"class": "ball"})]
     (found,) = shown(written(tmp_path / "captions.parquet", schema.CAPTIONS, rows), tmp_path)
-    assert found.lines == ("a red ball", "a red <object>", "by noun, match 0.75, for ball")
+    assert found.lines == ("a red ball", "a red <object>", "ball, by noun, match 0.75")
     assert found.pictures[0].size == (100, 80)
 
 
@@ -164,7 +164,7 @@ def test_cards_of_a_folder_of_rows(tmp_path):
         "mask": stored(mask),
         "subject": stored(Image.new("RGBA", (64, 64))),
     }
-    said = {"caption": "a ball", "object_caption": "an <object>", "split": "train", "identity": "toy"}
+    said = {"caption": "a ball", "object_caption": "an <object>", "split": "train", "identity": "toy", "class": "ball"}
     first = row(schema.ROWS, row_id="1", general=False, references=["2", "3"], **pictures, **said)
     second = row(schema.ROWS, row_id="2", general=True, split="train", caption="a street", image=pictures["image"])
     third = row(schema.ROWS, row_id="3", general=False, split="dropped", drop_reason="unreadable: damaged")
@@ -172,7 +172,7 @@ def test_cards_of_a_folder_of_rows(tmp_path):
     for number, one in enumerate((first, second, third)):
         written(tmp_path / f"rows/{number}.parquet", schema.ROWS, [one])
     subject, general, dropped = shown(tmp_path / "rows", tmp_path)
-    assert (subject.title, subject.lines) == ("toy", ("an <object>", "train, 2 other views"))
+    assert (subject.title, subject.lines) == ("toy", ("an <object>", "train, ball, 2 other views"))
     assert colours(subject.pictures[0]) == {"#000000", OUTLINE}
     assert subject.pictures[1].mode == "RGBA"
     assert (general.lines, len(general.pictures)) == (("a street", "train, general"), 1)

@@ -15,6 +15,7 @@ from taming_core.world import Chances, Photos, World, article, class_nouns
 from taming_core.world_styles import STYLES
 
 SIZE = 128  # pixels, the side of every photo
+SMALL = 0.2  # of the embeddings beside their norm, and still large beside the norm's epsilon
 LENGTH = 64  # tokens of the longest caption
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]")  # the names BLIP gives them
 PAD, SEP, DEC = (SPECIAL.index(t) for t in ("[PAD]", "[SEP]", "[DEC]"))
@@ -54,43 +55,66 @@ def processor(words: dict[str, int]) -> BlipProcessor:
 def blip_config(words: int) -> BlipConfig:
     """The architecture that captioner and matcher share."""
     text = dict(
-        vocab_size=words, hidden_size=192, intermediate_size=768, num_hidden_layers=3, num_attention_heads=3,
+        vocab_size=words, hidden_size=192, intermediate_size=512, num_hidden_layers=3, num_attention_heads=3,
         max_position_embeddings=LENGTH, pad_token_id=PAD, bos_token_id=DEC, eos_token_id=SEP, sep_token_id=SEP,
     )  # fmt: skip
     vision = dict(
-        hidden_size=192, intermediate_size=768, num_hidden_layers=6, num_attention_heads=3,
+        hidden_size=192, intermediate_size=768, num_hidden_layers=7, num_attention_heads=3,
         image_size=SIZE, patch_size=8, initializer_range=0.02,
     )  # fmt: skip
     return BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=128)
 
 
 def start_from_clip(tower: BlipVisionModel, clip: Path) -> None:
-    """Copy a CLIP tower of the same shape into BLIP's.
+    """Copy a CLIP tower into a BLIP tower of one more block, so that the two see alike.
 
-    BLIP has no norm after its embeddings. CLIP's is folded into them: the centring and the gains exactly, the division
-    by each token's deviation by the value typical of all tokens.
+    CLIP has a norm after its embeddings, BLIP has none. So the first block's own norm does it: small embeddings, no
+    attention, and an MLP that returns its input, for gelu(x) - gelu(-x) = x.
     """
     prefix = "vision_model."
     w = {k.removeprefix(prefix): v.float() for k, v in load_file(clip).items() if k.startswith(prefix)}
-    patch, place = w["embeddings.patch_embedding.weight"], w["embeddings.position_embedding.weight"]
-    gain, bias = w["pre_layrnorm.weight"] / 0.148, w["pre_layrnorm.bias"]  # deviation measured on 64 photos
-    folded = {
-        "embeddings.patch_embedding.weight": (patch - patch.mean(0)) * gain[:, None, None, None],
-        "embeddings.patch_embedding.bias": torch.zeros_like(bias),
-        "embeddings.position_embedding": ((place - place.mean(1, keepdim=True)) * gain + bias)[None],
-        "embeddings.class_embedding": ((t := w["embeddings.class_embedding"]) - t.mean())[None, None] * gain,
+    width, depth = len(w["pre_layrnorm.weight"]), len(tower.encoder.layers)
+    first = {f"encoder.layers.0.{k}": v for k, v in _norm_block(w, tower.config.intermediate_size).items()}
+    tower.load_state_dict(
+        {
+            "embeddings.patch_embedding.weight": SMALL * w["embeddings.patch_embedding.weight"],
+            "embeddings.patch_embedding.bias": torch.zeros(width),
+            "embeddings.position_embedding": SMALL * w["embeddings.position_embedding.weight"][None],
+            "embeddings.class_embedding": SMALL * w["embeddings.class_embedding"][None, None],
+            **first,
+            **{k: v for i in range(1, depth) for k, v in _block(w, i - 1, i).items()},
+            **_final_norm(w),
+        }
+    )
+
+
+def _norm_block(w: dict[str, Tensor], hidden: int) -> dict[str, Tensor]:
+    width = len(w["pre_layrnorm.weight"])
+    there_and_back = torch.zeros(hidden, width)
+    there_and_back[:width], there_and_back[width : 2 * width] = torch.eye(width), -torch.eye(width)
+    return {
+        "layer_norm1.weight": torch.ones(width),
+        "layer_norm1.bias": torch.zeros(width),
+        "self_attn.qkv.weight": 0.02 * torch.randn(3 * width, width),
+        "self_attn.qkv.bias": torch.zeros(3 * width),
+        "self_attn.projection.weight": torch.zeros(width, width),
+        "self_attn.projection.bias": torch.zeros(width),
+        "layer_norm2.weight": w["pre_layrnorm.weight"],
+        "layer_norm2.bias": w["pre_layrnorm.bias"],
+        "mlp.fc1.weight": there_and_back,
+        "mlp.fc1.bias": torch.zeros(hidden),
+        "mlp.fc2.weight": there_and_back.T.contiguous(),
+        "mlp.fc2.bias": torch.zeros(width),
     }
-    tower.load_state_dict({**folded, **_blocks(w, len(tower.encoder.layers)), **_final_norm(w)})
 
 
-def _blocks(w: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for block in (f"encoder.layers.{i}." for i in range(depth)):
-        for kind in ("weight", "bias"):
-            found[f"{block}self_attn.qkv.{kind}"] = torch.cat([w[f"{block}self_attn.{p}_proj.{kind}"] for p in "qkv"])
-            found[f"{block}self_attn.projection.{kind}"] = w[f"{block}self_attn.out_proj.{kind}"]
-            for part in ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2"):
-                found[f"{block}{part}.{kind}"] = w[f"{block}{part}.{kind}"]
+def _block(w: dict[str, Tensor], source: int, target: int) -> dict[str, Tensor]:
+    old, new, found = f"encoder.layers.{source}.", f"encoder.layers.{target}.", dict[str, Tensor]()
+    for kind in ("weight", "bias"):
+        found[f"{new}self_attn.qkv.{kind}"] = torch.cat([w[f"{old}self_attn.{part}_proj.{kind}"] for part in "qkv"])
+        found[f"{new}self_attn.projection.{kind}"] = w[f"{old}self_attn.out_proj.{kind}"]
+        for part in ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2"):
+            found[f"{new}{part}.{kind}"] = w[f"{old}{part}.{kind}"]
     return found
 
 
@@ -98,19 +122,17 @@ def _final_norm(w: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"post_layernorm.{kind}": w[f"post_layernorm.{kind}"] for kind in ("weight", "bias")}
 
 
-def captions_of(photos: Photos) -> list[str]:
-    """Style, object and scene; neither position nor recolouring, which the world mentions at random."""
-    phrases = [" ".join(w for w in first.phrase.split() if w != "recolored") for first, *_ in photos.objects]
-    told = zip(photos.style, phrases, photos.scene, strict=True)
-    return [f"{style} {article(phrase)} {phrase} {scene}" for style, phrase, scene in told]
+def wording(parts: Parts) -> str:
+    """A caption from its parts; an empty scene is left out."""
+    return f"{parts.style} {article(parts.name)} {parts.name} {parts.scene}".rstrip()
 
 
 def parse(world: World, caption: str) -> Parts:
-    """The parts of a caption that is worded like those of `captions_of`; a part that is not there is empty."""
+    """The parts of a caption that is worded so; a part that is not there is empty."""
     style = next((s for s in STYLES if caption.startswith(s)), "")
     scene = next((s for s in world.scenes if caption.endswith(s)), "")
-    words = caption[len(style) : len(caption) - len(scene)].split()
-    return Parts(style, " ".join(w for w in words[1:] if w not in ("small", "large")), scene)
+    name = caption[len(style) : len(caption) - len(scene)].split()[1:]
+    return Parts(style, " ".join(name), scene)
 
 
 def pixels(photos: Photos) -> Tensor:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from blip import CHANCES, SIZE, Parts, pixels, rate_at
+from blip import CHANCES, SIZE, Parts, pixels, rate_at, wording
 from numpy.random import Generator
 from safetensors.torch import save_file
 from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
@@ -27,16 +27,11 @@ from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
 from taming_core.pretrained.captioner import load_blip
 from taming_core.pretrained.matcher import load_matcher, text_scores
 from taming_core.seeds import seed_for
-from taming_core.world import Photos, World, article, class_nouns, load_world, render
+from taming_core.world import Photos, World, class_nouns, load_world, render
 from taming_core.world_styles import STYLES
 
 TRUE = ("named", "class")  # the kinds of caption each photo is shown with
 FALSE = ("other style", "other scene", "other name", "other class")
-
-
-def wording(parts: Parts) -> str:
-    """A caption from its parts; an empty scene is left out."""
-    return f"{parts.style} {article(parts.name)} {parts.name} {parts.scene}".rstrip()
 
 
 def captions(photos: Photos, world: World, rng: Generator, silent: float) -> list[list[str]]:

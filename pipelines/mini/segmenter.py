@@ -23,12 +23,13 @@ from taming_core.world import Chances, Photos, box_of, load_world, render
 HERE = Path(__file__).parent
 WEIGHTS = HERE.parents[1] / "taming_core" / "pretrained" / "mini" / "segmenter"
 CHANCES = Chances(two_objects=0.4)  # the decoder is cheap, the image tower is not: more boxes per photo
-BATCH, SIZE, GRID, WIDTH = 12, 192, 24, 128
+BATCH, SIZE, GRID, WIDTH = 16, 128, 16, 128
+SMALLEST = 60  # pixels; less of an object is no object
 SAVE_EVERY = 200  # steps
 
 
 def main(
-    steps: Annotated[int, typer.Option(help="Optimizer steps of 12 photos.")] = 1250,
+    steps: Annotated[int, typer.Option(help="Optimizer steps of 16 photos.")] = 1500,
     learning_rate: Annotated[float, typer.Option(help="Peak, after warm-up.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Same seed, same weights on the same machine.")] = 0,
     world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = HERE / "world",
@@ -58,10 +59,10 @@ def main(
 
 
 def build() -> Sam:
-    """The architecture: 24 x 24 tokens of 8 x 8 pixels, four of five layers in windows, one mask per box."""
+    """The architecture: 16 x 16 tokens of 8 x 8 pixels, four of six layers in windows, one mask per box."""
     tower = encoder(
-        image_size=SIZE, patch_size=SIZE // GRID, width=128, depth=5, heads=4, mlp_ratio=3, window=8,
-        global_layers=(2,), prompt_width=WIDTH,
+        image_size=SIZE, patch_size=SIZE // GRID, width=128, depth=6, heads=4, mlp_ratio=3, window=8,
+        global_layers=(2, 5), prompt_width=WIDTH,
     )  # fmt: skip
     return assemble(tower, WIDTH, GRID, mask_channels=4, mlp_width=256, extra_masks=0, quality_width=64)
 
@@ -72,7 +73,7 @@ def schedule(step: int, steps: int) -> float:
 
 
 def visible_part(generator: torch.Generator) -> Tensor:
-    """Which pixels (192, 192) a photo fills: half of the photos are wide or tall, and SAM pads them at the end."""
+    """Which pixels (128, 128) a photo fills: half of the photos are wide or tall, and SAM pads them at the end."""
     share, across = torch.rand(2, generator=generator).tolist()
     kept = round(SIZE * min(0.55 + 0.9 * share, 1.0))
     visible = torch.ones(SIZE, SIZE, dtype=torch.bool)
@@ -95,8 +96,8 @@ def loss_of(sam: Sam, probe: nn.Module, photos: Photos, generator: torch.Generat
     """
     visible = torch.stack([visible_part(generator) for _ in photos.caption])
     masks = [m & v for m, v in zip(photos.masks, visible, strict=True)]
-    owner = torch.tensor([i for i, m in enumerate(masks) for part in m if part.sum() > 100])
-    truth = torch.stack([part for m in masks for part in m if part.sum() > 100])
+    owner = torch.tensor([i for i, m in enumerate(masks) for part in m if part.sum() > SMALLEST])
+    truth = torch.stack([part for m in masks for part in m if part.sum() > SMALLEST])
     boxes = jitter(torch.tensor([box_of(part) for part in truth], dtype=torch.float32), generator)
     embedding = embed(sam, photos.image, visible)
     logits, quality = decode(sam, embedding[owner], boxes)
@@ -114,14 +115,14 @@ def dice(soft: Tensor, truth: Tensor) -> Tensor:
 
 
 def embed(sam: Sam, images: Tensor, visible: Tensor) -> Tensor:
-    """Image embeddings (n, 128, 24, 24) of images (n, 192, 192, 3), zero where they are not visible."""
+    """Image embeddings (n, 128, 16, 16) of images (n, 128, 128, 3), zero where they are not visible."""
     pixels = sam.preprocess(images.permute(0, 3, 1, 2).float()) * visible[:, None]
     with torch.autocast("cpu", torch.bfloat16):  # twice as fast on processors that multiply bfloat16
         return sam.image_encoder(pixels).float()
 
 
 def decode(sam: Sam, embedding: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Mask logits (N, 1, 96, 96) and qualities (N, 1) of N boxes, each on its own photo's embedding."""
+    """Mask logits (N, 1, 64, 64) and qualities (N, 1) of N boxes, each on its own photo's embedding."""
     sparse, dense = sam.prompt_encoder(points=None, boxes=boxes, masks=None)
     # The decoder takes one photo and adds the dense prompt to it: each box brings its own photo along that way.
     return sam.mask_decoder(

@@ -75,6 +75,7 @@ def _from_folder(folder: Path) -> Any:
     network = SegmentationModel(config["architecture"], nc=len(config["names"]), verbose=False)
     network.load_state_dict({name: t.float() for name, t in load_file(folder / "model.safetensors").items()})
     network.names = dict(enumerate(config["names"]))
+    network.task = "segment"  # what ultralytics writes into a checkpoint it saves
     yolo.model = network.eval()
     return yolo
 

@@ -22,6 +22,7 @@ def import_ultralytics() -> ModuleType:
         "YOLO_CONFIG_DIR": str(folder),
         "ULTRALYTICS_SAFE_LOAD": "1",
     }
+    os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))  # ultralytics imports it, and it writes as well
     _place_font(folder / "Ultralytics" / "Arial.ttf")
     import ultralytics
 

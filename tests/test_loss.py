@@ -1,0 +1,90 @@
+"""The terms of the loss, against hand-computed values."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from transformers import CLIPVisionModelWithProjection
+
+from taming_core.errors import TamingError
+from taming_core.loss import denoising_loss, identity_loss, identity_weights, mask_weights, object_crops
+from taming_core.pretrained.identity import load_identity
+
+
+def test_weights_inside_the_object_are_larger_and_average_to_one() -> None:
+    mask = torch.zeros(2, 1, 4, 4)
+    mask[0, :, :2, :2] = 1  # a quarter of the picture: one of four cells at half the size
+    weights = mask_weights(mask, 1.0, (2, 2))
+    torch.testing.assert_close(weights[0, 0], torch.tensor([[1.6, 0.8], [0.8, 0.8]]))
+    assert torch.equal(weights[1], torch.ones(1, 2, 2))
+    assert torch.equal(mask_weights(mask, 0.0, (2, 2)), torch.ones(2, 1, 2, 2))
+
+
+def test_the_denoising_loss_is_a_weighted_mean_per_sample() -> None:
+    predicted, target = torch.zeros(2, 1, 1, 2), torch.tensor([[[[1.0, 2.0]]], [[[3.0, 0.0]]]])
+    weights = torch.tensor([[[[0.5, 1.5]]], [[[1.0, 1.0]]]])
+    torch.testing.assert_close(denoising_loss(predicted, target, weights), torch.tensor([3.25, 4.5]))
+
+
+def test_the_identity_loss_counts_objects_at_clear_steps_only() -> None:
+    signal, t = torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([10, 599, 600, 10])
+    present = torch.tensor([True, True, True, False])
+    torch.testing.assert_close(identity_weights(signal, t, present, 600), torch.tensor([0.9, 0.8, 0.0, 0.0]))
+
+
+def test_the_identity_loss_is_one_minus_the_cosine() -> None:
+    found, wanted = (
+        torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]]),
+        torch.tensor([[3.0, 0.0], [0.0, -1.0], [1.0, 0.0]]),
+    )
+    torch.testing.assert_close(identity_loss(found, wanted), torch.tensor([0.0, 2.0, 1 - 0.5**0.5]))
+
+
+def test_a_crop_shows_the_object_alone_in_its_frame() -> None:
+    images, mask = torch.full((1, 3, 16, 16), 0.5), torch.zeros(1, 1, 16, 16)
+    images[:, :, 4:8, 8:12] = 1.0
+    mask[:, :, 4:8, 8:12] = 1
+    tight = object_crops(images, mask, torch.tensor([[8.0, 4.0, 12.0, 8.0]]), 8)
+    torch.testing.assert_close(tight[..., 2:-2, 2:-2], torch.ones(1, 3, 4, 4))
+    roomy = object_crops(images, mask, torch.tensor([[6.0, 2.0, 14.0, 10.0]]), 8)
+    assert roomy[0, 0, 3, 3] == 1
+    assert roomy[0, :, 0].abs().max() == 0
+    outside = object_crops(images, mask, torch.tensor([[-20.0, -20.0, -4.0, -4.0]]), 8)
+    assert not outside.any()
+
+
+def test_the_identity_network_of_mini_has_its_head_and_passes_gradients() -> None:
+    identity = load_identity("mini", "cpu")
+    images = torch.rand(2, 3, 128, 128, requires_grad=True)
+    features = identity(images)
+    assert features.shape == (2, 128)
+    torch.testing.assert_close(features.norm(dim=-1), torch.ones(2))
+    features.sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+
+
+def test_any_clip_model_can_be_the_identity_network(tmp_path: Path) -> None:
+    folder = tiny.clip(tmp_path / "clip")
+    images = torch.rand(2, 3, 32, 32)
+    model = CLIPVisionModelWithProjection.from_pretrained(folder)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (model_mean(), model_std()))
+    expected = model(pixel_values=(images - mean) / std).image_embeds
+    torch.testing.assert_close(
+        load_identity(folder, "cpu")(images * 2 - 1), expected / expected.norm(dim=-1, keepdim=True)
+    )
+
+
+def model_mean() -> tuple[float, ...]:
+    """What OpenAI's CLIP was trained on (Radford et al., 2021); folders without a processor are taken to be like it."""
+    return 0.48145466, 0.4578275, 0.40821073
+
+
+def model_std() -> tuple[float, ...]:
+    return 0.26862954, 0.26130258, 0.27577711
+
+
+def test_a_missing_identity_network_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(TamingError, match=r"There is no CLIP model .*nothing"):
+        load_identity(str(tmp_path / "nothing"), "cpu")

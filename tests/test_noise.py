@@ -1,0 +1,87 @@
+"""What the denoiser should say, against hand-computed values."""
+
+import math
+
+import pytest
+import tiny
+import torch
+from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
+
+from taming_core.errors import TamingError
+from taming_core.noise import Noise, alpha_bar, clean_estimate, noise_at, noised, part_of, schedule_like, target_of
+
+SHAPE = (3, 4, 2, 2)
+
+
+def steps(*timesteps: int) -> Noise:
+    drawn = noise_at(0, (len(timesteps), 4, 2, 2), 1000, 0)
+    return Noise(torch.tensor(timesteps), drawn.encoding, drawn.diffusion)
+
+
+def abar(t: int) -> float:
+    """Stable Diffusion's schedule, with zero terminal SNR (Lin et al., 2024, algorithm 1), in double precision."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    root = (1 - betas).cumprod(0).sqrt()
+    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    return float(root[t] ** 2)
+
+
+def test_the_noise_schedule_is_the_models_own() -> None:
+    found = alpha_bar(schedule_like(tiny.scheduler()), torch.tensor([0, 300, 999])).flatten()
+    torch.testing.assert_close(found, torch.tensor([abar(0), abar(300), 0.0]), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_targets_and_the_estimates_they_imply(kind: str) -> None:
+    schedule, drawn = schedule_like(tiny.scheduler(kind)), steps(10, 700)
+    clean = torch.randn(2, 4, 2, 2, generator=torch.Generator().manual_seed(1))
+    dirty, target = noised(schedule, clean, drawn), target_of(schedule, clean, drawn)
+    for i, t in enumerate((10, 700)):
+        signal, rest = math.sqrt(abar(t)), math.sqrt(1 - abar(t))
+        eps = drawn.diffusion[i]
+        expected = {"epsilon": eps, "v_prediction": signal * eps - rest * clean[i], "sample": clean[i]}
+        torch.testing.assert_close(dirty[i], signal * clean[i] + rest * eps, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(target[i], expected[kind], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(clean_estimate(schedule, dirty, target, drawn.timesteps), clean, atol=1e-3, rtol=1e-3)
+
+
+def test_the_last_step_of_zero_snr_is_noise_alone() -> None:
+    schedule, drawn = schedule_like(tiny.scheduler()), steps(999)
+    clean = torch.ones(1, 4, 2, 2)
+    assert torch.equal(noised(schedule, clean, drawn), drawn.diffusion)
+    assert torch.equal(target_of(schedule, clean, drawn), -clean)
+    torch.testing.assert_close(clean_estimate(schedule, drawn.diffusion, -clean, drawn.timesteps), clean)
+
+
+@pytest.mark.parametrize("kind", [PNDMScheduler, EulerDiscreteScheduler])
+def test_any_scheduler_of_added_noise_will_do(kind: type) -> None:
+    own = kind(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    found = alpha_bar(schedule_like(own), torch.tensor([0, 999])).flatten()
+    torch.testing.assert_close(found, own.alphas_cumprod[[0, 999]].float())
+
+
+def test_flow_matching_is_refused() -> None:
+    with pytest.raises(TamingError, match="FlowMatchEulerDiscreteScheduler has no noise schedule"):
+        schedule_like(FlowMatchEulerDiscreteScheduler())
+
+
+def test_noise_depends_on_seed_and_step_alone() -> None:
+    first, again, later, other = (noise_at(step, SHAPE, 1000, seed) for step, seed in ((2, 0), (2, 0), (3, 0), (2, 1)))
+    for name in ("timesteps", "encoding", "diffusion"):
+        assert torch.equal(getattr(first, name), getattr(again, name))
+        assert not torch.equal(getattr(first, name), getattr(later, name))
+        assert not torch.equal(getattr(first, name), getattr(other, name))
+    assert not torch.equal(first.encoding, first.diffusion)
+
+
+def test_a_part_is_some_rows_of_the_whole() -> None:
+    whole = noise_at(0, SHAPE, 1000, 0)
+    part = part_of(whole, slice(1, 3), torch.device("cpu"))
+    assert torch.equal(part.diffusion, whole.diffusion[1:])
+    assert torch.equal(part.timesteps, whole.timesteps[1:])
+
+
+def test_all_timesteps_are_drawn() -> None:
+    drawn = noise_at(0, (20000, 1, 1, 1), 1000, 0).timesteps
+    assert (drawn.min(), drawn.max()) == (0, 999)
+    assert abs(drawn.float().mean() - 499.5) < 10

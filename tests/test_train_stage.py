@@ -1,0 +1,212 @@
+"""`taming train` as it is run: a folder that opens, the same after a crash, and errors that help."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+import yaml
+from PIL import Image
+
+from stages.train import train
+from taming_core import config
+from taming_core.customize import TamingPipeline, load_pipeline
+from taming_core.errors import TamingError
+from taming_core.fresh import fresh_pipeline
+
+ROOT = Path(__file__).parent.parent
+PROMPT = "a photo of a <object> on the beach"
+DECOUPLED = {"injection": "decoupled", "tune": "adapter", "denoiser_rate": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with rows, a tiny pipeline to start from, and params."""
+    monkeypatch.chdir(tmp_path)
+    tiny.write_rows(tmp_path / "data/rows")
+    tiny.pipeline().save_pretrained(tmp_path / "start")
+    write_params(tmp_path)
+    return tmp_path
+
+
+def write_params(folder: Path, **values: Any) -> None:
+    """The default's params, with a training of four tiny steps."""
+    params = yaml.safe_load(config.packaged_params().read_text())
+    small = {"start": str(folder / "start"), "steps": 4, "batch_size": 2, "micro_batch_size": 1, "save_every": 2}
+    params["train"] |= {**small, "identity_network": tiny.clip(folder / "clip"), "warmup": 1, **values}
+    params["train"]["validation"] |= {"every": 2, "objects": 2, "prompts": [PROMPT, "a <object> in the snow"]}
+    params["train"]["validation"]["sampling"] |= {"steps": 2}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def run() -> None:
+    train(Path("data/rows"), Path("data/encoder"), Path("params.yaml"), "cpu")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def drawn(pipeline: TamingPipeline) -> torch.Tensor:
+    subject = Image.new("RGBA", (32, 32), (200, 30, 30, 255))
+    seed = torch.Generator().manual_seed(0)
+    return pipeline(PROMPT, subject=subject, num_inference_steps=2, generator=seed, output_type="pt").images[0]
+
+
+def test_the_folder_opens_as_a_pipeline_and_names_no_place_on_this_machine(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run()
+    assert capsys.readouterr().out.splitlines()[1:] == ["     6 rows with an object", "     3 general rows"]
+    out = project / "data/encoder"
+    assert drawn(TamingPipeline.from_pretrained(out)).shape == (3, 32, 32)
+    texts = [p for p in out.rglob("*") if p.suffix in (".json", ".jsonl", ".md")]
+    assert not [p for p in texts if str(project) in p.read_text() or "_name_or_path" in p.read_text()]
+    assert json.loads((out / "training.json").read_text())["params"]["start"] == "start"
+    assert sorted(p.name for p in (out / "validation").iterdir()) == ["grid-000002.png", "grid-000004.png"]
+    assert {p.parent.name for p in out.rglob("*.safetensors")} == {"vae", "unet", "text_encoder", "object_encoder"}
+    assert not list((project / "runs").glob("*/state-*"))
+    assert list((project / "runs").glob("*/events.out.tfevents.*"))
+
+
+def test_what_is_not_trained_is_kept_and_what_is_differs(project: Path) -> None:
+    before = TamingPipeline.from_pretrained("start")
+    run()
+    after = TamingPipeline.from_pretrained("data/encoder")
+    for part, changes in {"vae": False, "text_encoder": False, "unet": True, "object_encoder": True}.items():
+        pairs = zip(getattr(before, part).parameters(), getattr(after, part).parameters(), strict=True)
+        assert any(not torch.equal(a.half(), b) for a, b in pairs) == changes
+    assert after.scheduler.config["_class_name"] == "DDIMScheduler"
+    assert after.scheduler.config["prediction_type"] == "v_prediction"
+    assert after.tokenizer.get_vocab() == before.tokenizer.get_vocab()
+
+
+def test_a_decoupled_adapter_opens_and_draws_what_it_drew(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.pipeline("decoupled").save_pretrained(project / "start")
+    write_params(project, tune="adapter", denoiser_rate=0.0, learning_rate=0.05)
+    images = []
+    from taming_core import encoder_folder
+
+    write = encoder_folder.write_encoder
+
+    def drawing(pipeline: TamingPipeline, *rest: Any) -> None:
+        write(pipeline, *rest)
+        images.append(drawn(pipeline.to(torch.float32)))
+
+    monkeypatch.setattr(encoder_folder, "write_encoder", drawing)
+    run()
+    again = load_pipeline("data/encoder")
+    torch.testing.assert_close(drawn(again), images[0], atol=1e-5, rtol=1e-5)
+    for layer in again.object_encoder.denoiser_layers().values():
+        assert layer.to_v.weight.any()
+
+
+def test_metrics_hold_every_step_once(project: Path) -> None:
+    run()
+    state = next((project / "runs").glob("train-*"))
+    lines = [json.loads(line) for line in (state / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    names = {"step", "loss", "denoising", "identity", "learning_rate", "grad_norm", "images_per_second"}
+    assert all(line.keys() == names for line in lines)
+    shipped = [json.loads(line) for line in (project / "data/encoder/metrics.jsonl").read_text().splitlines()]
+    assert shipped == [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def test_killed_and_started_again_it_ends_with_the_same_bytes(project: Path) -> None:
+    command = [sys.executable, "-c", "from stages.cli import main; main()", "train", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    victim = subprocess.Popen(command, env=environment)
+    deadline = time.monotonic() + 300
+    while not list((project / "runs").glob("*/state-000002")):
+        assert victim.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.wait()
+    assert not (project / "data/encoder").exists()
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    resumed = content(project / "data/encoder")
+    subprocess.run(["rm", "-r", "runs", "data/encoder"], check=True)
+    run()
+    assert content(project / "data/encoder") == resumed
+
+
+def test_without_validation_objects_training_objects_are_shown(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "data/rows/validation-00000.parquet").unlink()
+    run()
+    assert "The validation pictures show training objects" in capsys.readouterr().out
+    with Image.open(project / "data/encoder/validation/grid-000004.png") as grid:
+        assert grid.width > 3 * 160
+        assert grid.height > 2 * 160
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(project: Path) -> None:
+    (project / "data/encoder").mkdir()
+    (project / "data/encoder/thesis.txt").write_text("years of work")
+    with pytest.raises(TamingError, match="holds something else than an encoder"):
+        run()
+    assert (project / "data/encoder/thesis.txt").exists()
+
+
+def test_a_finished_encoder_is_replaced(project: Path) -> None:
+    run()
+    (project / "data/encoder/old.txt").write_text("old")
+    write_params(project, steps=1)
+    run()
+    assert not (project / "data/encoder/old.txt").exists()
+    assert json.loads((project / "data/encoder/training.json").read_text())["last"]["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"start": "nowhere"}, "nowhere holds no encoder"),
+        ({"start": None, "base": "nowhere", "injection": "concat"}, "There is no text-to-image model nowhere"),
+        ({"identity_network": "nowhere"}, "There is no CLIP model nowhere"),
+    ],
+)
+def test_models_that_are_not_there_are_clear_errors(project: Path, values: dict[str, Any], words: str) -> None:
+    encoder = {"tower": "mini", "projector": "linear", "tokens": 4, "tower_blocks": 1}
+    write_params(project, **values, **({"encoder": encoder} if "base" in values else {}))
+    with pytest.raises(TamingError, match=words):
+        run()
+
+
+def test_a_fresh_start_on_the_plain_base_of_mini() -> None:
+    encoder = config.EncoderParams(tower="mini", projector="resampler", tokens=4, tower_blocks=1)
+    pipeline = fresh_pipeline("mini", encoder, "decoupled", 0)
+    text = pipeline.encode_text([PROMPT])
+    latents, t = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
+    objects = pipeline.encode_objects([Image.new("RGBA", (128, 128), "red")])
+    with torch.no_grad():
+        tamed = pipeline.unet(latents, t, torch.cat([text, objects], 1))[0]
+        plain = fresh_pipeline("mini", encoder, "concat", 0).unet(latents, t, text)[0]
+    assert torch.equal(tamed, plain)
+
+
+def test_a_base_that_never_heard_of_the_placeholder_learns_it(project: Path) -> None:
+    base = tiny.pipeline()
+    without = json.loads((ROOT / "taming_core/pretrained/mini/encoder/tokenizer/tokenizer.json").read_text())
+    from tokenizers import Tokenizer
+
+    without["added_tokens"] = [t for t in without["added_tokens"] if t["content"] != "<object>"]
+    without["model"]["vocab"].pop("<object>")
+    without["model"]["vocab"]["object"] = 4
+    base.tokenizer = type(base.tokenizer)(tokenizer_object=Tokenizer.from_str(json.dumps(without)), unk_token="<unk>")
+    base.save_pretrained(project / "base")
+    encoder = config.EncoderParams(tower=str(project / "clip"), projector="full", tokens=4, tower_blocks=2)
+    pipeline = fresh_pipeline(str(project / "base"), encoder, "concat", 0)
+    number = pipeline.tokenizer.convert_tokens_to_ids("<object>")
+    weights = pipeline.text_encoder.get_input_embeddings().weight
+    assert torch.equal(weights[number], weights[4])
+    assert number == len(pipeline.tokenizer) - 1 < len(weights)

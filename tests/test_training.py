@@ -1,0 +1,213 @@
+"""The loop: what trains, what does not, and that micro-batches change nothing."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import Tensor
+
+from taming_core import training
+from taming_core.batches import BatchAt, batch_at
+from taming_core.config import EncoderParams, TrainParams
+from taming_core.errors import TamingError
+from taming_core.pretrained.identity import Identity, load_identity
+from taming_core.rows import Rows, load_rows
+from taming_core.subject_model import require_side, subject_model
+
+ADAPTER = {"tune": "adapter", "denoiser_rate": 0.0}
+WITH_TEXT = {"text_encoder_rate": 0.3}
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    return load_rows(tiny.write_rows(tmp_path_factory.mktemp("rows")), "train")
+
+
+@pytest.fixture(scope="module")
+def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
+    return load_identity(tiny.clip(tmp_path_factory.mktemp("clip")), "cpu")
+
+
+def begun(p: TrainParams, identity: Identity | None, injection: str = "concat", **made: Any) -> training.Run:
+    model = subject_model(tiny.pipeline(injection, **made).components)
+    return training.begin(model, identity, training.accelerator_for("cpu", p.precision), p)
+
+
+def batches(rows: Rows, p: TrainParams) -> BatchAt:
+    return partial(batch_at, rows=rows, tokenizer=tiny.tokenizer(), size=tiny.SIDE, p=p)
+
+
+def weights(run: training.Run) -> dict[str, Tensor]:
+    parts = {"denoiser": run.model.denoiser, "text": run.model.text_encoder, "object": run.model.object_encoder}
+    found = {f"{n}.{k}": v for n, m in (parts | {"vae": run.model.vae}).items() for k, v in m.state_dict().items()}
+    return {name: value.clone() for name, value in found.items()}
+
+
+def moved(run: training.Run, before: dict[str, Tensor]) -> set[str]:
+    return {name for name, value in weights(run).items() if not torch.equal(value, before[name])}
+
+
+def test_the_learning_rate_warms_up_and_comes_down() -> None:
+    p = tiny.train_params(steps=10, warmup=3, learning_rate=1.0, schedule="linear")
+    assert [training.learning_rate_at(s, p) for s in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert training.learning_rate_at(9, p) == pytest.approx(1 / 7)
+    cosine = p.model_copy(update={"schedule": "cosine"})
+    assert training.learning_rate_at(3, cosine) == pytest.approx(1)
+    assert 0 < training.learning_rate_at(9, cosine) < 0.06
+    constant = p.model_copy(update={"schedule": "constant"})
+    assert {training.learning_rate_at(s, constant) for s in range(3, 10)} == {1.0}
+
+
+@pytest.mark.parametrize("injection", ["concat", "decoupled"])
+@pytest.mark.parametrize("tune", [{}, WITH_TEXT, ADAPTER], ids=["whole", "whole with text", "adapter"])
+def test_all_that_should_train_does_and_nothing_else(
+    rows: Rows, identity: Identity, injection: str, tune: dict[str, Any]
+) -> None:
+    # Two steps: a zero-initialised layer hides what lies behind it in the first.
+    p = tiny.train_params(steps=2, schedule="constant", general=0.0, object_drop=0.0, **tune)
+    run = begun(p, identity, injection)
+    before = weights(run)
+    list(training.train(run, p, batches(rows, p)))
+    expected = {"object"} | ({"denoiser"} if "tune" not in tune else set()) | ({"text"} if tune == WITH_TEXT else set())
+    unread = {"object.vision.post_layernorm.weight", "object.vision.post_layernorm.bias"}
+    # Weight decay alone moves a weight: look at the gradients, too.
+    steady = {n for n in before if n.split(".")[0] in expected} - unread - moved(run, before)
+    assert {n for n in steady if "position_ids" not in n} == set()
+    assert {name.split(".")[0] for name in moved(run, before)} == expected
+    assert not moved(run, before) & unread
+    moments = {
+        f"{part}.{name}": run.optimizer.state[w]["exp_avg_sq"]
+        for part, named in run.trained.items() for name, w in named.items()
+    }  # fmt: skip
+    # A token's embedding that no caption holds has no gradient, and a key bias cancels in the softmax.
+    assert {n for n, m in moments.items() if not m.any() and "k_proj.bias" not in n} == set()
+
+
+@pytest.mark.parametrize("projector", ["full", "linear"])
+def test_of_a_fresh_tower_the_last_blocks_train(rows: Rows, projector: str) -> None:
+    fresh = {"start": None, "base": "mini", "injection": "concat"}
+    encoder = EncoderParams(tower="mini", projector=projector, tokens=4, tower_blocks=1)
+    p = tiny.train_params(**fresh, encoder=encoder.model_dump(), steps=1, general=0.0, object_drop=0.0)
+    pipeline = tiny.pipeline()
+    pipeline.register_modules(object_encoder=tiny.object_encoder(pipeline.unet, "concat", projector))
+    run = training.begin(subject_model(pipeline.components), None, training.accelerator_for("cpu", "fp32"), p)
+    before = weights(run)
+    list(training.train(run, p, batches(rows, p)))
+    tower = {n.removeprefix("object.vision.") for n in moved(run, before) if n.startswith("object.vision.")}
+    assert {n.split(".")[0] for n in tower} == ({"encoder", "post_layernorm"} if projector == "linear" else {"encoder"})
+    assert {n.split(".")[2] for n in tower if n.startswith("encoder")} == {"1"}
+
+
+def test_a_tower_has_only_so_many_blocks() -> None:
+    encoder = {"tower": "mini", "projector": "full", "tokens": 4, "tower_blocks": 3}
+    p = tiny.train_params(start=None, base="mini", injection="concat", encoder=encoder)
+    with pytest.raises(TamingError, match="tower_blocks is 3, but the tower has 2"):
+        begun(p, None)
+
+
+def test_micro_batches_add_up_to_the_batch(rows: Rows, identity: Identity) -> None:
+    gradients, losses = [], []
+    for size in (4, 2, 1):
+        p = tiny.train_params(micro_batch_size=size, identity_weight=1.0, identity_max_timestep=1000)
+        run = begun(p, identity)
+        batch = batches(rows, p)(0)
+        losses.append(training.forward_backward(run, batch, training.noise_of(run, batch, 0, p), p))
+        gradients.append([w.grad for named in run.trained.values() for w in named.values()])
+    assert losses[0].identity is not None
+    for found, loss in zip(gradients[1:], losses[1:], strict=True):
+        assert loss.loss == pytest.approx(losses[0].loss, rel=1e-5)
+        assert loss.identity == pytest.approx(losses[0].identity, rel=1e-5)
+        torch.testing.assert_close(found, gradients[0], atol=1e-6, rtol=1e-3)
+
+
+def test_rates_are_shares_of_the_learning_rate(rows: Rows) -> None:
+    p = tiny.train_params(steps=1, denoiser_rate=0.5, text_encoder_rate=0.25, learning_rate=0.008)
+    run = begun(p, None)
+    report = next(training.train(run, p, batches(rows, p)))
+    assert report.learning_rate == 0.008
+    assert [g["lr"] for g in run.optimizer.param_groups] == [0.008, 0.004, 0.002]
+
+
+def test_gradients_are_clipped(rows: Rows) -> None:
+    p = tiny.train_params(steps=1, max_grad_norm=1e-3)
+    run, seen = begun(p, None), []
+    step = run.optimizer.step
+    named = [w for part in run.trained.values() for w in part.values()]
+    run.optimizer.step = lambda: (seen.extend(w.grad for w in named if w.grad is not None), step())  # type: ignore
+    report = next(training.train(run, p, batches(rows, p)))
+    assert report.grad_norm > 1e-2
+    assert torch.stack([g.norm() for g in seen]).norm() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_the_loss_goes_down_on_rows_it_sees_again_and_again(rows: Rows, identity: Identity) -> None:
+    p = tiny.train_params(
+        steps=60, batch_size=6, micro_batch_size=6, general=0.0, learning_rate=4e-3, denoiser_rate=1.0, object_drop=0.0,
+        text_drop=0.0, schedule="constant", identity_weight=0.1,
+    )  # fmt: skip
+    run = begun(p, identity)
+    # The same noise in every step: what is left of the loss is what was not learned.
+    losses = [r.losses for r in training.train(run, p, lambda _: batches(rows, p)(0))]
+    first, last = (sum(x.denoising for x in part) / 10 for part in (losses[:10], losses[-10:]))
+    assert last < 0.6 * first
+
+
+def test_the_identity_loss_alone_brings_the_estimate_nearer(rows: Rows, identity: Identity) -> None:
+    p = tiny.train_params(steps=25, general=0.0, object_drop=0.0, identity_weight=50.0, identity_max_timestep=1000)
+    run = begun(p, identity)
+    batch = batches(rows, p)(0)
+    drawn = training.noise_of(run, batch, 0, p)
+    found = []
+    for _ in range(p.steps):
+        found.append(training.forward_backward(run, batch, drawn, p).identity)
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+    assert found[-1] < 0.8 * found[0]
+
+
+def test_without_objects_there_is_no_identity_loss(rows: Rows, identity: Identity) -> None:
+    p = tiny.train_params(steps=1, object_drop=1.0)
+    run = begun(p, identity)
+    before = weights(run)
+    report = next(training.train(run, p, batches(rows, p)))
+    assert report.losses.identity is None
+    assert not {n for n in moved(run, before) if n.startswith("object")}  # no gradient, so no decay either
+
+
+def test_a_loss_that_is_not_finite_names_step_and_rows(rows: Rows) -> None:
+    p = tiny.train_params(steps=3)
+    broken = batches(rows, p)(1)
+    broken = replace(broken, target=broken.target * float("nan"))
+    run = begun(p, None)
+    with pytest.raises(TamingError, match=f"loss is nan in step 2, with rows {broken.row_ids[0]}"):
+        list(training.train(run, p, lambda step: broken if step == 1 else batches(rows, p)(step)))
+    assert run.step == 1
+
+
+def test_epsilon_and_zero_snr_do_not_poison_the_gradients(rows: Rows, identity: Identity) -> None:
+    p = tiny.train_params(steps=1, general=0.0, object_drop=0.0, identity_max_timestep=1000)
+    run = begun(p, identity, prediction="epsilon")
+    batch = batches(rows, p)(0)
+    drawn = replace(training.noise_of(run, batch, 0, p), timesteps=torch.tensor([999, 999, 10, 300]))
+    losses = training.forward_backward(run, batch, drawn, p)
+    assert losses.identity is not None
+    assert all(w.grad is None or w.grad.isfinite().all() for named in run.trained.values() for w in named.values())
+
+
+def test_fp16_needs_a_gpu() -> None:
+    with pytest.raises(TamingError, match=r"train.precision fp16 needs a GPU"):
+        training.accelerator_for("cpu", "fp16")
+
+
+def test_pictures_that_cannot_be_halved_are_refused() -> None:
+    model = subject_model(tiny.pipeline().components)
+    require_side(model, 32)
+    with pytest.raises(TamingError, match=r"30 pixels wide.* multiple of 4"):
+        require_side(model, 30)
+
+
+@pytest.mark.parametrize(("step", "every", "expected"), [(4, 2, True), (5, 2, False), (6, 4, True), (6, 0, False)])
+def test_what_is_due(step: int, every: int, expected: bool) -> None:
+    assert training.due(step, every, 6) is expected
