@@ -54,12 +54,12 @@ def train(
     with logbook.logbook(state, run.step) as log:
         for report, seconds in track(training.timed(reports), "train", p.steps - run.step):
             log(logbook.figures(report, seconds, p))
-            if training.due(report.step, p.save_every, p.steps):
-                checkpoint.save(run, state)
             if training.due(report.step, p.validation.every, p.steps):
                 with accelerator.autocast():
-                    grid = validation.draw_grid(pipeline, subjects, p.validation, p.seed)
-                grid.save(state / f"grid-{report.step:06d}.png")
+                    grid = validation.draw_grid(pipeline, subjects, p.validation, p.seed, f"After {report.step} steps")
+                grid.save(state / logbook.grid_name(report.step))
+            if training.due(report.step, p.save_every, p.steps):  # last: what was saved is never done again
+                checkpoint.save(run, state)
     account = encoder_folder.account(seen, unseen, checkpoint.rows_state(rows), state)
     encoder_folder.write_encoder(pipeline, account, p, state, out)
     checkpoint.forget(state)

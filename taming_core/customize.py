@@ -46,6 +46,8 @@ class TamingPipeline(DiffusionPipeline):
             vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
             object_encoder=object_encoder,
         )  # fmt: skip
+        # Opened without a dtype, transformers keeps the stored half precision, and diffusers turns to single.
+        text_encoder.to(unet.dtype)  # pyright: ignore[reportArgumentType]
         self.vae_scale = 2 ** (len(vae.config.block_out_channels) - 1)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale)
         inject(unet, object_encoder.denoiser_layers(), object_encoder.config["tokens"])

@@ -17,36 +17,48 @@ from taming_core.provenance import versions
 from taming_core.report import Evaluated
 from taming_core.verdicts import MEASURES, Gallery
 
+LEFT = (
+    "images", "plots", "scores.jsonl", "report.html", "sheet.png", "timings.json", "intervals.json", "metrics.json",
+)  # fmt: skip
 PRINTED = ("judge_top1", "judge_cosine", "shape", "scene_accuracy", "style_accuracy")
 
 
 def check_out(out: Path) -> None:
-    """Raises TamingError if `out` holds something else than an evaluation, for all that is in it will be replaced."""
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "metrics.json").is_file())):
+    """Raises TamingError if `out` holds something that an evaluation does not leave; hidden files do not count."""
+    if out.exists() and (not out.is_dir() or any(p.name not in LEFT for p in out.iterdir() if p.name[0] != ".")):
         raise TamingError(f"{out} holds other files than an evaluation. Name a folder of its own with --out.")
 
 
 def write(e: Evaluated, timings: Mapping[str, float], images: Path, out: Path) -> None:
-    """Write everything, whole or not at all; `images` is the folder of the drawn ones.
+    """Write everything, each file and folder whole or not at all; `images` is the folder of the drawn ones.
 
     The measured seconds have a file of their own: they differ from run to run, and metrics.json does not.
     """
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    _json(part / "metrics.json", verdicts.metrics(e.summary))
-    _json(part / "intervals.json", verdicts.intervals(e.summary))
-    _json(part / "timings.json", timings)
+    shutil.copytree(images, part / "images")
+    plots.write(part / "plots", e.summary, e.rows)
     lines = (json.dumps(row, ensure_ascii=False) for row in e.rows)
     (part / "scores.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    plots.write(part / "plots", e.summary, e.rows)
     (part / "report.html").write_text(report.html(e, part / "plots"), encoding="utf-8")
     shown = report.pictures(e)
     heading = f"Objects that no model in the chain has seen ({len(e.things)} of the {e.params.split} split)"
     grid.save(grid.grid(heading, shown.columns, shown.rows, _side(e.images)), part / "sheet.png")
-    shutil.copytree(images, part / "images")
-    shutil.rmtree(out, ignore_errors=True)
-    part.rename(out)
+    _json(part / "timings.json", timings)
+    _json(part / "intervals.json", verdicts.intervals(e.summary))
+    _json(part / "metrics.json", verdicts.metrics(e.summary))
+    _replace(part, out)
+
+
+def _replace(part: Path, out: Path) -> None:
+    """Move what is in `part` to `out`, the metrics last; what `dvc` hides in there stays."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in LEFT:
+        if (out / name).is_dir():
+            shutil.rmtree(out / name)
+        (part / name).replace(out / name)
+    part.rmdir()
 
 
 def facts(encoder: str, weights: str, known: Gallery, p: EvaluateParams) -> dict[str, str]:

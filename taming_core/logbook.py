@@ -48,7 +48,7 @@ def logbook(folder: Path, step: int) -> Iterator[Log]:
     """Open the metrics of a run that stands at `step`; what an interrupted run wrote of later steps is taken back."""
     from torch.utils.tensorboard import SummaryWriter
 
-    forget_after(folder / METRICS, step)
+    forget_after(folder, step)
     with (folder / METRICS).open("a") as lines, SummaryWriter(str(folder), purge_step=step + 1) as events:
 
         def log(figures: Figures) -> None:
@@ -60,8 +60,17 @@ def logbook(folder: Path, step: int) -> Iterator[Log]:
         yield log
 
 
-def forget_after(path: Path, step: int) -> None:
-    """Keep the lines of the first `step` steps; a line that was cut off by a crash is none."""
+def grid_name(step: int) -> str:
+    """The file name of the validation pictures that were drawn after a step."""
+    return f"grid-{step:06d}.png"
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Keep lines and pictures of the first `step` steps; a line that was cut off by a crash is none."""
+    for grid in folder.glob("grid-*.png"):
+        if grid.name > grid_name(step):
+            grid.unlink()
+    path = folder / METRICS
     lines = path.read_text().splitlines() if path.exists() else []
     kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -70,7 +70,7 @@ class Photos:
     """A rendered batch."""
 
     image: UInt8[Tensor, "n height width 3"]
-    masks: tuple[Bool[Tensor, "objects height width"], ...]  # visible part of each object, per photo
+    masks: tuple[Bool[Tensor, "_ height width"], ...]  # visible part of each object (objects, height, width), per photo
     objects: tuple[tuple[Subject, ...], ...]
     scene: tuple[str, ...]
     style: tuple[str, ...]  # "a photo of"

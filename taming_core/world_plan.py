@@ -89,7 +89,7 @@ def plan(world: World, candidates: Sequence[int], rng: Generator, chances: Chanc
     return Plan(
         cutouts, placements, colours, scene,
         backdrop=int(rng.integers(len(world.backdrops[scene]))),
-        window=(rng.uniform(0.78, 0.96), rng.uniform(-1, 1), rng.uniform(-1, 1), rng.choice([-1, 1]),
+        window=(rng.uniform(0.78, 0.96), rng.uniform(-1, 1), rng.uniform(-1, 1), rng.choice([-1.0, 1.0]),
                 rng.uniform(0.88, 1.1)),
         style=style, phrases=phrases, caption=" ".join([style, subject, *place, *position]),
     )  # fmt: skip

@@ -18,7 +18,7 @@ def stylize(x: Picture, style: str) -> Picture:
     return _LOOKS[style](x)
 
 
-def _odd(pixels: float, x: Picture) -> int:
+def _odd(pixels: int, x: Picture) -> int:
     """A kernel of `pixels` at 128 px, as an odd number at the size of `x`."""
     return max(round((pixels * x.shape[-1] / 128 - 1) / 2), 1) * 2 + 1
 

@@ -220,11 +220,14 @@ def test_after_kill_9_the_same_command_ends_with_the_same_bytes(evaluated: tuple
     assert [name for name in whole if whole[name] != again[name]] == []
 
 
-def test_a_folder_with_other_things_is_not_replaced(tmp_path: Path) -> None:
+def test_a_folder_with_other_things_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("/images\n")  # as dvc leaves it
+    (tmp_path / "metrics.json").write_text("{}")
+    evaluation_folder.check_out(tmp_path)
+    evaluation_folder.check_out(tmp_path / "absent")
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(TamingError, match="--out"):
         evaluation_folder.check_out(tmp_path)
-    evaluation_folder.check_out(tmp_path / "absent")
 
 
 def test_the_rows_are_real_pictures() -> None:

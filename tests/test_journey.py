@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 from typer.testing import CliRunner
 
 from stages.cli import app
@@ -50,6 +51,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.copytree(ROOT / "data/general", folder / "data/general")
     shutil.copytree(folder / "data/raw", folder / "raw")
     shutil.copy(ROOT / "data/raw/robot-fluent3d/0.jpg", folder / "photo.jpg")
+    Image.open(folder / "photo.jpg").convert("RGBA").save(folder / "subject.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield folder
@@ -130,3 +132,11 @@ def test_scores_are_numbers_in_range(journey: dict[str, str]) -> None:
 @pytest.mark.parametrize("command", shown_commands(), ids=" ".join)
 def test_every_shown_command_runs(journey: dict[str, str], command: list[str]) -> None:
     assert taming(*command)
+
+
+README_PYTHON = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("block", README_PYTHON, ids=["datasets", "pipeline"])
+def test_every_python_block_of_the_readme_runs(journey: dict[str, str], block: str) -> None:
+    exec(block, {})

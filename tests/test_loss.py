@@ -85,6 +85,11 @@ def model_std() -> tuple[float, ...]:
     return 0.26862954, 0.26130258, 0.27577711
 
 
+def test_a_folder_of_another_model_is_no_identity_network() -> None:
+    with pytest.raises(TamingError, match="is no CLIP model|There is no CLIP model"):
+        load_identity(str(tiny.ROOT / "taming_core/pretrained/mini/encoder/text_encoder"), "cpu")
+
+
 def test_a_missing_identity_network_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(TamingError, match=r"There is no CLIP model .*nothing"):
         load_identity(str(tmp_path / "nothing"), "cpu")

@@ -23,7 +23,6 @@ from taming_core.fresh import fresh_pipeline
 
 ROOT = Path(__file__).parent.parent
 PROMPT = "a photo of a <object> on the beach"
-DECOUPLED = {"injection": "decoupled", "tune": "adapter", "denoiser_rate": 0.0}
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +75,7 @@ def test_the_folder_opens_as_a_pipeline_and_names_no_place_on_this_machine(
     assert list((project / "runs").glob("*/events.out.tfevents.*"))
 
 
-def test_what_is_not_trained_is_kept_and_what_is_differs(project: Path) -> None:
+def test_what_is_not_trained_is_kept_and_what_is_differs() -> None:
     before = TamingPipeline.from_pretrained("start")
     run()
     after = TamingPipeline.from_pretrained("data/encoder")
@@ -175,7 +174,10 @@ def test_a_finished_encoder_is_replaced(project: Path) -> None:
         ({"identity_network": "nowhere"}, "There is no CLIP model nowhere"),
     ],
 )
-def test_models_that_are_not_there_are_clear_errors(project: Path, values: dict[str, Any], words: str) -> None:
+def test_models_that_are_not_there_are_clear_errors(
+    project: Path, values: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     encoder = {"tower": "mini", "projector": "linear", "tokens": 4, "tower_blocks": 1}
     write_params(project, **values, **({"encoder": encoder} if "base" in values else {}))
     with pytest.raises(TamingError, match=words):

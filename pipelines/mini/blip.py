@@ -1,4 +1,4 @@
-"""What captioner and matcher of `mini` share: words, architecture, the start from CLIP, and wording."""
+"""What captioner and matcher of `mini` share: words, architecture, the tower that is CLIP's, and wording."""
 
 import copy
 import math
@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BertTokenizer, BlipConfig, BlipImageProcessor, BlipProcessor, BlipVisionModel, PreTrainedModel
 
-from taming_core.world import Chances, Photos, World, article, class_nouns
+from taming_core.world import World, article, class_nouns
 from taming_core.world_styles import STYLES
 
 SIZE = 128  # pixels, the side of every photo
@@ -20,8 +20,6 @@ LENGTH = 64  # tokens of the longest caption
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]")  # the names BLIP gives them
 PAD, SEP, DEC = (SPECIAL.index(t) for t in ("[PAD]", "[SEP]", "[DEC]"))
 FUNCTION_WORDS = "a an the and of on in at to with is it this photo picture small large object"
-# Alone and named: what a caption is silent about cannot be learnt. Few recolours, for names are often colours.
-CHANCES = Chances(recolor=0.1, style=0.35, two_objects=0.0, unnamed_scene=0.0)
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def _norm_block(w: dict[str, Tensor], hidden: int) -> dict[str, Tensor]:
     return {
         "layer_norm1.weight": torch.ones(width),
         "layer_norm1.bias": torch.zeros(width),
-        "self_attn.qkv.weight": 0.02 * torch.randn(3 * width, width),
+        "self_attn.qkv.weight": torch.zeros(3 * width, width),
         "self_attn.qkv.bias": torch.zeros(3 * width),
         "self_attn.projection.weight": torch.zeros(width, width),
         "self_attn.projection.bias": torch.zeros(width),
@@ -133,11 +131,6 @@ def parse(world: World, caption: str) -> Parts:
     scene = next((s for s in world.scenes if caption.endswith(s)), "")
     name = caption[len(style) : len(caption) - len(scene)].split()[1:]
     return Parts(style, " ".join(name), scene)
-
-
-def pixels(photos: Photos) -> Tensor:
-    """float32 (n, 3, SIZE, SIZE) in [-1, 1], what the processor makes of the photos."""
-    return photos.image.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def rate_at(step: int, steps: int) -> float:

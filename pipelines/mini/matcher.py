@@ -1,10 +1,10 @@
 """Train the small BLIP matcher of `mini`: does this caption describe this photo?
 
-It looks through the captioner's finished tower, which stays frozen and is stored once: the matcher's index file points
-to the captioner's weights. Its text encoder starts from the captioner's decoder, as both read alike.
+It looks through the captioner's tower, which is frozen and stored once: the matcher's index file points to the
+captioner's weights. Its text encoder starts from the captioner's decoder, as both read alike.
 
 Example:  python pipelines/mini/matcher.py
-          python pipelines/mini/matcher.py --steps 4 --batch-size 8 --test-photos 8 --out out/matcher    # smoke run
+          python pipelines/mini/matcher.py --rounds 1 --test-photos 8 --out out/matcher    # smoke run
 """
 
 import json
@@ -19,45 +19,43 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from blip import CHANCES, SIZE, Parts, pixels, rate_at, wording
+from blip import SIZE, Parts, rate_at, wording
+from looks import CHANCES, Looks, Told, batches, read, truth
 from numpy.random import Generator
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 from taming_core.pretrained.captioner import load_blip
 from taming_core.pretrained.matcher import load_matcher, text_scores
 from taming_core.seeds import seed_for
-from taming_core.world import Photos, World, class_nouns, load_world, render
+from taming_core.world import World, class_nouns, load_world, render
 from taming_core.world_styles import STYLES
 
 TRUE = ("named", "class")  # the kinds of caption each photo is shown with
 FALSE = ("other style", "other scene", "other name", "other class")
 
 
-def captions(photos: Photos, world: World, rng: Generator, silent: float) -> list[list[str]]:
-    """Per photo one caption of each kind in TRUE, then in FALSE; a false one is wrong in a single part.
+def captions(what: Told, world: World, names: Sequence[str], rng: Generator, silent: float) -> list[str]:
+    """One caption of each kind in TRUE, then in FALSE; a false one is wrong in a single part.
 
     True ones leave the scene out with probability `silent`, for silence is no error.
     """
-    learnt = sorted({c.name for c in world.cutouts if c.split == "train"})
-    truth = zip(photos.style, photos.objects, photos.scene, strict=True)
-    return [
-        _kinds(Parts(style, what.name, scene), what.noun, learnt, world, rng, silent) for style, (what,), scene in truth
-    ]
-
-
-def _kinds(true: Parts, noun: str, names: Sequence[str], world: World, rng: Generator, silent: float) -> list[str]:
-    plain = replace(true, name=noun)
-    said = [replace(p, scene="" if rng.random() < silent else p.scene) for p in (true, plain)]
-    spoiled = [true, plain][rng.integers(2)]
-    other_style, other_scene = _another(rng, STYLES, true.style), _another(rng, world.scenes, true.scene)
+    named, classed = Parts(what.style, what.name, what.scene), Parts(what.style, what.noun, what.scene)
+    true = [replace(p, scene="" if rng.random() < silent else p.scene) for p in (named, classed)]
+    spoiled = [named, classed][rng.integers(2)]
     false = [
-        replace(spoiled, style=other_style),
-        replace(spoiled, scene=other_scene),
-        replace(true, name=_another(rng, names, true.name)),
-        replace(plain, name=_another(rng, class_nouns(), noun)),
+        replace(spoiled, style=_another(rng, STYLES, what.style)),
+        replace(spoiled, scene=_another(rng, world.scenes, what.scene)),
+        replace(named, name=_another(rng, names, what.name)),
+        replace(classed, name=_another(rng, class_nouns(), what.noun)),
     ]
-    return [wording(p) for p in (*said, *false)]
+    return [wording(p) for p in (*true, *false)]
+
+
+def learnt_names(world: World) -> list[str]:
+    """What things are called that the models are taught."""
+    return sorted({c.name for c in world.cutouts if c.split == "train"})
 
 
 def _another(rng: Generator, choices: Sequence[str], than: str) -> str:
@@ -75,29 +73,30 @@ def start_from_captioner(captioner: BlipForConditionalGeneration) -> BlipForImag
 
 
 def train(
-    model: BlipForImageTextRetrieval, tokenizer: Any, world: World, *, seed: int, steps: int, batch_size: int,
-    rate: float, silent: float,
-) -> Iterator[tuple[int, float]]:  # fmt: skip
-    """Yield (steps done, loss) after every step of binary cross-entropy, each kind of caption weighing the same."""
+    model: BlipForImageTextRetrieval, tokenizer: Any, world: World, looks: Looks, *, seed: int, rounds: int,
+    batch_size: int, rate: float, silent: float,
+) -> Iterator[float]:  # fmt: skip
+    """Yield the loss of every step: cross-entropy, true against false, each kind of caption weighing the same."""
     learning = [*model.text_encoder.parameters(), *model.itm_head.parameters()]
     optimizer = torch.optim.AdamW(learning, weight_decay=0.05, betas=(0.9, 0.98))
-    kinds = len(TRUE) + len(FALSE)
-    truth = torch.tensor([1] * len(TRUE) + [0] * len(FALSE)).repeat(batch_size)
-    for step in range(steps):
+    kinds, names = len(TRUE) + len(FALSE), learnt_names(world)
+    matching = torch.tensor([1] * len(TRUE) + [0] * len(FALSE)).repeat(batch_size)
+    steps = rounds * (len(looks.told) // batch_size)
+    order = (chosen for turn in range(rounds) for chosen in batches(len(looks.told), batch_size, turn, seed))
+    for step, chosen in enumerate(order):
         optimizer.param_groups[0]["lr"] = rate * rate_at(step, steps)
-        photos = render(world, seed, step, batch_size, SIZE, chances=CHANCES)
-        shown = captions(photos, world, np.random.default_rng(seed_for(seed, "matcher/captions", step)), silent)
-        text = tokenizer([c for row in shown for c in row], padding=True, return_tensors="pt")
+        rng = np.random.default_rng(seed_for(seed, "matcher/captions", step))
+        shown = [text for i in chosen for text in captions(looks.told[i], world, names, rng, silent)]
+        text = tokenizer(shown, padding=True, return_tensors="pt")
         with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad():
-                seen = model.vision_model(pixel_values=pixels(photos)).last_hidden_state
-            scores = text_scores(model, seen.repeat_interleave(kinds, 0), text["input_ids"], text["attention_mask"])
-        loss = F.cross_entropy(scores.float(), truth)
+            seen = looks.seen[chosen].float().repeat_interleave(kinds, 0)
+            scores = text_scores(model, seen, text["input_ids"], text["attention_mask"])
+        loss = F.cross_entropy(scores.float(), matching)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        yield step + 1, loss.item()
+        yield loss.item()
 
 
 def save(model: BlipForImageTextRetrieval, processor: Any, captioner: Path, out: Path) -> None:
@@ -114,9 +113,10 @@ def save(model: BlipForImageTextRetrieval, processor: Any, captioner: Path, out:
     )
 
 
-def ranking(true: np.ndarray, false: np.ndarray) -> float:
+def ranking(true: NDArray[np.float32], false: NDArray[np.float32]) -> float:
     """Area under the ROC curve: how often a true caption scores above a false one."""
-    return float((true[:, None] > false[None]).mean() + 0.5 * (true[:, None] == false[None]).mean())
+    above, level = true[:, None] > false[None], true[:, None] == false[None]
+    return float(above.mean() + 0.5 * level.mean())
 
 
 def measure(world: World, folder: Path, seed: int, count: int) -> dict[str, float]:
@@ -126,17 +126,18 @@ def measure(world: World, folder: Path, seed: int, count: int) -> dict[str, floa
     """
     match, scores = load_matcher(str(folder), "cpu"), {}
     for split, true in (("train", 0), ("unseen_concept", 1)):
-        photos = render(world, seed, 0, count, SIZE, split, CHANCES)
-        shown = captions(photos, world, np.random.default_rng(seed), silent=0.0)
+        photos, rng = render(world, seed, 0, count, SIZE, split, CHANCES), np.random.default_rng(seed)
+        shown = [captions(what, world, learnt_names(world), rng, silent=0.0) for what in truth(photos)]
         images = [image.numpy() for image in photos.image]
         columns = np.stack([match(images, column) for column in zip(*shown, strict=True)])
-        false = [i for i, kind in enumerate(FALSE, len(TRUE)) if true == 0 or kind != "other name"]
-        auc = {f"{split}/{FALSE[i - len(TRUE)]}": ranking(columns[true], columns[i]) for i in false}
-        scores |= auc | {f"{split}/all": ranking(columns[true], columns[false].ravel())}
+        false = {k: i for i, k in enumerate(FALSE, len(TRUE)) if split == "train" or k != "other name"}
+        scores |= {f"{split}/{kind}": ranking(columns[true], columns[i]) for kind, i in false.items()}
+        scores[f"{split}/all"] = ranking(columns[true], columns[list(false.values())].ravel())
     return scores
 
 
 def main(
+    looks: Annotated[Path, typer.Option(help="File that looks.py wrote.")] = Path("out/mini/looks.safetensors"),
     world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = Path("pipelines/mini/world"),
     captioner: Annotated[Path, typer.Option(help="Folder of the trained captioner.")] = Path(
         "taming_core/pretrained/mini/captioner"
@@ -144,28 +145,27 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the trained model.")] = Path(
         "taming_core/pretrained/mini/matcher"
     ),
-    steps: Annotated[int, typer.Option(help="Optimizer steps; 4 are a smoke test.")] = 350,
+    rounds: Annotated[int, typer.Option(help="How often every photo is read.")] = 2,
     batch_size: Annotated[int, typer.Option(help="Photos per step.")] = 24,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     silent: Annotated[float, typer.Option(help="Share of true captions without scene.")] = 0.2,
-    save_every: Annotated[int, typer.Option(help="Steps between saved weights.")] = 100,
     test_photos: Annotated[int, typer.Option(help="New photos per measurement.")] = 128,
-    seed: Annotated[int, typer.Option(help="Of weights, photos and captions.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of weights, order and captions.")] = 0,
 ) -> None:
     """Train, save and measure the matcher."""
     torch.manual_seed(seed_for(seed, "matcher/weights", 0))
-    artwork = load_world(world)
+    artwork, seen = load_world(world), read(looks)
     teacher, processor = load_blip(str(captioner), "captioner", BlipForConditionalGeneration, "cpu")
     model = start_from_captioner(teacher)
-    settings = {"seed": seed, "steps": steps, "batch_size": batch_size, "silent": silent, "rate": rate}
     started, losses = time.monotonic(), []
-    for step, loss in train(model, processor.tokenizer, artwork, **settings):
+    for loss in train(
+        model, processor.tokenizer, artwork, seen, seed=seed, rounds=rounds, batch_size=batch_size, rate=rate,
+        silent=silent,
+    ):  # fmt: skip
         losses.append(loss)
-        if step % 20 == 0:
-            report = {"step": step, "loss": np.mean(losses[-20:]), "seconds": time.monotonic() - started}
-            print(json.dumps(report), flush=True)
-        if step % save_every == 0:
-            save(model, processor, captioner, out)
+        if len(losses) % 20 == 0:
+            recent = {"step": len(losses), "loss": sum(losses[-20:]) / 20, "seconds": time.monotonic() - started}
+            print(json.dumps(recent), flush=True)
     save(model, processor, captioner, out)
     scores = measure(artwork, out, seed_for(seed, "matcher/test", 0), test_photos)
     (out / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")

@@ -26,7 +26,10 @@ def load_base(spec: str) -> dict[str, Any]:
     place = str(MINI) if spec == "mini" else spec
     classes = {"vae": AutoencoderKL, "text_encoder": CLIPTextModel, "unet": UNet2DConditionModel}
     try:
-        parts = {n: c.from_pretrained(place, subfolder=n, dtype=torch.float32) for n, c in classes.items()}
+        parts = {
+            n: c.from_pretrained(place, subfolder=n, dtype=torch.float32, use_safetensors=True)
+            for n, c in classes.items()
+        }
         tokenizer = AutoTokenizer.from_pretrained(place, subfolder="tokenizer")
         config: Any = DDPMScheduler.load_config(place, subfolder="scheduler")
         scheduler = getattr(diffusers, config["_class_name"]).from_config(config)

@@ -22,17 +22,21 @@ def loaded(kind: Any, spec: str) -> Any:
     """A model of the class `kind` in float32.
 
     Raises:
-        TamingError: there is no such model.
+        TamingError: there is no such model, or it is of another kind.
     """
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it would list the weights of the text tower, which is not wanted here
     try:
-        return kind.from_pretrained(place(spec), dtype=torch.float32)
-    except (OSError, ValueError) as error:
+        found = kind.from_pretrained(place(spec), dtype=torch.float32, use_safetensors=True, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other shapes
         raise TamingError(f"There is no CLIP model {spec}. Name `mini`, a folder with its config.json and "
                           f"model.safetensors, or a model that `hf download {spec}` finds.") from error  # fmt: skip
     finally:
         logging.set_verbosity(verbosity)
+    model, report = found
+    if missing := sorted(report["missing_keys"]):
+        raise TamingError(f"{spec} is no CLIP model, for it has no {missing[0]}. Name `mini` or another.")
+    return model
 
 
 def normalization(spec: str) -> tuple[Channels, Channels]:

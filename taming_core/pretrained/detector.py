@@ -72,7 +72,7 @@ def _from_folder(folder: Path) -> Any:
     from ultralytics.nn.tasks import SegmentationModel
 
     yolo = ultralytics.YOLO(config["architecture"], task="segment")
-    network = SegmentationModel(config["architecture"], nc=len(config["names"]), verbose=False)
+    network: Any = SegmentationModel(config["architecture"], nc=len(config["names"]), verbose=False)
     network.load_state_dict({name: t.float() for name, t in load_file(folder / "model.safetensors").items()})
     network.names = dict(enumerate(config["names"]))
     network.task = "segment"  # what ultralytics writes into a checkpoint it saves

@@ -1,0 +1,181 @@
+"""`taming generate`: a photo and a prompt to images and a record of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_rows import artwork, composed
+
+from stages.generate import generate
+from taming_core import generation, subjects
+from taming_core.config import Sampling, load_params, packaged_params
+from taming_core.errors import TamingError
+from taming_core.objects import cutout
+
+BEACH, SNOW = "a photo of a <object> on the beach", "a photo of a <object> in the snow"
+PARAMS = load_params(packaged_params())
+
+
+def photo(folder: Path, number: int = 0, name: str = "photo.png") -> tuple[Path, np.ndarray]:
+    """A file with a thing on a scene, and the thing's mask."""
+    image, mask = composed(artwork(3)[number], number)
+    Image.fromarray(image).save(folder / name)
+    return folder / name, mask
+
+
+def no_finder() -> subjects.Finder:
+    raise AssertionError("the detector is not needed")
+
+
+def run(out: Path, photos: list[Path], prompts: list[str], **options: Any) -> dict[str, Any]:
+    few = {"steps": 1, "encoder": "mini", "device": "cpu", "params": packaged_params()}
+    generate(photos=photos, prompts=prompts, out=out, **{**few, **options})
+    return json.loads((out / "generation.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Two photos, one prompt, two images each; cut out by the detector and the segmenter."""
+    folder = tmp_path_factory.mktemp("generate")
+    photos = [photo(folder, 0, "Robot 1.png")[0], photo(folder, 1, "other.png")[0]]
+    return folder / "out", run(folder / "out", photos, [BEACH], images=2, seed=3)
+
+
+def test_every_object_is_drawn_with_every_prompt(drawn: tuple[Path, dict[str, Any]]) -> None:
+    out, record = drawn
+    names = [
+        f"{thing}-a-photo-of-a-object-on-the-beach-{seed}.png" for thing in ("robot-1", "other") for seed in (3, 4)
+    ]
+    assert [i["file"] for i in record["images"]] == names
+    assert sorted(p.name for p in out.iterdir()) == sorted([*names, "generation.json", "sheet.png"])
+    assert {Image.open(out / name).size for name in names} == {(128, 128)}
+    assert len({(out / name).read_bytes() for name in names}) == 4
+
+
+def test_the_record_says_how_to_draw_an_image_again(drawn: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    out, record = drawn
+    wanted = record["images"][3]
+    said = record["sampling"]
+    assert (said["scheduler"], said["steps"]) == (PARAMS.generate.sampling.scheduler, 1)
+    again = run(
+        tmp_path, [Path(wanted["object"])], [wanted["prompt"]], seed=wanted["seed"], steps=said["steps"],
+        encoder=record["encoder"]["folder"],
+    )  # fmt: skip
+    assert again["encoder"] == record["encoder"]
+    first, second = (np.asarray(Image.open(f / wanted["file"]), int) for f in (out, tmp_path))
+    assert np.abs(first - second).max() <= 2  # batches of another make-up differ by rounding
+
+
+def test_the_command_line_has_the_last_word_on_sampling(tmp_path: Path) -> None:
+    file, mask = photo(tmp_path)
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    options = {"scheduler": "EulerDiscreteScheduler", "guidance_object": 1.5, "guidance_text": 2.0, "steps": 2}
+    record = run(tmp_path / "out", [file], [SNOW], masks=[tmp_path / "mask.png"], **options)
+    assert record["sampling"] == {**PARAMS.generate.sampling.model_dump(), **options}
+
+
+def test_what_is_not_said_stays_as_in_params() -> None:
+    sampling = PARAMS.generate.sampling
+    assert generation.overridden(sampling, steps=None, scheduler=None) == sampling
+    assert generation.overridden(sampling, steps=7).steps == 7
+    assert isinstance(generation.overridden(sampling, steps=7), Sampling)
+
+
+def test_a_seed_gives_the_same_noise_wherever_it_stands() -> None:
+    many = generation.wanted([Path("a.jpg"), Path("b.jpg")], [BEACH, SNOW], seed=0, images=3)
+    one = generation.wanted([Path("b.jpg")], [SNOW], seed=2, images=1)[0]
+    same = next(w for w in many if w.file == one.file)
+    assert same.order.seed == one.order.seed
+    assert len({w.order.seed for w in many}) == 3
+
+
+def test_a_prompt_without_the_object_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(TamingError, match=r"'a cat'.*Write <object>"):
+        run(tmp_path / "out", [tmp_path / "absent.jpg"], [BEACH, "a cat"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_images_cannot_have_one_file() -> None:
+    with pytest.raises(TamingError, match="Rename a photo"):
+        generation.wanted([Path("x/photo.jpg"), Path("y/photo.jpg")], [BEACH], 0, 1)
+
+
+def cut(files: list[Path], masks: list[Path] | None = None) -> list[np.ndarray]:
+    return [np.asarray(s) for s in subjects.subjects_of(files, masks or [], no_finder, PARAMS.materialize)]
+
+
+def test_a_given_mask_cuts_the_photo(tmp_path: Path) -> None:
+    file, mask = photo(tmp_path)
+    Image.fromarray(mask * np.uint8(255)).save(tmp_path / "mask.png")
+    expected = cutout(np.asarray(Image.open(file)), mask, PARAMS.materialize.subject_size, 0.92)
+    assert np.array_equal(cut([file], [tmp_path / "mask.png"])[0], expected)
+
+
+def test_a_transparent_photo_is_cut_out_already(tmp_path: Path) -> None:
+    image, mask = composed(artwork(1)[0], 0)
+    Image.fromarray(np.dstack([image, mask * np.uint8(255)])).save(tmp_path / "cut.png")
+    expected = cutout(image, mask, PARAMS.materialize.subject_size, PARAMS.materialize.subject_fill)
+    found = cut([tmp_path / "cut.png"])[0]
+    assert np.array_equal(found[..., 3], expected[..., 3])
+    opaque = found[..., 3] == 255
+    assert np.abs(found[opaque].astype(int) - expected[opaque]).mean() < 2
+
+
+def test_an_opaque_alpha_channel_is_no_cut_out(tmp_path: Path) -> None:
+    Image.fromarray(composed(artwork(1)[0], 0)[0]).convert("RGBA").save(tmp_path / "photo.png")
+    assert subjects.own_mask(tmp_path / "photo.png") is None
+
+
+def test_the_detector_and_the_segmenter_find_the_thing(tmp_path: Path) -> None:
+    file, mask = photo(tmp_path)
+    found = subjects.load_finder(PARAMS.detect, "cpu")(np.asarray(Image.open(file)))
+    assert found is not None
+    assert (found & mask).sum() / (found | mask).sum() > 0.8
+
+
+def test_where_nothing_is_found_the_mask_is_asked_for(tmp_path: Path) -> None:
+    file, _ = photo(tmp_path)
+    with pytest.raises(TamingError, match=r"No object was found.*--mask"):
+        subjects.subject_of(file, None, lambda _: None, PARAMS.materialize)
+
+
+def test_nothing_is_on_an_empty_photo() -> None:
+    assert subjects.load_finder(PARAMS.detect, "cpu")(np.full((96, 96, 3), 128, np.uint8)) is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "value", "words"), [((64, 64), 255, "64x64, the photo is 128x128"), ((128, 128), 0, "black all over")]
+)
+def test_a_mask_that_does_not_fit_is_named(tmp_path: Path, shape: tuple[int, int], value: int, words: str) -> None:
+    file, _ = photo(tmp_path)
+    Image.fromarray(np.full(shape, value, np.uint8)).save(tmp_path / "mask.png")
+    with pytest.raises(TamingError, match=words):
+        cut([file], [tmp_path / "mask.png"])
+
+
+def test_masks_and_photos_are_as_many(tmp_path: Path) -> None:
+    file, _ = photo(tmp_path)
+    with pytest.raises(TamingError, match="2 masks for 1 photos"):
+        cut([file], [file, file])
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.jpg").write_text("not a picture")
+    with pytest.raises(TamingError, match=r"notes.jpg gives no picture: not an image"):
+        cut([tmp_path / "notes.jpg"])
+
+
+def test_the_default_encoder_is_the_trained_one_if_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file, mask = photo(tmp_path)
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    run(tmp_path / "out", [file], [BEACH], masks=[tmp_path / "mask.png"], encoder=None)
+    assert "with the encoder mini" in capsys.readouterr().out
+    (tmp_path / "data" / "encoder").mkdir(parents=True)
+    with pytest.raises(TamingError, match="data/encoder holds no encoder"):
+        run(tmp_path / "out", [file], [BEACH], masks=[tmp_path / "mask.png"], encoder=None)
