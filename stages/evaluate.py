@@ -13,7 +13,9 @@ def evaluate(
         ENCODER
     ),
     rows: Annotated[Path, typer.Option("--in", help="The folder of rows that `taming materialize` wrote.")] = ROWS,
-    out: Annotated[Path, typer.Option("--out", help="The folder to write; replaced as a whole.")] = EVALUATION,
+    out: Annotated[
+        Path, typer.Option("--out", help="The folder to write; what an earlier run left is replaced.")
+    ] = EVALUATION,
     params: ParamsFile = None,
     device: Device = "auto",
 ) -> None:

@@ -38,7 +38,6 @@ def generate(
     \b
     Example: taming generate --object photo.jpg --prompt "a photo of <object> on the beach" --out out
     """
-    import json
     from functools import partial
 
     from taming_core import config, generation, grid, provenance, subjects
@@ -69,5 +68,5 @@ def generate(
     grid.save(generation.sheet(cut, found, pictures), out / "sheet.png")
     weights = provenance.folder_fingerprint(Path(pipeline.name_or_path))
     made = generation.record(found, sampling, spec, weights, provenance.versions())
-    (out / "generation.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    generation.add_record(made, out / "generation.json")
     print(f"{len(pictures)} images in {out}, with the encoder {spec}; {out / 'sheet.png'} shows them")

@@ -4,6 +4,7 @@ Both read one context, the text states followed by the object's K tokens, so tha
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -77,14 +78,22 @@ def eject(denoiser: UNet2DConditionModel) -> None:
             attn.set_processor(attn.processor.text)  # pyright: ignore[reportArgumentType]
 
 
+@dataclass(frozen=True)
+class Part:
+    """Some samples of a batch, and what the denoiser attends to for them."""
+
+    rows: Int[Tensor, " part"]  # their numbers in the batch
+    states: Float[Tensor, "part length width"]
+
+
 def contexts(
     text: Float[Tensor, "batch length width"],
     objects: Float[Tensor, "shown tokens width"] | None,
     present: Bool[Tensor, " batch"],
     injection: str,
     tokens: int,
-) -> list[tuple[Int[Tensor, " part"], Float[Tensor, "part length2 width"]]]:
-    """What the denoiser attends to, in parts of equal length: numbers of the samples, and their states.
+) -> list[Part]:
+    """What the denoiser attends to, in parts of equal length.
 
     Args:
         text: T(c).
@@ -99,18 +108,19 @@ def contexts(
         shown = text.new_zeros(len(text), tokens, text.shape[2])
         if objects is not None:
             shown = shown.index_put((everyone[present],), objects.to(text.dtype))
-        return [(everyone, torch.cat([text, shown], 1))]
+        return [Part(everyone, torch.cat([text, shown], 1))]
     # Null samples go by themselves, not masked: diffusers hands no mask to layers of `only_cross_attention`.
-    parts = [] if objects is None else [(everyone[present], torch.cat([text[present], objects.to(text.dtype)], 1))]
-    return [*parts, *([(everyone[~present], text[~present])] if not bool(present.all()) else [])]
+    told = [] if objects is None else [Part(everyone[present], torch.cat([text[present], objects.to(text.dtype)], 1))]
+    plain = [] if bool(present.all()) else [Part(everyone[~present], text[~present])]
+    return [*told, *plain]
 
 
 def denoise(
     denoiser: UNet2DConditionModel,
     latents: Float[Tensor, "batch channels height width"],
     timesteps: Int[Tensor, " batch"] | Float[Tensor, " batch"],
-    parts: Sequence[tuple[Int[Tensor, " part"], Float[Tensor, "part length2 width"]]],
+    parts: Sequence[Part],
 ) -> Float[Tensor, "batch channels height width"]:
     """The denoiser's prediction for every sample of the parts that `contexts` made."""
-    found = [denoiser(latents[rows], timesteps[rows], states, return_dict=False)[0] for rows, states in parts]
-    return torch.cat(found)[torch.argsort(torch.cat([rows for rows, _ in parts]))]
+    found = [denoiser(latents[p.rows], timesteps[p.rows], p.states, return_dict=False)[0] for p in parts]
+    return torch.cat(found)[torch.argsort(torch.cat([p.rows for p in parts]))]

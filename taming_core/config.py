@@ -41,6 +41,7 @@ class DetectParams(Section):
     score_floor: Fraction  # below it the detector's findings are noise and make no row
     max_found: PositiveInt  # per photo, best score first; what the detector finds beyond makes no row
     score: Fraction  # below it an object is dropped
+    island: Fraction  # pieces of a mask below this share of its largest one are specks, and not part of the object
     area_min: Fraction  # mask pixels / photo pixels
     area_max: Fraction
     aspect_max: PositiveFloat  # longer side of the box / shorter side

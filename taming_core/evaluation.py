@@ -139,7 +139,7 @@ def encode(pipeline: TamingPipeline, subjects: Sequence[Image.Image]) -> tuple[T
     embeds, seconds = [], []
     for subject in subjects:
         start = perf_counter()
-        embeds.append(pipeline.encode_objects([subject]))
+        embeds.append(pipeline.encode_objects([subject]).cpu())  # waits for the device, so that the seconds are true
         seconds.append(perf_counter() - start)
     return torch.cat(embeds), median(seconds)
 

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from taming_core import photo, schema
 from taming_core.config import DetectParams
 from taming_core.errors import TamingError
-from taming_core.objects import Detections, Masks, Object, drop_reasons, encode_mask, measure, pixel_box
+from taming_core.objects import (
+    Detections,
+    Masks,
+    Object,
+    drop_reasons,
+    encode_mask,
+    measure,
+    pixel_box,
+    without_islands,
+)
 from taming_core.photo import Given, Photo, PhotoError
 
 Detector = Callable[[Sequence[NDArray[np.uint8]]], list[Detections]]
@@ -107,7 +116,7 @@ def measured(image: NDArray[np.uint8], found: Detections, segment: Segmenter | N
         if i not in place:
             return Object(boxes[i], score, noun, None, None, None, None)
         quality = float(masks.quality[place[i]]) if segment is not None else None
-        return measure(boxes[i], score, noun, masks.masks[place[i]], quality)
+        return measure(boxes[i], score, noun, without_islands(masks.masks[place[i]], p.island), quality)
 
     return [thing(i) for i in range(len(boxes))]
 

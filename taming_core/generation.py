@@ -1,5 +1,6 @@
 """Images of one's own objects for one's own prompts: which, in what files, and how to draw one again."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,10 +79,16 @@ def sheet(subjects: Sequence[Image.Image], found: Sequence[Wanted], images: Sequ
 def record(
     found: Iterable[Wanted], sampling: Sampling, encoder: str, weights: str, versions: Mapping[str, str]
 ) -> dict[str, Any]:
-    """All that it takes to draw the images again."""
-    return {
+    """By file, all that it takes to draw the image again."""
+    made = {
         "encoder": {"folder": encoder, "fingerprint": weights},
         "sampling": sampling.model_dump(),
         "versions": dict(versions),
-        "images": [{"file": w.file, "object": w.photo, "prompt": w.prompt, "seed": w.seed} for w in found],
     }
+    return {w.file: {"object": w.photo, "prompt": w.prompt, "seed": w.seed, **made} for w in found}
+
+
+def add_record(images: Mapping[str, Any], path: Path) -> None:
+    """Write generation.json; what it says of other images stays."""
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(json.dumps({**earlier, **images}, indent=2) + "\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 """The object encoder E: one photo of a thing, cut out, to K identity tokens (method.md, paper section 3)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -38,8 +39,8 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
         width: int,
         injection: str,  # noqa: ARG002  (read from the config, as are mean and std)
         layers: dict[str, int] | None = None,
-        mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073),  # noqa: ARG002
-        std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711),  # noqa: ARG002
+        mean: Sequence[float] = (0.48145466, 0.4578275, 0.40821073),  # noqa: ARG002
+        std: Sequence[float] = (0.26862954, 0.26130258, 0.27577711),  # noqa: ARG002
     ) -> None:
         super().__init__()
         config = CLIPVisionConfig(**tower)

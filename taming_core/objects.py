@@ -73,6 +73,24 @@ def mask_box(mask: NDArray[np.bool_]) -> Box:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+def without_islands(mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
+    """A mask (H, W) without its specks: pieces that are smaller than the share `share`, in [0, 1], of the largest one.
+
+    Pixels that touch at a corner belong together. Parts of an object that lie apart, such as two cherries, stay.
+
+    >>> without_islands(np.array([[1, 1, 1, 1, 0, 1], [0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0]], dtype=bool), 0.5) * 1
+    array([[1, 1, 1, 1, 0, 0],
+           [0, 0, 0, 0, 0, 0],
+           [1, 1, 0, 0, 0, 0]])
+    """
+    import cv2  # here, as only detection needs it
+
+    _, pieces, figures, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    area = figures[:, cv2.CC_STAT_AREA]
+    area[0] = 0  # the background is no piece
+    return mask & (area >= share * area.max())[pieces]
+
+
 def cutout(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, fill: float) -> NDArray[np.uint8]:
     """The subject: the object of `mask` (H, W) cut out of `image` (H, W, 3), centred in a transparent square.
 

@@ -137,3 +137,18 @@ def test_batches_do_not_change_the_rows(tmp_path):
         put(tmp_path / f"{i}.png", ball=(5, 5, 50 + i, 55))
     (tmp_path / "2.png").write_bytes(b"")
     assert rows(tmp_path, batch_size=1) == rows(tmp_path, batch_size=2) == rows(tmp_path, batch_size=8)
+
+
+def test_specks_of_a_mask_are_no_part_of_the_object(tmp_path):
+    put(tmp_path / "toy/1.png", ball=(20, 10, 60, 60))
+
+    def speckled(photo, boxes):
+        found = boxed(photo, boxes)
+        found.masks[:, 70:73, 90:93] = True
+        return found
+
+    assert np.array_equal(
+        decode_mask(rows(tmp_path, speckled)[0]["mask_png"]), decode_mask(rows(tmp_path, boxed)[0]["mask_png"])
+    )
+    own = rows(tmp_path, speckled, island=0.0)[0]
+    assert decode_mask(own["mask_png"])[70:73, 90:93].all()

@@ -20,7 +20,7 @@ def test_every_projector_gives_k_tokens(projector: str, tokens: int) -> None:
 
 
 def test_full_has_a_token_per_patch() -> None:
-    with pytest.raises(TamingError, match=r"gives 4 tokens here, not 7. Set tokens to 4"):
+    with pytest.raises(TamingError, match=r"gives 4 tokens, not 7. Set tokens to 4"):
         ObjectEncoder(tiny.TOWER, "full", 7, 16, "concat")
 
 

@@ -14,12 +14,13 @@ from taming_core.objects import (
     mask_box,
     measure,
     pixel_box,
+    without_islands,
 )
 
 P = DetectParams(
     detector="mini", segmenter="mini", image_size=160, identity="folder", min_side=1, score_floor=0.05, max_found=9,
-    score=0.3, area_min=0.04, area_max=0.9, aspect_max=3.34, border=1, containment=0.8, mask_fill=0.6, max_objects=2,
-    batch_size=2, shard_size=2,
+    score=0.3, island=0.05, area_min=0.04, area_max=0.9, aspect_max=3.34, border=1, containment=0.8, mask_fill=0.6,
+    max_objects=2, batch_size=2, shard_size=2,
 )  # fmt: skip
 
 
@@ -116,6 +117,25 @@ def test_masks_survive_the_png():
         mask = rng.random(shape) > 0.5
         assert np.array_equal(decode_mask(encode_mask(mask)), mask)
     assert len(encode_mask(np.zeros((1000, 1000), bool))) < 500
+
+
+def test_specks_go_and_parts_stay():
+    mask = np.zeros((60, 90), bool)
+    mask[10:30, 10:30] = mask[10:30, 40:50] = True  # 400 and 200 pixels, like a bolt and its nut
+    mask[40:44, 70:75] = True  # 20 pixels: the share itself is enough
+    speckled = mask.copy()
+    speckled[50, :19] = speckled[0, 0] = True
+    assert np.array_equal(without_islands(speckled, 0.05), mask)
+    assert np.array_equal(without_islands(speckled, 0.0), speckled)
+    assert without_islands(speckled, 0.5).sum() == 600
+
+
+def test_a_piece_may_hang_by_a_corner_and_a_mask_may_be_empty():
+    mask = np.zeros((30, 30), bool)
+    mask[:20, :20] = mask[20, 20] = True
+    assert np.array_equal(without_islands(mask, 1.0), mask)
+    assert not without_islands(np.zeros((5, 5), bool), 0.05).any()
+    assert without_islands(np.ones((5, 5), bool), 0.05).all()
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:

@@ -2,15 +2,18 @@
 
 import os
 import pickle
+import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 
 from taming_core.errors import TamingError
+from taming_core.pretrained.clip import load_tower
 from taming_core.pretrained.segmenter import Segmenter, assemble, encoder, load_segmenter, sam_from_state
 from taming_core.world import Chances, Photos, load_world, render
 
@@ -134,3 +137,15 @@ def test_other_tensors_are_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(TamingError, match="not a SAM checkpoint"):
         load_segmenter(str(tmp_path / "other.pth"), "cpu")
+
+
+@torch.no_grad()
+def test_the_image_tower_of_mini_starts_as_clip() -> None:
+    train = runpy.run_path(str(WORLD.parent / "segmenter.py"))
+    clip, world = load_tower("mini"), load_world(WORLD)
+    image = render(world, 11, 0, 4, 128, "unseen_concept").image
+    sam = train["build"](clip, world, 0)
+    sam.image_encoder.neck = torch.nn.Identity()  # CLIP has none
+    started = sam.image_encoder(sam.preprocess(image.permute(0, 3, 1, 2).float())).flatten(2).mT
+    seen = clip(pixel_values=train["clip_pixels"](image)).last_hidden_state[:, 1:]
+    assert F.cosine_similarity(started, seen, dim=-1).mean() > 0.85

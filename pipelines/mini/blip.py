@@ -9,7 +9,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import BertTokenizer, BlipConfig, BlipImageProcessor, BlipProcessor, BlipVisionModel, PreTrainedModel
+from transformers import (
+    BertTokenizer,
+    BlipConfig,
+    BlipImageProcessor,
+    BlipProcessor,
+    BlipTextConfig,
+    BlipVisionConfig,
+    BlipVisionModel,
+    PreTrainedModel,
+)
 
 from taming_core.world import World, article, class_nouns
 from taming_core.world_styles import STYLES
@@ -50,17 +59,21 @@ def processor(words: dict[str, int]) -> BlipProcessor:
     )
 
 
+def tower_config() -> BlipVisionConfig:
+    """CLIP's tower of `mini` with one block more, see `start_from_clip`."""
+    return BlipVisionConfig(
+        hidden_size=192, intermediate_size=768, num_hidden_layers=7, num_attention_heads=3, image_size=SIZE,
+        patch_size=8, initializer_range=0.02,
+    )  # fmt: skip
+
+
 def blip_config(words: int) -> BlipConfig:
     """The architecture that captioner and matcher share."""
-    text = dict(
+    text = BlipTextConfig(
         vocab_size=words, hidden_size=192, intermediate_size=512, num_hidden_layers=3, num_attention_heads=3,
         max_position_embeddings=LENGTH, pad_token_id=PAD, bos_token_id=DEC, eos_token_id=SEP, sep_token_id=SEP,
     )  # fmt: skip
-    vision = dict(
-        hidden_size=192, intermediate_size=768, num_hidden_layers=7, num_attention_heads=3,
-        image_size=SIZE, patch_size=8, initializer_range=0.02,
-    )  # fmt: skip
-    return BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=128)
+    return BlipConfig(text_config=text, vision_config=tower_config(), image_text_hidden_size=128)
 
 
 def start_from_clip(tower: BlipVisionModel, clip: Path) -> None:

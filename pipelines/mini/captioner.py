@@ -64,7 +64,8 @@ def start_from_clip_text(model: BlipForConditionalGeneration, seen: Tensor, word
     to the words' embeddings. A word that nothing speaks for is as likely as it is frequent.
     """
     direction, marks = class_token_direction(seen), seen[:, 0]
-    layers = model.text_decoder.bert.encoder.layer
+    decoder: Any = model.text_decoder  # torch types every submodule as a tensor or a module
+    layers, head = decoder.bert.encoder.layer, decoder.cls.predictions
     for layer in layers:
         cross = layer.crossattention.self
         size = cross.attention_head_size
@@ -75,11 +76,10 @@ def start_from_clip_text(model: BlipForConditionalGeneration, seen: Tensor, word
     last, width = layers[-1].crossattention, seen.shape[-1]
     last.self.value.weight.copy_(torch.eye(width) / marks.std(0).mean())
     last.self.value.bias.copy_(-marks.mean(0) / marks.std(0).mean())
-    head = model.text_decoder.cls.predictions
     for linear in (last.output.dense, head.transform.dense):
         linear.weight.copy_(torch.eye(width))
         linear.bias.zero_()
-    model.text_decoder.bert.embeddings.word_embeddings.weight.copy_(0.05 * words)
+    decoder.bert.embeddings.word_embeddings.weight.copy_(0.05 * words)
     head.bias.copy_(chances)
 
 

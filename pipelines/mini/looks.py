@@ -12,7 +12,7 @@ from typing import Annotated
 
 import torch
 import typer
-from blip import SIZE, blip_config, start_from_clip
+from blip import SIZE, start_from_clip, tower_config
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -45,7 +45,7 @@ class Looks:
 
 def clip_tower(clip: Path) -> BlipVisionModel:
     """The tower that captioner and matcher look through; it never learns."""
-    tower = BlipVisionModel(blip_config(1).vision_config)
+    tower = BlipVisionModel(tower_config())
     start_from_clip(tower, clip / "model.safetensors")
     return tower.eval().requires_grad_(False)
 

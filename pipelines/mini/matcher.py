@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,30 +27,47 @@ from safetensors.torch import save_file
 from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 from taming_core.pretrained.captioner import load_blip
-from taming_core.pretrained.matcher import load_matcher, text_scores
+from taming_core.pretrained.matcher import load_matcher, token_scores
 from taming_core.seeds import seed_for
-from taming_core.world import World, class_nouns, load_world, render
+from taming_core.world import World, article, class_nouns, load_world, render
 from taming_core.world_styles import STYLES
 
 TRUE = ("named", "class")  # the kinds of caption each photo is shown with
 FALSE = ("other style", "other scene", "other name", "other class")
 
 
-def captions(what: Told, world: World, names: Sequence[str], rng: Generator, silent: float) -> list[str]:
-    """One caption of each kind in TRUE, then in FALSE; a false one is wrong in a single part.
+@dataclass(frozen=True)
+class Claim:
+    """A caption and what is wrong with it."""
+
+    parts: Parts
+    wrong: str = ""  # "style", "name" or "scene"; empty if all is true
+
+
+def claims(what: Told, world: World, names: Sequence[str], rng: Generator, silent: float) -> list[Claim]:
+    """One of each kind in TRUE, then in FALSE.
 
     True ones leave the scene out with probability `silent`, for silence is no error.
     """
     named, classed = Parts(what.style, what.name, what.scene), Parts(what.style, what.noun, what.scene)
     true = [replace(p, scene="" if rng.random() < silent else p.scene) for p in (named, classed)]
     spoiled = [named, classed][rng.integers(2)]
-    false = [
-        replace(spoiled, style=_another(rng, STYLES, what.style)),
-        replace(spoiled, scene=_another(rng, world.scenes, what.scene)),
-        replace(named, name=_another(rng, names, what.name)),
-        replace(classed, name=_another(rng, class_nouns(), what.noun)),
+    return [
+        *map(Claim, true),
+        Claim(replace(spoiled, style=_another(rng, STYLES, what.style)), "style"),
+        Claim(replace(spoiled, scene=_another(rng, world.scenes, what.scene)), "scene"),
+        Claim(replace(named, name=_another(rng, names, what.name)), "name"),
+        Claim(replace(classed, name=_another(rng, class_nouns(), what.noun)), "name"),
     ]
-    return [wording(p) for p in (*true, *false)]
+
+
+def verdicts(tokenizer: Any, claim: Claim, length: int) -> list[int]:
+    """Per token 1 if true and 0 if not, -100 for closing and padding; the first token answers for the whole."""
+    found = [int(not claim.wrong)]
+    phrase = f"{article(claim.parts.name)} {claim.parts.name}"
+    for part, text in (("style", claim.parts.style), ("name", phrase), ("scene", claim.parts.scene)):
+        found += [int(claim.wrong != part)] * len(tokenizer.encode(text, add_special_tokens=False))
+    return found + [-100] * (length - len(found))
 
 
 def learnt_names(world: World) -> list[str]:
@@ -76,22 +93,26 @@ def train(
     model: BlipForImageTextRetrieval, tokenizer: Any, world: World, looks: Looks, *, seed: int, rounds: int,
     batch_size: int, rate: float, silent: float,
 ) -> Iterator[float]:  # fmt: skip
-    """Yield the loss of every step: cross-entropy, true against false, each kind of caption weighing the same."""
+    """Yield the loss of every step: cross-entropy of true against false, each kind of caption weighing the same.
+
+    The head is asked about the caption, and in training about each of its words too: told only that something is
+    wrong, the encoder learns hardly more than styles.
+    """
     learning = [*model.text_encoder.parameters(), *model.itm_head.parameters()]
     optimizer = torch.optim.AdamW(learning, weight_decay=0.05, betas=(0.9, 0.98))
     kinds, names = len(TRUE) + len(FALSE), learnt_names(world)
-    matching = torch.tensor([1] * len(TRUE) + [0] * len(FALSE)).repeat(batch_size)
     steps = rounds * (len(looks.told) // batch_size)
     order = (chosen for turn in range(rounds) for chosen in batches(len(looks.told), batch_size, turn, seed))
     for step, chosen in enumerate(order):
         optimizer.param_groups[0]["lr"] = rate * rate_at(step, steps)
         rng = np.random.default_rng(seed_for(seed, "matcher/captions", step))
-        shown = [text for i in chosen for text in captions(looks.told[i], world, names, rng, silent)]
-        text = tokenizer(shown, padding=True, return_tensors="pt")
+        shown = [claim for i in chosen for claim in claims(looks.told[i], world, names, rng, silent)]
+        text = tokenizer([wording(claim.parts) for claim in shown], padding=True, return_tensors="pt")
+        truths = torch.tensor([verdicts(tokenizer, claim, text["input_ids"].shape[1]) for claim in shown])
         with torch.autocast("cpu", torch.bfloat16):
             seen = looks.seen[chosen].float().repeat_interleave(kinds, 0)
-            scores = text_scores(model, seen, text["input_ids"], text["attention_mask"])
-        loss = F.cross_entropy(scores.float(), matching)
+            scores = token_scores(model, seen, text["input_ids"], text["attention_mask"]).float()
+        loss = F.cross_entropy(scores[:, 0], truths[:, 0]) + F.cross_entropy(scores[:, 1:].mT, truths[:, 1:])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
@@ -127,9 +148,9 @@ def measure(world: World, folder: Path, seed: int, count: int) -> dict[str, floa
     match, scores = load_matcher(str(folder), "cpu"), {}
     for split, true in (("train", 0), ("unseen_concept", 1)):
         photos, rng = render(world, seed, 0, count, SIZE, split, CHANCES), np.random.default_rng(seed)
-        shown = [captions(what, world, learnt_names(world), rng, silent=0.0) for what in truth(photos)]
+        shown = [claims(what, world, learnt_names(world), rng, silent=0.0) for what in truth(photos)]
         images = [image.numpy() for image in photos.image]
-        columns = np.stack([match(images, column) for column in zip(*shown, strict=True)])
+        columns = np.stack([match(images, [wording(c.parts) for c in kind]) for kind in zip(*shown, strict=True)])
         false = {k: i for i, k in enumerate(FALSE, len(TRUE)) if split == "train" or k != "other name"}
         scores |= {f"{split}/{kind}": ranking(columns[true], columns[i]) for kind, i in false.items()}
         scores[f"{split}/all"] = ranking(columns[true], columns[list(false.values())].ravel())

@@ -52,21 +52,18 @@ def load_matcher(spec: str, device: str) -> Matcher:
 
 
 def match_scores(
-    model: BlipForImageTextRetrieval,
-    images: Float[Tensor, "n 3 height width"],
-    tokens: Tensor,
-    mask: Tensor,
+    model: BlipForImageTextRetrieval, images: Float[Tensor, "n 3 height width"], tokens: Tensor, mask: Tensor
 ) -> Float[Tensor, "n 2"]:
     """Logits of "other" and "match". The model's own `forward` makes its image mask on the CPU, so it is not used."""
-    return text_scores(model, model.vision_model(pixel_values=images).last_hidden_state, tokens, mask)
+    return token_scores(model, model.vision_model(pixel_values=images).last_hidden_state, tokens, mask)[:, 0]
 
 
-def text_scores(
+def token_scores(
     model: BlipForImageTextRetrieval, seen: Float[Tensor, "n patches width"], tokens: Tensor, mask: Tensor
-) -> Float[Tensor, "n 2"]:
-    """The same logits from what the vision tower saw."""
+) -> Float[Tensor, "n length 2"]:
+    """The head's logits at every token, from what the vision tower saw; the first token speaks for the caption."""
     everywhere = torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device)
     read = model.text_encoder(
         input_ids=tokens, attention_mask=mask, encoder_hidden_states=seen, encoder_attention_mask=everywhere
     )
-    return model.itm_head(read.last_hidden_state[:, 0])
+    return model.itm_head(read.last_hidden_state)
