@@ -1,4 +1,4 @@
-"""Boxes, masks, cut-outs, and the reasons for dropping an object (numpy and PIL only)."""
+"""Boxes, masks, cut-outs, and the reasons for dropping an object (numpy and PIL; OpenCV for the pieces of a mask)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

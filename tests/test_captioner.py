@@ -81,7 +81,7 @@ def test_any_blip_folder_is_a_captioner(tmp_path: Path):
     describe = load_captioner(str(tiny_blip(tmp_path)), "cpu", num_beams=1, max_new_tokens=3)
     photo = np.random.default_rng(0).integers(0, 256, (48, 40, 3), dtype=np.uint8)
     (plain,), (started,) = describe([photo], ""), describe([photo], "a photo of a cat")
-    assert set(plain.split()) <= {"a", "photo", "of", "cat", "s", "##s", "cats"}
+    assert {word.removesuffix("s") for word in plain.split()} <= {"a", "photo", "of", "cat", "##"}
     assert started.startswith("a photo of a cat")
 
 
@@ -98,6 +98,6 @@ def test_an_absent_model_is_explained(monkeypatch: pytest.MonkeyPatch, spec: str
         load_captioner(spec, "cpu", num_beams=1, max_new_tokens=3)
 
 
-def test_a_matcher_is_no_captioner():
+def test_another_kind_of_model_is_refused():
     with pytest.raises(TamingError, match="is no BLIP captioner"):
-        load_captioner(str(MINI / "matcher"), "cpu", num_beams=1, max_new_tokens=3)
+        load_captioner(str(MINI / "clip"), "cpu", num_beams=1, max_new_tokens=3)

@@ -167,8 +167,8 @@ def main(
         "taming_core/pretrained/mini/matcher"
     ),
     rounds: Annotated[int, typer.Option(help="How often every photo is read.")] = 2,
-    batch_size: Annotated[int, typer.Option(help="Photos per step.")] = 24,
-    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(help="Photos per step.")] = 32,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
     silent: Annotated[float, typer.Option(help="Share of true captions without scene.")] = 0.2,
     test_photos: Annotated[int, typer.Option(help="New photos per measurement.")] = 128,
     seed: Annotated[int, typer.Option(help="Of weights, order and captions.")] = 0,

@@ -71,7 +71,13 @@ def load_blip(spec: str, role: str, kind: type[PreTrainedModel], device: str) ->
     loaded: Any
     try:
         with _Quiet():
-            loaded = kind.from_pretrained(source, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
+            loaded = kind.from_pretrained(
+                source,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below, in our words
+            )
             processor = AutoProcessor.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise TamingError(_how_to_fetch(spec, role)) from error
@@ -109,7 +115,8 @@ class _Quiet:
 
 def pixels_of(processor: Any, photos: Sequence[NDArray[np.uint8]]) -> Float[Tensor, "n 3 height width"]:
     """Photos (H, W, 3) of any sizes as the model wants them."""
-    made = processor.image_processor(images=list(photos), input_data_format="channels_last", return_tensors="pt")
+    own = [np.array(photo) for photo in photos]  # a copy: the processor warns of arrays it may not write to
+    made = processor.image_processor(images=own, input_data_format="channels_last", return_tensors="pt")
     return made["pixel_values"]
 
 
