@@ -24,6 +24,7 @@ class Wanted:
     """One image and its file."""
 
     photo: str
+    name: str  # of the object
     prompt: str
     seed: int  # as the user counts: --seed, and one more for each further image
     order: Order
@@ -31,7 +32,17 @@ class Wanted:
     @property
     def file(self) -> str:
         """Object, prompt and seed, in words that any file system takes."""
-        return f"{slug(Path(self.photo).stem)}-{slug(self.prompt)[:NAME].strip('-')}-{self.seed}.png"
+        return f"{self.name}-{slug(self.prompt)[:NAME].strip('-')}-{self.seed}.png"
+
+
+def object_names(photos: Sequence[Path]) -> list[str]:
+    """What the objects are called: as their files, and if that is not enough as their folders and files.
+
+    >>> object_names([Path("raw/robot/0.jpg"), Path("raw/canoe/0.jpg")])
+    ['robot-0', 'canoe-0']
+    """
+    stems = [slug(p.stem) for p in photos]
+    return stems if len(set(stems)) == len(stems) else [slug(f"{p.resolve().parent.name} {p.stem}") for p in photos]
 
 
 def wanted(photos: Sequence[Path], prompts: Sequence[str], seed: int, images: int) -> list[Wanted]:
@@ -47,8 +58,8 @@ def wanted(photos: Sequence[Path], prompts: Sequence[str], seed: int, images: in
                 f"Write {OBJECT} in it, such as 'a photo of {OBJECT} on the beach'."
             )
     found = [
-        Wanted(str(photo), prompt, s, Order(prompt, i, seed_for(s, "image", 0)))
-        for i, photo in enumerate(photos)
+        Wanted(str(photo), name, prompt, s, Order(prompt, i, seed_for(s, "image", 0)))
+        for i, (photo, name) in enumerate(zip(photos, object_names(photos), strict=True))
         for prompt in prompts
         for s in range(seed, seed + images)
     ]
@@ -70,8 +81,7 @@ def sheet(subjects: Sequence[Image.Image], found: Sequence[Wanted], images: Sequ
     rows = []
     for number in numbers:
         own = [(w, image) for w, image in zip(found, images, strict=True) if w.order.object == number]
-        name = Path(own[0][0].photo).name
-        rows.append([Cell(subjects[number or 0], name), *(Cell(image, f"seed {w.seed}") for w, image in own)])
+        rows.append([Cell(subjects[number or 0], own[0][0].name), *(Cell(image, f"seed {w.seed}") for w, image in own)])
     columns = ["the object", *(w.prompt for w in found if w.order.object == 0)]
     return grid("One photo each, cut out; nothing was tuned", columns, rows, min(max(images[0].width, 128), 256))
 

@@ -99,5 +99,5 @@ def test_an_absent_model_is_explained(monkeypatch: pytest.MonkeyPatch, spec: str
 
 
 def test_another_kind_of_model_is_refused():
-    with pytest.raises(TamingError, match="is no BLIP captioner"):
+    with pytest.raises(TamingError, match="not a folder with a BLIP captioner"):
         load_captioner(str(MINI / "clip"), "cpu", num_beams=1, max_new_tokens=3)

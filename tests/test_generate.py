@@ -103,9 +103,14 @@ def test_a_prompt_without_the_object_is_refused_before_anything_is_loaded(tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+def test_photos_of_one_name_are_told_apart_by_their_folders() -> None:
+    found = generation.wanted([Path("x/0.jpg"), Path("y/0.jpg")], [BEACH], 0, 1)
+    assert [w.file for w in found] == [f"{n}-0-a-photo-of-a-object-on-the-beach-0.png" for n in "xy"]
+
+
 def test_two_images_cannot_have_one_file() -> None:
     with pytest.raises(TamingError, match="Rename a photo"):
-        generation.wanted([Path("x/photo.jpg"), Path("y/photo.jpg")], [BEACH], 0, 1)
+        generation.wanted([Path("x/photo.jpg"), Path("x/photo.png")], [BEACH], 0, 1)
 
 
 def cut(files: list[Path], masks: list[Path] | None = None) -> list[np.ndarray]:

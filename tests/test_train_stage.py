@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 import yaml
+from accelerate.state import AcceleratorState
 from PIL import Image
 
 from stages.train import train
@@ -136,6 +137,15 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(project: Path) -> 
     subprocess.run(["rm", "-r", "runs", "data/encoder"], check=True)
     run()
     assert content(project / "data/encoder") == resumed
+
+
+def test_a_training_in_bf16_draws_and_writes_as_well(project: Path) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate allows one precision in a process
+    write_params(project, precision="bf16", steps=2)
+    run()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert sorted(p.name for p in (project / "data/encoder/validation").iterdir()) == ["grid-000002.png"]
+    assert {p.dtype for p in TamingPipeline.from_pretrained("data/encoder").unet.parameters()} == {torch.float32}
 
 
 def test_without_validation_objects_training_objects_are_shown(

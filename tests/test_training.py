@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 from accelerate.state import AcceleratorState
+from pydantic import ValidationError
 from torch import Tensor
 
 from taming_core import training
@@ -195,6 +196,21 @@ def test_epsilon_and_zero_snr_do_not_poison_the_gradients(rows: Rows, identity: 
     losses = training.forward_backward(run, batch, drawn, p)
     assert losses.identity is not None
     assert all(w.grad is None or w.grad.isfinite().all() for named in run.trained.values() for w in named.values())
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"general": 1.0}, "train.general must be below 1"),
+        ({"tune": "adapter"}, "must be 0 where train.tune is 'adapter'"),
+        ({"denoiser_rate": 0.0}, "train.denoiser_rate must be above 0"),
+        ({"identity_weight": 0.0}, "else null"),
+        ({"injection": "decoupled"}, "train.injection must be null where train.start is set"),
+    ],
+)
+def test_settings_that_could_have_no_effect_are_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        tiny.train_params(**values)
 
 
 @pytest.fixture
