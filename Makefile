@@ -5,7 +5,7 @@ export OMP_WAIT_POLICY = passive  # threads that wait must not spin while others
 export HF_HUB_OFFLINE = 1
 export PYTHONWARNINGS = ignore::FutureWarning,ignore::DeprecationWarning
 
-UNSEEN = robot-fluent3d hibiscus-twemoji womans-boot-openmoji
+UNSEEN = cherries-fluent3d hibiscus-twemoji headstone-twemoji nest-with-eggs-fluent3d
 
 .PHONY: demo test lint clean setup
 

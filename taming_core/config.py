@@ -262,7 +262,7 @@ def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
+        return str(first.get("ctx", {})["error"])
     if first["type"] == "extra_forbidden":
         return f"{key} is not a known key; known here: {', '.join(_known_keys(first['loc'][:-1]))}"
     if first["type"] == "missing":

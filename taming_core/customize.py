@@ -48,7 +48,7 @@ class TamingPipeline(DiffusionPipeline):
         )  # fmt: skip
         # Opened without a dtype, transformers keeps the stored half precision, and diffusers turns to single.
         text_encoder.to(unet.dtype)  # pyright: ignore[reportArgumentType]
-        self.vae_scale = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.vae_scale = 2 ** (len(vae.config["block_out_channels"]) - 1)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale)
         inject(unet, object_encoder.denoiser_layers(), object_encoder.config["tokens"])
 
@@ -113,15 +113,15 @@ class TamingPipeline(DiffusionPipeline):
         null = self.encode_text([""]).expand(count, -1, -1)
 
         self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
-        latents = self._start(count, height, width, generator, latents)
+        current = self._start(count, height, width, generator, latents)
         passes = guidance_passes(text, null, objects, guidance_object, guidance_text)
         extra = {"generator": generator} if _takes_generator(self.scheduler) else {}
-        for step, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            predicted = self._guided(self.scheduler.scale_model_input(latents, t), t, passes)
-            latents = self.scheduler.step(predicted, t, latents, **extra, return_dict=False)[0]
+        for step, t in enumerate(self.progress_bar(self.scheduler.timesteps)):  # pyright: ignore
+            predicted = self._guided(self.scheduler.scale_model_input(current, t), t, passes)
+            current = self.scheduler.step(predicted, t, current, **extra, return_dict=False)[0]
             if callback_on_step_end is not None:
-                latents = callback_on_step_end(self, step, int(t), {"latents": latents}).pop("latents", latents)
-        images = latents if output_type == "latent" else self._decoded(latents, output_type)
+                current = callback_on_step_end(self, step, int(t), {"latents": current}).pop("latents", current)
+        images: Any = current if output_type == "latent" else self._decoded(current, output_type)
         self.maybe_free_model_hooks()
         return StableDiffusionPipelineOutput(images=images, nsfw_content_detected=None) if return_dict else (images,)
 

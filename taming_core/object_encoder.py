@@ -43,7 +43,7 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
         std: Sequence[float] = (0.26862954, 0.26130258, 0.27577711),  # noqa: ARG002
     ) -> None:
         super().__init__()
-        config = CLIPVisionConfig(**tower)
+        config: Any = CLIPVisionConfig(**tower)  # transformers types sizes as int, list, tuple or None
         patches = (config.image_size // config.patch_size) ** 2
         if projector == "full" and tokens != patches:
             raise TamingError(f"The projector 'full' gives {patches} tokens, not {tokens}. Set tokens to {patches}.")
@@ -56,7 +56,7 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
     @property
     def image_size(self) -> int:
         """Side of the subject image in pixels."""
-        return self.vision.config.image_size
+        return self.vision.config.image_size  # pyright: ignore[reportReturnType]
 
     def forward(self, subject: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch tokens width"]:
         """The object embedding z = E(o).

@@ -18,7 +18,7 @@ from taming_core import config, rows, schema
 from taming_core.customize import load_pipeline
 
 ROOT = Path(__file__).parent.parent
-IDENTITIES = ["robot-fluent3d", "socks-openmoji", "hibiscus-twemoji", "canoe-fluent3d", "scroll-noto", "broken"]
+IDENTITIES = ["robot-fluent3d", "socks-openmoji", "hibiscus-twemoji", "cherries-fluent3d", "scroll-noto", "broken"]
 SMALL = {
     "materialize": {"validation": 0.3, "test": 0.4},
     "train": {"steps": 2, "batch_size": 2, "micro_batch_size": 1, "save_every": 1},
