@@ -66,7 +66,7 @@ def spread(kinds: NDArray[np.str_], count: int) -> list[int]:
     Kept rows come first, then the dropped ones, kind by kind.
 
     >>> spread(np.array(["kept"] * 8 + ["cut off"] * 2 + ["no object"]), 6)
-    [1, 3, 5, 6, 8, 10]
+    [1, 3, 5, 7, 9, 10]
     """
     names, sizes = np.unique(kinds, return_counts=True)
     room = dict(zip(names.tolist(), sizes.tolist(), strict=True))

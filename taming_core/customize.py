@@ -134,7 +134,7 @@ class TamingPipeline(DiffusionPipeline):
         if embeds is None:
             return None
         if len(embeds) not in (1, len(prompts)):
-            raise TamingError(f"{len(embeds)} objects do not fit {len(prompts)} prompts. Give one, or one per prompt.")
+            raise TamingError(f"{len(embeds)} objects for {len(prompts)} prompts. Give one, or one per prompt.")
         return embeds.to(self._execution_device).expand(len(prompts), -1, -1)
 
     def _start(

