@@ -5,7 +5,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -17,6 +16,8 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from taming_core.errors import TamingError
 
@@ -248,8 +249,9 @@ def load_params(path: Path | None = None) -> Params:
     if not path.is_file():
         raise TamingError(f"{path} does not exist. Copy {packaged_params()} there, or name another with --params.")
     try:
-        found: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        # YAML 1.2, as DVC reads and writes it: `dvc exp run -S` leaves 1e-05, which YAML 1.1 takes for text.
+        found: Any = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except YAMLError as error:
         raise TamingError(f"{path} is not YAML: {' '.join(str(error).split())}. Correct it.") from error
     try:
         return Params.model_validate(found)
@@ -267,16 +269,7 @@ def _explain(error: ValidationError) -> str:
         return f"{key} is not a known key; known here: {', '.join(_known_keys(first['loc'][:-1]))}"
     if first["type"] == "missing":
         return f"{key} is missing"
-    hint = "; YAML reads a number like 1e-4 as text, write 1.0e-4" if _looks_like_number(first["input"]) else ""
-    return f"{key} is {first['input']!r}: {first['msg'].lower()}{hint}"
-
-
-def _looks_like_number(value: object) -> bool:
-    try:
-        float(value)  # pyright: ignore[reportArgumentType]
-    except (TypeError, ValueError):
-        return False
-    return isinstance(value, str)
+    return f"{key} is {first['input']!r}: {first['msg'].lower()}"
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:

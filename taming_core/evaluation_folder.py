@@ -15,7 +15,7 @@ from taming_core.evaluation import OURS, REAL
 from taming_core.plots import NAMES
 from taming_core.provenance import versions
 from taming_core.report import Evaluated
-from taming_core.verdicts import MEASURES, Gallery
+from taming_core.verdicts import LOOKED_AT, MEASURES, Gallery
 
 LEFT = (
     "images", "plots", "scores.jsonl", "report.html", "sheet.png", "timings.json", "intervals.json", "metrics.json",
@@ -72,8 +72,9 @@ def facts(encoder: str, weights: str, known: Gallery, p: EvaluateParams) -> dict
         f"among, {len(known.held_out)} in all",
         "Reading": f"text judge “{p.text_judge}”; {len(p.scene_choices)} scenes and {len(p.style_choices)} styles to "
         "choose among",
-        "Shape": "the surest object that the detector finds, cut out by the segmenter, laid over the subject's "
-        "cut-out: moved, scaled, turned by up to 39 degrees and mirrored as suits best; nothing found counts as 0",
+        "Shape": f"the {LOOKED_AT} surest objects that the detector finds, cut out by the segmenter and laid over the "
+        "subject's cut-out: moved, scaled, turned by up to 39 degrees and mirrored as suits best. The object that "
+        "agrees best counts; nothing found counts as 0",
         "Subjects": "of each identity the first photo in the order of content hashes; real photos are its others",
         "Controls": f"{p.control_objects} things, with the noise of the images they stand beside",
         "Versions": ", ".join(f"{name} {number}" for name, number in versions().items()),

@@ -17,17 +17,15 @@ from taming_core.pretrained.detector import load_detector
 from taming_core.pretrained.segmenter import load_segmenter
 
 Mask = NDArray[np.bool_]
-Finder = Callable[[NDArray[np.uint8]], Mask | None]
+Finder = Callable[[NDArray[np.uint8]], list[Mask]]
 
 
 def finder(detect: Detector, segment: Segmenter | None, p: DetectParams) -> Finder:
-    """A callable from a photo (H, W, 3) to the mask (H, W) of its surest object, or None if nothing reaches `score`."""
+    """A callable from a photo (H, W, 3) to the masks (H, W) of the objects that reach `score`, the surest first."""
 
-    def find(image: NDArray[np.uint8]) -> Mask | None:
-        seen = detect([image])[0]
-        first = Detections(seen.boxes_xyxy[:1], seen.scores[:1], seen.classes[:1], seen.masks[:1])
-        masks = [o.mask for o in measured(image, first, segment, p)]
-        return next((m for m in masks if m is not None and m.any()), None)
+    def find(image: NDArray[np.uint8]) -> list[Mask]:
+        masks = [o.mask for o in measured(image, detect([image])[0], segment, p)]
+        return [m for m in masks if m is not None and m.any()]
 
     return find
 
@@ -62,7 +60,7 @@ def subject_of(photo: Path, mask: Path | None, find: Finder, p: MaterializeParam
     image = _pixels(photo)
     shown = _mask_file(mask, image) if mask is not None else own_mask(photo)
     if shown is None:
-        shown = find(image)
+        shown = next(iter(find(image)), None)
     if shown is None:
         raise TamingError(
             f"No object was found in {photo}. Name its mask, white on black and of the photo's size, with --mask."

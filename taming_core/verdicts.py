@@ -17,6 +17,7 @@ from taming_core.scores import Estimate, Features
 from taming_core.subjects import Finder
 
 T = TypeVar("T")
+LOOKED_AT = 3  # objects of an image, the surest first, among which the shape is looked for
 Verdict = dict[str, Any]  # about one image: what it is, and a number for each measure that applies
 Summary = Mapping[str, Mapping[str, Estimate]]  # condition -> measure -> its mean
 TextFeatures = Callable[[Sequence[str]], Features]
@@ -158,11 +159,12 @@ def shaped(
 
 
 def _shape(subject: shape.View, image: Image.Image, find: Finder) -> dict[str, float]:
+    """Of the object that agrees best: a scene may hold other things, and the surest need not be the one."""
     pixels = np.asarray(image.convert("RGB"))
-    mask = find(pixels)
-    if mask is None:
+    seen = [shape.compare(subject, shape.view_of(pixels, mask)) for mask in find(pixels)[:LOOKED_AT]]
+    if not seen:
         return {"shape": 0.0, "shape_iou": 0.0, "shape_edges": 0.0, "shape_found": 0.0}
-    best = shape.compare(subject, shape.view_of(pixels, mask))
+    best = max(seen, key=lambda s: s.agreement)
     found = {"shape": best.agreement, "shape_iou": best.iou, "shape_edges": best.edges, "shape_found": 1.0}
     return {**found, "shape_flipped": float(best.flipped)}
 

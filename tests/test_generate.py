@@ -141,19 +141,18 @@ def test_an_opaque_alpha_channel_is_no_cut_out(tmp_path: Path) -> None:
 
 def test_the_detector_and_the_segmenter_find_the_thing(tmp_path: Path) -> None:
     file, mask = photo(tmp_path)
-    found = subjects.load_finder(PARAMS.detect, "cpu")(np.asarray(Image.open(file)))
-    assert found is not None
+    found = subjects.load_finder(PARAMS.detect, "cpu")(np.asarray(Image.open(file)))[0]
     assert (found & mask).sum() / (found | mask).sum() > 0.8
 
 
 def test_where_nothing_is_found_the_mask_is_asked_for(tmp_path: Path) -> None:
     file, _ = photo(tmp_path)
     with pytest.raises(TamingError, match=r"No object was found.*--mask"):
-        subjects.subject_of(file, None, lambda _: None, PARAMS.materialize)
+        subjects.subject_of(file, None, lambda _: [], PARAMS.materialize)
 
 
 def test_nothing_is_on_an_empty_photo() -> None:
-    assert subjects.load_finder(PARAMS.detect, "cpu")(np.full((96, 96, 3), 128, np.uint8)) is None
+    assert subjects.load_finder(PARAMS.detect, "cpu")(np.full((96, 96, 3), 128, np.uint8)) == []
 
 
 @pytest.mark.parametrize(

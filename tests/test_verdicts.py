@@ -11,6 +11,7 @@ from taming_core import verdicts
 from taming_core.config import EvaluateParams, load_params, packaged_params
 from taming_core.evaluation import Thing
 from taming_core.scores import Estimate
+from taming_core.subjects import Finder
 from taming_core.verdicts import Gallery
 
 EYE = np.eye(4, dtype=np.float32)
@@ -71,15 +72,27 @@ def test_the_text_judge_chooses_among_prompts_of_the_same_kind() -> None:
     assert said[2] == rows[2]
 
 
+def shape_of(find: Finder) -> dict[str, Any]:
+    photo, _ = composed(artwork(1)[0], 0)
+    thing = Thing("a", artwork(1)[0], ())
+    return next(verdicts.shaped([about("ours", "a")], [Image.fromarray(photo)], [thing], find))
+
+
 def test_shape_is_zero_where_nothing_is_found_and_says_so() -> None:
-    photo, mask = composed(artwork(1)[0], 0)
-    thing, row = Thing("a", artwork(1)[0], ()), about("ours", "a")
-    images = [Image.fromarray(photo)]
-    found, lost = (next(verdicts.shaped([row], images, [thing], lambda _, m=m: m)) for m in (mask, None))
+    _, mask = composed(artwork(1)[0], 0)
+    found, lost = shape_of(lambda _: [mask]), shape_of(lambda _: [])
     assert found["shape"] > 0.85
     assert found["shape_found"] == 1
     assert (lost["shape"], lost["shape_iou"], lost["shape_edges"], lost["shape_found"]) == (0, 0, 0, 0)
     assert "shape_flipped" not in lost
+
+
+def test_shape_is_that_of_the_object_which_agrees_best() -> None:
+    _, mask = composed(artwork(1)[0], 0)
+    corner = np.zeros_like(mask)
+    corner[:9, :30] = True
+    assert shape_of(lambda _: [corner, mask])["shape"] == shape_of(lambda _: [mask])["shape"]
+    assert shape_of(lambda _: [corner] * verdicts.LOOKED_AT + [mask])["shape"] < 0.7
 
 
 def test_diversity_is_within_one_thing_and_condition() -> None:
