@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from taming_core.config import DetectParams, MaterializeParams
 from taming_core.errors import TamingError
 from taming_core.findings import Detector, Segmenter, measured
-from taming_core.objects import Detections, cutout
+from taming_core.objects import cutout
 from taming_core.photo import PhotoError, read_photo
 from taming_core.pretrained.detector import load_detector
 from taming_core.pretrained.segmenter import load_segmenter
