@@ -1,4 +1,4 @@
-"""How the object embedding enters the denoiser: `concat` and `decoupled` (method.md section 3).
+"""How the object embedding enters the denoiser: `concat` and `decoupled` (docs/method.md section 3).
 
 Both read one context, the text states followed by the object's K tokens, so that the denoiser is called in one way.
 """

@@ -1,4 +1,4 @@
-"""Rows to examples to batches: which rows a step sees, and what of them the model is told (method.md, section 4).
+"""Rows to examples to batches: which rows a step sees, and what of them the model is told (docs/method.md, section 4).
 
 `batch_at(step)` depends on nothing but rows, params and step, so a run can go on at any step.
 """
@@ -109,7 +109,7 @@ def side(rows: Rows) -> int:
 
 
 def example(rows: Rows, number: int, position: int, size: int, p: TrainParams) -> Example:
-    """The row as an example, with what regularized joint training drops and swaps (method.md, section 4)."""
+    """The row as an example, with what regularized joint training drops and swaps (docs/method.md, section 4)."""
     row, rng = rows[number], np.random.default_rng(seed_for(p.seed, "example", position))
     cross, drop_object, drop_text = rng.random(3)
     present = bool(not row["general"] and drop_object >= p.object_drop)

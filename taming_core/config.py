@@ -102,7 +102,7 @@ class MaterializeParams(Section):
 
 
 class Sampling(Section):
-    """How images are drawn; guidance as in method.md section 6."""
+    """How images are drawn; guidance as in docs/method.md section 6."""
 
     scheduler: str  # the class name of any diffusers scheduler
     steps: PositiveInt

@@ -1,4 +1,4 @@
-"""TamingPipeline: a photo of a thing and a prompt to images of that very thing (method.md section 6)."""
+"""TamingPipeline: a photo of a thing and a prompt to images of that very thing (docs/method.md section 6)."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -175,7 +175,7 @@ def guidance_passes(
 ) -> list[tuple[float, Tensor, Tensor | None]]:
     """Two-way guidance as (weight, text, objects) per pass of the denoiser; passes of weight 0 are left out.
 
-    eps = e(0,0) + s_obj (e(0,z) - e(0,0)) + s_txt (e(c,z) - e(0,z)), method.md section 6. With equal scales
+    eps = e(0,0) + s_obj (e(0,z) - e(0,0)) + s_txt (e(c,z) - e(0,z)), docs/method.md section 6. With equal scales
     e(0,z) cancels, and two passes do the work of three.
     """
     if objects is None:

@@ -1,4 +1,4 @@
-"""The losses of method.md section 5, one function per term; all of them per sample, float32."""
+"""The losses of docs/method.md section 5, one function per term; all of them per sample, float32."""
 
 import torch
 import torch.nn.functional as F
@@ -48,5 +48,5 @@ def object_crops(
 def identity_loss(
     found: Float[Tensor, "batch features"], wanted: Float[Tensor, "batch features"]
 ) -> Float[Tensor, " batch"]:
-    """L_id = 1 - cos(F(x0_hat m), F(o')) from the features of the two (method.md, section 5)."""
+    """L_id = 1 - cos(F(x0_hat m), F(o')) from the features of the two (docs/method.md, section 5)."""
     return 1 - F.cosine_similarity(found.float(), wanted.float(), dim=-1)

@@ -1,4 +1,4 @@
-"""The object encoder E: one photo of a thing, cut out, to K identity tokens (method.md, paper section 3)."""
+"""The object encoder E: one photo of a thing, cut out, to K identity tokens (docs/method.md, paper section 3)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
         projector: `full` (one token per patch), `linear` (from the pooled output) or `resampler` (perceiver).
         tokens: K, identity tokens per object; for `full` the number of patches.
         width: D, the width of the denoiser's text states.
-        injection: `concat` or `decoupled` (method.md section 3).
+        injection: `concat` or `decoupled` (docs/method.md section 3).
         layers: for `decoupled`, name and channels of each cross-attention layer of the denoiser.
         mean, std: of the tower's training images in [0, 1], per channel.
 
