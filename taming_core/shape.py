@@ -1,6 +1,6 @@
 """Does the thing in an image have the subject's shape? Silhouettes and edges, compared after the best alignment.
 
-Judges forgive bent shapes, so this stands beside them (our choice; docs/method.md section 7 asks for object fidelity only).
+Judges forgive bent shapes, so this stands beside them (our choice).
 Place, size, tilt and mirroring are free, for a prompt may ask for them; everything else counts. numpy and PIL only.
 """
 
