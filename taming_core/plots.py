@@ -81,6 +81,7 @@ def bars(summary: Summary) -> Figure:
         axes.bar(x, [e.mean for _, e in found], 0.18, color=COLOURS[condition], label=NAMES[condition])
         axes.errorbar(x, [e.mean for _, e in found], spans, fmt="none", ecolor="#33373d", elinewidth=1, capsize=2)
     axes.set_xticks(range(len(keys)), [titles[key] for key in keys])
+    axes.set_xlim(-0.5, len(keys) - 0.5)
     axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.05)
     axes.legend(frameon=False, ncols=len(conditions), loc="upper center", bbox_to_anchor=(0.5, 1.16))
     _calm(axes)
