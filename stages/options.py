@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 RAW = Path("data/raw")
-GENERAL = Path("data/general")
 OBJECTS = Path("data/objects.parquet")
 CAPTIONS = Path("data/captions.parquet")
 ROWS = Path("data/rows")

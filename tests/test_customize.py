@@ -15,16 +15,6 @@ from taming_core.errors import TamingError
 BEACH, SNOW = "a photo of a <object> on the beach", "a photo of a <object> in the snow"
 
 
-@pytest.fixture(scope="module")
-def pipeline() -> TamingPipeline:
-    return load_pipeline("mini")
-
-
-@pytest.fixture(scope="module")
-def embeds(pipeline: TamingPipeline) -> torch.Tensor:
-    return pipeline.encode_objects(artwork(2))
-
-
 def noise(*seeds: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(s) for s in seeds]
 

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from small_rows import artwork
 
 from taming_core.config import Sampling
-from taming_core.customize import TamingPipeline, load_pipeline
+from taming_core.customize import TamingPipeline
 from taming_core.errors import TamingError
 from taming_core.images import Order, batched, draw, scheduler_named
 
@@ -15,16 +14,6 @@ ORDERS = [
     Order("a photo of a <object> in the snow", 1, 12),
     Order("a photo of a <object> underwater", 0, 13),
 ]
-
-
-@pytest.fixture(scope="module")
-def pipeline() -> TamingPipeline:
-    return load_pipeline("mini")
-
-
-@pytest.fixture(scope="module")
-def embeds(pipeline: TamingPipeline) -> torch.Tensor:
-    return pipeline.encode_objects(artwork(2))
 
 
 def sampling(scheduler: str = "DPMSolverMultistepScheduler", batch_size: int = 3) -> Sampling:
