@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from stages import caption, detect, evaluate, generate, inspect, materialize, train
+from stages import caption, detect, evaluate, generate, inspect, materialize, train, world
 from taming_core.errors import TamingError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("generate")(generate.generate)
 app.command("inspect")(inspect.inspect)
+app.command("world")(world.world)
 
 
 def main() -> None:

@@ -11,25 +11,25 @@ from PIL import Image
 
 from taming_core import schema
 from taming_core.objects import cutout
+from taming_core.world.artwork import MINI
 
-WORLD = Path(__file__).parent.parent / "pipelines" / "mini" / "world"
 SIDE = 128
 
 
 @lru_cache
 def artwork(count: int) -> list[Image.Image]:
     """Cut-outs (RGBA) of things that no training has seen, one of each concept."""
-    table = pq.read_table(WORLD / "cutouts.parquet", columns=["concept", "split", "image"])
-    held_out = [r for r in table.to_pylist() if r["split"] == "unseen_concept"]
+    table = pq.read_table(MINI / "cutouts.parquet", columns=["concept", "split", "image"])
+    held_out = [r for r in table.to_pylist() if r["split"] == "unseen-concepts"]
     first = {r["concept"]: r["image"]["bytes"] for r in reversed(held_out)}
     return [Image.open(BytesIO(data)).convert("RGBA") for _, data in sorted(first.items())[:count]]
 
 
 @lru_cache
 def scene(number: int) -> Image.Image:
-    table = pq.read_table(WORLD / "scenes.parquet", columns=["image"]).slice(number * 97, 1).to_pylist()
-    data = table[0]["image"]
-    return Image.open(BytesIO(data if isinstance(data, bytes) else data["bytes"])).convert("RGBA").resize((SIDE, SIDE))
+    table = pq.read_table(MINI / "scenes.parquet", columns=["image"])
+    data = table.slice(number * 41 % len(table), 1).to_pylist()[0]["image"]["bytes"]
+    return Image.open(BytesIO(data)).convert("RGBA").resize((SIDE, SIDE))
 
 
 def composed(thing: Image.Image, number: int, tilt: float = 0) -> tuple[np.ndarray, np.ndarray]:

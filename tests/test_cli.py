@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["detect", "caption", "materialize", "train", "eval", "generate", "inspect"]
+COMMANDS = ["detect", "caption", "materialize", "train", "eval", "generate", "inspect", "world"]
 HEAVY = "{'torch', 'diffusers', 'transformers', 'ultralytics', 'pyarrow', 'numpy', 'PIL', 'datasets'}"
 
 

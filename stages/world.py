@@ -1,0 +1,68 @@
+"""-> photos of the mini world, with the truth about them"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.options import Device, ParamsFile
+
+
+def world(
+    out: Annotated[Path, typer.Option("--out", help="The folder to write; must be new or empty.")],
+    photos: Annotated[int, typer.Option("--photos", min=1, help="How many.")] = 200,
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split", help="train, unseen-concepts (things no mini model has seen) or unseen-designs (of seen things)."
+        ),
+    ] = "unseen-concepts",
+    general: Annotated[
+        bool, typer.Option("--general", help="Plain text-image pairs instead of several views of each thing.")
+    ] = False,
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            "--truth", help="Also write objects.parquet and captions.parquet here, as if no model ever erred."
+        ),
+    ] = None,
+    artwork: Annotated[
+        Path | None,
+        typer.Option("--artwork", help="Folder of cutouts.parquet and scenes.parquet; default: mini's own."),
+    ] = None,
+    params: ParamsFile = None,
+    device: Device = "auto",
+) -> None:
+    """Render photos of things in scenes, for demos, tests and benchmarks.
+
+    Each thing has a sub-folder, and metadata.jsonl tells identity, class, licence and the whole truth: caption, scene,
+    style, boxes and masks. The same seed gives the same bytes. With --truth, `taming materialize` can start at once.
+
+    \b
+    Example: taming world --out raw --photos 200 --split unseen-concepts
+    """
+    from taming_core import config, schema
+    from taming_core.errors import TamingError
+    from taming_core.pretrained.device import pick_device
+    from taming_core.progress import track
+    from taming_core.world import folder
+    from taming_core.world.artwork import MINI, licences, load_pictures, load_world
+
+    p = config.load_params(params).world
+    if out.exists() and any(out.iterdir()):
+        raise TamingError(f"{out} is not empty. Name a new folder, or empty this one first.")
+    if general and truth:
+        raise TamingError("--truth goes with things, not with --general. Leave one of them out.")
+    found = load_world(artwork or MINI)
+    wanted = list((folder.pairs if general else folder.shots)(found, photos, split, p))
+    written = folder.write(found, load_pictures(found, pick_device(device)), wanted, licences(artwork or MINI), out, p)
+    objects, captions = [], []
+    for batch in track(written, "world", -(-len(wanted) // folder.AT_ONCE)):
+        if truth:
+            objects.append(schema.table(list(folder.object_rows(*batch, split)), schema.OBJECTS))
+            captions.append(schema.table(list(folder.caption_rows(*batch)), schema.CAPTIONS))
+    if truth:
+        schema.write(objects, schema.stamped(schema.OBJECTS, config.fingerprint(p)), truth / "objects.parquet")
+        schema.write(captions, schema.stamped(schema.CAPTIONS, config.fingerprint(p)), truth / "captions.parquet")
+    things = len({s.identity for s in wanted} - {None})
+    print(f"{out}: {len(wanted)} photos" + (f" of {things} things" if things else ""))

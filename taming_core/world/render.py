@@ -1,0 +1,132 @@
+"""From plans to pixels, many photos at a time, by the same code on CPU and GPU.
+
+A photo's pixels do not depend on its batch. Everything is measured in the photo's own frame, so one plan looks alike
+at any size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import astuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from taming_core.world.artwork import Pictures
+from taming_core.world.plan import Placement, Plan, Thing, Window
+from taming_core.world.styles import box_blur, stylize
+
+CPU_AT_ONCE = 8  # photos; larger tensors cost the CPU more in fresh memory pages than they save
+SHADOW_CELLS = 32  # shadows are soft: they are drawn on a coarse grid and enlarged
+
+Layers = Float[Tensor, "layers 4 size size"]  # premultiplied RGBA in [0, 1]
+
+
+def draw(
+    pictures: Pictures, plans: Sequence[Plan], size: int
+) -> tuple[Float[Tensor, "n 3 size size"], tuple[Bool[Tensor, "_ size size"], ...]]:
+    """The photos of plans, values in [0, 1], and the visible part of each of their things."""
+    at_once = CPU_AT_ONCE if pictures.cutouts.device.type == "cpu" else len(plans)
+    drawn = [_draw(pictures, plans[i : i + at_once], size) for i in range(0, len(plans), at_once)]
+    return torch.cat([images for images, _ in drawn]), tuple(m for _, masks in drawn for m in masks)
+
+
+def _draw(
+    pictures: Pictures, plans: Sequence[Plan], size: int
+) -> tuple[Float[Tensor, "n 3 size size"], tuple[Bool[Tensor, "_ size size"], ...]]:
+    things = [t for p in plans for t in p.things]
+    layers = objects(pictures, things, [t.placement for t in things], size)
+    per_photo = layers.split([len(p.things) for p in plans])
+    alpha = torch.stack([photo[:, 3].amax(0) for photo in per_photo])[:, None]
+    images = backdrops(pictures, plans, size) * (1 - 0.45 * _shadow(alpha, size))
+    front = [torch.stack([photo[min(k, len(photo) - 1)] for photo in per_photo]) for k in range(2)]
+    for k, layer in enumerate(front):
+        over = layer[:, :3] + images * (1 - layer[:, 3:])
+        more = torch.tensor([len(photo) > k for photo in per_photo], device=over.device)
+        images = torch.where(more[:, None, None, None], over, images)
+    return styled(images.clamp(0, 1), [p.style for p in plans]), tuple(_visible(p[:, 3] > 0.5) for p in per_photo)
+
+
+def references(pictures: Pictures, plans: Sequence[Plan], size: int) -> Float[Tensor, "n 4 size size"]:
+    """The reference view of the first thing of each plan, premultiplied RGBA in [0, 1]."""
+    things = [p.things[0] for p in plans]
+    return objects(pictures, things, [t.reference for t in things], size)
+
+
+def on_grey(layers: Layers) -> Float[Tensor, "layers 3 size size"]:
+    """Premultiplied layers on mid-grey, as the object encoder and the judges see a subject."""
+    return layers[:, :3] + 0.5 * (1 - layers[:, 3:])
+
+
+def to_bytes(images: Float[Tensor, "n 3 size size"]) -> UInt8[Tensor, "n size size 3"]:
+    """Pixels as files hold them."""
+    return (images.permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
+
+
+def styled(images: Float[Tensor, "n 3 size size"], styles: Sequence[str]) -> Float[Tensor, "n 3 size size"]:
+    """Each image in its own style."""
+    out = images.clone()
+    for style in sorted(set(styles)):
+        some = torch.tensor([i for i, s in enumerate(styles) if s == style], device=images.device)
+        out[some] = stylize(images[some], style).clamp(0, 1)
+    return out
+
+
+def _visible(masks: Bool[Tensor, "objects height width"]) -> Bool[Tensor, "objects height width"]:
+    above = masks.flip(0).cumsum(0).flip(0) - masks.long()  # later objects stand in front
+    return masks & (above == 0)
+
+
+def objects(pictures: Pictures, things: Sequence[Thing], placements: Sequence[Placement], size: int) -> Layers:
+    """Each thing where its placement says, alone; drawn at twice the size and averaged, so that edges are smooth."""
+    device = pictures.cutouts.device
+    art = pictures.cutouts[[t.cutout for t in things]].float() / 255
+    rgb, alpha = art[:, :3], art[:, 3:]
+    plain = np.eye(3, 4)
+    maps = torch.tensor(np.stack([plain if t.colour is None else t.colour for t in things]), dtype=torch.float32)
+    m = maps.to(device)[..., None, None]
+    # Channel by channel: a matrix product may round otherwise in another batch.
+    mixed = [m[:, i, 0] * rgb[:, 0] + m[:, i, 1] * rgb[:, 1] + m[:, i, 2] * rgb[:, 2] + m[:, i, 3] for i in range(3)]
+    p = _columns(placements, device)
+    side = torch.linspace(-1, 1, art.shape[-1], device=device)
+    light = p["light"] * (1 - p["shade"] * (side[:, None] + side) / 2)  # it comes from the upper left
+    lit = (torch.stack(mixed, 1).clamp(0, 1) * light[:, None]).clamp(0, 1)
+    premultiplied = torch.cat([lit * alpha, alpha], 1)
+    fine = F.grid_sample(premultiplied, _grid(p, 2 * size, device), mode="bilinear", align_corners=False)
+    return F.avg_pool2d(fine, 2)
+
+
+def _columns(rows: Sequence[Placement] | Sequence[Window], device: torch.device) -> dict[str, Float[Tensor, "n 1 1"]]:
+    """The numbers of placements or windows by name."""
+    table = torch.tensor([astuple(row) for row in rows], dtype=torch.float32).to(device)
+    names = type(rows[0]).__dataclass_fields__
+    return {name: table[:, i, None, None] for i, name in enumerate(names)}
+
+
+def _grid(p: dict[str, Tensor], size: int, device: torch.device) -> Float[Tensor, "n size size 2"]:
+    """Where each pixel of the photo looks into the artwork: shift, scale, rotate, stretch, then perspective."""
+    axis = (torch.arange(size, device=device) + 0.5) / size * 2 - 1
+    y, x = (axis[:, None] - p["y"]) / p["scale"], (axis[None, :] - p["x"]) / p["scale"]
+    cos, sin = p["rotation"].cos(), p["rotation"].sin()
+    across, down = (cos * x + sin * y) * p["aspect"], (cos * y - sin * x) / p["aspect"]
+    depth = 1 + p["tilt_x"] * across + p["tilt_y"] * down
+    return torch.stack([across / depth * p["mirror"], down / depth], -1)
+
+
+def backdrops(pictures: Pictures, plans: Sequence[Plan], size: int) -> Float[Tensor, "n 3 size size"]:
+    """The seen part of each plan's backdrop."""
+    device = pictures.backdrops.device
+    views = pictures.backdrops[[pictures.first[p.scene] + p.window.picture for p in plans]].float() / 255
+    w = _columns([p.window for p in plans], device)
+    axis = (torch.arange(size, device=device) + 0.5) / size * 2 - 1
+    x = (axis[None, :] * w["zoom"] * w["mirror"] + w["x"] * (1 - w["zoom"])).expand(-1, size, -1)
+    y = (axis[:, None] * w["zoom"] + w["y"] * (1 - w["zoom"])).expand(-1, -1, size)
+    seen = F.grid_sample(views, torch.stack([x, y], -1), padding_mode="reflection", align_corners=False)
+    return (seen * w["light"][..., None]).clamp(0, 1)
+
+
+def _shadow(alpha: Float[Tensor, "n 1 size size"], size: int) -> Float[Tensor, "n 1 size size"]:
+    coarse = box_blur(F.interpolate(alpha, size=(SHADOW_CELLS, SHADOW_CELLS), mode="area"), 7, mode="constant")
+    fallen = F.pad(coarse, (1, -1, 2, -2))  # light comes from the upper left
+    return F.interpolate(fallen, size=(size, size), mode="bilinear")
