@@ -1,12 +1,12 @@
-"""What captioner and matcher of `mini` share: words, architecture, the tower that is CLIP's, and wording."""
+"""What tower, captioner and matcher of `mini` share: words, architecture, and how the tower starts from CLIP's."""
 
-import copy
-import math
+import hashlib
 import string
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
@@ -17,34 +17,29 @@ from transformers import (
     BlipTextConfig,
     BlipVisionConfig,
     BlipVisionModel,
-    PreTrainedModel,
 )
 
-from taming_core.world import World, article, class_nouns
-from taming_core.world_styles import STYLES
+from taming_core.world.artwork import World, class_nouns
+from taming_core.world.styles import STYLES
+from taming_core.world.wording import COLOURS, PLACES, SIZES, scene_wordings, style_wordings
 
 SIZE = 128  # pixels, the side of every photo
+SEEN = 96  # pixels, what the tower makes of a photo's side: half as many patches as CLIP's, which halves the time
 SMALL = 0.2  # of the embeddings beside their norm, and still large beside the norm's epsilon
 LENGTH = 64  # tokens of the longest caption
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]")  # the names BLIP gives them
 PAD, SEP, DEC = (SPECIAL.index(t) for t in ("[PAD]", "[SEP]", "[DEC]"))
-FUNCTION_WORDS = "a an the and of on in at to with is it this photo picture small large object"
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a caption says."""
-
-    style: str  # "a photo of"
-    name: str  # "squirrel"
-    scene: str  # "on the beach"
+THING = "object"  # what anything may be called
+FUNCTION_WORDS = f"a an the and of on in at to with is it this {THING}"
 
 
 def vocabulary(world: World) -> dict[str, int]:
     """Every word the models are taught, then single characters, so that any other word still encodes."""
     taught = {c.name for c in world.cutouts if c.split == "train"}
-    sentences = [FUNCTION_WORDS, *class_nouns(), *STYLES, *world.scenes, *sorted(taught)]
-    words = [word for sentence in sentences for word in sentence.split()]
+    said = [wording for style in STYLES for wording in style_wordings(style)]
+    said += [wording for scene in world.scenes for wording in scene_wordings(scene)]
+    sentences = [FUNCTION_WORDS, *class_nouns(), *said, *SIZES, *(p.strip(", ") for p in PLACES), *COLOURS]
+    words = [word for sentence in [*sentences, *sorted(taught)] for word in sentence.split()]
     marks = [*string.ascii_lowercase, *string.digits, *string.punctuation]
     pieces = [f"##{c}" for c in string.ascii_lowercase + string.digits]
     return {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL, *words, *marks, *pieces]))}
@@ -52,7 +47,7 @@ def vocabulary(world: World) -> dict[str, int]:
 
 def processor(words: dict[str, int]) -> BlipProcessor:
     """Photo and text -> tensors, of the same kind as the processors of the published BLIP models."""
-    side = {"height": SIZE, "width": SIZE}
+    side = {"height": SEEN, "width": SEEN}
     photos = BlipImageProcessor(size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     return BlipProcessor(
         photos, BertTokenizer(vocab=words, model_max_length=LENGTH, extra_special_tokens=["[DEC]", "[ENC]"])
@@ -62,7 +57,7 @@ def processor(words: dict[str, int]) -> BlipProcessor:
 def tower_config() -> BlipVisionConfig:
     """CLIP's tower of `mini` with one block more, see `start_from_clip`."""
     return BlipVisionConfig(
-        hidden_size=192, intermediate_size=768, num_hidden_layers=7, num_attention_heads=3, image_size=SIZE,
+        hidden_size=192, intermediate_size=768, num_hidden_layers=7, num_attention_heads=3, image_size=SEEN,
         patch_size=8, initializer_range=0.02,
     )  # fmt: skip
 
@@ -70,14 +65,14 @@ def tower_config() -> BlipVisionConfig:
 def blip_config(words: int) -> BlipConfig:
     """The architecture that captioner and matcher share."""
     text = BlipTextConfig(
-        vocab_size=words, hidden_size=192, intermediate_size=512, num_hidden_layers=3, num_attention_heads=3,
+        vocab_size=words, hidden_size=192, intermediate_size=1024, num_hidden_layers=2, num_attention_heads=3,
         max_position_embeddings=LENGTH, pad_token_id=PAD, bos_token_id=DEC, eos_token_id=SEP, sep_token_id=SEP,
     )  # fmt: skip
     return BlipConfig(text_config=text, vision_config=tower_config(), image_text_hidden_size=128)
 
 
 def start_from_clip(tower: BlipVisionModel, clip: Path) -> None:
-    """Copy a CLIP tower into a BLIP tower of one more block, so that the two see alike.
+    """Copy a CLIP tower into a BLIP tower of one more block, so that the two see alike, if in fewer patches.
 
     CLIP has a norm after its embeddings, BLIP has none. So the first block's own norm does it: small embeddings, no
     attention, and an MLP that returns its input, for gelu(x) - gelu(-x) = x.
@@ -90,13 +85,21 @@ def start_from_clip(tower: BlipVisionModel, clip: Path) -> None:
         {
             "embeddings.patch_embedding.weight": SMALL * w["embeddings.patch_embedding.weight"],
             "embeddings.patch_embedding.bias": torch.zeros(width),
-            "embeddings.position_embedding": SMALL * w["embeddings.position_embedding.weight"][None],
+            "embeddings.position_embedding": SMALL * _places(w["embeddings.position_embedding.weight"], tower)[None],
             "embeddings.class_embedding": SMALL * w["embeddings.class_embedding"][None, None],
             **first,
             **{k: v for i in range(1, depth) for k, v in _block(w, i - 1, i).items()},
             **_final_norm(w),
         }
     )
+
+
+def _places(embeddings: Float[Tensor, "tokens width"], tower: BlipVisionModel) -> Float[Tensor, "fewer width"]:
+    """Position embeddings for the grid of patches that the tower has; the first is the class token's."""
+    side, wanted = round((len(embeddings) - 1) ** 0.5), tower.config.image_size // tower.config.patch_size
+    grid = embeddings[1:].T.reshape(1, -1, side, side)
+    fewer = F.interpolate(grid, size=(wanted, wanted), mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([embeddings[:1], fewer[0].flatten(1).T])
 
 
 def _norm_block(w: dict[str, Tensor], hidden: int) -> dict[str, Tensor]:
@@ -133,26 +136,7 @@ def _final_norm(w: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"post_layernorm.{kind}": w[f"post_layernorm.{kind}"] for kind in ("weight", "bias")}
 
 
-def wording(parts: Parts) -> str:
-    """A caption from its parts; an empty scene is left out."""
-    return f"{parts.style} {article(parts.name)} {parts.name} {parts.scene}".rstrip()
-
-
-def parse(world: World, caption: str) -> Parts:
-    """The parts of a caption that is worded so; a part that is not there is empty."""
-    style = next((s for s in STYLES if caption.startswith(s)), "")
-    scene = next((s for s in world.scenes if caption.endswith(s)), "")
-    name = caption[len(style) : len(caption) - len(scene)].split()[1:]
-    return Parts(style, " ".join(name), scene)
-
-
-def rate_at(step: int, steps: int) -> float:
-    """Share of the peak rate: linear warm-up over a twentieth of the steps, then a cosine down to zero."""
-    warmup = max(steps // 20, 1)
-    return min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / steps))
-
-
-def save(model: PreTrainedModel, words: BlipProcessor, out: Path) -> None:
-    """Half-precision safetensors with config and processor, a folder that `from_pretrained` opens."""
-    copy.deepcopy(model).half().save_pretrained(out)
-    words.save_pretrained(out)
+def file_state(path: Path) -> str:
+    """Changes with a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()

@@ -1,55 +1,95 @@
-"""Train the small BLIP captioner of `mini`: what the frozen tower saw in, plain captions out.
+"""Train the small BLIP captioner of `mini`: what the trained tower saw in, plain captions out.
 
-The decoder starts near CLIP's own answer: it looks at the class token, and knows each word by what CLIP's text tower
-makes of it. Some photos are called by their class, so that the captioner can say "animal" where it does not know
-which, and can go on after "a photo of an animal". Positions, sizes and recolouring are not taught: the world mentions
-them at random.
+The decoder starts near the tower's own answer: it looks at the class token, and knows each word by what the tower's
+heads make of it. It reads captions in many wordings, of which the canonical one is the most frequent, so that is what
+it says. Some photos are called by their class, so that the captioner can say "animal" where it does not know which, and
+can go on after "a photo of an animal". Sizes and places are said where it is sure of them; recolouring is not taught.
 
 Example:  python pipelines/mini/captioner.py
-          python pipelines/mini/captioner.py --rounds 1 --test-photos 8 --out out/captioner    # smoke run
+          python pipelines/mini/captioner.py --measure taming_core/pretrained/mini/captioner    # train nothing
 """
 
 import json
 import math
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+import schooling
 import torch
-import torch.nn.functional as F
 import typer
-from blip import DEC, PAD, SEP, SIZE, Parts, blip_config, parse, processor, rate_at, save, vocabulary, wording
-from looks import CHANCES, Looks, Told, batches, clip_tower, read
-from torch import Tensor
-from transformers import AutoTokenizer, BlipForConditionalGeneration, CLIPModel
+from blip import DEC, PAD, SEP, SIZE, THING, blip_config, file_state, processor, vocabulary
+from devices import half, ready
+from jaxtyping import Float, Int
+from looks import OUT, Looks, Told, batch_at, exchanged, load_tower, read, truth
+from numpy.random import Generator
+from pydantic import Field, PositiveInt
+from schooling import Figures, Lesson
+from torch import Tensor, nn
+from tower import answers, load_heads
+from transformers import BlipForConditionalGeneration
 
-from taming_core.pretrained.captioner import load_captioner
+from taming_core.pretrained.captioner import Captioner, load_captioner
 from taming_core.seeds import seed_for
-from taming_core.world import World, load_world, render
+from taming_core.world.artwork import MINI, Pictures, World, load_pictures, load_world
+from taming_core.world.photos import render
+from taming_core.world.plan import Chances, generator
+from taming_core.world.styles import STYLES
+from taming_core.world.wording import Facts, facts_of, scene_wordings, sentence, style_wordings, worded
+
+SPLITS = ("train", "unseen-concepts")
+
+
+class CaptionerParams(Lesson):
+    """How the captioner learns to speak; shares are of the captions it reads."""
+
+    exchanged: float = Field(ge=0, le=1)  # of photos as if another thing stood there
+    classed: float = Field(ge=0, lt=1)  # that call a thing by its class
+    vague: float = Field(ge=0, lt=1)  # that call a thing an object
+    paraphrase: float = Field(ge=0, lt=1)  # per fact, in another wording than the canonical one
+    attributes: float = Field(ge=0, le=1)  # that tell a size or place that is notable
+    measured: PositiveInt  # photos per measurement
+    chances: Chances  # of the photos it is measured on
+
+
+def lesson(what: Told, rng: Generator, p: CaptionerParams) -> str:
+    """One of the captions that are true of a photo."""
+    name, noun, thing = what.name, what.noun, rng.random()
+    said = THING if thing < p.vague else noun if thing < p.vague + p.classed else name
+    size, place = (fact if rng.random() < p.attributes else "" for fact in (what.size, what.place))
+    style, scene = (
+        worded(rng, wordings, p.paraphrase) for wordings in (style_wordings(what.style), scene_wordings(what.scene))
+    )
+    return sentence(style, [f"{size} {said}".strip()], scene, place)
+
+
+def encode(tokenizer: Any, captions: Sequence[str]) -> tuple[Int[Tensor, "n length"], Int[Tensor, "n length"]]:
+    """Token ids and labels, padded on the right; labels are -100 where nothing is to be learnt."""
+    tokens = [[DEC, *tokenizer.encode(text, add_special_tokens=False), SEP] for text in captions]
+    longest = max(map(len, tokens))
+    ids = torch.tensor([row + [PAD] * (longest - len(row)) for row in tokens])
+    return ids, ids.masked_fill((ids == PAD) | (ids == DEC), -100)
 
 
 @torch.no_grad()
-def word_features(clip: Path, world: World, words: Sequence[str]) -> Tensor:
-    """float32 (words, width): each word where CLIP would look for it in the class token, with unit deviation.
+def word_features(heads: nn.ModuleDict, world: World, words: Sequence[str]) -> Float[Tensor, "words width"]:
+    """Each word as the mean of those names and classes that it is part of, as the tower's heads look for them.
 
-    A word that is part of names is the mean of those names, as CLIP knows things by their whole name.
+    Zero where there are none.
     """
-    model, tokenizer = CLIPModel.from_pretrained(clip, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(clip)
-    names = sorted({c.name for c in world.cutouts if c.split == "train"})
-    meant = [[n for n in names if word in n.split()] or [word] for word in words]
-    texts = [f"a photo of a {name}" for some in meant for name in some]
-    tokens: Any = tokenizer(texts, padding="max_length", max_length=32, truncation=True, return_tensors="pt")
-    features: Any = model.get_text_features(tokens["input_ids"], attention_mask=tokens["attention_mask"])
-    parts = F.normalize(features.pooler_output, dim=-1).split([len(some) for some in meant])
-    means = torch.stack([part.mean(0) for part in parts])
-    looked_for = (means - means.mean(0)) @ model.visual_projection.weight
-    return looked_for / looked_for.std()
+    known: list[tuple[set[str], Tensor]] = []
+    for question in ("name", "noun"):
+        rows = heads[question].weight - heads[question].weight.mean(0)
+        said = [set(str(answer).split()) for answer in answers(world)[question]]
+        known += zip(said, rows / rows.std().clamp(1e-6), strict=True)
+    meant = [[row for said, row in known if word in said] for word in words]
+    return torch.stack([torch.stack(some).mean(0) if some else torch.zeros_like(known[0][1]) for some in meant])
 
 
-def class_token_direction(seen: Tensor) -> Tensor:
-    """float32 (width,): Fisher's linear discriminant; its product with class tokens is 1 above that with patches."""
+def class_token_direction(seen: Float[Tensor, "n tokens width"]) -> Float[Tensor, " width"]:
+    """Fisher's linear discriminant; its product with class tokens is 1 above that with patches."""
     marks, patches = seen[:, 0], seen[:, 1:].flatten(0, 1)
     apart, spread = marks.mean(0) - patches.mean(0), marks.T.cov() + patches.T.cov()
     direction = torch.linalg.solve(spread + 0.1 * torch.eye(len(apart)), apart)
@@ -57,8 +97,8 @@ def class_token_direction(seen: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def start_from_clip_text(model: BlipForConditionalGeneration, seen: Tensor, words: Tensor, chances: Tensor) -> None:
-    """Let the decoder's first answers be near CLIP's: learning to find what says the name takes it too long.
+def start_from_heads(model: BlipForConditionalGeneration, seen: Tensor, words: Tensor, chances: Tensor) -> None:
+    """Let the decoder's first answers be near the heads': learning to find what says the name takes it too long.
 
     A head of every cross-attention, and all heads of the last, look at the class token; the last hands it on as it is
     to the words' embeddings. A word that nothing speaks for is as likely as it is frequent.
@@ -79,119 +119,140 @@ def start_from_clip_text(model: BlipForConditionalGeneration, seen: Tensor, word
     for linear in (last.output.dense, head.transform.dense):
         linear.weight.copy_(torch.eye(width))
         linear.bias.zero_()
-    decoder.bert.embeddings.word_embeddings.weight.copy_(0.05 * words)
+    # Half chance, for words without an answer need to be told apart too.
+    decoder.bert.embeddings.word_embeddings.weight.mul_(0.5).add_(0.05 * words)
     head.bias.copy_(chances)
 
 
-def lessons(told: Sequence[Told], turn: int, every: int) -> list[str]:
-    """A caption per photo; each `every`-th thing is called by its class, other ones in the next `turn`."""
-    named = [what.noun if (i + turn) % every == 0 else what.name for i, what in enumerate(told)]
-    return [wording(Parts(what.style, name, what.scene)) for what, name in zip(told, named, strict=True)]
-
-
-def encode(tokenizer: Any, captions: list[str]) -> tuple[Tensor, Tensor]:
-    """Token ids and labels, int64 (n, length), padded on the right; labels are -100 where nothing is to be learnt."""
-    tokens = [[DEC, *tokenizer.encode(text, add_special_tokens=False), SEP] for text in captions]
-    longest = max(map(len, tokens))
-    ids = torch.tensor([row + [PAD] * (longest - len(row)) for row in tokens])
-    return ids, ids.masked_fill((ids == PAD) | (ids == DEC), -100)
-
-
-def log_frequencies(tokenizer: Any, captions: list[str], words: int) -> Tensor:
-    """float32 (words,): natural logarithms; a word that never comes counts as a twentieth of one that comes once."""
+def log_frequencies(tokenizer: Any, captions: Sequence[str], words: int) -> Float[Tensor, " words"]:
+    """Natural logarithms; a word that never comes counts as a twentieth of one that comes once."""
     counts = Counter(encode(tokenizer, captions)[1].flatten().tolist())
     del counts[-100]
     return torch.tensor([math.log((counts[word] + 0.05) / counts.total()) for word in range(words)])
 
 
 def train(
-    model: BlipForConditionalGeneration, tokenizer: Any, looks: Looks, *, seed: int, rounds: int, batch_size: int,
-    rate: float, every: int,
-) -> Iterator[float]:  # fmt: skip
-    """Yield the loss of every step; the decoder reads all photos once per round."""
+    model: BlipForConditionalGeneration,
+    tokenizer: Any,
+    world: World,
+    looks: Looks,
+    device: str,
+    p: CaptionerParams,
+    state: Path,
+) -> Iterator[schooling.Report]:
+    """Yield a report per step; only the decoder learns, from photos that the tower has seen already."""
     decoder = model.text_decoder
-    optimizer = torch.optim.AdamW(decoder.parameters(), weight_decay=0.05, betas=(0.9, 0.98))
-    steps = rounds * (len(looks.told) // batch_size)
-    shuffled = (lesson for turn in range(rounds) for lesson in _round(tokenizer, looks, turn, every, seed, batch_size))
-    for step, (seen, tokens, labels) in enumerate(shuffled):
-        optimizer.param_groups[0]["lr"] = rate * rate_at(step, steps)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = decoder(input_ids=tokens, encoder_hidden_states=seen, labels=labels).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        yield loss.item()
+
+    def loss_at(step: int) -> tuple[Tensor, Figures]:
+        chosen, rng = batch_at(len(looks.told), p.batch_size, step, p.seed), generator(p.seed, "captioner", step)
+        seen, told = exchanged(looks, world, chosen, rng, p.exchanged)
+        tokens, labels = encode(tokenizer, [lesson(what, rng, p) for what in told])
+        with half(device):
+            said = decoder(
+                input_ids=tokens.to(device),
+                encoder_hidden_states=seen.to(device),
+                labels=labels.to(device),
+            )
+        return said.loss, {}
+
+    yield from schooling.learn(schooling.begin({"decoder": decoder}, p), loss_at, p, state)
 
 
-def _round(
-    tokenizer: Any, looks: Looks, turn: int, every: int, seed: int, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    captions = lessons(looks.told, turn, every)
-    for chosen in batches(len(captions), batch_size, turn, seed):
-        yield looks.seen[chosen].float(), *encode(tokenizer, [captions[i] for i in chosen])
+def measure(describe: Captioner, world: World, pictures: Pictures, p: CaptionerParams) -> dict[str, Any]:
+    """Shares of new photos, of things learnt and never seen, whose caption is right in each part; see `verdict`."""
+    figures: dict[str, Any] = {"photos": p.measured}
+    for split in SPLITS:
+        photos = render(world, pictures, seed_for(p.seed, "captioner/test", 0), 0, p.measured, SIZE, split, p.chances)
+        texts = describe([image.numpy() for image in photos.image], "")
+        found = judged(texts, [truth(world, plan) for plan in photos.plans], world)
+        figures |= {f"{split}/{part}": value for part, value in found.items()}
+    return figures
 
 
-def measure(world: World, folder: Path, seed: int, count: int) -> dict[str, float]:
-    """Shares of `count` new photos whose caption is right: of things never seen, then of things learnt.
+def judged(texts: Sequence[str], told: Sequence[Told], world: World) -> dict[str, float]:
+    """Figures of captions: shares that are right, and how they are worded."""
+    said = [facts_of(text, world.scenes) for text in texts]
+    nouns = {c.name: c.noun for c in world.cutouts}
+    rows, figures = [verdict(f, t, nouns) for f, t in zip(said, told, strict=True)], dict[str, float]()
+    for part in rows[0]:
+        asked = [(bool(row[part]), t.name) for row, t in zip(rows, told, strict=True) if row[part] is not None]
+        figures |= schooling.estimated(part, [r for r, _ in asked], [n for _, n in asked]) if asked else {}
+    for style in STYLES:
+        own = [row["classed"] for row, t in zip(rows, told, strict=True) if t.style == style]
+        figures |= {f"classed/{style}": float(np.mean(own))} if own else {}
+    pairs = list(zip(said, told, strict=True))
+    shares = {
+        "names_said": [f.thing in nouns for f in said],
+        "canonical": [_canonical(f) == text for f, text in zip(said, texts, strict=True)],
+        "sizes_said": [bool(f.size) for f, t in pairs if t.size],
+        "places_said": [bool(f.place) for f, t in pairs if t.place],
+    }
+    return figures | {share: float(np.mean(found)) for share, found in shares.items() if found}
 
-    `named` counts the things that are called by their own name, `classed` those by their own name or class.
+
+def verdict(said: Facts, what: Told, nouns: dict[str, str]) -> dict[str, bool | None]:
+    """Which parts of a caption are right; None where it tells no size or no place. `nouns` are the classes of names.
+
+    `named` things are called by their own name, `classed` ones by that or by their class, and of `kind` is any name of
+    the right class.
     """
-    describe = load_captioner(str(folder), "cpu", num_beams=3, max_new_tokens=24)
-    scores = {}
-    for split in ("unseen_concept", "train"):
-        photos = render(world, seed, 0, count, SIZE, split, CHANCES)
-        found = [parse(world, text) for text in describe([image.numpy() for image in photos.image], "")]
-        classes = {c.name: c.noun for c in world.cutouts}
-        rows = list(zip(found, photos.style, photos.objects, photos.scene, strict=True))
-        scores |= {
-            f"{split}/style": sum(f.style == style for f, style, _, _ in rows) / count,
-            f"{split}/scene": sum(f.scene == scene for f, _, _, scene in rows) / count,
-            f"{split}/named": sum(f.name == what.name for f, _, (what,), _ in rows) / count,
-            f"{split}/classed": sum(classes.get(f.name, f.name) == what.noun for f, _, (what,), _ in rows) / count,
-        }
-    return scores
+    own = what.name in (said.thing, f"{said.size} {said.thing}")  # "small" may be part of a name
+    return {
+        "style": said.style == what.style,
+        "scene": said.scene == what.scene,
+        "named": own,
+        "classed": own or said.thing == what.noun,
+        "kind": own or nouns.get(said.thing, said.thing) == what.noun,
+        "size": said.size == what.size if said.size else None,
+        "place": said.place == what.place if said.place else None,
+    }
+
+
+def _canonical(f: Facts) -> str:
+    return sentence(f.style, [f"{f.size} {f.thing}".strip()], f.scene, f.place)
+
+
+def new_captioner(
+    world: World, tower: Path, looks: Looks, reader: Any, words: dict[str, int], p: CaptionerParams
+) -> BlipForConditionalGeneration:
+    """The trained tower with a decoder that has read nothing yet."""
+    model = BlipForConditionalGeneration(blip_config(len(words)))
+    model.vision_model = load_tower(tower, "cpu")
+    rng = generator(p.seed, "captioner/frequencies", 0)
+    chances = log_frequencies(reader.tokenizer, [lesson(what, rng, p) for what in looks.told], len(words))
+    features = word_features(load_heads(tower, world), world, list(words))
+    start_from_heads(model, looks.seen[:512].float(), features, chances)
+    return model
 
 
 def main(
-    looks: Annotated[Path, typer.Option(help="File that looks.py wrote.")] = Path("out/mini/looks.safetensors"),
-    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = Path("pipelines/mini/world"),
-    clip: Annotated[Path, typer.Option(help="Folder of the CLIP to start from.")] = Path(
-        "taming_core/pretrained/mini/clip"
-    ),
-    out: Annotated[Path, typer.Option(help="Folder of the trained model.")] = Path(
-        "taming_core/pretrained/mini/captioner"
-    ),
-    rounds: Annotated[int, typer.Option(help="How often every photo is read.")] = 8,
-    batch_size: Annotated[int, typer.Option(help="Photos per step.")] = 64,
-    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
-    classes: Annotated[int, typer.Option(help="Each n-th photo is called by its class.")] = 4,
-    save_every: Annotated[int, typer.Option(help="Steps between saved weights.")] = 256,
-    test_photos: Annotated[int, typer.Option(help="New photos per measurement.")] = 256,
-    seed: Annotated[int, typer.Option(help="Of weights and order.")] = 0,
+    params: Annotated[Path, typer.Option(help="File with every number.")] = schooling.PARAMS,
+    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI,
+    tower: Annotated[Path, typer.Option(help="Folder of the tower that looked.")] = OUT / "tower",
+    looks: Annotated[Path, typer.Option(help="File that looks.py wrote.")] = OUT / "looks.safetensors",
+    out: Annotated[Path, typer.Option(help="Folder of the trained model.")] = schooling.WEIGHTS / "captioner",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    measure_only: Annotated[Path | None, typer.Option("--measure", help="Print figures of these weights.")] = None,
 ) -> None:
-    """Train, save and measure the captioner."""
-    torch.manual_seed(seed_for(seed, "captioner/weights", 0))
-    artwork, seen_photos = load_world(world), read(looks)
-    words = vocabulary(artwork)
-    reader = processor(words)
-    model = BlipForConditionalGeneration(blip_config(len(words)))
-    model.vision_model = clip_tower(clip)
-    chances = log_frequencies(reader.tokenizer, lessons(seen_photos.told, 0, classes), len(words))
-    start_from_clip_text(model, seen_photos.seen[:512].float(), word_features(clip, artwork, list(words)), chances)
-    started, losses = time.monotonic(), []
-    for loss in train(
-        model, reader.tokenizer, seen_photos, seed=seed, rounds=rounds, batch_size=batch_size, rate=rate, every=classes
-    ):
-        losses.append(loss)
-        if len(losses) % 32 == 0:
-            recent = {"step": len(losses), "loss": sum(losses[-32:]) / 32, "seconds": time.monotonic() - started}
-            print(json.dumps(recent), flush=True)
-        if len(losses) % save_every == 0:
-            save(model, reader, out)
-    save(model, reader, out)
-    scores = measure(artwork, out, seed_for(seed, "captioner/test", 0), test_photos)
-    (out / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
+    """Train, save and measure the captioner; to resume, run the same command again."""
+    p, device = schooling.section(CaptionerParams, "captioner", params), ready(device)
+    artwork = load_world(world)
+    pictures = load_pictures(artwork)
+    if not measure_only:
+        torch.manual_seed(seed_for(p.seed, "captioner/weights", 0))
+        words, seen = vocabulary(artwork), read(looks)
+        reader = processor(words)
+        model = new_captioner(artwork, tower, seen, reader, words, p).to(device)
+        state = schooling.state_folder("captioner", p, file_state(looks))
+        schooling.watch(train(model, reader.tokenizer, artwork, seen, device, p, state), "captioner", p.steps, state)
+        schooling.keep(model.cpu(), out)
+        reader.save_pretrained(out)
+    describe = load_captioner(str(measure_only or out), device, num_beams=3, max_new_tokens=32)
+    figures = measure(describe, artwork, pictures, p)
+    if measure_only:
+        print(json.dumps(figures, indent=2))
+    else:
+        schooling.write_metrics(out, {"steps": p.steps, "batch_size": p.batch_size, **figures})
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def card(facts: Path, weights: Path, base: Path) -> str:
 
 
 def _folder(name: str, weights: Path, base: Path) -> Path:
-    return base if name == "base" else weights / name
+    return base.parent / name if name.startswith("base") else weights / name
 
 
 def metrics(folder: Path) -> dict[str, float]:
@@ -93,14 +93,14 @@ def metrics(folder: Path) -> dict[str, float]:
 def figure(t: Target, found: dict[str, float]) -> Figure:
     """A figure with its interval, where it has one.
 
-    >>> figure(Target(said="IoU", folder="", key="iou", aim=0.9), {"iou": 0.93, "iou/low": 0.92, "iou/high": 0.94})
+    >>> figure(Target(said="IoU", folder="", key="iou", aim=0.9), {"iou": 0.93, "iou_low": 0.92, "iou_high": 0.94})
     Figure(said='IoU', value='.930 (.920 to .940)', aim='>= .90', reached=True)
     """
     value = found.get(t.key)
     aim = "" if t.aim is None else f"{'>=' if t.better == 'higher' else '<='} {_short(t.aim, 2)}"
     if value is None:
         return Figure(t.said, "not measured", aim, None if t.aim is None else False)
-    ends = [found.get(f"{t.key}/{end}") for end in ("low", "high")]
+    ends = [found.get(f"{t.key}_{end}") for end in ("low", "high")]
     interval = "" if None in ends else f" ({_short(ends[0])} to {_short(ends[1])})"
     reached = None if t.aim is None else (value >= t.aim) == (t.better == "higher") or value == t.aim
     return Figure(t.said, _short(value) + interval, aim, reached)

@@ -4,75 +4,124 @@ It looks through the captioner's tower, which is frozen and stored once: the mat
 captioner's weights. Its text encoder starts from the captioner's decoder, as both read alike.
 
 Example:  python pipelines/mini/matcher.py
-          python pipelines/mini/matcher.py --rounds 1 --test-photos 8 --out out/matcher    # smoke run
+          python pipelines/mini/matcher.py --measure taming_core/pretrained/mini/matcher    # train nothing
 """
 
 import json
 import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import schooling
 import torch
 import torch.nn.functional as F
 import typer
-from blip import SIZE, Parts, rate_at, wording
-from looks import CHANCES, Looks, Told, batches, read, truth
+from blip import SIZE, THING, file_state
+from devices import half, ready
+from looks import OUT, Looks, Told, batch_at, exchanged, read, truth
 from numpy.random import Generator
 from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
 from safetensors.torch import save_file
+from schooling import Figures, Lesson
+from torch import Tensor
+from tower import learnt_names
 from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 from taming_core.pretrained.captioner import load_blip
-from taming_core.pretrained.matcher import load_matcher, token_scores
+from taming_core.pretrained.matcher import Matcher, load_matcher, token_scores
 from taming_core.seeds import seed_for
-from taming_core.world import World, article, class_nouns, load_world, render
-from taming_core.world_styles import STYLES
+from taming_core.world.artwork import MINI, Pictures, World, class_nouns, load_pictures, load_world
+from taming_core.world.photos import render
+from taming_core.world.plan import Chances, generator
+from taming_core.world.styles import STYLES
+from taming_core.world.wording import article, scene_wordings, sentence, style_wordings, worded
 
 TRUE = ("named", "class")  # the kinds of caption each photo is shown with
-FALSE = ("other style", "other scene", "other name", "other class")
+FALSE = ("other style", "other scene", "other name", "other class", "other photo")
+
+
+class MatcherParams(Lesson):
+    """How the matcher learns; shares are of the captions it reads."""
+
+    exchanged: float = Field(ge=0, le=1)  # of photos as if another thing stood there
+    silent: float = Field(ge=0, le=1)  # true captions without a scene, for silence is no error
+    vague: float = Field(ge=0, le=1)  # captions that call the thing an object
+    paraphrase: float = Field(ge=0, le=1)  # per fact, in another wording than the canonical one
+    attributes: float = Field(ge=0, le=1)  # that tell a size or place that is notable
+    measured: PositiveInt  # photos per measurement
+    chances: Chances  # of the photos it is measured on
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A caption and what is wrong with it."""
+    """A caption in parts, and which of them are wrong."""
 
-    parts: Parts
-    wrong: str = ""  # "style", "name" or "scene"; empty if all is true
+    style: str  # in any wording
+    size: str
+    thing: str
+    scene: str
+    place: str
+    wrong: frozenset[str] = frozenset()  # names of fields
 
 
-def claims(what: Told, world: World, names: Sequence[str], rng: Generator, silent: float) -> list[Claim]:
-    """One of each kind in TRUE, then in FALSE.
+def claim(what: Told, thing: str, rng: Generator, p: MatcherParams) -> Claim:
+    """A true caption, in any wording, that calls the thing so."""
+    size, place = (fact if rng.random() < p.attributes else "" for fact in (what.size, what.place))
+    scene = worded(rng, scene_wordings(what.scene), p.paraphrase)
+    return Claim(worded(rng, style_wordings(what.style), p.paraphrase), size, thing, scene, place)
 
-    True ones leave the scene out with probability `silent`, for silence is no error.
-    """
-    named, classed = Parts(what.style, what.name, what.scene), Parts(what.style, what.noun, what.scene)
-    true = [replace(p, scene="" if rng.random() < silent else p.scene) for p in (named, classed)]
-    spoiled = [named, classed][rng.integers(2)]
+
+def claims(
+    what: Told, other: Told, world: World, names: Sequence[str], rng: Generator, p: MatcherParams
+) -> list[Claim]:
+    """One of each kind in TRUE, then in FALSE; `other` is what is true of another photo."""
+    true = [claim(what, thing, rng, p) for thing in (what.name, THING if rng.random() < p.vague else what.noun)]
+    named, classed = (replace(c, scene="") if rng.random() < p.silent else c for c in true)
+    spoiled = [claim(what, thing, rng, p) for thing in (what.name, what.noun)]
+    style = worded(rng, style_wordings(_another(rng, STYLES, what.style)), p.paraphrase)
+    scene = worded(rng, scene_wordings(_another(rng, world.scenes, what.scene)), p.paraphrase)
     return [
-        *map(Claim, true),
-        Claim(replace(spoiled, style=_another(rng, STYLES, what.style)), "style"),
-        Claim(replace(spoiled, scene=_another(rng, world.scenes, what.scene)), "scene"),
-        Claim(replace(named, name=_another(rng, names, what.name)), "name"),
-        Claim(replace(classed, name=_another(rng, class_nouns(), what.noun)), "name"),
+        named,
+        classed,
+        replace(spoiled[rng.integers(2)], style=style, wrong=frozenset({"style"})),
+        replace(spoiled[rng.integers(2)], scene=scene, wrong=frozenset({"scene"})),
+        replace(spoiled[0], thing=_another(rng, names, what.name), wrong=frozenset({"thing"})),
+        replace(spoiled[1], thing=_another(rng, class_nouns(), what.noun), wrong=frozenset({"thing"})),
+        told_of(what, other, rng, p),
     ]
 
 
-def verdicts(tokenizer: Any, claim: Claim, length: int) -> list[int]:
+def told_of(what: Told, other: Told, rng: Generator, p: MatcherParams) -> Claim:
+    """The caption of another photo, and what of it is wrong here."""
+    named = rng.random() < 0.5
+    said = claim(other, other.name if named else other.noun, rng, p)
+    right = {
+        "style": other.style == what.style,
+        "size": said.size == what.size,
+        "thing": other.name == what.name if named else other.noun == what.noun,
+        "scene": other.scene == what.scene,
+        "place": said.place == what.place,
+    }
+    return replace(said, wrong=frozenset(part for part, fits in right.items() if getattr(said, part) and not fits))
+
+
+def text_of(c: Claim) -> str:
+    """The caption."""
+    return sentence(c.style, [f"{c.size} {c.thing}".strip()], c.scene, c.place)
+
+
+def verdicts(tokenizer: Any, c: Claim, length: int) -> list[int]:
     """Per token 1 if true and 0 if not, -100 for closing and padding; the first token answers for the whole."""
-    found = [int(not claim.wrong)]
-    phrase = f"{article(claim.parts.name)} {claim.parts.name}"
-    for part, text in (("style", claim.parts.style), ("name", phrase), ("scene", claim.parts.scene)):
-        found += [int(claim.wrong != part)] * len(tokenizer.encode(text, add_special_tokens=False))
+    found = [int(not c.wrong)]
+    parts = (("style", c.style), ("size", f"{article(f'{c.size} {c.thing}'.strip())} {c.size}".strip()),
+             ("thing", c.thing), ("scene", c.scene), ("place", c.place))  # fmt: skip
+    for part, text in parts:
+        found += [int(part not in c.wrong)] * len(tokenizer.encode(text, add_special_tokens=False))
     return found + [-100] * (length - len(found))
-
-
-def learnt_names(world: World) -> list[str]:
-    """What things are called that the models are taught."""
-    return sorted({c.name for c in world.cutouts if c.split == "train"})
 
 
 def _another(rng: Generator, choices: Sequence[str], than: str) -> str:
@@ -85,39 +134,37 @@ def start_from_captioner(captioner: BlipForConditionalGeneration) -> BlipForImag
     model = BlipForImageTextRetrieval(captioner.config)
     model.vision_model.load_state_dict(captioner.vision_model.state_dict())
     model.text_encoder.load_state_dict(captioner.text_decoder.bert.state_dict())
-    model.vision_model.requires_grad_(False)
     return model
 
 
 def train(
-    model: BlipForImageTextRetrieval, tokenizer: Any, world: World, looks: Looks, *, seed: int, rounds: int,
-    batch_size: int, rate: float, silent: float,
-) -> Iterator[float]:  # fmt: skip
-    """Yield the loss of every step: cross-entropy of true against false, each kind of caption weighing the same.
+    model: BlipForImageTextRetrieval, tokenizer: Any, world: World, looks: Looks, device: str, p: MatcherParams,
+    state: Path,
+) -> Iterator[schooling.Report]:  # fmt: skip
+    """Yield a report per step: cross-entropy of true against false, both weighing the same on the whole.
 
     The head is asked about the caption, and in training about each of its words too: told only that something is
     wrong, the encoder learns hardly more than styles.
     """
-    learning = [*model.text_encoder.parameters(), *model.itm_head.parameters()]
-    optimizer = torch.optim.AdamW(learning, weight_decay=0.05, betas=(0.9, 0.98))
     kinds, names = len(TRUE) + len(FALSE), learnt_names(world)
-    steps = rounds * (len(looks.told) // batch_size)
-    order = (chosen for turn in range(rounds) for chosen in batches(len(looks.told), batch_size, turn, seed))
-    for step, chosen in enumerate(order):
-        optimizer.param_groups[0]["lr"] = rate * rate_at(step, steps)
-        rng = np.random.default_rng(seed_for(seed, "matcher/captions", step))
-        shown = [claim for i in chosen for claim in claims(looks.told[i], world, names, rng, silent)]
-        text = tokenizer([wording(claim.parts) for claim in shown], padding=True, return_tensors="pt")
-        truths = torch.tensor([verdicts(tokenizer, claim, text["input_ids"].shape[1]) for claim in shown])
-        with torch.autocast("cpu", torch.bfloat16):
-            seen = looks.seen[chosen].float().repeat_interleave(kinds, 0)
-            scores = token_scores(model, seen, text["input_ids"], text["attention_mask"]).float()
-        loss = F.cross_entropy(scores[:, 0], truths[:, 0]) + F.cross_entropy(scores[:, 1:].mT, truths[:, 1:])
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(learning, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        yield loss.item()
+    balance = torch.tensor([len(TRUE) / kinds, len(FALSE) / kinds], device=device)
+
+    def loss_at(step: int) -> tuple[Tensor, Figures]:
+        chosen, rng = batch_at(len(looks.told), p.batch_size, step, p.seed), generator(p.seed, "matcher", step)
+        seen, told = exchanged(looks, world, chosen, rng, p.exchanged)
+        pairs = zip(told, [*told[1:], told[0]], strict=True)
+        shown = [c for what, other in pairs for c in claims(what, other, world, names, rng, p)]
+        text = tokenizer([text_of(c) for c in shown], padding=True, return_tensors="pt").to(device)
+        truths = torch.tensor([verdicts(tokenizer, c, text["input_ids"].shape[1]) for c in shown]).to(device)
+        with half(device):
+            looked = seen.to(device).repeat_interleave(kinds, 0)
+            scores = token_scores(model, looked, text["input_ids"], text["attention_mask"]).float()
+        whole = F.cross_entropy(scores[:, 0], truths[:, 0], balance)
+        words = F.cross_entropy(scores[:, 1:].mT, truths[:, 1:], ignore_index=-100)
+        return whole + words, {"whole": whole, "words": words}
+
+    school = schooling.begin({"text": model.text_encoder, "head": model.itm_head}, p)
+    yield from schooling.learn(school, loss_at, p, state)
 
 
 def save(model: BlipForImageTextRetrieval, processor: Any, captioner: Path, out: Path) -> None:
@@ -135,61 +182,74 @@ def save(model: BlipForImageTextRetrieval, processor: Any, captioner: Path, out:
 
 
 def ranking(true: NDArray[np.float32], false: NDArray[np.float32]) -> float:
-    """Area under the ROC curve: how often a true caption scores above a false one."""
+    """Area under the ROC curve: how often a true caption scores above a false one.
+
+    >>> ranking(np.float32([0.9, 0.4]), np.float32([0.4, 0.1]))
+    0.875
+    """
     above, level = true[:, None] > false[None], true[:, None] == false[None]
     return float(above.mean() + 0.5 * level.mean())
 
 
-def measure(world: World, folder: Path, seed: int, count: int) -> dict[str, float]:
+def measure(match: Matcher, world: World, pictures: Pictures, p: MatcherParams) -> dict[str, Any]:
     """AUC of true captions against each kind of false one, on new photos of things learnt and never seen.
 
-    Things never seen are called by their class, as their names were never read.
+    Each photo has one caption of each kind, in any wording and with a scene. Things never seen are called by their
+    class, as their names were never read. `accepted` and `refused` are shares at a probability of one half.
     """
-    match, scores = load_matcher(str(folder), "cpu"), {}
-    for split, true in (("train", 0), ("unseen_concept", 1)):
-        photos, rng = render(world, seed, 0, count, SIZE, split, CHANCES), np.random.default_rng(seed)
-        shown = [claims(what, world, learnt_names(world), rng, silent=0.0) for what in truth(photos)]
-        images = [image.numpy() for image in photos.image]
-        columns = np.stack([match(images, [wording(c.parts) for c in kind]) for kind in zip(*shown, strict=True)])
-        false = {k: i for i, k in enumerate(FALSE, len(TRUE)) if split == "train" or k != "other name"}
-        scores |= {f"{split}/{kind}": ranking(columns[true], columns[i]) for kind, i in false.items()}
-        scores[f"{split}/all"] = ranking(columns[true], columns[list(false.values())].ravel())
-    return scores
+    figures: dict[str, Any] = {"photos": p.measured}
+    plain = p.model_copy(update={"silent": 0.0, "vague": 0.0})
+    for split, true in (("train", 0), ("unseen-concepts", 1)):
+        photos = render(world, pictures, seed_for(p.seed, "matcher/test", 0), 0, p.measured, SIZE, split, p.chances)
+        rng, told = np.random.default_rng(p.seed), [truth(world, plan) for plan in photos.plans]
+        others = [*told[1:], told[0]]
+        shown = [claims(w, o, world, learnt_names(world), rng, plain) for w, o in zip(told, others, strict=True)]
+        columns = scored(match, [image.numpy() for image in photos.image], shown)
+        false = {k: columns[i] for i, k in enumerate(FALSE, len(TRUE)) if split == "train" or k != "other name"}
+        figures |= {f"{split}/{kind}": ranking(columns[true], column) for kind, column in false.items()}
+        facts = np.concatenate([column for kind, column in false.items() if kind != "other photo"])
+        figures[f"{split}/any one fact"] = ranking(columns[true], facts)
+        figures |= schooling.estimated(f"{split}/accepted", columns[true] > 0.5, [w.name for w in told])
+        figures |= schooling.estimated(f"{split}/refused", false["other photo"] < 0.5, [w.name for w in told])
+    return figures
+
+
+def scored(
+    match: Matcher, images: Sequence[NDArray[np.uint8]], shown: Sequence[Sequence[Claim]]
+) -> NDArray[np.float32]:
+    """The matcher's scores (kinds, photos) of some captions of each photo."""
+    return np.stack([match(images, [text_of(c) for c in kind]) for kind in zip(*shown, strict=True)])
 
 
 def main(
-    looks: Annotated[Path, typer.Option(help="File that looks.py wrote.")] = Path("out/mini/looks.safetensors"),
-    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = Path("pipelines/mini/world"),
-    captioner: Annotated[Path, typer.Option(help="Folder of the trained captioner.")] = Path(
-        "taming_core/pretrained/mini/captioner"
+    params: Annotated[Path, typer.Option(help="File with every number.")] = schooling.PARAMS,
+    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI,
+    looks: Annotated[Path, typer.Option(help="File that looks.py wrote.")] = OUT / "looks.safetensors",
+    captioner: Annotated[Path, typer.Option(help="Folder of the captioner to start from.")] = (
+        schooling.WEIGHTS / "captioner"
     ),
-    out: Annotated[Path, typer.Option(help="Folder of the trained model.")] = Path(
-        "taming_core/pretrained/mini/matcher"
-    ),
-    rounds: Annotated[int, typer.Option(help="How often every photo is read.")] = 2,
-    batch_size: Annotated[int, typer.Option(help="Photos per step.")] = 32,
-    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
-    silent: Annotated[float, typer.Option(help="Share of true captions without scene.")] = 0.2,
-    test_photos: Annotated[int, typer.Option(help="New photos per measurement.")] = 128,
-    seed: Annotated[int, typer.Option(help="Of weights, order and captions.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of the trained model.")] = schooling.WEIGHTS / "matcher",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    measure_only: Annotated[Path | None, typer.Option("--measure", help="Print figures of these weights.")] = None,
 ) -> None:
-    """Train, save and measure the matcher."""
-    torch.manual_seed(seed_for(seed, "matcher/weights", 0))
-    artwork, seen = load_world(world), read(looks)
-    teacher, processor = load_blip(str(captioner), "captioner", BlipForConditionalGeneration, "cpu")
-    model = start_from_captioner(teacher)
-    started, losses = time.monotonic(), []
-    for loss in train(
-        model, processor.tokenizer, artwork, seen, seed=seed, rounds=rounds, batch_size=batch_size, rate=rate,
-        silent=silent,
-    ):  # fmt: skip
-        losses.append(loss)
-        if len(losses) % 20 == 0:
-            recent = {"step": len(losses), "loss": sum(losses[-20:]) / 20, "seconds": time.monotonic() - started}
-            print(json.dumps(recent), flush=True)
-    save(model, processor, captioner, out)
-    scores = measure(artwork, out, seed_for(seed, "matcher/test", 0), test_photos)
-    (out / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
+    """Train, save and measure the matcher; to resume, run the same command again."""
+    p, device = schooling.section(MatcherParams, "matcher", params), ready(device)
+    artwork = load_world(world)
+    pictures = load_pictures(artwork)
+    if not measure_only:
+        torch.manual_seed(seed_for(p.seed, "matcher/weights", 0))
+        teacher, processor = load_blip(str(captioner), "captioner", BlipForConditionalGeneration, "cpu")
+        model = start_from_captioner(teacher).to(device)
+        inputs = file_state(looks), file_state(captioner / "model.safetensors")
+        state = schooling.state_folder("matcher", p, *inputs)
+        learning = train(model, processor.tokenizer, artwork, read(looks), device, p, state)
+        schooling.watch(learning, "matcher", p.steps, state)
+        save(model.cpu(), processor, captioner, out)
+    figures = measure(load_matcher(str(measure_only or out), device), artwork, pictures, p)
+    if measure_only:
+        print(json.dumps(figures, indent=2))
+    else:
+        schooling.write_metrics(out, {"steps": p.steps, "batch_size": p.batch_size, **figures})
 
 
 if __name__ == "__main__":

@@ -1,161 +1,244 @@
-"""Measure mini's detector and segmenter on photos of concepts that neither has seen; writes metrics.json beside each.
+"""Measure mini's detector and segmenter on photos of things that neither has seen; writes metrics.json beside each.
 
-python pipelines/mini/measure_objects.py
-python pipelines/mini/measure_objects.py --photos 16 --out out/objects    # smoke run
+Example:  python pipelines/mini/measure_objects.py
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
-import torch
+import schooling
 import typer
+from devices import ready
 from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+from schooling import Section
 
 from taming_core.objects import Detections
 from taming_core.pretrained.detector import Detector, load_detector
 from taming_core.pretrained.segmenter import Segmenter, load_segmenter
-from taming_core.world import Chances, Subject, load_world, render
+from taming_core.scores import CONFIDENCE, RESAMPLES
+from taming_core.seeds import seed_for
+from taming_core.world.artwork import MINI, Pictures, World, load_pictures, load_world
+from taming_core.world.photos import Subject, photos_of, plans
+from taming_core.world.plan import Chances
 
-HERE = Path(__file__).parent
-WEIGHTS = HERE.parents[1] / "taming_core" / "pretrained" / "mini"
-BATCH = 16
-SCORE = 0.1  # what counts as found in recall and precision; average precision runs over all scores
+AT_ONCE = 16  # photos in memory; changes no figure
+SETS = {  # what figures begin with -> what they are of: a split, and the chance of a style other than a plain photo
+    "": ("unseen-concepts", 0.0),
+    "styled/": ("unseen-concepts", 1.0),
+    "unseen-designs/": ("unseen-designs", 0.0),
+}
+COCO = tuple(0.5 + 0.05 * i for i in range(10))  # least overlaps that average precision is averaged over
+RECALLS = np.linspace(0, 1, 101)
 
-Mask = NDArray[np.bool_]
+Mask = NDArray[np.bool_]  # (n, height, width)
+Overlaps = NDArray[np.floating]  # (findings, objects), intersection over union
 
 
-class Match(NamedTuple):
-    """A finding and the object it overlaps most, if by at least half and not taken by a better finding."""
+class MeasureParams(Section):
+    """The photos, and what the detector is asked for."""
 
-    score: float
-    overlap: float  # intersection over union of the boxes; 0 without an object
-    own_mask: float  # intersection over union of the detector's mask
-    right_class: bool
+    seed: int
+    photos: PositiveInt  # per set
+    size: PositiveInt  # side in pixels
+    two_objects: float = Field(ge=0, le=1)  # share of photos
+    image_size: PositiveInt  # side in pixels that the detector sees
+    floor: float = Field(ge=0, le=1)  # least score of a finding in average precision, which runs over all scores
+    sure: float = Field(ge=0, le=1)  # least score in recall and precision
+    max_found: PositiveInt  # per photo
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What was found on a set of photos."""
+class Seen:
+    """What both models made of one photo; findings are in the order of their scores."""
 
-    matches: tuple[Match, ...]
-    objects: int
-    true_box_masks: tuple[float, ...]  # segmenter's intersection over union, prompted with true boxes
-    found_box_masks: tuple[float, ...]  # with the boxes of findings that match an object
-    quality_error: tuple[float, ...]  # |predicted - true| intersection over union
+    scores: NDArray[np.float64]  # (findings,)
+    boxes: Overlaps  # of found boxes with true ones
+    masks: Overlaps  # of the detector's masks with true ones
+    right_class: NDArray[np.bool_]  # (findings, objects)
+    true_box_masks: NDArray[np.floating]  # (objects,) overlap of the segmenter's mask, prompted with the true box
+    quality_error: NDArray[np.floating]  # (objects,) predicted overlap less the true one, absolute
+    found_box_masks: NDArray[np.floating]  # (hits,) overlap of its mask, prompted with a box that hit an object
+
+
+def seen_on(
+    detect: Detector, segment: Segmenter, world: World, pictures: Pictures, split: str, style: float, p: MeasureParams
+) -> Iterator[Seen]:
+    """Both models on photos of a set."""
+    chances = Chances(style=style, two_objects=p.two_objects)
+    wanted = plans(world, seed_for(p.seed, "objects/test", 0), 0, p.photos, split, chances)
+    for start in range(0, len(wanted), AT_ONCE):
+        photos = photos_of(world, pictures, wanted[start : start + AT_ONCE], p.size)
+        images = list(photos.image.numpy())
+        for image, found, truth, subjects in zip(images, detect(images), photos.masks, photos.objects, strict=True):
+            visible = [i for i, mask in enumerate(truth) if mask.any()]
+            yield seen(segment, image, found, truth[visible].numpy(), [subjects[i] for i in visible])
+
+
+def seen(
+    segment: Segmenter, image: NDArray[np.uint8], found: Detections, truth: Mask, subjects: Sequence[Subject]
+) -> Seen:
+    """Compare what was found on a photo with its objects, and prompt the segmenter with the boxes of both."""
+    true_boxes = np.array([s.box_xyxy for s in subjects], np.float32)
+    boxes = box_overlaps(found.boxes_xyxy, true_boxes)
+    cut = segment(image, true_boxes)
+    from_true = np.diag(mask_overlaps(cut.masks, truth))
+    hits = [(finding, hit) for finding, hit in enumerate(matches(boxes, 0.5)) if hit >= 0]
+    cut_again = segment(image, found.boxes_xyxy[[finding for finding, _ in hits]])
+    from_found = mask_overlaps(cut_again.masks, truth[[hit for _, hit in hits]])
+    right = np.array([[noun == s.noun for s in subjects] for noun in found.classes], bool)
+    return Seen(
+        found.scores.astype(np.float64), boxes, mask_overlaps(found.masks, truth), right.reshape(boxes.shape),
+        from_true, np.abs(cut.quality - from_true), np.diag(from_found),
+    )  # fmt: skip
+
+
+def mask_overlaps(a: Mask, b: Mask) -> Overlaps:
+    """Intersection over union of each of `a` with each of `b`.
+
+    >>> mask_overlaps(np.array([[[True, True]]]), np.array([[[True, False]], [[False, False]]])).tolist()
+    [[0.5, 0.0]]
+    """
+    flat_a, flat_b = (m.reshape(len(m), m.shape[1] * m.shape[2]).astype(np.float32) for m in (a, b))
+    shared = flat_a @ flat_b.T
+    return shared / np.maximum(flat_a.sum(1)[:, None] + flat_b.sum(1) - shared, 1)
+
+
+def box_overlaps(a: NDArray[np.floating], b: NDArray[np.floating]) -> Overlaps:
+    """Intersection over union of each xyxy box of `a` with each of `b`.
+
+    >>> box_overlaps(np.array([[0, 0, 2, 2.0]]), np.array([[1, 0, 3, 2.0]])).round(2).tolist()
+    [[0.33]]
+    """
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = (high - low).clip(0).prod(-1)
+    area_a, area_b = ((boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (a, b))
+    return shared / (area_a[:, None] + area_b - shared)
+
+
+def matches(overlaps: Overlaps, least: float) -> list[int]:
+    """The object of each finding, -1 if none: the better finding chooses first, as COCO has it.
+
+    >>> matches(np.array([[0.6, 0.2], [0.9, 0.1], [0.9, 0.7]]), 0.5)
+    [0, -1, 1]
+    """
+    free, found = np.ones(overlaps.shape[1], bool), []
+    for row in overlaps:
+        left = np.where(free, row, -1.0)
+        best = int(left.argmax()) if len(left) else -1
+        hit = best >= 0 and left[best] >= least
+        found.append(best if hit else -1)
+        if hit:
+            free[best] = False
+    return found
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All findings on a set of photos, best score first."""
+
+    hit: NDArray[np.bool_]  # (findings,)
+    photo: NDArray[np.int64]  # (findings,)
+    objects: NDArray[np.int64]  # (photos,) how many there are to find
+
+
+def findings(photos: Sequence[Seen], kind: str, least: float) -> Findings:
+    """Which findings hit an object; `kind` is `boxes` or `masks`."""
+    overlaps: list[Overlaps] = [getattr(s, kind) for s in photos]
+    order = np.argsort(-np.concatenate([s.scores for s in photos]), kind="stable")
+    hit = np.array([m >= 0 for o in overlaps for m in matches(o, least)], bool)
+    photo = np.repeat(np.arange(len(photos)), [len(s.scores) for s in photos])
+    return Findings(hit[order], photo[order], np.array([o.shape[1] for o in overlaps]))
+
+
+def average_precision(f: Findings, drawn: NDArray[np.int64]) -> float:
+    """Mean of the best precision at 101 recalls or beyond, as COCO has it; `drawn` (photos,) is how often each counts.
+
+    >>> found = Findings(np.array([True, False, True]), np.array([0, 0, 1]), np.array([1, 1]))
+    >>> round(average_precision(found, np.ones(2, int)), 3)
+    0.835
+    """
+    counts = drawn[f.photo]
+    true, all_found = np.cumsum(counts * f.hit), np.cumsum(counts)
+    precision = np.maximum.accumulate((true / np.maximum(all_found, 1))[::-1])[::-1]
+    recall = true / (drawn * f.objects).sum()
+    return float(np.append(precision, 0.0)[np.searchsorted(recall, RECALLS - 1e-9)].mean())
+
+
+def precisions(name: str, f: Findings) -> dict[str, float]:
+    """Average precision and its bootstrap interval over photos."""
+    count = len(f.objects)
+    rng = np.random.default_rng(seed_for(0, "bootstrap", 0))
+    again = [
+        average_precision(f, np.bincount(rng.integers(0, count, count), minlength=count)) for _ in range(RESAMPLES)
+    ]
+    low, high = np.quantile(again, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    found = average_precision(f, np.ones(count, np.int64))
+    return {name: found, f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def detector_metrics(photos: Sequence[Seen], sure: float) -> dict[str, float]:
+    """Class-blind detection, and how often the class of a hit is right."""
+    every = np.ones(len(photos), np.int64)
+    objects = sum(s.boxes.shape[1] for s in photos)
+    surely = [(s, i, hit) for s in photos for i, hit in enumerate(matches(s.boxes, 0.5)) if s.scores[i] >= sure]
+    hits = [found for found in surely if found[2] >= 0]
+    return {
+        **precisions("mask_ap50", findings(photos, "masks", 0.5)),
+        **precisions("box_ap50", findings(photos, "boxes", 0.5)),
+        "mask_ap": float(np.mean([average_precision(findings(photos, "masks", least), every) for least in COCO])),
+        "box_ap": float(np.mean([average_precision(findings(photos, "boxes", least), every) for least in COCO])),
+        "recall": len(hits) / objects,
+        "precision": len(hits) / max(len(surely), 1),
+        "box_iou": mean(s.boxes[i, hit] for s, i, hit in hits),
+        "mask_iou": mean(s.masks[i, hit] for s, i, hit in hits),
+        "class_accuracy": mean(s.right_class[i, hit] for s, i, hit in hits),
+    }
+
+
+def segmenter_metrics(photos: Sequence[Seen]) -> dict[str, float]:
+    """Mean intersection over union by where the box came from, and the error of the predicted quality."""
+    return {
+        **over_photos("iou_true_boxes", [s.true_box_masks for s in photos]),
+        **over_photos("iou_found_boxes", [s.found_box_masks for s in photos]),
+        "share_above_90": mean(overlap > 0.9 for s in photos for overlap in s.true_box_masks),
+        **over_photos("quality_error", [s.quality_error for s in photos]),
+    }
+
+
+def over_photos(name: str, values: Sequence[NDArray[np.floating]]) -> dict[str, float]:
+    """A mean over all objects, and its bootstrap interval over photos; nothing if there are no objects."""
+    owner = [str(photo) for photo, found in enumerate(values) for _ in found]
+    return schooling.estimated(name, np.concatenate(values), owner) if owner else {}
+
+
+def mean(values: Iterator[float]) -> float:
+    """0 if there are none."""
+    found = list(values)
+    return float(np.mean(found)) if found else 0.0
 
 
 def main(
-    photos: Annotated[int, typer.Option(help="Held-out photos, a multiple of 16.")] = 320,
-    size: Annotated[int, typer.Option(help="Side of a photo in pixels.")] = 256,
-    image_size: Annotated[int, typer.Option(help="Side in pixels that the detector sees.")] = 160,
-    style: Annotated[float, typer.Option(help="Chance of a style other than a plain photo.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Same seed, same photos.")] = 1,
-    weights: Annotated[Path, typer.Option(help="Folder of the detector and segmenter folders.")] = WEIGHTS,
-    out: Annotated[Path | None, typer.Option(help="Folder for metrics.json files; default beside the weights.")] = None,
+    params: Annotated[Path, typer.Option(help="File with every number.")] = schooling.PARAMS,
+    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI,
+    weights: Annotated[Path, typer.Option(help="Folder of the detector and segmenter folders.")] = schooling.WEIGHTS,
+    out: Annotated[Path | None, typer.Option(help="Folder for both metrics.json; default beside the weights.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Render held-out photos, find and cut out their objects, compare with the truth."""
-    torch.set_num_threads(1)
-    detector = load_detector(str(weights / "detector"), "cpu", image_size, 0.01, 20)
-    segmenter = load_segmenter(str(weights / "segmenter"), "cpu")
-    measured = measure(detector, segmenter, photos, size, style, seed)
-    for name, numbers in (("detector", detector_metrics(measured)), ("segmenter", segmenter_metrics(measured))):
-        text = json.dumps({"photos": photos, "size": size, "style": style, **numbers}, indent=2) + "\n"
-        folder = (out or weights) / name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "metrics.json").write_text(text)
-        print(name, text)
-
-
-def measure(detector: Detector, segmenter: Segmenter, count: int, size: int, style: float, seed: int) -> Measured:
-    """Run both models on `count` photos of the split `unseen_concept`."""
-    world, chances = load_world(HERE / "world"), Chances(style=style)
-    matches, true_box, found_box, errors, objects = [], [], [], [], 0
-    for index in range(count // BATCH):
-        photos = render(world, seed, index, BATCH, size, "unseen_concept", chances)
-        images = list(photos.image.numpy())
-        for image, found, masks, subjects in zip(images, detector(images), photos.masks, photos.objects, strict=True):
-            pairs = match(found, masks.numpy(), subjects)
-            matches += [m for m, _ in pairs]
-            objects += len(subjects)
-            truth = segmenter(image, np.array([s.box_xyxy for s in subjects], np.float32))
-            from_true = [iou(a, b) for a, b in zip(truth.masks, masks.numpy(), strict=True)]
-            true_box += from_true
-            errors += list(np.abs(truth.quality - from_true))
-            hits = [(i, j) for i, (_, j) in enumerate(pairs) if j is not None]
-            cut = segmenter(image, found.boxes_xyxy[[i for i, _ in hits]])
-            found_box += [iou(mask, masks[j].numpy()) for mask, (_, j) in zip(cut.masks, hits, strict=True)]
-    return Measured(tuple(matches), objects, tuple(true_box), tuple(found_box), tuple(errors))
-
-
-def match(found: Detections, masks: Mask, subjects: Sequence[Subject]) -> list[tuple[Match, int | None]]:
-    """Each finding, best score first, with the index of its object."""
-    free, pairs = set(range(len(subjects))), []
-    for box, score, noun, own in zip(found.boxes_xyxy, found.scores, found.classes, found.masks, strict=True):
-        overlaps = {j: box_iou(box, np.array(subjects[j].box_xyxy)) for j in free}
-        best = max(overlaps, key=lambda j: overlaps[j], default=None)
-        if best is None or overlaps[best] < 0.5:
-            pairs.append((Match(float(score), 0.0, 0.0, False), None))
-            continue
-        free.remove(best)
-        pairs.append((Match(float(score), overlaps[best], iou(own, masks[best]), noun == subjects[best].noun), best))
-    return pairs
-
-
-def iou(a: Mask, b: Mask) -> float:
-    """Intersection over union of two masks."""
-    return float((a & b).sum() / max((a | b).sum(), 1))
-
-
-def box_iou(a: NDArray[np.floating], b: NDArray[np.integer]) -> float:
-    """Intersection over union of two xyxy boxes."""
-    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
-    inside = float(np.prod(np.clip(high - low, 0, None)))
-    return inside / (float(np.prod(a[2:] - a[:2])) + float(np.prod(b[2:] - b[:2])) - inside)
-
-
-def average_precision(scores: Sequence[float], hits: Sequence[bool], objects: int) -> float:
-    """Area under the precision-recall curve, precision made monotone (PASCAL VOC 2010)."""
-    order = np.argsort(-np.asarray(scores), kind="stable")
-    true = np.cumsum(np.asarray(hits)[order])
-    precision = true / np.arange(1, len(true) + 1)
-    monotone = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(np.sum(monotone * np.diff(true, prepend=0)) / objects)
-
-
-def detector_metrics(m: Measured) -> dict[str, float]:
-    """Class-blind detection, and how often the class of a hit is right."""
-    scores = [x.score for x in m.matches]
-    sure = [x for x in m.matches if x.score >= SCORE]
-    hits = [x for x in sure if x.overlap]
-    return rounded(
-        box_ap50=average_precision(scores, [x.overlap >= 0.5 for x in m.matches], m.objects),
-        box_ap75=average_precision(scores, [x.overlap >= 0.75 for x in m.matches], m.objects),
-        mask_ap50=average_precision(scores, [x.own_mask >= 0.5 for x in m.matches], m.objects),
-        recall=len(hits) / m.objects,
-        precision=len(hits) / max(len(sure), 1),
-        box_iou=float(np.mean([x.overlap for x in hits])),
-        mask_iou=float(np.mean([x.own_mask for x in hits])),
-        class_accuracy=float(np.mean([x.right_class for x in hits])),
-    )
-
-
-def segmenter_metrics(m: Measured) -> dict[str, float]:
-    """Mean intersection over union by where the box came from, and the error of the predicted quality."""
-    return rounded(
-        iou_true_boxes=float(np.mean(m.true_box_masks)),
-        iou_found_boxes=float(np.mean(m.found_box_masks)),
-        share_above_90=float(np.mean(np.array(m.true_box_masks) > 0.9)),
-        quality_error=float(np.mean(m.quality_error)),
-    )
-
-
-def rounded(**numbers: float) -> dict[str, float]:
-    """Four digits: what differs beyond them is noise."""
-    return {name: round(value, 4) for name, value in numbers.items()}
+    """Render held-out photos, find and cut out their objects, and compare with the truth."""
+    p, device = schooling.section(MeasureParams, "measure_objects", params), ready(device)
+    artwork = load_world(world)
+    pictures = load_pictures(artwork)
+    detect = load_detector(str(weights / "detector"), device, p.image_size, p.floor, p.max_found)
+    segment = load_segmenter(str(weights / "segmenter"), device)
+    photos = {name: list(seen_on(detect, segment, artwork, pictures, *which, p)) for name, which in SETS.items()}
+    shown = {"photos": p.photos, "size": p.size, "two_objects": p.two_objects}
+    for model, measure in (("detector", lambda s: detector_metrics(s, p.sure)), ("segmenter", segmenter_metrics)):
+        figures = {f"{name}{key}": v for name, found in photos.items() for key, v in measure(found).items()}
+        schooling.write_metrics((out or weights) / model, {**shown, **figures})
 
 
 if __name__ == "__main__":

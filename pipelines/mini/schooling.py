@@ -118,7 +118,7 @@ def learn(school: School, loss_at: LossAt, p: Lesson, state: Path) -> Iterator[R
     On a GPU reports come some at a time, for losses stay there until they are asked for.
     """
     load(school, state)
-    at_once = SYNC_EVERY if any(w.is_cuda for w in school.parts.parameters()) else 1
+    at_once = steps_at_once(school)
     unread: list[tuple[Tensor, Figures]] = []
     start = time.perf_counter()
     for step in range(school.step, p.steps):
@@ -132,6 +132,11 @@ def learn(school: School, loss_at: LossAt, p: Lesson, state: Path) -> Iterator[R
             unread, start = [], time.perf_counter()
     if school.average:
         school.average.copy_to(w for w in school.parts.parameters() if w.requires_grad)
+
+
+def steps_at_once(school: School) -> int:
+    """How many steps are told of together."""
+    return SYNC_EVERY if any(w.is_cuda for w in school.parts.parameters()) else 1
 
 
 def _update(school: School, loss_at: LossAt, step: int, p: Lesson) -> tuple[Tensor, Figures]:
@@ -165,7 +170,7 @@ def _reports(unread: list[tuple[Tensor, Figures]], last: int, start: float) -> l
     ]
 
 
-def state_folder(stage: str, p: Lesson, *inputs: str) -> Path:
+def state_folder(stage: str, p: Section, *inputs: str) -> Path:
     """Where the state of a training lies that has these numbers and inputs; safe to delete."""
     return RUNS / f"mini-{stage}-{fingerprint(p, *inputs, without=UNTOLD)}"
 

@@ -1,115 +1,153 @@
-"""Train the segmenter of `mini`: a small SAM, prompted by boxes on photos of the mini world.
+"""Train the segmenter of `mini`: a small SAM that sees each box in a square of its own, on photos of the mini world.
 
-Its image tower starts from the vision tower of mini's CLIP, which knows where things end before the first step: the
-masks reach an intersection over union of 0.83 with the truth, and 0.65 after the same minutes from scratch.
+Its image tower starts from the vision tower of mini's CLIP, which knows where things end before the first step.
 
-python pipelines/mini/segmenter.py
-python pipelines/mini/segmenter.py --steps 4 --out out/segmenter    # smoke run
+Example:  python pipelines/mini/segmenter.py
 """
 
+import json
 import math
-import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
+import schooling
 import torch
 import torch.nn.functional as F
 import typer
+from devices import ready
+from jaxtyping import Bool, Float
+from numpy.random import Generator
+from pydantic import Field, PositiveFloat, PositiveInt
 from safetensors.torch import save_file
-from segment_anything.modeling import ImageEncoderViT, Sam
+from schooling import Figures, Lesson, PlanBook
+from segment_anything.modeling import Sam
 from torch import Tensor, nn
 from transformers import CLIPVisionModel
 
+from taming_core.checkpoint import rows_state
 from taming_core.pretrained import clip as clips
-from taming_core.pretrained.segmenter import PIXEL_MEAN, PIXEL_STD, assemble, encoder
+from taming_core.pretrained.segmenter import (
+    PIXEL_MEAN,
+    PIXEL_STD,
+    View,
+    assemble,
+    cut,
+    encoder,
+    enlarged,
+    masks_of,
+    normalized,
+    read_state,
+    resized,
+    square_around,
+    to_edges,
+    within,
+)
 from taming_core.seeds import seed_for
-from taming_core.world import Chances, Photos, World, box_of, load_world, render
+from taming_core.world.artwork import MINI, Pictures, World, load_pictures, load_world
+from taming_core.world.photos import box_of, plans
+from taming_core.world.plan import Chances, Plan
+from taming_core.world.render import draw
 
-HERE = Path(__file__).parent
-WEIGHTS = HERE.parents[1] / "taming_core" / "pretrained" / "mini" / "segmenter"
-CHANCES = Chances(two_objects=0.4)  # the decoder is cheap, the image tower is not: more boxes per photo
-BATCH, SIZE, GRID, WIDTH = 12, 128, 16, 128
-TOWER_RATE = 0.3  # of the learning rate: the image tower has been trained before, the rest has not
 START_PHOTOS = 16  # are enough to measure how far CLIP's tokens deviate from their mean
-SMALLEST = 60  # pixels; less of an object is no object
-SAVE_EVERY = 200  # steps
 
 
-def main(
-    steps: Annotated[int, typer.Option(help="Optimizer steps of 12 photos.")] = 1500,
-    learning_rate: Annotated[float, typer.Option(help="Peak, after warm-up; the image tower's is 0.3 of it.")] = 1e-3,
-    seed: Annotated[int, typer.Option(help="Same seed, same weights on the same machine.")] = 0,
-    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = HERE / "world",
-    clip: Annotated[Path, typer.Option(help="Folder of the CLIP that the image tower starts from.")] = clips.MINI,
-    out: Annotated[Path, typer.Option(help="Folder for model.safetensors.")] = WEIGHTS,
-) -> None:
-    """Train, and save every 200 steps."""
-    torch.set_num_threads(1)
-    torch.manual_seed(seed_for(seed, "segmenter", 0))
-    artwork = load_world(world)
-    sam = build(clips.load_tower(str(clip)), artwork, seed)
-    probe = nn.Conv2d(WIDTH, (SIZE // GRID) ** 2, 1)
-    weights = [*sam.parameters(), *probe.parameters()]
-    optimizer = torch.optim.AdamW(groups(sam, probe, learning_rate), weight_decay=0.02, betas=(0.9, 0.98))
-    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, steps))
-    start = time.monotonic()
-    for step in range(steps):
-        photos = render(artwork, seed, step, BATCH, SIZE, chances=CHANCES)
-        loss, iou = loss_of(sam, probe, photos, torch.Generator().manual_seed(seed_for(seed, "boxes", step)))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        rates.step()
-        if step % 20 == 0:
-            seconds = time.monotonic() - start
-            print(f"step {step} loss {loss.item():.4f} iou {iou:.3f} seconds {seconds:.0f}", flush=True)
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
-            save(sam, out)
+class SegmenterParams(Lesson):
+    """How the segmenter learns; a batch is so many photos, each with one or two things."""
+
+    tower_rate: PositiveFloat  # share of the learning rate: the image tower has been trained before, the rest has not
+    start: str  # `clip`, whose vision tower becomes the image tower, or a file of a SAM of the same widths
+    depth: PositiveInt  # first layers of the tower that are kept
+    hidden: PositiveInt  # units of each layer's MLP that are kept, the strongest
+    width: PositiveInt  # of the prompts and of the mask decoder
+    mlp_width: PositiveInt  # of the mask decoder
+    quality_width: PositiveInt
+    view: View
+    sizes: tuple[PositiveInt, ...]  # sides in pixels of the photos, in turn
+    chances: Chances
+    huddle: float = Field(ge=0, le=1)  # of two things, that one hides a part of the other
+    looseness: float = Field(ge=0)  # how far the sides of a box are off, over its width and height
+    edge: float = Field(ge=0)  # how much more the pixels near an outline count
+    smallest: PositiveInt  # pixels of the photo; less of a thing is no thing
 
 
-def build(clip: CLIPVisionModel, artwork: World, seed: int) -> Sam:
-    """A SAM with a tower of CLIP's shape, started from it, all layers global; 16 x 16 tokens, one mask per box."""
-    shape = clip.config
+@dataclass(frozen=True)
+class Crops:
+    """Squares around things, as the network sees them."""
+
+    pixels: Float[Tensor, "n 3 size size"]  # normalized
+    boxes: Float[Tensor, "n 4"]  # about the thing, in pixels of the square
+    truth: Float[Tensor, "n 1 size size"]  # share of each pixel that the thing covers
+    things: Float[Tensor, "n 1 size size"]  # share that any thing covers
+
+
+def build(clip: CLIPVisionModel, photos: Float[Tensor, "n 3 size size"], p: SegmenterParams) -> Sam:
+    """A SAM of the shape of CLIP's tower, all of its layers global, started as `p.start` says; one mask per box."""
+    shape: Any = clip.config
+    grid = shape.image_size // shape.patch_size
     tower = encoder(
-        image_size=SIZE, patch_size=SIZE // GRID, width=shape.hidden_size, depth=shape.num_hidden_layers,
-        heads=shape.num_attention_heads, mlp_ratio=shape.intermediate_size / shape.hidden_size, window=GRID,
-        global_layers=tuple(range(shape.num_hidden_layers)), prompt_width=WIDTH,
+        image_size=shape.image_size, patch_size=shape.patch_size, width=shape.hidden_size, depth=p.depth,
+        heads=shape.num_attention_heads, mlp_ratio=p.hidden / shape.hidden_size, window=grid,
+        global_layers=tuple(range(p.depth)), prompt_width=p.width,
     )  # fmt: skip
-    clip_start(tower, clip, render(artwork, seed, 0, START_PHOTOS, SIZE).image)
-    return assemble(tower, WIDTH, GRID, mask_channels=4, mlp_width=256, extra_masks=0, quality_width=64)
+    sam = assemble(
+        tower, p.width, grid,
+        mask_channels=4, mlp_width=p.mlp_width, extra_masks=0, quality_width=p.quality_width,
+    )  # fmt: skip
+    if p.start == "clip":
+        start = {f"image_encoder.{name}": weight for name, weight in clip_start(clip, photos).items()}
+    else:
+        start = read_state(Path(p.start))
+    sam.load_state_dict(sam.state_dict() | thinned(start, p.depth, p.hidden))
+    return sam
+
+
+def thinned(state: Mapping[str, Tensor], depth: int, hidden: int) -> dict[str, Tensor]:
+    """The first `depth` layers of SAM's tower, with the `hidden` strongest units of each MLP, and all the rest."""
+    kept = {name: w for name, w in state.items() if _layer(name) < depth}
+    for i in range(depth):
+        into, out = f"image_encoder.blocks.{i}.mlp.lin1", f"image_encoder.blocks.{i}.mlp.lin2"
+        strength = kept[f"{into}.weight"].norm(dim=1) * kept[f"{out}.weight"].norm(dim=0)
+        units = strength.topk(hidden).indices.sort().values
+        kept |= {f"{into}.{kind}": kept[f"{into}.{kind}"][units] for kind in ("weight", "bias")}
+        kept[f"{out}.weight"] = kept[f"{out}.weight"][:, units]
+    return kept
+
+
+def _layer(name: str) -> int:
+    """The layer of the image tower that a weight belongs to, -1 if none."""
+    parts = name.split(".")
+    return int(parts[2]) if parts[:2] == ["image_encoder", "blocks"] else -1
 
 
 @torch.no_grad()
-def clip_start(tower: ImageEncoderViT, clip: CLIPVisionModel, photos: Tensor) -> None:
-    """Start SAM's tower from CLIP's, so that both make much the same tokens of photos (n, 128, 128, 3) in 0..255.
+def clip_start(clip: CLIPVisionModel, photos: Float[Tensor, "n 3 size size"]) -> dict[str, Tensor]:
+    """CLIP's tower under the names of SAM's, so that both make much the same tokens of photos in [0, 1].
 
     CLIP normalizes its tokens before the first layer, SAM does not. With the division by each token's own deviation
     replaced by the mean one of `photos`, the norm is affine, and is folded into patch and position embedding.
     """
     patches = clip.embeddings.patch_embedding.weight
     places = clip.embeddings.position_embedding.weight[1:]  # SAM has no class token
-    tokens = F.conv2d(clip_pixels(photos), patches, stride=SIZE // GRID).flatten(2).mT + places
+    tokens = F.conv2d(2 * photos - 1, patches, stride=patches.shape[-1]).flatten(2).mT + places
     norm = folded_norm(clip.pre_layrnorm, tokens)
     patches = torch.einsum("ij,jchw->ichw", norm, patches)
     mean, std = torch.tensor(PIXEL_MEAN) / 127.5 - 1, torch.tensor(PIXEL_STD) / 127.5  # SAM's, as CLIP sees pixels
+    grid = math.isqrt(len(places))
     start = {
         "patch_embed.proj.weight": patches * std[:, None, None],
         "patch_embed.proj.bias": torch.einsum("ichw,c->i", patches, mean),
-        "pos_embed": (places @ norm.mT + clip.pre_layrnorm.bias).view(1, GRID, GRID, -1),
+        "pos_embed": (places @ norm.mT + clip.pre_layrnorm.bias).view(1, grid, grid, -1),
     }
     for i, layer in enumerate(clip.encoder.layers):
         start |= {f"blocks.{i}.{name}": tensor for name, tensor in block_weights(layer.state_dict()).items()}
-    tower.load_state_dict(tower.state_dict() | start)
+    return start
 
 
-def clip_pixels(photos: Tensor) -> Tensor:
-    """Photos (n, H, W, 3) in 0..255 as mini's CLIP takes them: (n, 3, H, W) in [-1, 1]."""
-    return photos.permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def folded_norm(norm: nn.LayerNorm, tokens: Tensor) -> Tensor:
-    """The matrix (width, width) that does to tokens (n, m, width) what `norm` does without its bias, on average."""
+def folded_norm(norm: nn.LayerNorm, tokens: Float[Tensor, "n m width"]) -> Float[Tensor, "width width"]:
+    """The matrix that does to tokens what `norm` does without its bias, on average."""
     width = tokens.shape[-1]
     centring = torch.eye(width) - 1 / width
     return norm.weight[:, None] * centring * (1 / tokens.std(-1, unbiased=False)).mean()
@@ -125,93 +163,129 @@ def block_weights(layer: dict[str, Tensor]) -> dict[str, Tensor]:
     return same | joint
 
 
-def groups(sam: Sam, probe: nn.Module, learning_rate: float) -> list[dict[str, object]]:
-    """What the optimizer trains: the started part of the image tower more gently than the rest."""
-    tower = sam.image_encoder
-    started = [*tower.patch_embed.parameters(), *tower.blocks.parameters(), tower.pos_embed]
-    known = {id(weight) for weight in started}
-    fresh = [weight for weight in [*sam.parameters(), *probe.parameters()] if id(weight) not in known]
-    return [{"params": started, "lr": TOWER_RATE * learning_rate}, {"params": fresh, "lr": learning_rate}]
+@torch.no_grad()
+def crops_of(sam: Sam, pictures: Pictures, wanted: Sequence[Plan], step: int, p: SegmenterParams) -> Crops:
+    """What the network sees in a step: every thing of the photos in a square around a box that is a little off."""
+    rng = np.random.default_rng(seed_for(p.seed, "crops", step))
+    wanted = [huddled(plan, rng) if rng.random() < p.huddle else plan for plan in wanted]
+    images, masks = draw(pictures, wanted, p.sizes[step % len(p.sizes)])
+    crops = [
+        crop_of(sam, image, seen, i, p, rng)
+        for image, seen in zip(normalized(sam, 255 * images), masks, strict=True)
+        for i, mask in enumerate(seen)
+        if mask.sum() > p.smallest
+    ]
+    return Crops(*(torch.stack(column) for column in zip(*crops, strict=True)))
 
 
-def schedule(step: int, steps: int) -> float:
-    """Linear warm-up over 3 %, then a cosine to zero."""
-    return min((step + 1) / (0.03 * steps), 0.5 + 0.5 * math.cos(math.pi * step / steps))
+def crop_of(
+    sam: Sam, image: Float[Tensor, "3 side side"], masks: Bool[Tensor, "things side side"], i: int,
+    p: SegmenterParams, rng: Generator,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """The fields of `Crops` for thing `i` of a normalized photo."""
+    box = loose(box_of(masks[i]), p.looseness, rng, image.shape[-1])
+    square, size = square_around(box, p.view.zoom), sam.image_encoder.img_size
+    pixels, mask, things = resized(
+        cut(torch.cat([image, masks[i : i + 1].float(), masks.any(0, keepdim=True).float()]), square), size
+    ).split([3, 1, 1])
+    return pixels, within(torch.tensor(box), square, size).to(image.device), mask, things
 
 
-def visible_part(generator: torch.Generator) -> Tensor:
-    """Which pixels (128, 128) a photo fills: half of the photos are wide or tall, and SAM pads them at the end."""
-    share, across = torch.rand(2, generator=generator).tolist()
-    kept = round(SIZE * min(0.55 + 0.9 * share, 1.0))
-    visible = torch.ones(SIZE, SIZE, dtype=torch.bool)
-    visible[:, kept:] = False
-    return visible if across < 0.5 else visible.T
+def loose(box_xyxy: Sequence[int], looseness: float, rng: Generator, side: int) -> list[float]:
+    """A box as a detector would give it: its sides are off, rather outwards, some boxes by more than others."""
+    x0, y0, x1, y1 = box_xyxy
+    reach = looseness * rng.random() * np.array([x1 - x0, y1 - y0, x1 - x0, y1 - y0])
+    outward = reach * rng.uniform(-0.8, 1, 4) * [-1, -1, 1, 1]
+    return np.clip(box_xyxy + outward, 0, side).tolist()
 
 
-def jitter(boxes: Tensor, generator: torch.Generator) -> Tensor:
-    """Boxes (N, 4) as a detector would give them: each side off by up to a tenth, rather looser than tighter."""
-    side = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-    outward = torch.rand(boxes.shape, generator=generator) * 0.2 - 0.08
-    return (boxes + outward * side * torch.tensor([-1, -1, 1, 1])).clamp(0, SIZE)
+def huddled(plan: Plan, rng: Generator) -> Plan:
+    """Things side by side moved together, so that one may hide a part of the other; one thing stays where it is."""
+    near, larger = rng.uniform(0.25, 0.9), rng.uniform(1, 1.5)
+    if len(plan.things) == 1:
+        return plan
+    moved = [
+        replace(t, placement=replace(t.placement, x=near * t.placement.x, scale=larger * t.placement.scale))
+        for t in plan.things
+    ]
+    return replace(plan, things=tuple(moved))
 
 
-def loss_of(sam: Sam, probe: nn.Module, photos: Photos, generator: torch.Generator) -> tuple[Tensor, float]:
-    """Cross-entropy + dice + squared error of the predicted quality; also the batch's mean intersection over union.
+def loss_of(sam: Sam, probe: nn.Module, crops: Crops, p: SegmenterParams) -> tuple[Tensor, Figures]:
+    """Cross-entropy + dice, of the mask also as drawn to edges, + squared error of its predicted quality.
 
-    `probe` reads all objects of a photo straight from the image embedding. It is thrown away after training, but
+    `probe` reads all things of a crop straight from the image embedding. It is thrown away after training, but
     without it the tower learns outlines only through the decoder, several times slower.
     """
-    visible = torch.stack([visible_part(generator) for _ in photos.caption])
-    masks = [m & v for m, v in zip(photos.masks, visible, strict=True)]
-    owner = torch.tensor([i for i, m in enumerate(masks) for part in m if part.sum() > SMALLEST])
-    truth = torch.stack([part for m in masks for part in m if part.sum() > SMALLEST])
-    boxes = jitter(torch.tensor([box_of(part) for part in truth], dtype=torch.float32), generator)
-    embedding = embed(sam, photos.image, visible)
-    logits, quality = decode(sam, embedding[owner], boxes)
-    union = torch.stack([m.any(0) for m in masks])[:, None].float()
-    seen = F.binary_cross_entropy_with_logits(F.pixel_shuffle(probe(embedding), SIZE // GRID), union)
-    soft_truth = F.interpolate(truth[:, None].float(), logits.shape[-2:], mode="area")
-    iou = overlap(logits.detach() > 0, soft_truth > 0.5)
-    outline = 4 * F.binary_cross_entropy_with_logits(logits, soft_truth) + dice(logits.sigmoid(), soft_truth)
-    return outline + 2 * seen + F.mse_loss(quality[:, 0], iou), iou.mean().item()
+    embedding = sam.image_encoder(crops.pixels)
+    coarse, quality = masks_of(sam, embedding, crops.boxes)
+    logits, weight = enlarged(coarse, sam.image_encoder.img_size), 1 + p.edge * outline(crops.truth)
+    shares = logits.sigmoid()
+    drawn = to_edges(shares, crops.pixels, p.view)
+    told = F.binary_cross_entropy_with_logits(logits, crops.truth, weight, reduction="sum") / weight.sum()
+    seen = F.binary_cross_entropy_with_logits(probe(embedding), crops.things)
+    iou = overlap(drawn.detach() > 0.5, crops.truth > 0.5)
+    loss = 4 * told + dice(shares, crops.truth) + dice(drawn, crops.truth) + seen + F.mse_loss(quality[:, 0], iou)
+    return loss, {"iou": iou.mean(), "undrawn": overlap(shares > 0.5, crops.truth > 0.5).mean()}
 
 
-def dice(soft: Tensor, truth: Tensor) -> Tensor:
-    """One minus the mean overlap of masks (N, 1, H, W) in [0, 1] (Milletari et al., 2016)."""
+def outline(truth: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 h w"]:
+    """Where a mask changes within two pixels, in [0, 1]."""
+    return F.max_pool2d(truth, 5, 1, 2) + F.max_pool2d(-truth, 5, 1, 2)
+
+
+def dice(soft: Float[Tensor, "n 1 h w"], truth: Float[Tensor, "n 1 h w"]) -> Float[Tensor, ""]:
+    """One minus the mean overlap of masks in [0, 1] (Milletari et al., 2016)."""
     return 1 - ((2 * (soft * truth).sum((1, 2, 3)) + 1) / ((soft + truth).sum((1, 2, 3)) + 1)).mean()
 
 
-def embed(sam: Sam, images: Tensor, visible: Tensor) -> Tensor:
-    """Image embeddings (n, 128, 16, 16) of images (n, 128, 128, 3), zero where they are not visible."""
-    pixels = sam.preprocess(images.permute(0, 3, 1, 2).float()) * visible[:, None]
-    with torch.autocast("cpu", torch.bfloat16):  # twice as fast on processors that multiply bfloat16
-        return sam.image_encoder(pixels).float()
-
-
-def decode(sam: Sam, embedding: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Mask logits (N, 1, 64, 64) and qualities (N, 1) of N boxes, each on its own photo's embedding."""
-    sparse, dense = sam.prompt_encoder(points=None, boxes=boxes, masks=None)
-    # The decoder takes one photo and adds the dense prompt to it: each box brings its own photo along that way.
-    return sam.mask_decoder(
-        image_embeddings=torch.zeros_like(embedding[:1]),
-        image_pe=sam.prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense + embedding,
-        multimask_output=False,
-    )
-
-
-def overlap(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union (N,) of boolean masks (N, 1, H, W)."""
+def overlap(a: Bool[Tensor, "n 1 h w"], b: Bool[Tensor, "n 1 h w"]) -> Float[Tensor, " n"]:
+    """Intersection over union of masks."""
     return (a & b).sum((1, 2, 3)) / (a | b).sum((1, 2, 3)).clamp(min=1)
 
 
-def save(sam: Sam, out: Path) -> None:
-    """Half-precision weights; the architecture is read back from their shapes."""
+def save(sam: Sam, view: View, out: Path) -> None:
+    """Half-precision weights, whose shapes tell the architecture, and the view."""
     out.mkdir(parents=True, exist_ok=True)
-    partial_file = out / "model.safetensors.part"
-    save_file({name: t.half().contiguous() for name, t in sam.state_dict().items()}, partial_file)
-    partial_file.replace(out / "model.safetensors")
+    part = out / "model.safetensors.part"
+    save_file({name: t.detach().half().cpu().contiguous() for name, t in sam.state_dict().items()}, part)
+    part.replace(out / "model.safetensors")
+    (out / "config.json").write_text(json.dumps(asdict(view), indent=2) + "\n")
+
+
+def train(
+    sam: Sam, patch: int, world: World, pictures: Pictures, p: SegmenterParams, state: Path
+) -> Iterator[schooling.Report]:
+    """Yield a report per step; then the averaged weights are in place."""
+    probe = nn.Sequential(nn.Conv2d(p.width, patch**2, 1), nn.PixelShuffle(patch)).to(sam.device)
+    parts = {"tower": sam.image_encoder, "prompt": sam.prompt_encoder, "decoder": sam.mask_decoder, "probe": probe}
+    book = PlanBook(world, p, lambda _: p.chances)
+
+    def loss_at(step: int) -> tuple[Tensor, Figures]:
+        return loss_of(sam, probe, crops_of(sam, pictures, book[step], step, p), p)
+
+    yield from schooling.learn(schooling.begin(parts, p, {"tower": p.tower_rate}), loss_at, p, state)
+
+
+def main(
+    params: Annotated[Path, typer.Option(help="File with every number.")] = schooling.PARAMS,
+    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI,
+    clip: Annotated[Path, typer.Option(help="Folder of the CLIP whose shape the tower has.")] = clips.MINI,
+    out: Annotated[Path, typer.Option(help="Folder for model.safetensors.")] = schooling.WEIGHTS / "segmenter",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Train and save; `measure_objects.py` measures. To resume, run the same command again."""
+    p, device = schooling.section(SegmenterParams, "segmenter", params), ready(device)
+    artwork = load_world(world)
+    pictures, tower = load_pictures(artwork, device), clips.load_tower(str(clip))
+    torch.manual_seed(seed_for(p.seed, "segmenter/weights", 0))
+    shape: Any = tower.config
+    examples = draw(pictures, plans(artwork, p.seed, 0, START_PHOTOS), shape.image_size)[0]
+    sam = build(tower, examples.cpu(), p).to(device)
+    state = schooling.state_folder("segmenter", p, rows_state(world), str(clip))
+    reports = train(sam, shape.patch_size, artwork, pictures, p, state)
+    schooling.watch(reports, "segmenter", p.steps, state)
+    save(sam, p.view, out)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ at any size.
 """
 
 from collections.abc import Sequence
-from dataclasses import astuple
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -37,15 +37,15 @@ def _draw(
 ) -> tuple[Float[Tensor, "n 3 size size"], tuple[Bool[Tensor, "_ size size"], ...]]:
     things = [t for p in plans for t in p.things]
     layers = objects(pictures, things, [t.placement for t in things], size)
-    per_photo = layers.split([len(p.things) for p in plans])
-    alpha = torch.stack([photo[:, 3].amax(0) for photo in per_photo])[:, None]
-    images = backdrops(pictures, plans, size) * (1 - 0.45 * _shadow(alpha, size))
-    front = [torch.stack([photo[min(k, len(photo) - 1)] for photo in per_photo]) for k in range(2)]
-    for k, layer in enumerate(front):
-        over = layer[:, :3] + images * (1 - layer[:, 3:])
-        more = torch.tensor([len(photo) > k for photo in per_photo], device=over.device)
-        images = torch.where(more[:, None, None, None], over, images)
-    return styled(images.clamp(0, 1), [p.style for p in plans]), tuple(_visible(p[:, 3] > 0.5) for p in per_photo)
+    counts = [len(p.things) for p in plans]
+    last = np.cumsum(counts) - 1
+    first, second = layers[(last - counts + 1).tolist()], layers[last.tolist()]  # of a single thing both are its layer
+    images = backdrops(pictures, plans, size) * (1 - 0.45 * _shadow(torch.maximum(first, second)[:, 3:], size))
+    images = first[:, :3] + images * (1 - first[:, 3:])
+    pair = torch.tensor([count > 1 for count in counts], device=images.device)[:, None, None, None]
+    images = torch.where(pair, second[:, :3] + images * (1 - second[:, 3:]), images)
+    masks = tuple(_visible(photo[:, 3] > 0.5) for photo in layers.split(counts))
+    return styled(images.clamp(0, 1), [p.style for p in plans]), masks
 
 
 def references(pictures: Pictures, plans: Sequence[Plan], size: int) -> Float[Tensor, "n 4 size size"]:
@@ -99,8 +99,9 @@ def objects(pictures: Pictures, things: Sequence[Thing], placements: Sequence[Pl
 
 def _columns(rows: Sequence[Placement] | Sequence[Window], device: torch.device) -> dict[str, Float[Tensor, "n 1 1"]]:
     """The numbers of placements or windows by name."""
-    table = torch.tensor([astuple(row) for row in rows], dtype=torch.float32).to(device)
-    names = type(rows[0]).__dataclass_fields__
+    names = tuple(type(rows[0]).__dataclass_fields__)
+    numbers = attrgetter(*names)  # `astuple` would copy every number, and take longer than all the rest
+    table = torch.tensor([numbers(row) for row in rows], dtype=torch.float32).to(device)
     return {name: table[:, i, None, None] for i, name in enumerate(names)}
 
 

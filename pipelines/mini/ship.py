@@ -1,0 +1,64 @@
+"""Put what the chain has made where the package and its pipelines read it, in half precision and in small files.
+
+Example:  python pipelines/mini/ship.py
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from schooling import HERE, WEIGHTS
+
+from taming_core.customize import TamingPipeline
+from taming_core.errors import TamingError
+from taming_core.provenance import folder_fingerprint
+
+AS_THEY_ARE = ("world", "clip", "detector", "segmenter", "captioner", "matcher", "judge", "strict_judge")
+LARGEST = 20_000_000  # bytes of one file in the repository
+SHARD = "15MB"
+
+
+def main(
+    made: Annotated[Path, typer.Option(help="Folder of all that was made.")] = Path("out/mini"),
+    weights: Annotated[Path, typer.Option(help="Folder of the package's models.")] = WEIGHTS,
+    base: Annotated[Path, typer.Option(help="Folder of the text-to-image model before it was tamed.")] = HERE / "base",
+    out: Annotated[Path, typer.Option(help="What was shipped, by fingerprint.")] = Path("out/mini/shipped.json"),
+) -> None:
+    """Replace the shipped models; all of them, or none where one is missing."""
+    missing = [name for name in (*AS_THEY_ARE, "autoencoder", "encoder", "base") if not (made / name).is_dir()]
+    if missing:
+        raise TamingError(f"{made} has no {missing[0]}. Run `dvc repro pipelines/mini/dvc.yaml` first.")
+    parts = made / "shipping"
+    shutil.rmtree(parts, ignore_errors=True)
+    for name in (*AS_THEY_ARE, "base"):
+        shutil.copytree(made / name, parts / name)
+    shutil.copyfile(made / "autoencoder" / "metrics.json", parts / "base" / "vae" / "metrics.json")
+    pipeline = TamingPipeline.from_pretrained(made / "encoder", torch_dtype=torch.float16)
+    pipeline.save_pretrained(parts / "encoder", max_shard_size=SHARD)
+    require_small(parts)
+    for name in (*AS_THEY_ARE, "encoder"):
+        replace(parts / name, weights / name)
+    replace(parts / "base", base)
+    shipped = {name: folder_fingerprint(weights / name) for name in (*AS_THEY_ARE, "encoder")}
+    out.write_text(json.dumps({**shipped, "base": folder_fingerprint(base)}, indent=2) + "\n")
+
+
+def require_small(folder: Path) -> None:
+    """Raises TamingError if a file is too large for the repository."""
+    large = [f for f in sorted(folder.rglob("*")) if f.stat().st_size > LARGEST]
+    if large:
+        raise TamingError(f"{large[0]} has more than {LARGEST // 10**6} MB. Save it in shards, or make it smaller.")
+
+
+def replace(part: Path, target: Path) -> None:
+    """Move a folder into the place of another."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part.replace(target)
+
+
+if __name__ == "__main__":
+    typer.run(main)
