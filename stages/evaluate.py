@@ -45,6 +45,7 @@ def evaluate(
     where = pick_device(device)
     pipeline = load_pipeline(encoder, where)
     judge, reader = judges.load_judge(p.judge, where), judges.load_text_judge(p.text_judge, where)
+    strict = None if p.strict_judge is None else judges.load_judge(p.strict_judge, where, "strict_judge")
     find = load_finder(d, where)
 
     weights = provenance.folder_fingerprint(Path(pipeline.name_or_path))
@@ -60,7 +61,11 @@ def evaluate(
     images, found = verdicts.images_of(paths, things), verdicts.rows_of(wants, things)
     known, read = verdicts.gallery(rows, p.split, judge), reader.images(images)
     found = verdicts.read(verdicts.judged(found, judge(images), known), read, reader.texts, p)
-    found = list(track(verdicts.shaped(found, images, things, find), "shape", len(found)))
+    objects = list(track(verdicts.found_in(found, images, find), "find", len(found)))
+    found = list(track(verdicts.shaped(found, images, things, objects), "shape", len(found)))
+    if strict is not None:
+        subjects = verdicts.posed_gallery(rows, p.split, strict)
+        found = verdicts.strictly(found, images, objects, strict, subjects, strict.accepted_from)
     summary = verdicts.summary([*found, *verdicts.diversity(found, read)], p.seed)
     facts = evaluation_folder.facts(encoder, weights, known, p)
     result = Evaluated(things, found, images, summary, p, facts)

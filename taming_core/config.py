@@ -203,6 +203,7 @@ class EvaluateParams(Section):
     style_choices: Annotated[list[str], Field(min_length=2)]
     control_objects: NonNegativeInt  # identities in the controls: no object tokens, another object's tokens
     judge: str  # never a network that training used
+    strict_judge: str | None  # the same, of the object alone, cut out; null leaves its measures out
     text_judge: str
     sampling: Sampling
 
@@ -221,6 +222,26 @@ class GenerateParams(Section):
     sampling: Sampling
 
 
+class WorldParams(Section):
+    """-> photos of the mini world; `taming_core.world.plan.Chances` tells what the probabilities are of."""
+
+    seed: NonNegativeInt
+    size: PositiveInt  # pixels of a photo's side
+    views: PositiveInt  # photos of each thing
+    quality: int = Field(ge=1, le=100)  # of the JPEG files
+    recolor: Fraction
+    style: Fraction
+    two_objects: Fraction
+    silent: Fraction
+    paraphrase: Fraction
+    attributes: Fraction
+    mirror: Fraction
+    turn: NonNegativeFloat
+    tilt: NonNegativeFloat
+    smallest: PositiveFloat
+    largest: PositiveFloat
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -230,6 +251,7 @@ class Params(Section):
     train: TrainParams
     evaluate: EvaluateParams
     generate: GenerateParams
+    world: WorldParams
 
 
 def packaged_params() -> Path:

@@ -22,7 +22,8 @@ from taming_core.rows import Rows, load_rows
 from taming_core.seeds import seed_for
 
 OURS, NO_OBJECT, ANOTHER, REAL = "ours", "no_object", "another_object", "real_photos"
-UNDRAWN = frozenset({"scene_choices", "style_choices", "judge", "text_judge"})  # params that change scores, not images
+# Params that change scores, not images.
+UNDRAWN = frozenset({"scene_choices", "style_choices", "judge", "strict_judge", "text_judge"})
 
 
 @dataclass(frozen=True)

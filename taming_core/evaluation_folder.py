@@ -20,7 +20,7 @@ from taming_core.verdicts import LOOKED_AT, MEASURES, Gallery
 LEFT = (
     "images", "plots", "scores.jsonl", "report.html", "sheet.png", "timings.json", "intervals.json", "metrics.json",
 )  # fmt: skip
-PRINTED = ("judge_top1", "judge_cosine", "shape", "scene_accuracy", "style_accuracy")
+PRINTED = ("judge_top1", "strict_top1", "strict_pass", "judge_cosine", "shape", "scene_accuracy", "style_accuracy")
 
 
 def check_out(out: Path) -> None:
@@ -70,6 +70,7 @@ def facts(encoder: str, weights: str, known: Gallery, p: EvaluateParams) -> dict
         f"{s.guidance_text:g} to the text; seed {p.seed}, and every image a seed of its own",
         "Recognising": f"judge “{p.judge}”, which no training used; {known.held_out.sum()} held-out things to choose "
         f"among, {len(known.held_out)} in all",
+        "Recognising strictly": _strictly(p.strict_judge),
         "Reading": f"text judge “{p.text_judge}”; {len(p.scene_choices)} scenes and {len(p.style_choices)} styles to "
         "choose among",
         "Shape": f"the {LOOKED_AT} surest objects that the detector finds, cut out by the segmenter and laid over the "
@@ -81,6 +82,16 @@ def facts(encoder: str, weights: str, known: Gallery, p: EvaluateParams) -> dict
     }  # fmt: skip
 
 
+def _strictly(judge: str | None) -> str:
+    if judge is None:
+        return "no strict judge was asked"
+    return (
+        f"judge “{judge}”, which no training used, sees the {LOOKED_AT} surest objects alone, cut out and enlarged, "
+        "beside the subject turned by up to 30 degrees and mirrored as suits best. The object that is most alike "
+        "counts; nothing found counts as 0"
+    )
+
+
 def said(e: Evaluated, timings: Mapping[str, float], out: Path) -> str:
     """What the command prints at its end."""
     drawn = sum(row["condition"] != REAL for row in e.rows)
@@ -88,7 +99,7 @@ def said(e: Evaluated, timings: Mapping[str, float], out: Path) -> str:
     titles = {m.key: m for m in MEASURES}
     for m in (titles[key] for key in PRINTED if key in e.summary[OURS]):
         beside = [f"{NAMES[c]} {m.said(of[m.key].mean)}" for c, of in e.summary.items() if c != OURS and m.key in of]
-        lines.append(f"  {m.said(e.summary[OURS][m.key].mean):>6}  {m.title.lower():24}  {', '.join(beside)}".rstrip())
+        lines.append(f"  {m.said(e.summary[OURS][m.key].mean):>6}  {m.title.lower():28}  {', '.join(beside)}".rstrip())
     seconds, size = timings["seconds_per_object"], timings["bytes_per_object"]
     lines.append(f"{seconds:.2f} seconds and {size / 1024:.0f} KB for each object")
     return "\n".join([*lines, f"{out / 'report.html'} and {out / 'sheet.png'} show them"])

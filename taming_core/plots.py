@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -15,8 +16,13 @@ NAMES = {
     OURS: "the object's tokens", REAL: "real photos", ANOTHER: "another object's tokens", NO_OBJECT: "no object tokens",
 }  # fmt: skip
 COLOURS = {OURS: "#2f6db3", REAL: "#8a8f98", ANOTHER: "#d8a03a", NO_OBJECT: "#c9cdd3"}
-SHOWN = ("judge_top1", "judge_cosine", "shape", "scene_accuracy", "style_accuracy")
-PER_OBJECT = ("judge_top1", "judge_cosine", "shape", "scene_accuracy", "style_accuracy")
+SHOWN = ("judge_top1", "strict_top1", "strict_pass", "judge_cosine", "shape", "scene_accuracy", "style_accuracy")
+PER_OBJECT = (
+    "judge_top1", "strict_top1", "strict_pass", "judge_cosine", "strict_cosine", "shape", "scene_accuracy",
+    "style_accuracy",
+)  # fmt: skip
+DOTS = {"judge_cosine": ("#2f6db3", "likeness"), "strict_cosine": ("#7a5ba8", "strict likeness"),
+        "shape": ("#d8703a", "shape")}  # fmt: skip
 
 
 def write(folder: Path, summary: Summary, rows: Sequence[Verdict]) -> None:
@@ -69,7 +75,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 
 def bars(summary: Summary) -> Figure:
     """The main measures of every condition, with their intervals."""
-    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+    figure = Figure(figsize=(8.4, 3.8), layout="constrained")
     axes = figure.subplots()
     titles = {m.key: m.title for m in MEASURES}
     keys = [key for key in SHOWN if any(key in of for of in summary.values())]
@@ -80,7 +86,7 @@ def bars(summary: Summary) -> Figure:
         spans = [[e.mean - e.low for _, e in found], [e.high - e.mean for _, e in found]]
         axes.bar(x, [e.mean for _, e in found], 0.18, color=COLOURS[condition], label=NAMES[condition])
         axes.errorbar(x, [e.mean for _, e in found], spans, fmt="none", ecolor="#33373d", elinewidth=1, capsize=2)
-    axes.set_xticks(range(len(keys)), [titles[key] for key in keys])
+    axes.set_xticks(range(len(keys)), [fill(titles[key], 14) for key in keys])
     axes.set_xlim(-0.5, len(keys) - 0.5)
     axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.05)
     axes.legend(frameon=False, ncols=len(conditions), loc="upper center", bbox_to_anchor=(0.5, 1.16))
@@ -89,16 +95,17 @@ def bars(summary: Summary) -> Figure:
 
 
 def dots(means: Sequence[Mapping[str, Any]]) -> Figure:
-    """Likeness and shape of each object."""
+    """Likeness, strict likeness and shape of each object, as far as they were measured."""
     figure = Figure(figsize=(8.4, 1.1 + 0.28 * len(means)), layout="constrained")
     axes = figure.subplots()
     places = range(len(means))[::-1]
-    for key, colour, label in (("judge_cosine", "#2f6db3", "likeness"), ("shape", "#d8703a", "shape")):
-        axes.scatter([m.get(key, 0) for m in means], places, color=colour, s=34, label=label, zorder=3)
+    for key, (colour, label) in DOTS.items():
+        if any(key in m for m in means):
+            axes.scatter([m.get(key, 0) for m in means], places, color=colour, s=34, label=label, zorder=3)
     axes.set_yticks(places, [m["identity"] for m in means])
     axes.set_xlim(0, 1.02)
     axes.grid(axis="x", color="#e4e5e8", linewidth=0.8)
-    axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes.legend(frameon=False, ncols=len(DOTS), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     _calm(axes)
     return figure
 

@@ -21,7 +21,8 @@ from taming_core.verdicts import MEASURES, Measure, Summary, Verdict
 TEMPLATE = Path(__file__).with_suffix(".html")
 THINGS = 48  # at most, in the grid of pictures
 SIDE = 192  # pixels of a picture in the page, at most
-TILES = ("judge_top1", "shape", "scene_accuracy", "style_accuracy")
+TILES = ("judge_top1", "strict_pass", "shape", "scene_accuracy", "style_accuracy")
+MARKS = {"strict_cosine": "strict", "shape": "shape"}  # below a picture in which an object was found
 TITLES = {m.key: m for m in MEASURES}
 
 
@@ -85,8 +86,8 @@ def _cell(row: Verdict, image: Image.Image) -> Cell:
     marks = [f"judge {_short(row['cosine'])}"]
     if row.get("shape_found") == 0:
         marks.append("nothing found")
-    elif "shape" in row:
-        marks.append(f"shape {_short(row['shape'])}")
+    else:
+        marks += [f"{word} {_short(row[key])}" for key, word in MARKS.items() if key in row]
     if row["condition"] == ANOTHER:
         marks.append(f"tokens of {row['shown']}")
     wrong = _wrong(row) if row["condition"] == OURS else []
@@ -105,6 +106,8 @@ def _short(value: float) -> str:
 def _wrong(row: Verdict) -> list[str]:
     """What the judges hold against an image."""
     found = ["not recognised"] if row.get("judge_top1") == 0 else []
+    if row.get("strict_pass") == 0 and row.get("shape_found") != 0:
+        found.append("not accepted")
     return [*found, f"read as “{row['chosen']}”"] if row["chosen"] != row["asked"] else found
 
 
@@ -113,6 +116,12 @@ def sentences(summary: Summary) -> list[str]:
     ours = summary[OURS]
     right, beside = _share(ours["judge_top1"]), _beside(summary, "judge_top1")
     text = [f"The judge recognises the right object in {right} of the images{beside}."]
+    if "strict_pass" in ours:
+        accepted, beside = _share(ours["strict_pass"]), _beside(summary, "strict_pass")
+        text.append(
+            f"The strict judge, which sees the cut-out object alone, takes it for the subject in {accepted} of the "
+            f"images{beside}."
+        )
     text.append(
         f"Its shape agrees with the subject's to {ours['shape'].mean:.2f}{_beside(summary, 'shape')}; "
         "even different things agree in part, so read it against those."

@@ -32,9 +32,24 @@ def ranks(features: Features, gallery: Features, truth: Sequence[int] | NDArray[
     >>> ranks(np.stack([one, one]), np.stack([one, two]), [0, 1]).tolist()
     [0, 1]
     """
-    alike = features @ gallery.T
+    return ranks_by(features @ gallery.T, truth)
+
+
+def ranks_by(alike: NDArray[np.float32], truth: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    """As `ranks`, from the likeness (N, G) of each image with each of the gallery."""
     own = np.take_along_axis(alike, np.asarray(truth)[:, None], 1)
     return (alike >= own).sum(1) - 1
+
+
+def in_best_pose(features: Features, gallery: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cosine (N, G) of each image (N, E) with each of the gallery in the pose (G, P, E) that suits it best.
+
+    >>> one, two = np.eye(2, dtype=np.float32)
+    >>> in_best_pose(np.stack([one, two]), np.stack([[one, two], [one, one]])).tolist()
+    [[1.0, 1.0], [1.0, 0.0]]
+    """
+    things, poses, length = gallery.shape
+    return (features @ gallery.reshape(-1, length).T).reshape(len(features), things, poses).max(2)
 
 
 def own_cosine(features: Features, gallery: Features, truth: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:

@@ -12,12 +12,13 @@ from PIL import Image
 from taming_core import scores, shape
 from taming_core.config import EvaluateParams
 from taming_core.evaluation import ANOTHER, REAL, Thing, Want, scene_prompt, style_prompt, subjects
-from taming_core.pretrained.judges import Judge, on_grey
+from taming_core.objects import cutout
+from taming_core.pretrained.judges import FILL, SIDE, Judge, on_grey, poses
 from taming_core.scores import Estimate, Features
-from taming_core.subjects import Finder
+from taming_core.subjects import Finder, Mask
 
 T = TypeVar("T")
-LOOKED_AT = 3  # objects of an image, the surest first, among which the shape is looked for
+LOOKED_AT = 3  # objects of an image, the surest first, among which the thing is looked for
 Verdict = dict[str, Any]  # about one image: what it is, and a number for each measure that applies
 Summary = Mapping[str, Mapping[str, Estimate]]  # condition -> measure -> its mean
 TextFeatures = Callable[[Sequence[str]], Features]
@@ -41,13 +42,16 @@ MEASURES = (
     Measure("judge_top1", "%", "Right object recognised", "the judge finds it most alike among all held-out things"),
     Measure("judge_top5", "%", "Right object among five", "it is among the five most alike"),
     Measure("judge_top1_all", "%", "Recognised among all", "the same, among the things of every split"),
+    Measure("strict_pass", "%", "Accepted by the strict judge", "it takes the cut-out object for the subject itself"),
+    Measure("strict_top1", "%", "Recognised strictly", "it finds the cut-out most alike among all held-out things"),
+    Measure("strict_cosine", "", "Strict likeness", "cosine of its features with the subject's; nothing found is 0"),
     Measure("judge_cosine", "", "Likeness to the object", "cosine of the judge's features with the subject's"),
     Measure("judge_cosine_other", "", "Likeness to the others", "the same with the other held-out things; low is good"),
     Measure("donor_top1", "%", "Donor recognised", "the judge finds the thing whose tokens were used most alike"),
     Measure("shape", "", "Shape", "geometric mean of silhouette and edges"),
     Measure("shape_iou", "", "Silhouette", "overlap with the subject's silhouette after the best alignment"),
     Measure("shape_edges", "", "Edges", "agreement of outlines and inner edges after it"),
-    Measure("shape_found", "%", "Object found", "the detector finds an object; where it finds none, shape counts as 0"),
+    Measure("shape_found", "%", "Object found", "the detector finds an object; else shape and strict likeness are 0"),
     Measure("shape_flipped", "%", "Mirrored", "the best alignment mirrors the subject"),
     Measure("scene_accuracy", "%", "Right scene", "the text judge picks the scene that was asked for, among all"),
     Measure("style_accuracy", "%", "Right style", "the text judge picks the style that was asked for, among all"),
@@ -64,6 +68,11 @@ class Gallery(NamedTuple):
     features: Features  # (A, E)
     held_out: NDArray[np.bool_]  # (A,) which are of the evaluated split
 
+    def places(self) -> dict[str, int]:
+        """Of each held-out identity its place among the held-out ones."""
+        order = np.cumsum(self.held_out) - 1
+        return {identity: int(order[i]) for identity, i in self.identities.items() if self.held_out[i]}
+
 
 def gallery(folder: Path, split: str, judge: Judge) -> Gallery:
     """The subjects of all identities in the rows."""
@@ -74,6 +83,19 @@ def gallery(folder: Path, split: str, judge: Judge) -> Gallery:
         features.append(judge([on_grey(subject) for _, _, subject in chunk]))
     places = {identity: i for i, identity in enumerate(identities)}
     return Gallery(places, np.concatenate(features), np.array([s == split for s in splits]))
+
+
+class Posed(NamedTuple):
+    """What the strict judge knows of each held-out subject in every pose."""
+
+    places: dict[str, int]  # of an identity in `features`
+    features: NDArray[np.float32]  # (G, P, E)
+
+
+def posed_gallery(folder: Path, split: str, judge: Judge) -> Posed:
+    """The subjects of one split, turned and mirrored."""
+    known = {identity: judge(poses(subject)) for s, identity, subject in subjects(folder) if s == split}
+    return Posed({identity: i for i, identity in enumerate(known)}, np.stack(list(known.values())))
 
 
 def chunks(items: Iterable[T], size: int = 64) -> Iterator[list[T]]:
@@ -110,10 +132,9 @@ def _row(condition: str, identity: str, kind: str, shown: str | None) -> Verdict
 
 def judged(rows: Sequence[Verdict], features: Features, known: Gallery) -> list[Verdict]:
     """The rows with what the object's judge says; on styles only whether it recognises the thing."""
-    held_out = known.features[known.held_out]
-    place = dict(zip(np.flatnonzero(known.held_out).tolist(), range(len(held_out)), strict=True))
+    held_out, place = known.features[known.held_out], known.places()
     everywhere = [known.identities[r["identity"]] for r in rows]
-    own, donor = ([place[known.identities[r[key] or r["identity"]]] for r in rows] for key in ("identity", "shown"))
+    own, donor = ([place[r[key] or r["identity"]] for r in rows] for key in ("identity", "shown"))
     rank, donor_rank = scores.ranks(features, held_out, own), scores.ranks(features, held_out, donor)
     rank_all = scores.ranks(features, known.features, everywhere)
     cosine, other = scores.own_cosine(features, held_out, own), scores.other_cosine(features, held_out, own)
@@ -149,19 +170,67 @@ def read(rows: Sequence[Verdict], features: Features, texts: TextFeatures, p: Ev
     return [verdict(row, feature) for row, feature in zip(rows, features, strict=True)]
 
 
-def shaped(
-    rows: Sequence[Verdict], images: Sequence[Image.Image], things: Sequence[Thing], find: Finder
-) -> Iterator[Verdict]:
-    """The rows with the shape measures; none on styles, whose outlines are not the object's."""
-    subjects = {t.identity: _view(t.subject) for t in things}
+def found_in(rows: Sequence[Verdict], images: Sequence[Image.Image], find: Finder) -> Iterator[list[Mask]]:
+    """The surest objects of each image; of one in a style none, for its outlines and colours are the style's."""
     for row, image in zip(rows, images, strict=True):
-        yield row if row["kind"] == "style" else {**row, **_shape(subjects[row["identity"]], image, find)}
+        yield [] if row["kind"] == "style" else find(np.asarray(image.convert("RGB")))[:LOOKED_AT]
 
 
-def _shape(subject: shape.View, image: Image.Image, find: Finder) -> dict[str, float]:
-    """Of the object that agrees best: a scene may hold other things, and the surest need not be the one."""
+def strictly(
+    rows: Sequence[Verdict], images: Sequence[Image.Image], found: Sequence[Sequence[Mask]], judge: Judge, known: Posed,
+    accepted_from: float | None,
+) -> list[Verdict]:  # fmt: skip
+    """The rows with what the strict judge says of the cut-out objects; it accepts one from a cosine on, if it has one.
+
+    The most alike of an image's objects counts: a scene may hold other things, and the surest need not be the one.
+    """
+    features = _features_of_objects(images, found, judge)
+
+    def verdict(row: Verdict, seen: Features) -> Verdict:
+        if row["kind"] == "style":
+            return row
+        return {**row, **_strict(seen, known.features, known.places[row["identity"]], accepted_from)}
+
+    return [verdict(row, seen) for row, seen in zip(rows, features, strict=True)]
+
+
+def _features_of_objects(
+    images: Sequence[Image.Image], found: Sequence[Sequence[Mask]], judge: Judge
+) -> list[Features]:
+    """The judge's features (objects, E) of each image's objects, all judged in one go."""
+    cut = [_cut(image, mask) for image, masks in zip(images, found, strict=True) for mask in masks]
+    ends = np.cumsum([len(masks) for masks in found])
+    return np.split(judge(cut), ends[:-1]) if cut else [np.zeros((0, 1), np.float32)] * len(images)
+
+
+def _cut(image: Image.Image, mask: Mask) -> Image.Image:
+    return on_grey(Image.fromarray(cutout(np.asarray(image.convert("RGB")), mask, SIDE, FILL)))
+
+
+def _strict(seen: Features, posed: NDArray[np.float32], own: int, accepted_from: float | None) -> dict[str, float]:
+    """Of the object that is most like the subject number `own`; all 0 where nothing is found."""
+    if not len(seen):
+        return {"strict_top1": 0.0, "strict_cosine": 0.0} | ({} if accepted_from is None else {"strict_pass": 0.0})
+    alike = scores.in_best_pose(seen, posed)
+    best = int(alike[:, own].argmax())
+    cosine = float(alike[best, own])
+    said = {"strict_top1": float(scores.ranks_by(alike, [own] * len(seen))[best] == 0), "strict_cosine": cosine}
+    return said if accepted_from is None else {**said, "strict_pass": float(cosine >= accepted_from)}
+
+
+def shaped(
+    rows: Sequence[Verdict], images: Sequence[Image.Image], things: Sequence[Thing], found: Sequence[Sequence[Mask]]
+) -> Iterator[Verdict]:
+    """The rows with the shape measures of the found objects; none on styles."""
+    subjects = {t.identity: _view(t.subject) for t in things}
+    for row, image, masks in zip(rows, images, found, strict=True):
+        yield row if row["kind"] == "style" else {**row, **_shape(subjects[row["identity"]], image, masks)}
+
+
+def _shape(subject: shape.View, image: Image.Image, masks: Sequence[Mask]) -> dict[str, float]:
+    """Of the object that agrees best."""
     pixels = np.asarray(image.convert("RGB"))
-    seen = [shape.compare(subject, shape.view_of(pixels, mask)) for mask in find(pixels)[:LOOKED_AT]]
+    seen = [shape.compare(subject, shape.view_of(pixels, mask)) for mask in masks]
     if not seen:
         return {"shape": 0.0, "shape_iou": 0.0, "shape_edges": 0.0, "shape_found": 0.0}
     best = max(seen, key=lambda s: s.agreement)

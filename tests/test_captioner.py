@@ -10,15 +10,22 @@ from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration
 
 from taming_core.errors import TamingError
 from taming_core.pretrained.captioner import MINI, Captioner, load_captioner, tidy
-from taming_core.world import Chances, Photos, load_world, render
+from taming_core.world.artwork import World, load_pictures, load_world
+from taming_core.world.photos import Photos, render
+from taming_core.world.plan import Chances
+from taming_core.world.wording import Facts, facts_of
 
-WORLD = Path(__file__).parents[1] / "pipelines" / "mini" / "world"
-PLAIN = Chances(recolor=0.0, style=0.0, two_objects=0.0, unnamed_scene=0.0)
+PLAIN = Chances(recolor=0.0, style=0.0, two_objects=0.0, silent=0.0, attributes=0.0)
 
 
 @pytest.fixture(scope="module")
-def photos() -> Photos:
-    return render(load_world(WORLD), 11, 0, 16, 128, chances=PLAIN)
+def world() -> World:
+    return load_world()
+
+
+@pytest.fixture(scope="module")
+def photos(world: World) -> Photos:
+    return render(world, load_pictures(world), 11, 0, 32, 128, chances=PLAIN)
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +51,33 @@ def tiny_blip(folder: Path) -> Path:
     return folder
 
 
-def test_captions_name_the_scene(describe: Captioner, photos: Photos):
+def facts(captions: list[str], world: World) -> list[Facts]:
+    return [facts_of(caption, world.scenes) for caption in captions]
+
+
+def right_scenes(captions: list[str], photos: Photos, world: World) -> int:
+    told = zip(facts(captions, world), photos.plans, strict=True)
+    return sum(said.scene == plan.scene for said, plan in told)
+
+
+def test_captions_tell_scene_and_style(describe: Captioner, world: World, photos: Photos):
     captions = describe(arrays(photos), "")
-    right = [scene in caption for scene, caption in zip(photos.scene, captions, strict=True)]
-    assert sum(right) >= 14, list(zip(photos.scene, captions, strict=True))
-    assert all(caption.startswith("a photo of a") for caption in captions)
+    assert right_scenes(captions, photos, world) >= 26, captions
+    assert sum(said.style == "a photo of" for said in facts(captions, world)) >= 28
     assert all(caption == caption.lower() and "[" not in caption for caption in captions)
 
 
-def test_a_given_start_is_continued(describe: Captioner, photos: Photos):
+def test_captions_name_the_thing_or_its_class(describe: Captioner, world: World, photos: Photos):
+    said = facts(describe(arrays(photos), ""), world)
+    right = [f.thing in (what.name, what.noun) for f, (what,) in zip(said, photos.objects, strict=True)]
+    assert sum(right) >= 13, list(zip(said, photos.objects, strict=True))
+    assert len({f.thing for f in said}) > 8  # not classes alone
+
+
+def test_a_given_start_is_continued(describe: Captioner, world: World, photos: Photos):
     captions = describe(arrays(photos), "a photo of an animal")
     assert all(caption.startswith("a photo of an animal ") for caption in captions)
-    right = [caption.endswith(scene) for scene, caption in zip(photos.scene, captions, strict=True)]
-    assert sum(right) >= 14, captions
+    assert right_scenes(captions, photos, world) >= 24, captions
 
 
 @pytest.mark.parametrize("prefix", ["a photo of a zyxomma-9", "a photo of an été", "a photo of a squirrel , asleep"])
@@ -99,5 +120,5 @@ def test_an_absent_model_is_explained(monkeypatch: pytest.MonkeyPatch, spec: str
 
 
 def test_another_kind_of_model_is_refused():
-    with pytest.raises(TamingError, match="not a folder with a BLIP captioner"):
+    with pytest.raises(TamingError, match="is no BLIP captioner"):
         load_captioner(str(MINI / "clip"), "cpu", num_beams=1, max_new_tokens=3)

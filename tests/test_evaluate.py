@@ -136,8 +136,9 @@ def test_the_scores_are_complete(evaluated: tuple[Path, str]) -> None:
     metrics = json.loads((out / "metrics.json").read_text())
     assert set(metrics) == {"ours", "another_object", "no_object", "real_photos"}
     assert set(metrics["ours"]) == {
-        "judge_top1", "judge_top1_all", "judge_cosine", "judge_cosine_other", "shape", "shape_iou", "shape_edges",
-        "shape_found", "shape_flipped", "scene_accuracy", "style_accuracy", "style_judge_top1", "diversity",
+        "judge_top1", "judge_top1_all", "judge_cosine", "judge_cosine_other", "strict_top1", "strict_pass",
+        "strict_cosine", "shape", "shape_iou", "shape_edges", "shape_found", "shape_flipped", "scene_accuracy",
+        "style_accuracy", "style_judge_top1", "diversity",
     }  # fmt: skip
     assert "donor_top1" in metrics["another_object"]
     assert "scene_accuracy" not in metrics["real_photos"]
@@ -153,6 +154,7 @@ def test_the_judge_knows_real_photos_and_is_not_fooled_without_tokens(evaluated:
     assert metrics["real_photos"]["judge_cosine"] > metrics["no_object"]["judge_cosine"] + 0.3
     assert metrics["real_photos"]["shape"] > metrics["no_object"]["shape"]
     assert metrics["ours"]["judge_cosine"] > metrics["no_object"]["judge_cosine"]
+    assert metrics["real_photos"]["strict_cosine"] > metrics["no_object"]["strict_cosine"] + 0.3
 
 
 def test_there_is_a_line_for_every_image_and_its_file(evaluated: tuple[Path, str]) -> None:
@@ -165,7 +167,8 @@ def test_there_is_a_line_for_every_image_and_its_file(evaluated: tuple[Path, str
     assert sorted(r["image"] for r in drawn) == sorted(p.name for p in (out / "images").iterdir())
     scene = next(r for r in rows if r["kind"] == "scene")
     assert {"identity", "prompt", "seed", "judge_top1", "cosine", "shape", "scene_accuracy", "chosen"} <= set(scene)
-    assert not {"shape", "judge_top1"} & set(next(r for r in rows if r["kind"] == "style"))
+    assert {"strict_top1", "strict_pass", "strict_cosine"} <= set(scene)
+    assert not {"shape", "judge_top1", "strict_top1"} & set(next(r for r in rows if r["kind"] == "style"))
 
 
 def test_dvc_can_plot_the_csv_files(evaluated: tuple[Path, str]) -> None:

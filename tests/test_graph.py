@@ -27,7 +27,7 @@ ORDER = (
     "customize", "images", "sheets", "grid", "fresh", "validation", "encoder_folder",
     "scores", "shape", "evaluation", "verdicts", "plots", "report",
     "provenance", "evaluation_folder", "generation", "cards",
-    "world_styles", "world_plan", "world",
+    "world/styles", "world/wording", "world/artwork", "world/plan", "world/render", "world/photos", "world/folder",
 )  # fmt: skip
 
 
@@ -79,11 +79,49 @@ def test_every_dep_exists_or_is_made_by_an_earlier_stage() -> None:
         made |= {name for out in stage["outs"] for name in ([out] if isinstance(out, str) else out)}
 
 
-@pytest.mark.parametrize("name", [p.stem for p in sorted((ROOT / "taming_core").glob("*.py")) if p.stem != "__init__"])
+MINI = ROOT / "pipelines" / "mini"
+MINI_STAGES = yaml.safe_load((MINI / "dvc.yaml").read_text())["stages"]
+
+
+def scripts(name: str) -> set[str]:
+    """The scripts beside a script that it needs, itself among them."""
+    seen, todo = set(), [name]
+    while todo:
+        current = todo.pop()
+        if current not in seen:
+            seen.add(current)
+            for node in ast.walk(ast.parse((MINI / f"{current}.py").read_text())):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                todo += [n for n in names if (MINI / f"{n}.py").is_file()]
+    return seen
+
+
+@pytest.mark.parametrize("stage", [s for s, d in MINI_STAGES.items() if d["cmd"].startswith("python")])
+def test_deps_name_the_scripts_that_a_stage_of_mini_runs(stage: str) -> None:
+    run = Path(MINI_STAGES[stage]["cmd"].split()[1]).stem
+    deps = {Path(d).stem for d in MINI_STAGES[stage]["deps"] if d.startswith("pipelines/mini/") and d.endswith(".py")}
+    assert deps == scripts(run)
+
+
+def test_the_journey_reads_nothing_that_the_chain_of_mini_declares() -> None:
+    """Else `dvc repro` at the top would start to train models."""
+    made = {out if isinstance(out, str) else next(iter(out)) for d in MINI_STAGES.values() for out in d.get("outs", [])}
+    read = {dep for stage in STAGES.values() for dep in stage["deps"]}
+    assert not [(m, r) for m in made for r in read if f"{m}/".startswith(f"{r}/") or f"{r}/".startswith(f"{m}/")]
+
+
+def modules() -> dict[str, str]:
+    """Name in ORDER -> file, of every module but those of `pretrained`, which stand beside the order."""
+    core = ROOT / "taming_core"
+    files = [f.relative_to(core) for f in sorted([*core.glob("*.py"), *core.glob("world/*.py")])]
+    return {f.with_suffix("").as_posix(): f"taming_core/{f.as_posix()}" for f in files if f.stem != "__init__"}
+
+
+@pytest.mark.parametrize("name", modules())
 def test_no_module_imports_one_below_it(name: str) -> None:
-    above = ORDER[: ORDER.index(name)]
-    own = {Path(f).stem for f in imported(ROOT / "taming_core" / f"{name}.py") if Path(f).parent.name == "taming_core"}
-    assert own - {"__init__"} <= set(above)
+    above = {modules()[n] for n in ORDER[: ORDER.index(name)]}
+    assert imported(ROOT / modules()[name]) & set(modules().values()) <= above
 
 
 def test_pretrained_models_know_nothing_of_stages_or_pipelines() -> None:

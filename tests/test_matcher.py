@@ -11,21 +11,23 @@ from transformers import BertTokenizer, BlipConfig, BlipForImageTextRetrieval, B
 from taming_core.errors import TamingError
 from taming_core.pretrained.captioner import MINI
 from taming_core.pretrained.matcher import Matcher, load_matcher
-from taming_core.world import Chances, Photos, World, load_world, render
-from taming_core.world_styles import STYLES
+from taming_core.world.artwork import World, load_pictures, load_world
+from taming_core.world.photos import Photos, render
+from taming_core.world.plan import Chances
+from taming_core.world.styles import STYLES
+from taming_core.world.wording import scene_wordings, sentence, style_wordings
 
-WORLD = Path(__file__).parents[1] / "pipelines" / "mini" / "world"
+CHANCES = Chances(recolor=0.0, two_objects=0.0, silent=0.0, attributes=0.0)
 
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return load_world(WORLD)
+    return load_world()
 
 
 @pytest.fixture(scope="module")
 def photos(world: World) -> Photos:
-    chances = Chances(recolor=0.0, style=0.35, two_objects=0.0, unnamed_scene=0.0)
-    return render(world, 12, 0, 32, 128, chances=chances)
+    return render(world, load_pictures(world), 12, 0, 48, 128, chances=CHANCES)
 
 
 @pytest.fixture(scope="module")
@@ -37,27 +39,35 @@ def arrays(photos: Photos) -> list[np.ndarray]:
     return [image.numpy() for image in photos.image]
 
 
-def said(photos: Photos) -> list[str]:
-    rows = zip(photos.style, photos.objects, photos.scene, strict=True)
-    return [f"{style} a {what.noun} {scene}" for style, (what,), scene in rows]
+def said(photos: Photos, wording: int = 0) -> list[str]:
+    """Captions by class, in the canonical wording or another one."""
+    rows = zip(photos.plans, photos.objects, strict=True)
+    return [
+        sentence(style_wordings(plan.style)[wording], [what.noun], scene_wordings(plan.scene)[wording])
+        for plan, (what,) in rows
+    ]
 
 
-def test_the_true_scene_and_style_win(match: Matcher, world: World, photos: Photos):
-    captions = said(photos)
-    elsewhere = [
-        text.replace(scene, world.scenes[(world.scenes.index(scene) + 7) % len(world.scenes)])
-        for text, scene in zip(captions, photos.scene, strict=True)
-    ]
-    otherwise = [
-        text.replace(style, STYLES[(STYLES.index(style) + 1) % len(STYLES)])
-        for text, style in zip(captions, photos.style, strict=True)
-    ]
+@pytest.mark.parametrize("wording", [0, 1])
+def test_the_true_scene_and_style_win(match: Matcher, world: World, photos: Photos, wording: int):
+    captions, elsewhere, otherwise = said(photos, wording), list[str](), list[str]()
+    for plan, (what,) in zip(photos.plans, photos.objects, strict=True):
+        scene = world.scenes[(world.scenes.index(plan.scene) + 7) % len(world.scenes)]
+        style = STYLES[(STYLES.index(plan.style) + 1) % len(STYLES)]
+        elsewhere.append(sentence(plan.style, [what.noun], scene))
+        otherwise.append(sentence(style, [what.noun], plan.scene))
     true = match(arrays(photos), captions)
     assert true.dtype == np.float32
-    assert true.shape == (32,)
+    assert true.shape == (48,)
     assert ((true >= 0) & (true <= 1)).all()
-    assert (true > match(arrays(photos), elsewhere)).sum() >= 28
-    assert (true > match(arrays(photos), otherwise)).sum() >= 24
+    assert (true > match(arrays(photos), elsewhere)).sum() >= 43
+    assert (true > match(arrays(photos), otherwise)).sum() >= 41
+
+
+def test_the_caption_of_another_photo_loses(match: Matcher, photos: Photos):
+    captions = said(photos)
+    true, false = match(arrays(photos), captions), match(arrays(photos), [*captions[1:], captions[0]])
+    assert (true > false).sum() >= 45
 
 
 def test_a_score_depends_on_its_own_pair_only(match: Matcher, photos: Photos):

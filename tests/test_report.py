@@ -32,14 +32,18 @@ def all_rows() -> list[dict[str, Any]]:
     rows = []
     for thing in ("a <b>robot</b>", "turkey"):
         for scene in SCENES:
-            seen = {"cosine": 0.7, "judge_top1": 1.0, "judge_cosine": 0.7, "shape": 0.8, "shape_found": 1.0}
+            seen = {"cosine": 0.7, "judge_top1": 1.0, "judge_cosine": 0.7, "shape": 0.8, "shape_found": 1.0,
+                    "strict_top1": 1.0, "strict_pass": 1.0, "strict_cosine": 0.65}  # fmt: skip
             rows.append(scored("ours", thing, scene, **seen, chosen=scene, scene_accuracy=1.0))
         rows.append(scored("ours", thing, STYLES[0], cosine=0.5, chosen="an oil painting of", style_accuracy=0.0))
         for condition, likeness in (("no_object", 0.02), ("another_object", -0.06)):
-            wrong = {"cosine": likeness, "judge_top1": 0.0, "judge_cosine": likeness, "shape": 0.6, "shape_found": 1.0}
+            wrong = {"cosine": likeness, "judge_top1": 0.0, "judge_cosine": likeness, "shape": 0.6, "shape_found": 1.0,
+                     "strict_top1": 0.0, "strict_pass": 0.0, "strict_cosine": 0.1}  # fmt: skip
             rows.append(scored(condition, thing, SCENES[0], **wrong, chosen=SCENES[0], scene_accuracy=1.0))
         rows.append(scored("real_photos", thing, "", cosine=0.9, judge_top1=1.0, judge_cosine=0.9, shape=0.95))
-    rows[0] |= {"judge_top1": 0.0, "shape": 0.0, "shape_found": 0.0}
+    nothing = {"shape": 0.0, "shape_found": 0.0, "strict_top1": 0.0, "strict_pass": 0.0, "strict_cosine": 0.0}
+    rows[0] |= {"judge_top1": 0.0, **nothing}
+    rows[1] |= {"strict_pass": 0.0, "strict_cosine": 0.3}
     return rows
 
 
@@ -104,10 +108,10 @@ def test_each_thing_stands_beside_its_prompts(evaluated: Evaluated) -> None:
     assert [cell.note for cell in robot] == [
         "a <b>robot</b>",
         "judge .70 · nothing found · not recognised",
-        "judge .70 · shape .80",
+        "judge .70 · strict .30 · shape .80 · not accepted",
         "judge .50 · read as “an oil painting of”",
     ]
-    assert [cell.good for cell in robot] == [None, False, None, False]
+    assert [cell.good for cell in robot] == [None, False, False, False]
 
 
 def test_controls_stand_side_by_side_with_a_real_photo(evaluated: Evaluated) -> None:
@@ -116,8 +120,8 @@ def test_controls_stand_side_by_side_with_a_real_photo(evaluated: Evaluated) -> 
         "the object", "the object's tokens", "no object tokens", "another object's tokens", "real photos",
     ]  # fmt: skip
     assert [cell.note for cell in found.rows[1]] == [
-        "turkey", "judge .70 · shape .80", "judge .02 · shape .60", "judge -.06 · shape .60 · tokens of turkey",
-        "judge .90 · shape .95",
+        "turkey", "judge .70 · strict .65 · shape .80", "judge .02 · strict .10 · shape .60",
+        "judge -.06 · strict .10 · shape .60 · tokens of turkey", "judge .90 · shape .95",
     ]  # fmt: skip
 
 
@@ -126,6 +130,10 @@ def test_the_words_say_what_the_numbers_say(evaluated: Evaluated) -> None:
     assert said[0] == (
         "The judge recognises the right object in 75 % (50 to 100) of the images; of real photos 100 %, "
         "with another object's tokens 0 %, without object tokens 0 %."
+    )
+    assert said[1] == (
+        "The strict judge, which sees the cut-out object alone, takes it for the subject in 50 % (0 to 100) of the "
+        "images; with another object's tokens 0 %, without object tokens 0 %."
     )
     assert said[-1] == "The style is the one that was asked for in 0 % (0 to 0)."
 

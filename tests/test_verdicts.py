@@ -1,5 +1,6 @@
 """From features to rows and metrics, on features made by hand."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,8 @@ def test_the_text_judge_chooses_among_prompts_of_the_same_kind() -> None:
 def shape_of(find: Finder) -> dict[str, Any]:
     photo, _ = composed(artwork(1)[0], 0)
     thing = Thing("a", artwork(1)[0], ())
-    return next(verdicts.shaped([about("ours", "a")], [Image.fromarray(photo)], [thing], find))
+    row, image = [about("ours", "a")], [Image.fromarray(photo)]
+    return next(verdicts.shaped(row, image, [thing], list(verdicts.found_in(row, image, find))))
 
 
 def test_shape_is_zero_where_nothing_is_found_and_says_so() -> None:
@@ -93,6 +95,72 @@ def test_shape_is_that_of_the_object_which_agrees_best() -> None:
     corner[:9, :30] = True
     assert shape_of(lambda _: [corner, mask])["shape"] == shape_of(lambda _: [mask])["shape"]
     assert shape_of(lambda _: [corner] * verdicts.LOOKED_AT + [mask])["shape"] < 0.7
+
+
+def test_objects_are_looked_for_once_and_not_in_styles() -> None:
+    asked = 0
+
+    def find(pixels: np.ndarray) -> list[np.ndarray]:
+        nonlocal asked
+        asked += 1
+        return [np.ones(pixels.shape[:2], bool)] * 5
+
+    rows = [about("ours", "a"), about("ours", "a", "style")]
+    found = list(verdicts.found_in(rows, [Image.new("RGB", (8, 8))] * 2, find))
+    assert asked == 1
+    assert [len(masks) for masks in found] == [verdicts.LOOKED_AT, 0]
+
+
+def by_colour(images: Sequence[Image.Image]) -> np.ndarray:
+    """A judge whose features are the colours in the middle of what it sees."""
+    middle = np.float32([i.getpixel((64, 64)) for i in images])
+    return np.pad(middle / np.linalg.norm(middle, axis=1, keepdims=True), ((0, 0), (0, 1)))
+
+
+def half(left: bool) -> np.ndarray:
+    mask = np.zeros((16, 16), bool)
+    mask[:, slice(0, 8) if left else slice(8, 16)] = True
+    return mask
+
+
+POSED = verdicts.Posed({"a": 0, "b": 1}, EYE[[[3, 0], [3, 1]]])  # the second pose of each is its own colour
+RED_AND_GREEN = Image.fromarray(np.hstack([np.full((16, 8, 3), c, np.uint8) for c in ([200, 0, 0], [60, 200, 0])]))
+
+
+def strict(found: list[np.ndarray], identity: str, accepted_from: float | None = 0.9) -> dict[str, Any]:
+    row = about("ours", identity)
+    return verdicts.strictly([row], [RED_AND_GREEN], [found], by_colour, POSED, accepted_from)[0]
+
+
+def test_of_the_objects_the_one_most_like_the_subject_is_judged() -> None:
+    both = [half(left=True), half(left=False)]
+    said = strict(both, "a")  # the subject of a is red, that of b green
+    assert (said["strict_top1"], said["strict_pass"], said["strict_cosine"]) == (1, 1, pytest.approx(1))
+    said = strict(both, "b")
+    assert (said["strict_top1"], said["strict_cosine"]) == (1, pytest.approx(200 / np.hypot(60, 200), abs=0.01))
+    assert strict(both, "b", accepted_from=0.97)["strict_pass"] == 0
+
+
+def test_another_things_cutout_is_neither_recognised_nor_accepted() -> None:
+    said = strict([half(left=True)], "b")
+    assert (said["strict_top1"], said["strict_pass"], said["strict_cosine"]) == (0, 0, pytest.approx(0))
+
+
+def test_where_nothing_is_found_the_strict_judge_says_zero() -> None:
+    said = strict([], "a", accepted_from=-1)
+    assert (said["strict_top1"], said["strict_pass"], said["strict_cosine"]) == (0, 0, 0)
+
+
+def test_without_a_threshold_nothing_is_accepted_or_rejected() -> None:
+    assert {key for key in strict([half(left=True)], "a", None) if "strict" in key} == {"strict_top1", "strict_cosine"}
+    assert "strict_pass" not in strict([], "a", None)
+
+
+def test_features_go_back_to_the_images_they_are_of() -> None:
+    rows = [about("ours", i, kind) for i, kind in (("a", "scene"), ("a", "style"), ("b", "scene"), ("b", "scene"))]
+    found = [[half(left=True)], [], [], [half(left=True), half(left=False)]]
+    said = verdicts.strictly(rows, [RED_AND_GREEN] * 4, found, by_colour, POSED, 0.9)
+    assert [r.get("strict_top1") for r in said] == [1, None, 0, 1]
 
 
 def test_diversity_is_within_one_thing_and_condition() -> None:

@@ -3,7 +3,8 @@
 The decoder starts near the tower's own answer: it looks at the class token, and knows each word by what the tower's
 heads make of it. It reads captions in many wordings, of which the canonical one is the most frequent, so that is what
 it says. Some photos are called by their class, so that the captioner can say "animal" where it does not know which, and
-can go on after "a photo of an animal". Sizes and places are said where it is sure of them; recolouring is not taught.
+can go on after "a photo of an animal". Sizes are said where it is sure of them. Places and
+recolouring are not taught: the tower does not tell the left from the right.
 
 Example:  python pipelines/mini/captioner.py
           python pipelines/mini/captioner.py --measure taming_core/pretrained/mini/captioner    # train nothing
@@ -19,13 +20,14 @@ from typing import Annotated, Any
 import numpy as np
 import schooling
 import torch
+import torch.nn.functional as F
 import typer
 from blip import DEC, PAD, SEP, SIZE, THING, blip_config, file_state, processor, vocabulary
 from devices import half, ready
 from jaxtyping import Float, Int
 from looks import OUT, Looks, Told, batch_at, exchanged, load_tower, read, truth
 from numpy.random import Generator
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from schooling import Figures, Lesson
 from torch import Tensor, nn
 from tower import answers, load_heads
@@ -33,13 +35,14 @@ from transformers import BlipForConditionalGeneration
 
 from taming_core.pretrained.captioner import Captioner, load_captioner
 from taming_core.seeds import seed_for
-from taming_core.world.artwork import MINI, Pictures, World, load_pictures, load_world
+from taming_core.world.artwork import MINI, Cutout, Pictures, World, load_pictures, load_world
 from taming_core.world.photos import render
 from taming_core.world.plan import Chances, generator
 from taming_core.world.styles import STYLES
 from taming_core.world.wording import Facts, facts_of, scene_wordings, sentence, style_wordings, worded
 
 SPLITS = ("train", "unseen-concepts")
+LOUD = 3.0  # the class token beside the words before it, where the last layer reads it
 
 
 class CaptionerParams(Lesson):
@@ -49,7 +52,9 @@ class CaptionerParams(Lesson):
     classed: float = Field(ge=0, lt=1)  # that call a thing by its class
     vague: float = Field(ge=0, lt=1)  # that call a thing an object
     paraphrase: float = Field(ge=0, lt=1)  # per fact, in another wording than the canonical one
-    attributes: float = Field(ge=0, le=1)  # that tell a size or place that is notable
+    sizes: float = Field(ge=0, le=1)  # that tell a size that is notable
+    naming_steps: NonNegativeInt  # before captions, see `learn_names`
+    naming_batch: PositiveInt
     measured: PositiveInt  # photos per measurement
     chances: Chances  # of the photos it is measured on
 
@@ -58,11 +63,11 @@ def lesson(what: Told, rng: Generator, p: CaptionerParams) -> str:
     """One of the captions that are true of a photo."""
     name, noun, thing = what.name, what.noun, rng.random()
     said = THING if thing < p.vague else noun if thing < p.vague + p.classed else name
-    size, place = (fact if rng.random() < p.attributes else "" for fact in (what.size, what.place))
+    size = what.size if rng.random() < p.sizes else ""
     style, scene = (
         worded(rng, wordings, p.paraphrase) for wordings in (style_wordings(what.style), scene_wordings(what.scene))
     )
-    return sentence(style, [f"{size} {said}".strip()], scene, place)
+    return sentence(style, [f"{size} {said}".strip()], scene)
 
 
 def encode(tokenizer: Any, captions: Sequence[str]) -> tuple[Int[Tensor, "n length"], Int[Tensor, "n length"]]:
@@ -114,14 +119,52 @@ def start_from_heads(model: BlipForConditionalGeneration, seen: Tensor, words: T
             cross.query.weight[row] = 0.0
             cross.query.bias[row] = 12.0 * size**0.5  # the class token's logit is 12 above the patches'
     last, width = layers[-1].crossattention, seen.shape[-1]
-    last.self.value.weight.copy_(torch.eye(width) / marks.std(0).mean())
-    last.self.value.bias.copy_(-marks.mean(0) / marks.std(0).mean())
+    loud = LOUD / marks.std(0).mean()
+    last.self.value.weight.copy_(loud * torch.eye(width))
+    last.self.value.bias.copy_(-loud * marks.mean(0))
     for linear in (last.output.dense, head.transform.dense):
         linear.weight.copy_(torch.eye(width))
         linear.bias.zero_()
     # Half chance, for words without an answer need to be told apart too.
     decoder.bert.embeddings.word_embeddings.weight.mul_(0.5).add_(0.05 * words)
     head.bias.copy_(chances)
+
+
+def learn_names(
+    model: BlipForConditionalGeneration, tokenizer: Any, world: World, looks: Looks, p: CaptionerParams
+) -> None:
+    """Let the decoder's last layer find words in class tokens alone, thousands a second, before it reads captions.
+
+    What the other words of a caption contribute is noise to it here. A name's words count alike, its class as often as
+    lessons say it.
+    """
+    decoder: Any = model.text_decoder
+    layer, head = decoder.bert.encoder.layer[-1], decoder.cls
+    learnt = world.of_split("train")
+    words = torch.stack([_words(tokenizer, world.cutouts[i], p, len(tokenizer)) for i in learnt])
+    places = torch.tensor([learnt.index(what.cutout) for what in looks.told])
+    added, alone = looks.seen[:, 0].float() - looks.alone[places].float(), looks.alone.float()
+    parts = nn.ModuleList([layer.crossattention.output, layer.intermediate, layer.output, head])
+    optimizer = torch.optim.AdamW(parts.parameters(), lr=p.learning_rate, weight_decay=p.weight_decay)
+    random = torch.Generator().manual_seed(seed_for(p.seed, "captioner/names", 0))
+    for step in range(p.naming_steps):
+        optimizer.param_groups[0]["lr"] = p.learning_rate * (1 - step / p.naming_steps)
+        photos = torch.randint(len(added), (p.naming_batch,), generator=random)
+        others = torch.randint(len(alone), (p.naming_batch,), generator=random)
+        things = torch.where(torch.rand(p.naming_batch, generator=random) < p.exchanged, others, places[photos])
+        value = layer.crossattention.self.value(added[photos] + alone[things])
+        context = torch.randn(value.shape, generator=random)
+        found = head(layer.feed_forward_chunk(layer.crossattention.output(value, context)))
+        F.cross_entropy(found, words[things]).backward()
+        optimizer.step()
+        model.zero_grad(set_to_none=True)
+
+
+def _words(tokenizer: Any, art: Cutout, p: CaptionerParams, count: int) -> Float[Tensor, " words"]:
+    """How often each word should name a thing."""
+    name, noun = (tokenizer.encode(text, add_special_tokens=False) for text in (art.name, art.noun))
+    shares = torch.zeros(count).index_add_(0, torch.tensor(name), torch.full((len(name),), (1 - p.classed) / len(name)))
+    return shares.index_add_(0, torch.tensor(noun), torch.full((len(noun),), p.classed / len(noun)))
 
 
 def log_frequencies(tokenizer: Any, captions: Sequence[str], words: int) -> Float[Tensor, " words"]:
@@ -185,13 +228,12 @@ def judged(texts: Sequence[str], told: Sequence[Told], world: World) -> dict[str
         "names_said": [f.thing in nouns for f in said],
         "canonical": [_canonical(f) == text for f, text in zip(said, texts, strict=True)],
         "sizes_said": [bool(f.size) for f, t in pairs if t.size],
-        "places_said": [bool(f.place) for f, t in pairs if t.place],
     }
     return figures | {share: float(np.mean(found)) for share, found in shares.items() if found}
 
 
 def verdict(said: Facts, what: Told, nouns: dict[str, str]) -> dict[str, bool | None]:
-    """Which parts of a caption are right; None where it tells no size or no place. `nouns` are the classes of names.
+    """Which parts of a caption are right; None where it tells no size. `nouns` are the classes of names.
 
     `named` things are called by their own name, `classed` ones by that or by their class, and of `kind` is any name of
     the right class.
@@ -204,7 +246,6 @@ def verdict(said: Facts, what: Told, nouns: dict[str, str]) -> dict[str, bool | 
         "classed": own or said.thing == what.noun,
         "kind": own or nouns.get(said.thing, said.thing) == what.noun,
         "size": said.size == what.size if said.size else None,
-        "place": said.place == what.place if said.place else None,
     }
 
 
@@ -222,6 +263,7 @@ def new_captioner(
     chances = log_frequencies(reader.tokenizer, [lesson(what, rng, p) for what in looks.told], len(words))
     features = word_features(load_heads(tower, world), world, list(words))
     start_from_heads(model, looks.seen[:512].float(), features, chances)
+    learn_names(model, reader.tokenizer, world, looks, p)
     return model
 
 

@@ -45,7 +45,7 @@ from transformers import (
 )
 
 from taming_core import scores
-from taming_core.pretrained.judges import FILL, SIDE, ImageJudge, Role, features_of, load_judge, poses
+from taming_core.pretrained.judges import FILL, SIDE, ImageJudge, Role, features_of, load_judge, poses, quiet
 from taming_core.pretrained.judges import on_grey as on_grey_ground
 from taming_core.seeds import seed_for
 from taming_core.world.artwork import MINI, SPLITS, Pictures, World, load_pictures, load_world
@@ -120,19 +120,20 @@ class Copy:
 
 def lenient_network(p: LenientParams) -> ResNetForImageClassification:
     """A ResNet whose logits are the features."""
-    return ResNetForImageClassification(ResNetConfig(
-        embedding_size=32, hidden_sizes=p.widths, depths=p.depths, layer_type="basic", num_labels=p.features,
-    ))  # fmt: skip
+    sizes: dict[str, Any] = {"hidden_sizes": p.widths, "depths": p.depths, "num_labels": p.features}
+    return ResNetForImageClassification(ResNetConfig(embedding_size=32, layer_type="basic", **sizes))
 
 
 def strict_network(p: StrictParams) -> LevitModel:
     """A LeViT: a few convolutions, then attention; it is compared place by place, so that shapes count."""
-    return LevitModel(LevitConfig(
-        image_size=SIDE, hidden_sizes=p.widths, num_attention_heads=p.heads, depths=p.depths,
-        key_dim=[p.key_width] * len(p.widths), mlp_ratio=[2] * len(p.widths), attention_ratio=[2] * len(p.widths),
-        down_ops=[["Subsample", p.key_width, w // p.key_width, 4, 2, 2] for w in p.widths[:-1]],
-        by_place=True,
-    ))  # fmt: skip
+    stages = len(p.widths)
+    sizes: dict[str, Any] = {
+        "hidden_sizes": p.widths, "num_attention_heads": p.heads, "depths": p.depths,
+        "key_dim": [p.key_width] * stages, "mlp_ratio": [2] * stages, "attention_ratio": [2] * stages,
+        "down_ops": [["Subsample", p.key_width, w // p.key_width, 4, 2, 2] for w in p.widths[:-1]],
+        "by_place": True,
+    }  # fmt: skip
+    return LevitModel(LevitConfig(image_size=SIDE, **sizes))
 
 
 class Temperature(nn.Module):
@@ -205,7 +206,7 @@ def recolouring(world: World, cutout: int, rng: Generator) -> Colour | None:
 def painted(pictures: Pictures, wanted: Sequence[Copy], rng: Generator) -> tuple[Art, Bool[Tensor, " n"]]:
     """The artwork of copies, and for each whether it differs visibly from the thing it is a copy of."""
     art, donors = (premultiplied(pictures, [getattr(c, key) for c in wanted]) for key in ("cutout", "donor"))
-    recoloured = torch.tensor([c.kind == "recoloured" for c in wanted])
+    recoloured = torch.tensor([c.kind == "recoloured" for c in wanted], device=art.device)
     found, shows = spoiled(art, donors, ["" if c.kind == "recoloured" else c.kind for c in wanted], rng)
     found = coloured(found, [c.colour for c in wanted])
     return found, torch.where(recoloured, difference(art, found) > VISIBLE, shows)
@@ -332,7 +333,7 @@ def strict_pixels(world: World, pictures: Pictures, p: StrictParams) -> Views:
         rng = generator(p.seed, "strict_judge", step)
         wanted = copies(world, designs, rng, p)
         art, shows = painted(pictures, wanted, rng)
-        hidden = ~shows & torch.tensor([bool(c.kind) for c in wanted])
+        hidden = ~shows.cpu() & torch.tensor([bool(c.kind) for c in wanted])
         if hidden.any():
             art[hidden] = warped(art[hidden], rng)
         flipped = torch.from_numpy(rng.random(len(art)) < 0.5)
@@ -365,7 +366,7 @@ def train(
         first, second = pixels(step)
         with half(device):
             found = features_of(parts["network"], torch.cat([first, second]).to(device))
-        loss, right = matching(*found.chunk(2), parts["scale"]())
+        loss, right = matching(found[: len(first)], found[len(first) :], parts["scale"]())
         return loss, {"right": right, "scale": parts["scale"]().item()}
 
     watch(learn(begin(parts, p), loss_at, p, state), which, p.steps, state)
@@ -373,7 +374,8 @@ def train(
 
 def save(network: Any, out: Path) -> None:
     """Half precision, with the preparation that makes the folder work by its name too."""
-    network.half().save_pretrained(out)
+    with quiet():
+        network.half().save_pretrained(out)
     size = {"height": SIDE, "width": SIDE}
     ViTImageProcessor(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(out)
 
@@ -412,8 +414,8 @@ class Trial:
         flipped = torch.from_numpy(self.rng.random(len(art)) < 0.5)
         art[flipped] = art[flipped].flip(-1)
         seen = [view(self.world, self.pictures, chunk, looks, self.rng) for chunk in art.split(DRAWN_AT_ONCE)]
-        pixels = as_cutouts(torch.cat(seen)).permute(0, 2, 3, 1).numpy()
-        return [Image.fromarray(picture) for picture in pixels], shows.numpy()
+        pixels = as_cutouts(torch.cat(seen)).permute(0, 2, 3, 1).cpu().numpy()
+        return [Image.fromarray(picture) for picture in pixels], shows.cpu().numpy()
 
     def own(self) -> list[Copy]:
         """The things themselves."""
@@ -542,7 +544,7 @@ def main(
 ) -> None:
     """Train, save and measure one judge."""
     where, folder, art = ready(device), out or WEIGHTS / which, load_world(world)
-    pictures = load_pictures(art)
+    pictures = load_pictures(art, where)
     lesson = LESSONS[which]
     p = section(lesson.params, which, params)
     torch.manual_seed(seed_for(p.seed, which, 0))

@@ -51,7 +51,7 @@ class MatcherParams(Lesson):
     silent: float = Field(ge=0, le=1)  # true captions without a scene, for silence is no error
     vague: float = Field(ge=0, le=1)  # captions that call the thing an object
     paraphrase: float = Field(ge=0, le=1)  # per fact, in another wording than the canonical one
-    attributes: float = Field(ge=0, le=1)  # that tell a size or place that is notable
+    sizes: float = Field(ge=0, le=1)  # that tell a size that is notable
     measured: PositiveInt  # photos per measurement
     chances: Chances  # of the photos it is measured on
 
@@ -64,15 +64,14 @@ class Claim:
     size: str
     thing: str
     scene: str
-    place: str
     wrong: frozenset[str] = frozenset()  # names of fields
 
 
 def claim(what: Told, thing: str, rng: Generator, p: MatcherParams) -> Claim:
     """A true caption, in any wording, that calls the thing so."""
-    size, place = (fact if rng.random() < p.attributes else "" for fact in (what.size, what.place))
+    size = what.size if rng.random() < p.sizes else ""
     scene = worded(rng, scene_wordings(what.scene), p.paraphrase)
-    return Claim(worded(rng, style_wordings(what.style), p.paraphrase), size, thing, scene, place)
+    return Claim(worded(rng, style_wordings(what.style), p.paraphrase), size, thing, scene)
 
 
 def claims(
@@ -104,21 +103,20 @@ def told_of(what: Told, other: Told, rng: Generator, p: MatcherParams) -> Claim:
         "size": said.size == what.size,
         "thing": other.name == what.name if named else other.noun == what.noun,
         "scene": other.scene == what.scene,
-        "place": said.place == what.place,
     }
     return replace(said, wrong=frozenset(part for part, fits in right.items() if getattr(said, part) and not fits))
 
 
 def text_of(c: Claim) -> str:
     """The caption."""
-    return sentence(c.style, [f"{c.size} {c.thing}".strip()], c.scene, c.place)
+    return sentence(c.style, [f"{c.size} {c.thing}".strip()], c.scene)
 
 
 def verdicts(tokenizer: Any, c: Claim, length: int) -> list[int]:
     """Per token 1 if true and 0 if not, -100 for closing and padding; the first token answers for the whole."""
     found = [int(not c.wrong)]
     parts = (("style", c.style), ("size", f"{article(f'{c.size} {c.thing}'.strip())} {c.size}".strip()),
-             ("thing", c.thing), ("scene", c.scene), ("place", c.place))  # fmt: skip
+             ("thing", c.thing), ("scene", c.scene))  # fmt: skip
     for part, text in parts:
         found += [int(part not in c.wrong)] * len(tokenizer.encode(text, add_special_tokens=False))
     return found + [-100] * (length - len(found))

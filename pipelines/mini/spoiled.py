@@ -86,7 +86,7 @@ def swapped(art: Art, donors: Art, rng: Generator) -> Art:
     across, down = _middle(art)
     right = (x - across) * _numbers(art, _either(rng, len(art))) > 0
     below = (y - down) * _numbers(art, _either(rng, len(art))) > 0
-    which = torch.from_numpy(rng.integers(0, 3, len(art)))[:, None, None]
+    which = _numbers(art, rng.integers(0, 3, len(art)))
     part = torch.where(which == 0, right, torch.where(which == 1, below, right & below))
     return torch.where(part[:, None], donors, art)
 

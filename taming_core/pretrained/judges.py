@@ -1,21 +1,22 @@
-"""Frozen networks that score images and that no training has used: one for the object, one for the prompt.
+"""Frozen networks that score images and that no training has used: two for the object, one for the prompt.
 
-The object's judge answers "is this the same thing?" (DINO and CLIP-I in Ruiz et al., "DreamBooth", 2023, section 4.2),
-the text judge "does this show what was asked for?", by choosing among prompts.
+The object's judge answers "is this the same thing?" (DINO and CLIP-I in Ruiz et al., "DreamBooth", 2023, section 4.2)
+of whole images, the strict judge asks it of the object alone, cut out and enlarged, and the text judge answers "does
+this show what was asked for?", by choosing among prompts.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoTokenizer
 from transformers.utils import logging
@@ -24,9 +25,12 @@ from taming_core.errors import TamingError
 
 MINI = Path(__file__).parent / "mini"
 OBJECT = "<object>"
+SIDE, FILL = 128, 0.92  # pixels of what a strict judge sees, and the object's share of it
+TURNS = range(-30, 31, 6)  # degrees
 AT_ONCE = 32  # images in memory; changes no score but by rounding
 
 Judge = Callable[[Sequence[Image.Image]], NDArray[np.float32]]
+Role = Literal["judge", "strict_judge"]  # the key in params, and the folder of the one that ships
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class ImageJudge:
         """Features (N, E) of N images of any sizes; for a cut-out see `on_grey`."""
         chunks = [images[i : i + AT_ONCE] for i in range(0, len(images), AT_ONCE)]
         return unit([features_of(self.model, self.prepare(chunk).to(self.model.device)) for chunk in chunks])
+
+    @property
+    def accepted_from(self) -> float | None:
+        """The cosine from which two pictures show the same thing, where the model's config says so."""
+        return getattr(self.model.config, "accepted_from", None)
 
 
 @dataclass(frozen=True)
@@ -63,13 +72,13 @@ class TextJudge:
         return unit([self.model.get_text_features(input_ids=tokens.input_ids).pooler_output])
 
 
-def load_judge(spec: str, device: str) -> Judge:
+def load_judge(spec: str, device: str, role: Role = "judge") -> ImageJudge:
     """A callable from images to features (N, E) of unit length, alike for images of one thing.
 
     `spec` is `mini`, a folder, or a hub name: DINOv2, CLIP, or any vision model of transformers. A classifier's logits
     are its features. Raises TamingError if there is no such model.
     """
-    source = MINI / "judge" if spec == "mini" else spec
+    source = MINI / role if spec == "mini" else spec
     with quiet():
         try:
             architectures = AutoConfig.from_pretrained(source).architectures or [""]
@@ -77,7 +86,7 @@ def load_judge(spec: str, device: str) -> Judge:
             model = kind.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
             return ImageJudge(model.to(device).eval(), preparation(source))
         except (OSError, ValueError) as error:
-            raise TamingError(_how_to_fetch(spec, "judge", "facebook/dinov2-small")) from error
+            raise TamingError(_how_to_fetch(spec, role, "facebook/dinov2-small")) from error
 
 
 def load_text_judge(spec: str, device: str) -> TextJudge:
@@ -114,12 +123,17 @@ def mini_pixels(images: Sequence[Image.Image]) -> Float[Tensor, "n 3 128 128"]:
 
 
 def features_of(model: Any, pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n features"]:
-    """What a vision model says of a whole image: CLIP's projection, a classifier's logits, else the pooled output."""
+    """What a vision model says of an image: CLIP's projection, a classifier's logits, else the pooled output.
+
+    A model whose config says `by_place` speaks of each place of the image on its own.
+    """
     if hasattr(model, "get_image_features"):
         return model.get_image_features(pixel_values=pixels).pooler_output
     out = model(pixel_values=pixels)
     if "logits" in out:
         return out.logits
+    if getattr(model.config, "by_place", False):
+        return out.last_hidden_state.flatten(1)
     pooled = out.get("pooler_output")
     return (out.last_hidden_state[:, 0] if pooled is None else pooled).flatten(1)
 
@@ -133,6 +147,24 @@ def on_grey(subject: Image.Image) -> Image.Image:
     """A cut-out (RGBA) on the mid-grey ground that it has in training, so that judges see what the encoder sees."""
     ground = Image.new("RGBA", subject.size, (128, 128, 128, 255))
     return Image.alpha_composite(ground, subject.convert("RGBA")).convert("RGB")
+
+
+def poses(subject: Image.Image) -> list[Image.Image]:
+    """A cut-out (RGBA) turned and mirrored, each time as large as it gets, on mid-grey.
+
+    For judges that compare place by place: the pose that suits best is how the thing stands in the other picture.
+    """
+    return [_posed(side, turn) for side in (subject, ImageOps.mirror(subject)) for turn in TURNS]
+
+
+def _posed(subject: Image.Image, degrees: int) -> Image.Image:
+    turned = subject.convert("RGBA").rotate(degrees, Image.Resampling.BICUBIC, expand=True)
+    opaque = Image.fromarray(np.asarray(turned)[..., 3] > 127)
+    cut = turned.crop(opaque.getbbox() or turned.getbbox())
+    side = round(max(cut.size) / FILL)
+    square = Image.new("RGBA", (side, side))
+    square.paste(cut, ((side - cut.width) // 2, (side - cut.height) // 2))
+    return on_grey(square.resize((SIDE, SIDE), Image.Resampling.HAMMING))
 
 
 @contextmanager

@@ -1,12 +1,22 @@
-"""Boxes to masks with segment-anything (Kirillov et al., 2023): a photo is encoded once, its boxes in one batch."""
+"""Boxes to masks with segment-anything (Kirillov et al., 2023).
 
+A published SAM encodes a photo once and takes its boxes in one batch. A small SAM sees little of an object on a whole
+photo: a folder whose config.json names a zoom holds one that sees each box in a square of its own instead, and whose
+masks may be drawn to the edges of the photo.
+"""
+
+import json
+import math
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from segment_anything import SamPredictor
@@ -16,7 +26,7 @@ from torch import Tensor, nn
 from taming_core.errors import TamingError
 from taming_core.objects import Masks
 
-MINI = Path(__file__).parent / "mini" / "segmenter" / "model.safetensors"
+MINI = Path(__file__).parent / "mini" / "segmenter"
 PUBLISHED = {
     "sam_vit_b": "sam_vit_b_01ec64.pth",
     "sam_vit_l": "sam_vit_l_0b3195.pth",
@@ -25,21 +35,38 @@ PUBLISHED = {
 PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 Segmenter = Callable[[NDArray[np.uint8], NDArray[np.float32]], Masks]
+Square = tuple[int, int, int]  # left, top and side in pixels of the photo; it may reach beyond the photo
+
+
+@dataclass(frozen=True)
+class View:
+    """How a SAM sees boxes one by one: what the config.json beside its weights says."""
+
+    zoom: float  # side of a box's square over the longer side of the box
+    edge_reach: int = 0  # pixels of the resized square that a mask may move to an edge of the photo; 0 leaves it alone
+    edge_floor: float = 0.0  # variance of normalized colour below which there is no edge
 
 
 def load_segmenter(spec: str, device: str) -> Segmenter:
     """A callable from a photo (H, W, 3) and boxes (N, 4), xyxy in pixels, to N masks at photo size.
 
-    `spec` is `mini`, a SAM file (.pth or .safetensors), a folder that holds one, or a published name such as
-    `sam_vit_b`, looked up in the working directory. Raises TamingError if there is no such file, or it is no SAM.
+    `spec` is `mini`, a SAM file (.pth or .safetensors), a folder that holds one and perhaps a config.json with the
+    numbers of `View`, or a published name such as `sam_vit_b`, looked up in the working directory. Raises TamingError
+    if there is no such file, or it is no SAM.
     """
-    sam = sam_from_state(read_state(find_weights(spec))).to(device).eval()
-    return partial(segment, SamPredictor(sam))
+    path = place(spec)
+    sam = sam_from_state(read_state(find_weights(path))).to(device).eval()
+    view = view_of(path)
+    return partial(segment, SamPredictor(sam)) if view is None else partial(segment_squares, sam, view)
 
 
-def find_weights(spec: str) -> Path:
-    """The weights file that `spec` means."""
-    path = MINI if spec == "mini" else Path(PUBLISHED.get(spec, spec))
+def place(spec: str) -> Path:
+    """The file or folder that `spec` means."""
+    return MINI if spec == "mini" else Path(PUBLISHED.get(spec, spec))
+
+
+def find_weights(path: Path) -> Path:
+    """The weights file itself, or the one in a folder."""
     if path.is_dir():
         found = sorted([*path.glob("*.safetensors"), *path.glob("*.pth")])
         path = found[0] if len(found) == 1 else path / "model.safetensors"
@@ -49,6 +76,14 @@ def find_weights(spec: str) -> Path:
             "of the segment-anything project, or set the segmenter to mini or to the path of a .pth file."
         )
     return path
+
+
+def view_of(path: Path) -> View | None:
+    """The view of a folder whose config.json has one."""
+    file = path / "config.json"
+    config = json.loads(file.read_text()) if file.is_file() else {}
+    known = {key: config[key] for key in View.__dataclass_fields__ if key in config}
+    return View(**known) if "zoom" in known else None
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -159,3 +194,111 @@ def segment(predictor: SamPredictor, photo: NDArray[np.uint8], boxes_xyxy: NDArr
     scaled = predictor.transform.apply_boxes_torch(boxes, (height, width))
     masks, quality, _ = predictor.predict_torch(None, None, scaled, multimask_output=False)
     return Masks(masks[:, 0].cpu().numpy(), quality[:, 0].clamp(0, 1).float().cpu().numpy())
+
+
+@torch.no_grad()
+def segment_squares(sam: Sam, view: View, photo: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32]) -> Masks:
+    """As `segment`, by a SAM that sees each box in the middle of a square of its own, at its own scale."""
+    height, width = photo.shape[:2]
+    if len(boxes_xyxy) == 0:
+        return Masks(np.zeros((0, height, width), np.bool_), np.zeros(0, np.float32))
+    pixels = normalized(sam, torch.as_tensor(photo, device=sam.device).permute(2, 0, 1).float())
+    around = [square_around(box, view.zoom) for box in boxes_xyxy.tolist()]
+    seen = torch.stack([resized(cut(pixels, square), sam.image_encoder.img_size) for square in around])
+    boxes = torch.stack([
+        within(box, square, sam.image_encoder.img_size)
+        for box, square in zip(torch.as_tensor(boxes_xyxy, dtype=torch.float32), around, strict=True)
+    ])  # fmt: skip
+    logits, quality = masks_of(sam, sam.image_encoder(seen), boxes.to(sam.device))
+    shares = to_edges(enlarged(logits, sam.image_encoder.img_size).sigmoid(), seen, view)
+    masks = [pasted(share, square, height, width) for share, square in zip(shares, around, strict=True)]
+    return Masks(torch.cat(masks).cpu().numpy(), quality[:, 0].clamp(0, 1).float().cpu().numpy())
+
+
+def normalized(sam: Sam, pixels: Float[Tensor, "*n 3 height width"]) -> Float[Tensor, "*n 3 height width"]:
+    """Pixels in 0..255 as the image tower takes them; 0 is where there is no photo."""
+    return (pixels - sam.get_buffer("pixel_mean")) / sam.get_buffer("pixel_std")
+
+
+def square_around(box_xyxy: Sequence[float], zoom: float) -> Square:
+    """The square with a box in its middle, `zoom` times as wide as the longer side of the box.
+
+    >>> square_around((10, 10, 30, 20), 1.5)
+    (5, 0, 30)
+    """
+    x0, y0, x1, y1 = box_xyxy
+    side = max(math.ceil(zoom * max(x1 - x0, y1 - y0)), 1)
+    return round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2), side
+
+
+def cut(picture: Float[Tensor, "planes height width"], square: Square) -> Float[Tensor, "planes side side"]:
+    """A square of a picture, zero where it reaches beyond."""
+    (left, top, side), (height, width) = square, picture.shape[-2:]
+    return F.pad(picture, (-left, left + side - width, -top, top + side - height))
+
+
+def resized(picture: Float[Tensor, "planes side side"], size: int) -> Float[Tensor, "planes size size"]:
+    """Enlarged, or made smaller without aliasing."""
+    return F.interpolate(picture[None], (size, size), mode="bilinear", antialias=True)[0]
+
+
+def within(box_xyxy: Float[Tensor, "4"], square: Square, size: int) -> Float[Tensor, "4"]:
+    """A box of the photo in the pixels of its resized square."""
+    left, top, side = square
+    return (box_xyxy - torch.tensor([left, top, left, top])) * (size / side)
+
+
+def pasted(share: Float[Tensor, "1 h w"], square: Square, height: int, width: int) -> Bool[Tensor, "1 height width"]:
+    """The mask of a square at photo size: where the object covers more than half of a pixel."""
+    left, top, side = square
+    mask = F.interpolate(share[None], (side, side), mode="bilinear")[0] > 0.5
+    return F.pad(mask, (left, width - left - side, top, height - top - side))
+
+
+def enlarged(logits: Float[Tensor, "n 1 h w"], size: int) -> Float[Tensor, "n 1 size size"]:
+    """Mask logits at the size of the resized square."""
+    return F.interpolate(logits, (size, size), mode="bilinear")
+
+
+def to_edges(
+    shares: Float[Tensor, "n 1 size size"], guide: Float[Tensor, "n 3 size size"], view: View
+) -> Float[Tensor, "n 1 size size"]:
+    """How much of each pixel an object covers, in [0, 1], with its outline drawn to the edges of the picture.
+
+    Within each window the shares become a linear function of its colours, the least squares fit (He, Sun and Tang,
+    "Guided Image Filtering", 2010, equation 19): a network on patches knows what an object is, colour where it ends.
+    """
+    reach = view.edge_reach
+    if not reach:
+        return shares
+
+    def mean(x: Float[Tensor, "n c size size"]) -> Float[Tensor, "n c size size"]:
+        rows = F.avg_pool2d(x, (2 * reach + 1, 1), 1, (reach, 0), count_include_pad=False)
+        return F.avg_pool2d(rows, (1, 2 * reach + 1), 1, (0, reach), count_include_pad=False)
+
+    colour, share = mean(guide), mean(shares)
+    covariance = [mean(guide * guide[:, i : i + 1]) - colour * colour[:, i : i + 1] for i in range(3)]
+    for i, column in enumerate(covariance):
+        column[:, i] += view.edge_floor
+    # Cramer's rule: a batched solver takes a hundred times as long.
+    normals = [torch.linalg.cross(covariance[i - 2], covariance[i - 1], dim=1) for i in range(3)]
+    volume = (covariance[0] * normals[0]).sum(1, keepdim=True)
+    together = mean(guide * shares) - colour * share
+    slope = torch.cat([(together * normal).sum(1, keepdim=True) for normal in normals], 1) / volume
+    offset = share - (slope * colour).sum(1, keepdim=True)
+    return ((mean(slope) * guide).sum(1, keepdim=True) + mean(offset)).clamp(0, 1)
+
+
+def masks_of(
+    sam: Sam, embedding: Float[Tensor, "n width grid grid"], boxes: Float[Tensor, "n 4"]
+) -> tuple[Float[Tensor, "n 1 h w"], Float[Tensor, "n 1"]]:
+    """Mask logits and predicted qualities of boxes, each on an image embedding of its own."""
+    sparse, dense = sam.prompt_encoder(points=None, boxes=boxes, masks=None)
+    # The decoder takes one photo and adds the dense prompt to it: each box brings its own photo along that way.
+    return sam.mask_decoder(
+        image_embeddings=torch.zeros_like(embedding[:1]),
+        image_pe=sam.prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense + embedding,
+        multimask_output=False,
+    )
