@@ -39,7 +39,7 @@ def world(
     style, boxes and masks. The same seed gives the same bytes. With --truth, `taming materialize` can start at once.
 
     \b
-    Example: taming world --out raw --photos 200 --split unseen-concepts
+    Example: taming world --out photos --photos 200 --split unseen-concepts
     """
     from taming_core import config, schema
     from taming_core.errors import TamingError

@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,16 @@ LEFT_BEHIND = ("data/", "docs/", "pipelines/mini/base/", "taming_core/pretrained
 
 
 def run(command: list[str], cwd: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(cwd), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # dvc and taming of this environment
+    environment = {
+        **os.environ,
+        "PATH": path,
+        "PYTHONPATH": str(cwd),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
+    program = shutil.which(command[0], path=path) or command[0]
+    done = subprocess.run([program, *command[1:]], cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
 

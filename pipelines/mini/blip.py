@@ -3,6 +3,7 @@
 import hashlib
 import string
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -96,7 +97,8 @@ def start_from_clip(tower: BlipVisionModel, clip: Path) -> None:
 
 def _places(embeddings: Float[Tensor, "tokens width"], tower: BlipVisionModel) -> Float[Tensor, "fewer width"]:
     """Position embeddings for the grid of patches that the tower has; the first is the class token's."""
-    side, wanted = round((len(embeddings) - 1) ** 0.5), tower.config.image_size // tower.config.patch_size
+    config: Any = tower.config  # transformers types sizes as int, list or tuple
+    side, wanted = round((len(embeddings) - 1) ** 0.5), config.image_size // config.patch_size
     grid = embeddings[1:].T.reshape(1, -1, side, side)
     fewer = F.interpolate(grid, size=(wanted, wanted), mode="bicubic", antialias=True, align_corners=False)
     return torch.cat([embeddings[:1], fewer[0].flatten(1).T])

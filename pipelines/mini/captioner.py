@@ -86,7 +86,8 @@ def word_features(heads: nn.ModuleDict, world: World, words: Sequence[str]) -> F
     """
     known: list[tuple[set[str], Tensor]] = []
     for question in ("name", "noun"):
-        rows = heads[question].weight - heads[question].weight.mean(0)
+        head: Any = heads[question]  # torch types what a ModuleDict holds as a module
+        rows = head.weight - head.weight.mean(0)
         said = [set(str(answer).split()) for answer in answers(world)[question]]
         known += zip(said, rows / rows.std().clamp(1e-6), strict=True)
     meant = [[row for said, row in known if word in said] for word in words]
@@ -221,7 +222,7 @@ def judged(texts: Sequence[str], told: Sequence[Told], world: World) -> dict[str
         asked = [(bool(row[part]), t.name) for row, t in zip(rows, told, strict=True) if row[part] is not None]
         figures |= schooling.estimated(part, [r for r, _ in asked], [n for _, n in asked]) if asked else {}
     for style in STYLES:
-        own = [row["classed"] for row, t in zip(rows, told, strict=True) if t.style == style]
+        own = [bool(row["classed"]) for row, t in zip(rows, told, strict=True) if t.style == style]
         figures |= {f"classed/{style}": float(np.mean(own))} if own else {}
     pairs = list(zip(said, told, strict=True))
     shares = {
@@ -284,7 +285,8 @@ def main(
         torch.manual_seed(seed_for(p.seed, "captioner/weights", 0))
         words, seen = vocabulary(artwork), read(looks)
         reader = processor(words)
-        model = new_captioner(artwork, tower, seen, reader, words, p).to(device)
+        model: Any = new_captioner(artwork, tower, seen, reader, words, p)
+        model = model.to(device)
         state = schooling.state_folder("captioner", p, file_state(looks))
         schooling.watch(train(model, reader.tokenizer, artwork, seen, device, p, state), "captioner", p.steps, state)
         schooling.keep(model.cpu(), out)

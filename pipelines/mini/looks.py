@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import schooling
@@ -84,7 +84,7 @@ def pixels(images: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n 3 seen se
 
 def load_tower(folder: Path, device: str) -> BlipVisionModel:
     """The trained tower, which never learns again."""
-    tower = BlipVisionModel(tower_config())
+    tower: Any = BlipVisionModel(tower_config())  # transformers types `to` wrongly
     tower.load_state_dict(load_file(folder / "model.safetensors"))
     return tower.eval().requires_grad_(False).to(device)
 

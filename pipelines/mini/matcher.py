@@ -237,7 +237,8 @@ def main(
     if not measure_only:
         torch.manual_seed(seed_for(p.seed, "matcher/weights", 0))
         teacher, processor = load_blip(str(captioner), "captioner", BlipForConditionalGeneration, "cpu")
-        model = start_from_captioner(teacher).to(device)
+        model: Any = start_from_captioner(teacher)
+        model = model.to(device)
         inputs = file_state(looks), file_state(captioner / "model.safetensors")
         state = schooling.state_folder("matcher", p, *inputs)
         learning = train(model, processor.tokenizer, artwork, read(looks), device, p, state)

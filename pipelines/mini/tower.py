@@ -215,7 +215,8 @@ def main(
         print(json.dumps(measure(measure_only, artwork, pictures, device, p), indent=2))
         return
     torch.manual_seed(seed_for(p.seed, "tower/weights", 0))
-    tower, start = BlipVisionModel(tower_config()).to(device), clip / "model.safetensors"
+    network: Any = BlipVisionModel(tower_config())  # transformers types `to` wrongly
+    tower, start = network.to(device), clip / "model.safetensors"
     state = schooling.state_folder("tower", p, rows_state(world), file_state(start))
     heads = new_heads(artwork, tower.config.hidden_size).to(device)
     start_from_clip(tower, start)
