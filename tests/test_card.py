@@ -1,0 +1,93 @@
+"""The model card and the comparison of two evaluations: generated, true, and never stale."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from card import BASE, Target, card, figure
+from editions import rows_of, same_images, table
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from ship import require_small, round_files, rounded
+
+from taming_core.errors import TamingError
+from taming_core.pretrained.detector import MINI
+
+WEIGHTS = MINI.parent
+FACTS = BASE.parent / "card.yaml"
+
+
+def test_the_shipped_card_is_what_is_generated() -> None:
+    assert (WEIGHTS / "README.md").read_text() == card(FACTS, WEIGHTS, BASE)
+
+
+def test_every_figure_of_the_card_was_measured() -> None:
+    assert "not measured" not in (WEIGHTS / "README.md").read_text()
+
+
+def test_a_figure_says_whether_its_aim_is_reached() -> None:
+    aimed = Target(said="IoU", folder="", key="iou", aim=0.9)
+    assert [figure(aimed, {"iou": v}).reached for v in (0.89, 0.9, 0.91)] == [False, True, True]
+    assert figure(aimed, {}).reached is False
+    assert figure(aimed.model_copy(update={"better": "lower"}), {"iou": 0.89}).reached is True
+    assert figure(aimed.model_copy(update={"aim": None}), {"iou": 0.1}).reached is None
+
+
+@given(st.floats(min_value=-60000, max_value=60000, width=16))
+def test_rounding_keeps_eight_bits_and_changes_little(value: float) -> None:
+    weight = torch.tensor([value], dtype=torch.float16)
+    after = rounded(weight)
+    assert after.isfinite().all()
+    assert (after.view(torch.int16) & 3).item() == 0
+    assert abs(after.item() - weight.item()) <= max(abs(weight.item()) * 2**-9, 2**-23)
+    assert torch.equal(rounded(after), after)
+
+
+def test_rounding_files_leaves_other_types_alone(tmp_path: Path) -> None:
+    kept = {"half": torch.full((3,), 1.0009765625, dtype=torch.float16), "count": torch.tensor([1027])}
+    save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
+    round_files(tmp_path)
+    after = load_file(tmp_path / "model.safetensors")
+    assert after["half"].tolist() == [1.0, 1.0, 1.0]
+    assert after["count"].item() == 1027
+
+
+def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(20_000_001))
+    with pytest.raises(TamingError, match="shards"):
+        require_small(tmp_path)
+
+
+def evaluated(folder: Path, value: float, seed: int) -> Path:
+    """The parts of an evaluation's folder that the comparison reads, with one image."""
+    (folder / "images").mkdir(parents=True)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "images" / "one.png")
+    row = {
+        "condition": "ours",
+        "identity": "cup",
+        "prompt": "a cup",
+        "asked": "in a room",
+        "seed": seed,
+        "image": "one.png",
+    }
+    (folder / "scores.jsonl").write_text(json.dumps(row) + "\n")
+    (folder / "metrics.json").write_text(json.dumps({"ours": {"shape": value}}))
+    (folder / "intervals.json").write_text(json.dumps({"ours": {"shape": {"low": value, "high": value, "count": 1}}}))
+    (folder / "timings.json").write_text(json.dumps({"seconds_per_object": 0.1, "bytes_per_object": 4}))
+    return folder
+
+
+def test_two_evaluations_stand_side_by_side(tmp_path: Path) -> None:
+    folders = [evaluated(tmp_path / name, value, 3) for name, value in (("first", 0.5), ("second", 0.75))]
+    assert "| Shape | 0.50 (0.50 to 0.50) | 0.75 (0.75 to 0.75) |" in table(folders, ["first", "second"])
+    assert len(same_images(*(rows_of(folder) for folder in folders))) == 1
+
+
+def test_evaluations_of_other_seeds_are_not_compared(tmp_path: Path) -> None:
+    rows = [rows_of(evaluated(tmp_path / str(seed), 0.5, seed)) for seed in (3, 4)]
+    with pytest.raises(TamingError, match="seeds"):
+        same_images(*rows)
