@@ -16,7 +16,7 @@ import typer
 from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 from safetensors import safe_open
-from schooling import WEIGHTS, Section
+from schooling import WEIGHTS, Section, write_metrics
 
 HERE = Path(__file__).parent
 BASE = HERE / "base"
@@ -56,9 +56,14 @@ def main(
     / "card.yaml",
     weights: Annotated[Path, typer.Option(help="Folder of all models of mini.")] = WEIGHTS,
     base: Annotated[Path, typer.Option(help="Folder of the text-to-image model before it was tamed.")] = BASE,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="What `taming eval` measured of the encoder, to be kept beside it.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The card.")] = WEIGHTS / "README.md",
 ) -> None:
     """Write the card."""
+    if evaluation:
+        write_metrics(weights / "encoder", evaluated(evaluation))
     out.write_text(card(facts, weights, base), encoding="utf-8")
     print(out)
 
@@ -82,6 +87,18 @@ def card(facts: Path, weights: Path, base: Path) -> str:
 
 def _folder(name: str, weights: Path, base: Path) -> Path:
     return base.parent / name if name.startswith("base") else weights / name
+
+
+def evaluated(folder: Path) -> dict[str, float]:
+    """Every measure of an evaluation with its interval, under `condition/measure`."""
+    means, ends = (json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "intervals"))
+    found: dict[str, float] = {}
+    for condition, measures in means.items():
+        for key, value in measures.items():
+            low_high = ends[condition][key]
+            found |= {f"{condition}/{key}": value, f"{condition}/{key}_low": low_high["low"],
+                      f"{condition}/{key}_high": low_high["high"]}  # fmt: skip
+    return found
 
 
 def metrics(folder: Path) -> dict[str, float]:
