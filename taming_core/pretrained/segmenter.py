@@ -202,7 +202,7 @@ def segment_squares(sam: Sam, view: View, photo: NDArray[np.uint8], boxes_xyxy: 
     height, width = photo.shape[:2]
     if len(boxes_xyxy) == 0:
         return Masks(np.zeros((0, height, width), np.bool_), np.zeros(0, np.float32))
-    pixels = normalized(sam, torch.as_tensor(photo, device=sam.device).permute(2, 0, 1).float())
+    pixels = normalized(sam, torch.tensor(photo, device=sam.device).permute(2, 0, 1).float())
     around = [square_around(box, view.zoom) for box in boxes_xyxy.tolist()]
     seen = torch.stack([resized(cut(pixels, square), sam.image_encoder.img_size) for square in around])
     boxes = torch.stack([
