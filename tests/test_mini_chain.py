@@ -16,7 +16,13 @@ from taming_core.customize import TamingPipeline
 from taming_core.world.artwork import load_world
 
 ROOT = Path(__file__).parents[1]
-LEFT_BEHIND = ("data/", "docs/", "pipelines/mini/base/", "taming_core/pretrained/mini/")  # the chain makes its own
+LEFT_BEHIND = (
+    "data/",
+    "docs/",
+    "dvc.lock",
+    "pipelines/mini/base/",
+    "taming_core/pretrained/mini/",
+)  # the chain makes its own
 
 
 def run(command: list[str], cwd: Path) -> str:
