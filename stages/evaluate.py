@@ -41,9 +41,10 @@ def evaluate(
     settings = config.load_params(params)
     p, d = settings.evaluate, settings.detect
     evaluation_folder.check_out(out)
-    things = evaluation.things(rows, p)
     where = pick_device(device)
     pipeline = load_pipeline(encoder, where)
+    made_for = pipeline.object_encoder.config
+    things = evaluation.things(rows, p, made_for["background"])
     judge, reader = judges.load_judge(p.judge, where), judges.load_text_judge(p.text_judge, where)
     strict = None if p.strict_judge is None else judges.load_judge(p.strict_judge, where, "strict_judge")
     find = load_finder(d, where)
@@ -51,8 +52,8 @@ def evaluate(
     weights = provenance.folder_fingerprint(Path(pipeline.name_or_path))
     made = config.fingerprint(p, schema.VERSION, weights, photo.folder_state(rows), without=evaluation.UNDRAWN)
     state = shards.RUNS / f"evaluate-{made}"
-    embeds, encoding = evaluation.encode(pipeline, [t.subject for t in things])
-    wants = evaluation.plan(len(things), p)
+    embeds, encoding = evaluation.encode(pipeline, [t.shown for t in things])
+    wants = evaluation.plan(things, p, made_for["captions"])
     paths = [state / want.file(things) for want in wants]
     missing, start = sum(not path.exists() for path in paths), perf_counter()
     track_to(evaluation.draw_missing(pipeline, wants, paths, embeds, p.sampling), "draw", len(wants))

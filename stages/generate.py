@@ -9,12 +9,18 @@ from stages.options import ENCODER, Device, ParamsFile
 
 
 def generate(
-    photos: Annotated[list[Path], typer.Option("--object", help="Photo of the thing; may be given again.")],
+    things: Annotated[
+        list[Path],
+        typer.Option("--object", help="Photo of a thing, or a folder of photos of it; may be given again."),
+    ],
     prompts: Annotated[list[str], typer.Option("--prompt", help="With <object> in it; may be given again.")],
     out: Annotated[Path, typer.Option("--out", help="The folder to write to.")] = Path("out"),
     masks: Annotated[
         list[Path] | None, typer.Option("--mask", help="Where the thing is, white on black; one for each photo.")
     ] = None,
+    together: Annotated[
+        bool, typer.Option("--together", help="All things in one image; prompts hold <object> once for each.")
+    ] = False,
     encoder: Annotated[
         str | None,
         typer.Option("--encoder", help=f"An encoder folder, or mini. Default: {ENCODER} if there, else mini."),
@@ -23,6 +29,9 @@ def generate(
     images: Annotated[int, typer.Option("--images", min=1, help="For each object and prompt.")] = 1,
     guidance_object: Annotated[float | None, typer.Option(min=0, help="More of the object; instead of params.")] = None,
     guidance_text: Annotated[float | None, typer.Option(min=0, help="More of the prompt; instead of params.")] = None,
+    object_scale: Annotated[
+        float, typer.Option(min=0, help="Less or more of the object, where the encoder adds attention of its own.")
+    ] = 1.0,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Of the scheduler; instead of params.")] = None,
     scheduler: Annotated[
         str | None, typer.Option("--scheduler", help="Any diffusers class; instead of params.")
@@ -32,8 +41,8 @@ def generate(
 ) -> None:
     """Draw the thing of a photo wherever the prompt says.
 
-    The photo is cut out automatically, unless a mask is given or it is transparent already. A seed gives the same
-    image every time, and generation.json says how each was made.
+    The photo is cut out automatically, unless a mask is given or it is transparent already; photos in one folder show
+    one thing. A seed gives the same image every time, and generation.json says how each was made.
 
     \b
     Example: taming generate --object photo.jpg --prompt "a photo of <object> on the beach" --out out
@@ -42,7 +51,7 @@ def generate(
 
     from taming_core import config, generation, grid, provenance, subjects
     from taming_core.customize import load_pipeline
-    from taming_core.evaluation import encode, save
+    from taming_core.drawings import save
     from taming_core.images import draw
     from taming_core.pretrained.device import pick_device
     from taming_core.progress import track
@@ -55,18 +64,27 @@ def generate(
         steps=steps,
         scheduler=scheduler,
     )
-    found = generation.wanted(photos, prompts, seed, images)
+    found = generation.wanted(things, prompts, seed, images, together)
     where = pick_device(device)
-    cut = subjects.subjects_of(photos, masks or [], partial(subjects.load_finder, p.detect, where), p.materialize)
     spec = encoder or (str(ENCODER) if ENCODER.is_dir() else "mini")
     pipeline = load_pipeline(spec, where)
-    drawn = draw(pipeline, [w.order for w in found], encode(pipeline, cut)[0], sampling)
+    config_of = pipeline.object_encoder.config
+    found = generation.in_words(found, config_of["captions"])
+    photos = [generation.photos_of(thing) for thing in things]
+    cut = subjects.subjects_of(
+        [photo for of_one in photos for photo in of_one], masks or [], partial(subjects.load_finder, p.detect, where),
+        p.materialize, config_of["background"],
+    )  # fmt: skip
+    left = iter(cut)
+    seen = [[next(left) for _ in of_one] for of_one in photos]
+    embeds = [pipeline.encode_objects([of_one])[0] for of_one in seen]
+    drawn = draw(pipeline, [w.order for w in found], embeds, sampling, object_scale)
     pictures = []
     for w, picture in track(zip(found, drawn, strict=True), "draw", len(found)):
         save(picture, out / w.file)
         pictures.append(picture)
-    grid.save(generation.sheet(cut, found, pictures), out / "sheet.png")
+    grid.save(generation.sheet(seen, found, pictures), out / "sheet.png")
     weights = provenance.folder_fingerprint(Path(pipeline.name_or_path))
-    made = generation.record(found, sampling, spec, weights, provenance.versions())
+    made = generation.record(found, sampling, spec, weights, provenance.versions(), object_scale)
     generation.add_record(made, out / "generation.json")
     print(f"{len(pictures)} images in {out}, with the encoder {spec}; {out / 'sheet.png'} shows them")

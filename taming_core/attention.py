@@ -1,57 +1,156 @@
-"""How the object embedding enters the denoiser: `concat` and `decoupled` (docs/method.md section 3).
+"""How attention layers of the denoiser see an object: what the network designs add to them (docs/method.md section 3).
 
-Both read one context, the text states followed by the object's K tokens, so that the denoiser is called in one way.
+Every cross-attention reads one context, the text states followed by the object's tokens; `substitute` and `concat` need
+nothing else. `inject` and `eject` are inverses, and what is added starts at zero, so that at step 0 the base model is
+unchanged to the bit.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from jaxtyping import Bool, Float, Int
+from diffusers.models.attention_processor import Attention
+from jaxtyping import Float
 from torch import Tensor, nn
+
+States = Float[Tensor, "batch length width"]
+Hidden = Float[Tensor, "batch pixels channels"]
 
 
 class DecoupledLayer(nn.Module):
-    """Keys and values of the object beside those of the text, in one attention layer."""
+    """Keys and values of its own for what the object says, in one attention layer."""
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
         self.to_k = nn.Linear(width, channels, bias=False)
         self.to_v = nn.Linear(width, channels, bias=False)
-        nn.init.zeros_(self.to_v.weight)  # at step 0 the base model is unchanged
+        nn.init.zeros_(self.to_v.weight)
 
 
-class DecoupledProcessor:
-    """The layer's own attention over the text, plus one over the last `tokens` of the context.
+class GatedLayer(nn.Module):
+    """A cross-attention of its own, after the one over the text, behind a gate (Li et al., "GLIGEN", 2023)."""
+
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(width, channels, bias=False)
+        self.to_v = nn.Linear(width, channels, bias=False)
+        self.to_out = nn.Linear(channels, channels, bias=False)
+        self.gate = nn.Parameter(torch.zeros(()))
+
+
+LAYERS = {"decoupled": DecoupledLayer, "gated": GatedLayer, "reference": DecoupledLayer}
+
+
+class Processor:
+    """What an attention layer does instead of its own processor, which it keeps.
 
     A plain object, so that the denoiser does not register weights that belong to the object encoder.
     """
 
-    def __init__(self, layer: DecoupledLayer, tokens: int) -> None:
-        self.layer, self.tokens = layer, tokens
-        self.text = AttnProcessor2_0()
+    scale = 1.0  # of what is added
 
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Float[Tensor, "batch pixels channels"],
-        encoder_hidden_states: Float[Tensor, "batch length width"],
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-    ) -> Float[Tensor, "batch pixels channels"]:
-        text, objects = encoder_hidden_states[:, : -self.tokens], encoder_hidden_states[:, -self.tokens :]
-        out = self.text(attn, hidden_states, text, attention_mask, temb)
-        q, k, v = (
-            x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for x in (attn.to_q(hidden_states), self.layer.to_k(objects), self.layer.to_v(objects))
-        )
-        added = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        # `to_out` is linear, so its bias, already in `out`, is left away here.
-        weight = attn.to_out[0].weight  # pyright: ignore[reportOptionalSubscript]
-        return out + F.linear(added.to(out.dtype), weight) / attn.rescale_output_factor  # pyright: ignore[reportArgumentType]
+    def __init__(self, own: Any) -> None:
+        self.own = own
+
+
+class TextProcessor(Processor):
+    """The text alone, for layers that are not to see the object."""
+
+    def __init__(self, own: Any, length: int) -> None:
+        super().__init__(own)
+        self.length = length  # of the text
+
+    def __call__(self, attn: Attention, hidden_states: Hidden, encoder_hidden_states: States, **more: Any) -> Hidden:
+        return self.own(attn, hidden_states, encoder_hidden_states[:, : self.length], **more)
+
+
+class DecoupledProcessor(TextProcessor):
+    """The attention over the text, plus one over the object."""
+
+    def __init__(self, own: Any, length: int, layer: DecoupledLayer) -> None:
+        super().__init__(own, length)
+        self.layer = layer
+
+    def __call__(self, attn: Attention, hidden_states: Hidden, encoder_hidden_states: States, **more: Any) -> Hidden:
+        out = super().__call__(attn, hidden_states, encoder_hidden_states, **more)
+        return out + self.scale * added(attn, hidden_states, encoder_hidden_states[:, self.length :], self.layer)
+
+
+class GatedProcessor(TextProcessor):
+    """The attention over the text, and then one over the object, which sees what the first has found."""
+
+    def __init__(self, own: Any, length: int, layer: GatedLayer) -> None:
+        super().__init__(own, length)
+        self.layer = layer
+
+    def __call__(self, attn: Attention, hidden_states: Hidden, encoder_hidden_states: States, **more: Any) -> Hidden:
+        out = super().__call__(attn, hidden_states, encoder_hidden_states, **more)
+        layer, objects = self.layer, encoder_hidden_states[:, self.length :]
+        query = layer.to_q(layer.norm(hidden_states + out))
+        found = layer.to_out(attended(attn.heads, query, layer.to_k(objects), layer.to_v(objects)))
+        return out + self.scale * torch.tanh(layer.gate) * found.to(out.dtype)
+
+
+class ReferenceProcessor(Processor):
+    """A self-attention that also attends to what the same layer made of the subject (Hu, "Animate Anyone", 2024).
+
+    The subject has keys and values of its own, whose result is added, so that an untrained layer changes nothing.
+    """
+
+    recording = False
+
+    def __init__(self, own: Any, layer: DecoupledLayer) -> None:
+        super().__init__(own)
+        self.layer = layer
+        self.features: Tensor | None = None  # (batch, pixels, channels) of the subject; zero where there is none
+
+    def __call__(self, attn: Attention, hidden_states: Hidden, **more: Any) -> Hidden:
+        out = self.own(attn, hidden_states, **more)
+        if self.recording:
+            self.features = hidden_states
+        elif self.features is not None:
+            out = out + self.scale * added(attn, hidden_states, self.features.to(hidden_states.dtype), self.layer)
+        return out
+
+
+class WatchingProcessor(Processor):
+    """Does what `own` does, and tells the share of attention that goes to the last `columns` of the context."""
+
+    def __init__(self, own: Any, columns: int, shares: list[Tensor]) -> None:
+        super().__init__(own)
+        self.columns, self.shares = columns, shares
+
+    def __call__(self, attn: Attention, hidden_states: Hidden, encoder_hidden_states: States, **more: Any) -> Hidden:
+        q, k = (heads(attn.heads, x) for x in (attn.to_q(hidden_states), attn.to_k(encoder_hidden_states)))
+        weights = (q @ k.transpose(-1, -2) * attn.scale).float().softmax(-1)
+        self.shares.append(weights[..., -self.columns :].sum(-1).mean(1))
+        return self.own(attn, hidden_states, encoder_hidden_states, **more)
+
+
+def heads(count: int, x: Float[Tensor, "batch length channels"]) -> Float[Tensor, "batch {count} length each"]:
+    """The channels of every head apart."""
+    return x.unflatten(-1, (count, -1)).transpose(1, 2)
+
+
+def attended(count: int, query: Tensor, key: Tensor, value: Tensor) -> Hidden:
+    """Attention of `count` heads; without keys it finds zero."""
+    if not key.shape[1]:
+        return torch.zeros_like(query)
+    q, k, v = (heads(count, x) for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def added(attn: Attention, hidden: Hidden, seen: States, layer: DecoupledLayer) -> Hidden:
+    """What a layer's query finds among keys and values of the object, put through the layer's output map."""
+    found = attended(attn.heads, attn.to_q(hidden), layer.to_k(seen), layer.to_v(seen)).to(hidden.dtype)
+    project: Any = attn.to_out[0]  # pyright: ignore[reportOptionalSubscript]
+    out = project(found)
+    # Its bias is in the text's result already. Called as a module, and not by its weight, for LoRA may be around it.
+    return (out if project.bias is None else out - project.bias) / attn.rescale_output_factor
 
 
 def cross_attentions(denoiser: nn.Module) -> dict[str, Attention]:
@@ -59,68 +158,101 @@ def cross_attentions(denoiser: nn.Module) -> dict[str, Attention]:
     return {n: m for n, m in denoiser.named_modules() if isinstance(m, Attention) and m.is_cross_attention}
 
 
-def layer_channels(denoiser: nn.Module) -> dict[str, int]:
-    """Name and channels of every cross-attention layer: what a `decoupled` object encoder needs to know."""
-    return {name: attn.inner_dim for name, attn in cross_attentions(denoiser).items()}
+def self_attentions(denoiser: nn.Module) -> dict[str, Attention]:
+    """Every layer of the denoiser's transformer blocks that attends to the image itself, by name."""
+    found = {n: m for n, m in denoiser.named_modules() if isinstance(m, Attention) and n.endswith(".attn1")}
+    return {n: m for n, m in found.items() if not m.is_cross_attention}
 
 
-def inject(denoiser: UNet2DConditionModel, layers: Mapping[str, DecoupledLayer], tokens: int) -> None:
-    """Let the named attention layers see the object; `eject` is the inverse."""
-    attentions = cross_attentions(denoiser)
-    for name, layer in layers.items():
-        attentions[name].set_processor(DecoupledProcessor(layer, tokens))  # pyright: ignore[reportArgumentType]
+def layer_channels(denoiser: nn.Module, injection: str) -> dict[str, int]:
+    """Name and channels of every attention layer in which an object can be seen by this design."""
+    layers = self_attentions(denoiser) if injection == "reference" else cross_attentions(denoiser)
+    return {name: attn.inner_dim for name, attn in layers.items()}
 
 
-def eject(denoiser: UNet2DConditionModel) -> None:
-    """Give every attention layer its own processor back."""
-    for attn in cross_attentions(denoiser).values():
-        if isinstance(attn.processor, DecoupledProcessor):
-            attn.set_processor(attn.processor.text)  # pyright: ignore[reportArgumentType]
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some samples of a batch, and what the denoiser attends to for them."""
-
-    rows: Int[Tensor, " part"]  # their numbers in the batch
-    states: Float[Tensor, "part length width"]
-
-
-def contexts(
-    text: Float[Tensor, "batch length width"],
-    objects: Float[Tensor, "shown tokens width"] | None,
-    present: Bool[Tensor, " batch"],
-    injection: str,
-    tokens: int,
-) -> list[Part]:
-    """What the denoiser attends to, in parts of equal length.
+def inject(
+    denoiser: Any, injection: str, layers: Mapping[str, nn.Module], seeing: Collection[str] | None, length: int
+) -> None:
+    """Let attention layers see the object; `eject` is the inverse.
 
     Args:
-        text: T(c).
-        objects: z of the samples that have an object, in their order; None where no sample has one.
-        present: which samples have an object; the others get the null embedding.
-        injection: `concat` or `decoupled`.
-        tokens: K.
+        denoiser: a diffusers UNet.
+        injection: the network design.
+        layers: what the design adds to attention layers, by their names.
+        seeing: the names of the layers that see the object; None for all.
+        length: L, of the text in the context.
     """
-    everyone = torch.arange(len(text), device=text.device)
-    if injection == "decoupled":
-        # Without bias, zero tokens have zero values: the added attention is exactly nothing.
-        shown = text.new_zeros(len(text), tokens, text.shape[2])
-        if objects is not None:
-            shown = shown.index_put((everyone[present],), objects.to(text.dtype))
-        return [Part(everyone, torch.cat([text, shown], 1))]
-    # Null samples go by themselves, not masked: diffusers hands no mask to layers of `only_cross_attention`.
-    told = [] if objects is None else [Part(everyone[present], torch.cat([text[present], objects.to(text.dtype)], 1))]
-    plain = [] if bool(present.all()) else [Part(everyone[~present], text[~present])]
-    return [*told, *plain]
+    if injection == "reference":
+        attentions = self_attentions(denoiser)
+        for name, layer in layers.items():
+            attentions[name].set_processor(ReferenceProcessor(attentions[name].processor, layer))  # pyright: ignore
+        return
+    for name, attn in cross_attentions(denoiser).items():
+        if seeing is not None and name not in seeing:
+            attn.set_processor(TextProcessor(attn.processor, length))  # pyright: ignore[reportArgumentType]
+        elif name in layers:
+            kind: Any = GatedProcessor if injection == "gated" else DecoupledProcessor
+            attn.set_processor(kind(attn.processor, length, layers[name]))
 
 
-def denoise(
-    denoiser: UNet2DConditionModel,
-    latents: Float[Tensor, "batch channels height width"],
-    timesteps: Int[Tensor, " batch"] | Float[Tensor, " batch"],
-    parts: Sequence[Part],
-) -> Float[Tensor, "batch channels height width"]:
-    """The denoiser's prediction for every sample of the parts that `contexts` made."""
-    found = [denoiser(latents[p.rows], timesteps[p.rows], p.states, return_dict=False)[0] for p in parts]
-    return torch.cat(found)[torch.argsort(torch.cat([p.rows for p in parts]))]
+def injected(denoiser: nn.Module) -> Iterator[tuple[str, Attention, Any]]:
+    """Name, layer and processor wherever `inject` has put one."""
+    for name, module in denoiser.named_modules():
+        if isinstance(module, Attention) and isinstance(module.processor, Processor):
+            yield name, module, module.processor
+
+
+def eject(denoiser: nn.Module) -> None:
+    """Give every attention layer its own processor back."""
+    for _, attn, processor in list(injected(denoiser)):
+        attn.set_processor(processor.own)
+
+
+def rescale(denoiser: nn.Module, scale: float) -> None:
+    """Set the weight of what the design adds to the base model's own attention."""
+    for _, _, processor in injected(denoiser):
+        processor.scale = scale
+
+
+@contextmanager
+def watched(denoiser: nn.Module, columns: int) -> Iterator[list[Float[Tensor, "batch pixels"]]]:
+    """Within, each cross-attention that sees the object tells how much of its attention each pixel gives to it.
+
+    The list fills with one tensor per layer, in [0, 1], the mean over heads.
+    """
+    shares: list[Tensor] = []
+    layers = [a for a in cross_attentions(denoiser).values() if not isinstance(a.processor, TextProcessor)]
+    for attn in layers:
+        attn.set_processor(WatchingProcessor(attn.processor, columns, shares))  # pyright: ignore[reportArgumentType]
+    try:
+        yield shares
+    finally:
+        for attn in layers:
+            attn.set_processor(attn.processor.own)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def show(denoiser: nn.Module, features: Mapping[str, Float[Tensor, "batch pixels channels"]]) -> None:
+    """Let the layers of `reference` attend to these features of the subjects; none where there are none."""
+    for name, _, processor in injected(denoiser):
+        if isinstance(processor, ReferenceProcessor):
+            processor.features = features.get(name)
+
+
+@contextmanager
+def recording(denoiser: nn.Module) -> Iterator[None]:
+    """Within, the layers of `reference` keep what they see instead of attending to it; `recorded` tells it."""
+    for _, _, processor in injected(denoiser):
+        if isinstance(processor, ReferenceProcessor):
+            processor.recording = True
+    try:
+        yield
+    finally:
+        for _, _, processor in injected(denoiser):
+            if isinstance(processor, ReferenceProcessor):
+                processor.recording = False
+
+
+def recorded(denoiser: nn.Module) -> dict[str, Float[Tensor, "batch pixels channels"]]:
+    """What the layers of `reference` have kept, by name."""
+    found = {n: p.features for n, _, p in injected(denoiser) if isinstance(p, ReferenceProcessor)}
+    return {name: features for name, features in found.items() if features is not None}

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from io import BytesIO
 
@@ -19,14 +19,17 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from taming_core.conditions import subject_pixels, token_ids
+from taming_core.captions import without_attributes
+from taming_core.conditions import OBJECT, Shown, subject_pixels, token_ids
 from taming_core.config import TrainParams
 from taming_core.errors import TamingError
-from taming_core.objects import mask_box
 from taming_core.rows import Rows
 from taming_core.schema import Row
 from taming_core.seeds import seed_for
 from taming_core.stand_in import changed
+from taming_core.triplets import Background, frame, mask_of, opened, seen
+
+CLASS_TOKEN = f"a photo of a {OBJECT}"
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class Example:
     mask: Float[Tensor, "1 height width"]  # m in {0, 1}
     caption: str
     present: bool  # whether the object embedding is shown
-    subject: Float[Tensor, "3 size size"]  # o in [-1, 1], background removed
-    view: Float[Tensor, "3 size size"]  # o', what the identity loss compares with
+    subject: Float[Tensor, "references 3 size size"]  # o in [-1, 1], photos that the encoder sees together
+    view: Float[Tensor, "3 size size"]  # o', cut out: what the identity loss compares with
     frame: Float[Tensor, "4"]  # x0, y0, x1, y1 of the target, in pixels: the square that frames the object like `view`
 
 
@@ -52,7 +55,7 @@ class Batch:
     mask: Float[Tensor, "batch 1 height width"]
     tokens: Int[Tensor, "batch length"]
     present: Bool[Tensor, " batch"]
-    subject: Float[Tensor, "batch 3 size size"]
+    subject: Float[Tensor, "batch references 3 size size"]
     view: Float[Tensor, "batch 3 size size"]
     frame: Float[Tensor, "batch 4"]
 
@@ -60,10 +63,12 @@ class Batch:
 BatchAt = Callable[[int], Batch]
 
 
-def batch_at(step: int, rows: Rows, tokenizer: PreTrainedTokenizerBase, size: int, p: TrainParams) -> Batch:
+def batch_at(
+    step: int, rows: Rows, tokenizer: PreTrainedTokenizerBase, size: int, p: TrainParams, shown: Shown
+) -> Batch:
     """The batch of one step; `size` is the side of the subject in pixels."""
     positions = range(step * p.batch_size, (step + 1) * p.batch_size)
-    return collate([example(rows, row_at(rows, n, p), n, size, p) for n in positions], tokenizer)
+    return collate([example(rows, row_at(rows, n, p), n, size, p, shown) for n in positions], tokenizer)
 
 
 def row_at(rows: Rows, position: int, p: TrainParams) -> int:
@@ -92,15 +97,18 @@ def require_rows(rows: Rows, p: TrainParams) -> None:
     """Refuse rows that this training cannot live on.
 
     Raises:
-        TamingError: there are no object rows, or no general ones though they are asked for.
+        TamingError: there are no object rows; or no general ones though they are asked for, or some where `prior` is.
     """
     if not len(rows.objects):
         raise TamingError(
             "No training row holds an object. Add photos, or lower materialize.validation and materialize.test."
         )
-    if p.general > 0 and not len(rows.general):
+    if p.general > 0 and p.prior is None and not len(rows.general):
         raise TamingError(f"train.general is {p.general}, but there are no general-domain rows. Set it to 0, or run "
-                          "`taming materialize --general FOLDER`.")  # fmt: skip
+                          "`taming materialize --general FOLDER`, or have train.prior images drawn.")  # fmt: skip
+    if p.prior is not None and len(rows.general):
+        raise TamingError(f"train.prior is {p.prior}, but the rows hold {len(rows.general)} general-domain ones. Set "
+                          "it to null, or run `taming materialize` without --general.")  # fmt: skip
 
 
 def side(rows: Rows) -> int:
@@ -108,56 +116,66 @@ def side(rows: Rows) -> int:
     return opened(rows[0]["image"]).width
 
 
-def example(rows: Rows, number: int, position: int, size: int, p: TrainParams) -> Example:
+def example(rows: Rows, number: int, position: int, size: int, p: TrainParams, shown: Shown) -> Example:
     """The row as an example, with what regularized joint training drops and swaps (docs/method.md, section 4)."""
     row, rng = rows[number], np.random.default_rng(seed_for(p.seed, "example", position))
     cross, drop_object, drop_text = rng.random(3)
     present = bool(not row["general"] and drop_object >= p.object_drop)
-    # Without its embedding `<object>` would say nothing, so the plain caption speaks.
-    caption = (row["object_caption"] if present else row["caption"]) or ""
+    silence = shown.silence if present else ""
     target = pixels(row["image"])
-    nothing = torch.zeros(3, size, size)
     found = Example(
         row_id=row["row_id"], target=target, mask=torch.zeros(1, *target.shape[1:]), present=present,
-        caption="" if drop_text < p.text_drop else caption, subject=nothing, view=nothing, frame=torch.zeros(4),
+        caption=silence if drop_text < p.text_drop else caption_of(row, present, p),
+        subject=torch.zeros(p.references, 3, size, size), view=torch.zeros(3, size, size), frame=torch.zeros(4),
     )  # fmt: skip
-    return with_object(found, rows, row, bool(cross < p.cross_reference), rng, size, p) if present else found
+    return with_object(found, rows, row, bool(cross < p.cross_reference), rng, p, shown) if present else found
+
+
+def caption_of(row: Row, present: bool, p: TrainParams) -> str:
+    """What the text says of a row whose object embedding is `present`."""
+    plain, hidden = row["caption"] or "", row["object_caption"] or ""
+    if not p.attributes and not row["general"]:
+        plain, hidden = without_attributes(plain, hidden)
+    # Without its embedding `<object>` would say nothing, so the plain caption speaks.
+    if not present or p.captions == "plain":
+        return plain
+    return CLASS_TOKEN if p.captions == "class_token" else hidden
 
 
 def with_object(
-    found: Example, rows: Rows, row: Row, cross: bool, rng: np.random.Generator, size: int, p: TrainParams
+    found: Example, rows: Rows, row: Row, cross: bool, rng: np.random.Generator, p: TrainParams, shown: Shown
 ) -> Example:
-    """The example with subject, view and mask; `cross` asks for a subject from another view of the identity."""
-    own, others = opened(row["subject"]), row["references"]
-    view = another(rows, others, rng) if others else own
-    subject = own
-    if cross:
-        subject = another(rows, others, rng) if others else changed(own, p.stand_in, rng)
-    mask = np.asarray(Image.open(BytesIO(row["mask"])).convert("L")) >= 128
-    return Example(
-        row_id=found.row_id, target=found.target, mask=torch.from_numpy(mask)[None].float(), caption=found.caption,
-        present=True, subject=subject_pixels(subject, size), view=subject_pixels(view, size),
+    """The example with subject, view and mask; `cross` asks for a subject from other views of the identity."""
+    size, others = found.view.shape[-1], row["references"]
+    view = opened((other(rows, str(rng.choice(others))) if others else row)["subject"])
+    subjects = references(rows, row, cross, rng, p, shown.background)
+    mask = mask_of(row)
+    return replace(
+        found, mask=torch.from_numpy(mask)[None].float(), view=subject_pixels(view, size),
+        subject=torch.stack([subject_pixels(s, size) for s in subjects]),
         frame=torch.from_numpy(frame(mask, np.asarray(view)[..., 3] >= 128)),
     )  # fmt: skip
 
 
-def another(rows: Rows, others: Sequence[str], rng: np.random.Generator) -> Image.Image:
-    """The subject of one of the rows with these row_ids."""
-    return opened(rows[rows.find(str(rng.choice(others)))]["subject"])
+def references(
+    rows: Rows, row: Row, cross: bool, rng: np.random.Generator, p: TrainParams, background: Background
+) -> list[Image.Image]:
+    """The photos that the encoder sees together, each of another view; changed copies stand in for those missing.
+
+    With `cross` the row's own view is left out, else it comes first.
+    """
+    own = [] if cross else [row]
+    count = min(p.references - len(own), len(row["references"]))
+    drawn = rng.choice(row["references"], count, replace=False)
+    views = [seen(r, background) for r in (*own, *(other(rows, str(name)) for name in drawn))]
+    models = views or [seen(row, background)]
+    missing = range(p.references - len(views))
+    return [*views, *(changed(models[i % len(models)], p.stand_in, rng) for i in missing)]
 
 
-def frame(mask: NDArray[np.bool_], shown: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The square (x0, y0, x1, y1) around the object of `mask` (H, W) that leaves as much room as in `shown` (h, h)."""
-    x0, y0, x1, y1 = mask_box(mask) if mask.any() else (0, 0, mask.shape[1], mask.shape[0])
-    left, top, right, bottom = mask_box(shown) if shown.any() else (0, 0, shown.shape[1], shown.shape[0])
-    side = max(x1 - x0, y1 - y0) * shown.shape[0] / max(right - left, bottom - top)
-    centre = np.array([x0 + x1, y0 + y1], np.float32) / 2
-    return np.concatenate([centre - side / 2, centre + side / 2]).astype(np.float32)
-
-
-def opened(picture: bytes) -> Image.Image:
-    """A picture as RGBA."""
-    return Image.open(BytesIO(picture)).convert("RGBA")
+def other(rows: Rows, row_id: str) -> Row:
+    """The row with this row_id."""
+    return rows[rows.find(row_id)]
 
 
 def pixels(image: bytes) -> Float[Tensor, "3 height width"]:

@@ -16,11 +16,15 @@ from taming_core.nouns import is_alive, is_part_or_picture
 from taming_core.phrases import Phrase, phrases
 
 OBJECT = "<object>"
+PLAIN = "thing"  # a noun that nothing can be mistaken for, to read a caption with
 Method = Literal["noun", "head", "conditional", "template"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Replace = Literal["noun", "phrase"]
 
 AN = re.compile(r"\b([Aa])n(\s+)$")
+ARTICLE = re.compile(r"\b(a)n?(\s+)$", re.IGNORECASE)
+VERY = re.compile(r"\b(?:very|too|so)\s+$", re.IGNORECASE)
+LAST_CLAUSE = re.compile(r"\s*,(?!\s*(?:and|or)\b)[^,<>]*$", re.IGNORECASE)  # not the end of a list
 VOWEL = re.compile(r"(?!u(?:ni|ku|s[aeiu]|t[ei])|eu|one\b)[aeiou]|hour|heir|hono", re.IGNORECASE)  # as it is spoken
 DOUBTFUL = 0.1  # share of a word's uses; a sense below it counts only for what the caption is about
 
@@ -239,3 +243,52 @@ def read_given(caption: str, noun: str) -> ObjectCaption | None:
     before, found, after = caption.partition(OBJECT)
     plain = before + noun + after.replace(OBJECT, noun)
     return put_object(plain, len(before), len(before + noun), "noun") if found else None
+
+
+def with_noun(prompt: str, noun: str) -> str:
+    """The inverse of `put_object`: plain words in the place of `<object>`.
+
+    >>> with_noun("a photo of a <object> on the beach", "animal")
+    'a photo of an animal on the beach'
+    """
+    before, found, after = prompt.partition(OBJECT)
+    return _before(before, noun) + noun + after if found else prompt
+
+
+def _before(text: str, noun: str) -> str:
+    """The text with its last word, if it is an indefinite article, as the noun wants it."""
+    return ARTICLE.sub(r"\1n\2" if article(noun) == "an" else r"\1\2", text)
+
+
+def replaced_words(caption: str, object_caption: str) -> str | None:
+    """The words of the caption that `<object>` stands for; None if the two differ elsewhere.
+
+    >>> replaced_words("a photo of an old apple on a table", "a photo of an old <object> on a table")
+    'apple'
+    """
+    before, _, after = object_caption.partition(OBJECT)
+    head = caption.removesuffix(after)
+    starts = [i for i in (len(before), len(before) + 1) if AN.sub(r"\1\2", head[:i]) == AN.sub(r"\1\2", before)]
+    return head[starts[-1] :] or None if starts and caption.endswith(after) else None
+
+
+def without_attributes(caption: str, object_caption: str) -> tuple[str, str]:
+    """Both captions without the words for what may change of the object: its adjectives, and a last clause.
+
+    Captions that differ in more than the words for the object lose the clause only.
+
+    >>> without_attributes("a photo of an old pear, on the left", "a photo of an old <object>, on the left")
+    ('a photo of a pear', 'a photo of a <object>')
+    """
+    words = replaced_words(caption, object_caption)
+    bare = _without_adjectives(LAST_CLAUSE.sub("", object_caption))
+    return with_noun(bare, words) if words else LAST_CLAUSE.sub("", caption), bare
+
+
+def _without_adjectives(object_caption: str) -> str:
+    """The caption without the words between the determiner and `<object>`."""
+    before, found, after = object_caption.partition(OBJECT)
+    said = phrases(before + PLAIN + after)
+    start = next((p.start for p in said if p.start <= len(before) < p.end), len(before))
+    kept = VERY.sub("", before[:start]) if start < len(before) else before
+    return AN.sub(r"\1\2", kept) + found + after if found else object_caption

@@ -86,24 +86,38 @@ def load(run: Run, folder: Path) -> None:
         if run.accelerator.scaler is not None:
             run.accelerator.scaler.load_state_dict(sidecar["scaler"])
         run.step = sidecar["step"]
+        if run.average is not None:
+            run.average.optimization_step = run.step
 
 
 def tensors(run: Run) -> Iterator[tuple[str, Tensor]]:
-    """All that training changes, by name: `denoiser/conv_in.weight/weight`, and AdamW's state of that weight."""
+    """All that training changes, by name: `denoiser/conv_in.weight/weight`, AdamW's state of it, and its average."""
+    averages = averages_of(run)
     for part, weights in run.trained.items():
         for name, weight in weights.items():
             yield f"{part}/{name}/weight", weight
             for key, value in run.optimizer.state.get(weight, {}).items():
                 yield f"{part}/{name}/{key}", value
+            if averages:
+                yield f"{part}/{name}/average", averages[part, name]
+
+
+def averages_of(run: Run) -> dict[tuple[str, str], Tensor]:
+    """The moving averages by part and name of their weights; none where none are kept."""
+    names = [(part, name) for part, weights in run.trained.items() for name in weights]
+    return {} if run.average is None else dict(zip(names, run.average.shadow_params, strict=True))
 
 
 @torch.no_grad()
 def restore(run: Run, found: dict[str, Tensor]) -> None:
     """The inverse of `tensors`."""
+    averages = averages_of(run)
     for full, value in found.items():
         part, name, key = full.split("/")
         weight = run.trained[part][name]
         if key == "weight":
             weight.copy_(value)
+        elif key == "average":
+            averages[part, name].copy_(value)
         else:  # AdamW keeps its count of steps on the CPU
             run.optimizer.state[weight][key] = value if key == "step" else value.to(weight.device)

@@ -1,6 +1,8 @@
-"""What the model is told besides noise: prompts as token ids, and cut-outs as pixels."""
+"""What the model is told besides noise: prompts as token ids, and pictures of the object as pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +11,40 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-OBJECT = "<object>"
+from taming_core.captions import OBJECT, with_noun
+from taming_core.errors import TamingError
+from taming_core.triplets import Background
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What an object encoder needs in its batches."""
+
+    background: Background  # of the pictures that it sees
+    silence: str  # what stands for a dropped caption where the object is shown
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Shown":
+        """As an object encoder's `config` wants it."""
+        # `substitute` puts the embedding in the place of the word, which must be there.
+        return cls(config["background"], OBJECT if config["injection"] == "substitute" else "")
+
+
+def told(prompt: str, captions: str, noun: str | None) -> str:
+    """The prompt in the words that training used: with `captions` "plain", the class noun stands for `<object>`.
+
+    >>> told("a photo of a <object> in the snow", "plain", "animal")
+    'a photo of an animal in the snow'
+
+    Raises:
+        TamingError: the noun is wanted, and there is none.
+    """
+    if captions != "plain":
+        return prompt
+    if noun is None:
+        raise TamingError("An encoder trained with plain captions needs each object's class, and the rows hold one "
+                          "without. Run `taming detect` on their photos.")  # fmt: skip
+    return with_noun(prompt, noun)
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> Int[Tensor, "batch length"]:
@@ -19,7 +54,7 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> Int
 
 
 def subject_pixels(subject: Image.Image, size: int) -> Float[Tensor, "3 size size"]:
-    """The cut-out on mid-grey in [-1, 1]; grey is 0, so that the ground says nothing."""
+    """The picture (RGBA) on mid-grey in [-1, 1]; grey is 0, so that the ground of a cut-out says nothing."""
     rgba = np.asarray(subject.convert("RGBA").resize((size, size), Image.Resampling.BICUBIC), np.float32) / 255
     colour, alpha = rgba[..., :3] * 2 - 1, rgba[..., 3:]
     return torch.from_numpy(colour * alpha).permute(2, 0, 1)

@@ -18,12 +18,16 @@ from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from taming_core.attention import contexts, denoise, inject
-from taming_core.conditions import subject_pixels, token_ids
+from taming_core.attention import LAYERS, inject, rescale
+from taming_core.conditions import OBJECT, Shown, subject_pixels, token_ids
+from taming_core.contexts import Told, denoise, holes_in
 from taming_core.errors import TamingError
-from taming_core.object_encoder import ObjectEncoder
+from taming_core.object_encoder import ObjectEncoder, embed
+from taming_core.subject_model import SubjectModel, parts, subject_model
 
 StepEnd = Callable[[DiffusionPipeline, int, int, dict[str, Tensor]], dict[str, Tensor]]
+Subject = Image.Image | Sequence[Image.Image]  # an object, in one photo or in several
+Words = tuple[Tensor, Tensor]  # text states, and where `<object>` stands in them
 
 
 class TamingPipeline(DiffusionPipeline):
@@ -50,32 +54,43 @@ class TamingPipeline(DiffusionPipeline):
         text_encoder.to(unet.dtype)  # pyright: ignore[reportArgumentType]
         self.vae_scale = 2 ** (len(vae.config["block_out_channels"]) - 1)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale)
-        inject(unet, object_encoder.denoiser_layers(), object_encoder.config["tokens"])
+        layers, seeing = object_encoder.denoiser_layers(), object_encoder.config["layers"]
+        inject(unet, self.injection, layers, seeing, tokenizer.model_max_length)
 
     def encode_text(self, prompts: Sequence[str]) -> Float[Tensor, "batch length width"]:
         """T(c): the hidden states of the text encoder; prompts are padded and cut to its length."""
         return text_states(self.tokenizer, self.text_encoder, prompts)
 
     @torch.no_grad()
-    def encode_objects(self, subjects: Sequence[Image.Image]) -> Float[Tensor, "objects tokens width"]:
+    def encode_objects(self, subjects: Sequence[Subject]) -> Float[Tensor, "objects tokens width"]:
         """z = E(o): one forward pass for all subjects; keep the result to use an object again.
 
         Args:
-            subjects: objects cut out of their photos, RGBA, square; RGB is taken as cut out already.
+            subjects: objects cut out of their photos, RGBA, square; RGB is taken as cut out already. For an object in
+                R photos a list of R, which gives it R times as many tokens.
+
+        Raises:
+            TamingError: some objects come in more photos than others.
         """
+        photos = [[s] if isinstance(s, Image.Image) else list(s) for s in subjects]
+        if len({len(p) for p in photos}) > 1:
+            raise TamingError("Some objects come in more photos than others. Encode them one by one.")
         size = self.object_encoder.image_size
-        pixels = torch.stack([subject_pixels(s, size) for s in subjects])
-        return self.object_encoder(pixels.to(self._execution_device, self.object_encoder.dtype))
+        pixels = torch.stack([subject_pixels(photo, size) for seen in photos for photo in seen])
+        encoder = self.object_encoder
+        found = embed(encoder, self.vae, pixels.to(self._execution_device, self.unet.dtype))
+        return found.unflatten(0, (len(photos), -1)).flatten(1, 2)
 
     @torch.no_grad()
     def __call__(
         self,
         prompt: str | Sequence[str],
         subject: Image.Image | Sequence[Image.Image] | None = None,
-        object_embeds: Float[Tensor, "batch tokens width"] | None = None,
+        object_embeds: Float[Tensor, "batch *count tokens width"] | None = None,
         num_inference_steps: int = 20,
         guidance_object: float = 3.5,
         guidance_text: float = 3.5,
+        object_scale: float = 1.0,
         height: int | None = None,
         width: int | None = None,
         num_images_per_prompt: int = 1,
@@ -90,10 +105,12 @@ class TamingPipeline(DiffusionPipeline):
         Args:
             prompt: one or more; `<object>` stands for the subject.
             subject: one cut-out for all prompts, or one per prompt; without it plain text-to-image.
-            object_embeds: what `encode_objects` gave, instead of `subject`; one for all prompts, or one per prompt.
+            object_embeds: what `encode_objects` gave, instead of `subject`; one for all prompts, or one per prompt. Of
+                several objects in one image (batch, objects, K, D), in the order of their `<object>`.
             num_inference_steps: of the scheduler.
             guidance_object: s_obj, trades freedom for identity.
             guidance_text: s_txt, trades freedom for the prompt.
+            object_scale: weight of what `decoupled`, `gated` and `reference` add to the base model's own attention.
             height, width: pixels; the model's own size where None.
             num_images_per_prompt: images of one prompt stand together.
             generator: one, or one per image, so that an image does not depend on its batch.
@@ -103,21 +120,25 @@ class TamingPipeline(DiffusionPipeline):
             callback_on_step_end: called as `(pipeline, step, timestep, {"latents": ...})`; returns the same dict.
 
         Raises:
-            TamingError: neither one object nor one per prompt, or both `subject` and `object_embeds`.
+            TamingError: neither one object nor one per prompt, both `subject` and `object_embeds`, another number of
+                `<object>` in a prompt than of objects, or a scale that the design cannot heed.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        self._rescale(object_scale)
         objects = self._objects(prompts, subject, object_embeds)
         count = len(prompts) * num_images_per_prompt
-        text = self.encode_text(prompts).repeat_interleave(num_images_per_prompt, 0)
+        shown = 0 if objects is None else objects.shape[1]
+        bare = " and ".join([Shown.of(self.object_encoder.config).silence] * shown)
+        text, null, silent = (self._words(said, shown, count) for said in (prompts, [""], [bare]))
         objects = None if objects is None else objects.repeat_interleave(num_images_per_prompt, 0)
-        null = self.encode_text([""]).expand(count, -1, -1)
 
         self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
         current = self._start(count, height, width, generator, latents)
-        passes = guidance_passes(text, null, objects, guidance_object, guidance_text)
+        passes = guidance_passes(text, null, silent, objects, guidance_object, guidance_text)
+        model = subject_model(self.components)
         extra = {"generator": generator} if _takes_generator(self.scheduler) else {}
         for step, t in enumerate(self.progress_bar(self.scheduler.timesteps)):  # pyright: ignore
-            predicted = self._guided(self.scheduler.scale_model_input(current, t), t, passes)
+            predicted = guided(model, self.scheduler.scale_model_input(current, t), t, passes)
             current = self.scheduler.step(predicted, t, current, **extra, return_dict=False)[0]
             if callback_on_step_end is not None:
                 current = callback_on_step_end(self, step, int(t), {"latents": current}).pop("latents", current)
@@ -125,8 +146,20 @@ class TamingPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return StableDiffusionPipelineOutput(images=images, nsfw_content_detected=None) if return_dict else (images,)
 
+    def _rescale(self, scale: float) -> None:
+        if scale != 1 and self.injection not in LAYERS:
+            raise TamingError(f"object_scale has no effect on {self.injection}, which adds nothing. Leave it at 1.")
+        rescale(self.unet, scale)
+
+    def _words(self, said: Sequence[str], objects: int, count: int) -> Words:
+        """Text states and places of `<object>`, the same number of each prompt, `count` in all."""
+        ids = token_ids(self.tokenizer, said).to(self._execution_device)
+        holes = holes_in(ids, self.tokenizer.convert_tokens_to_ids(OBJECT), objects)  # pyright: ignore
+        states = self.text_encoder(input_ids=ids).last_hidden_state
+        return tuple(x.repeat_interleave(count // len(said), 0) for x in (states, holes))  # pyright: ignore
+
     def _objects(self, prompts: list[str], subject: Any, embeds: Tensor | None) -> Tensor | None:
-        """One object embedding per prompt, or None for plain text-to-image."""
+        """The objects of each prompt (prompts, objects, K, D), or None for plain text-to-image."""
         if subject is not None and embeds is not None:
             raise TamingError("Both subject and object_embeds are given. Give one of them.")
         if subject is not None:
@@ -135,7 +168,16 @@ class TamingPipeline(DiffusionPipeline):
             return None
         if len(embeds) not in (1, len(prompts)):
             raise TamingError(f"{len(embeds)} objects for {len(prompts)} prompts. Give one, or one per prompt.")
-        return embeds.to(self._execution_device).expand(len(prompts), -1, -1)
+        embeds = embeds if embeds.dim() == 4 else embeds[:, None]
+        self._require_places(prompts, embeds.shape[1])
+        return embeds.to(self._execution_device, self.unet.dtype).expand(len(prompts), -1, -1, -1)
+
+    def _require_places(self, prompts: list[str], objects: int) -> None:
+        """Raises TamingError where a prompt does not say where each of the objects goes, and the design must know."""
+        for prompt in prompts if objects > 1 or self.injection == "substitute" else ():
+            if prompt.count(OBJECT) != objects:
+                raise TamingError(f"The prompt '{prompt}' holds {OBJECT} {prompt.count(OBJECT)} times, and there are "
+                                  f"{objects} objects. Write it once for each.")  # fmt: skip
 
     def _start(
         self, count: int, height: int | None, width: int | None, generator: Any, latents: Tensor | None
@@ -149,41 +191,45 @@ class TamingPipeline(DiffusionPipeline):
             latents = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=self.unet.dtype)
         return latents.to(self._execution_device, self.unet.dtype) * self.scheduler.init_noise_sigma
 
-    def _guided(self, latents: Tensor, t: Tensor, passes: "list[tuple[float, Tensor, Tensor | None]]") -> Tensor:
-        """The weighted sum of the denoiser's predictions, all of them in one batch."""
-        texts = torch.cat([text for _, text, _ in passes])
-        given = [o for _, _, o in passes if o is not None]
-        present = torch.tensor([o is not None for _, _, o in passes], device=texts.device)
-        objects, present = torch.cat(given) if given else None, present.repeat_interleave(len(latents))
-        parts = contexts(texts, objects, present, self.injection, self.object_encoder.config["tokens"])
-        batch = torch.cat([latents] * len(passes))
-        out = denoise(self.unet, batch, t.to(batch.device).expand(len(batch)), parts)
-        return sum(weight * e for (weight, _, _), e in zip(passes, out.chunk(len(passes)), strict=True))  # pyright: ignore[reportReturnType]
-
     def _decoded(self, latents: Tensor, output_type: str) -> Any:
         images = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor, return_dict=False)[0]
         return self.image_processor.postprocess(images, output_type=output_type)
 
     @property
     def injection(self) -> str:
-        """How the object enters the denoiser: `concat` or `decoupled`."""
+        """How the object enters the denoiser: the network design."""
         return self.object_encoder.config["injection"]
 
 
+def guided(
+    model: SubjectModel, latents: Tensor, t: Tensor, passes: Sequence[tuple[float, Words, Tensor | None]]
+) -> Tensor:
+    """The weighted sum of the denoiser's predictions, all of them in one batch."""
+    text, holes = (torch.cat([words[i] for _, words, _ in passes]) for i in (0, 1))
+    given = [o for _, _, o in passes if o is not None]
+    present = torch.tensor([o is not None for _, _, o in passes], device=text.device)
+    told = Told(text, holes, present.repeat_interleave(len(latents)), torch.cat(given) if given else None)
+    batch = torch.cat([latents] * len(passes))
+    times = t.to(batch.device).expand(len(batch))
+    out = denoise(model.denoiser, batch, times, parts(model, told, times))
+    return sum(weight * e for (weight, _, _), e in zip(passes, out.chunk(len(passes)), strict=True))  # pyright: ignore[reportReturnType]
+
+
 def guidance_passes(
-    text: Tensor, null: Tensor, objects: Tensor | None, guidance_object: float, guidance_text: float
-) -> list[tuple[float, Tensor, Tensor | None]]:
-    """Two-way guidance as (weight, text, objects) per pass of the denoiser; passes of weight 0 are left out.
+    text: Words, null: Words, silent: Words, objects: Tensor | None, guidance_object: float, guidance_text: float
+) -> list[tuple[float, Words, Tensor | None]]:
+    """Two-way guidance as (weight, words, objects) per pass of the denoiser; passes of weight 0 are left out.
 
     eps = e(0,0) + s_obj (e(0,z) - e(0,0)) + s_txt (e(c,z) - e(0,z)), docs/method.md section 6. With equal scales
-    e(0,z) cancels, and two passes do the work of three.
+    e(0,z) cancels, and two passes do the work of three. `silent` is what 0 is beside an object: `substitute` needs the
+    word in whose place the object stands.
     """
     if objects is None:
         found = [(1 - guidance_text, null, None), (guidance_text, text, None)]
     else:
         found = [
             (1 - guidance_object, null, None),
-            (guidance_object - guidance_text, null, objects),
+            (guidance_object - guidance_text, silent, objects),
             (guidance_text, text, objects),
         ]
     return [p for p in found if p[0] != 0]

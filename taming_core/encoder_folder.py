@@ -9,10 +9,13 @@ from typing import Any
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+from taming_core import lora
 from taming_core.config import TrainParams
+from taming_core.curves import curves
 from taming_core.errors import TamingError
 from taming_core.logbook import METRICS, last_line, without_speed
 from taming_core.rows import Rows
+from taming_core.training import Run
 
 CARD = """---
 library_name: diffusers
@@ -45,10 +48,10 @@ pipeline("a photo of a <object> on the beach", subject=subject).images[0].save("
 | steps x rows | {steps} x {batch_size} |
 | last loss | {loss:.4f} |
 
-Weights are stored in half precision. `training.json` holds every setting, `metrics.jsonl` every step, and
-`validation/` pictures drawn on the way. Method: Jia et al., "Taming Encoder for Zero Fine-tuning Image Customization
-with Text-to-Image Diffusion Models", arXiv 2304.02642. The licence is that of the model it starts from and of the
-photos it was trained on.
+Weights are stored in half precision. `training.json` holds every setting, `metrics.jsonl` every step, `losses.png`
+shows them, and `validation/` holds pictures drawn on the way. Method: Jia et al., "Taming Encoder for Zero Fine-tuning
+Image Customization with Text-to-Image Diffusion Models", arXiv 2304.02642. The licence is that of the model it starts
+from and of the photos it was trained on.
 """
 
 
@@ -63,11 +66,14 @@ def write_encoder(
 ) -> None:
     """Put the pipeline, its card and what was written down in `runs` in the place of `out`, as a whole.
 
-    The pipeline's weights turn to fp16; nothing in the folder names a place on this machine.
+    The pipeline's weights take in a LoRA, which is also saved by itself, and turn to fp16; nothing in the folder names
+    a place on this machine.
     """
     check_out(out)
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
+    if lora.present(pipeline.components["unet"]):
+        lora.settle(pipeline.components["unet"], part)
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
             torch.nn.Module.half(component)  # diffusers' own `half` warns that it keeps no module in float32
@@ -82,9 +88,11 @@ def write_encoder(
     part.rename(out)
 
 
-def account(seen: Rows, unseen: Rows, rows_state: str, runs: Path) -> dict[str, Any]:
-    """What the encoder was made of, and where its losses ended."""
+def account(run: Run, seen: Rows, unseen: Rows, rows_state: str, runs: Path) -> dict[str, Any]:
+    """What the encoder was made of, how many weights were trained, and where its losses ended."""
     return {
+        "run": runs.name,
+        "trained": {part: sum(w.numel() for w in weights.values()) for part, weights in run.trained.items()},
         "rows": rows_state,
         "object_rows": len(seen.objects),
         "general_rows": len(seen.general),
@@ -108,8 +116,9 @@ def summary(account: Mapping[str, Any], out: Path) -> str:
 
 def copy_records(runs: Path, part: Path) -> None:
     """Copy the metrics and the validation grids of a run; not the speeds, so that the folder is the same every time."""
-    lines = (runs / METRICS).read_text().splitlines()
-    (part / METRICS).write_text("".join(json.dumps(without_speed(line)) + "\n" for line in lines))
+    lines = [without_speed(line) for line in (runs / METRICS).read_text().splitlines()]
+    (part / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    curves(lines).savefig(part / "losses.png", dpi=130)
     for path in runs.glob("grid-*.png"):
         (part / "validation").mkdir(exist_ok=True)
         shutil.copy(path, part / "validation")

@@ -12,14 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from taming_core.conditions import OBJECT
+from taming_core import drawings
+from taming_core.conditions import OBJECT, told
 from taming_core.config import EvaluateParams, Sampling
 from taming_core.customize import TamingPipeline
 from taming_core.errors import TamingError
-from taming_core.images import Order, batched, draw
+from taming_core.images import Order
 from taming_core.lookup import SPLITS
 from taming_core.rows import Rows, load_rows
 from taming_core.seeds import seed_for
+from taming_core.triplets import Background, seen
 
 OURS, NO_OBJECT, ANOTHER, REAL = "ours", "no_object", "another_object", "real_photos"
 # Params that change scores, not images.
@@ -31,8 +33,10 @@ class Thing:
     """One identity as it is evaluated."""
 
     identity: str
-    subject: Image.Image  # RGBA, what the encoder sees
+    subject: Image.Image  # RGBA, cut out of its photo
+    shown: Image.Image  # RGBA, what the encoder sees: the subject, or the same in its photo
     photos: tuple[Image.Image, ...]  # RGB, square: its other photos
+    class_name: str | None
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Want:
     kind: str  # scene or style
     asked: str  # the scene, or the style
     number: int  # among the images of one prompt
-    order: Order  # `object` is whose tokens are used
+    order: Order  # `objects` is whose tokens are used
 
     def file(self, things: Sequence[Thing]) -> str:
         """A name that tells what is on it."""
@@ -52,7 +56,7 @@ class Want:
         return f"{self.condition}-{self.thing:03d}-{words}-{self.number}.png"
 
 
-def things(folder: Path, p: EvaluateParams) -> list[Thing]:
+def things(folder: Path, p: EvaluateParams, background: Background) -> list[Thing]:
     """The identities that are judged: those with other photos first, for the ceiling; else drawn by the seed.
 
     Raises:
@@ -66,7 +70,7 @@ def things(folder: Path, p: EvaluateParams) -> list[Thing]:
             f"Raise materialize.{p.split}, or add photos of more things."
         )
     drawn = sorted(of, key=lambda i: (len(of[i]) < 2, seed_for(p.seed, f"identity {i}", 0)))[: p.objects]
-    return [thing(rows, identity, of[identity]) for identity in drawn]
+    return [thing(rows, identity, of[identity], background) for identity in drawn]
 
 
 def views(rows: Rows) -> dict[str, list[int]]:
@@ -79,11 +83,14 @@ def views(rows: Rows) -> dict[str, list[int]]:
     return {identity: [i for _, i in sorted(places)] for identity, places in sorted(found.items())}
 
 
-def thing(rows: Rows, identity: str, places: Sequence[int]) -> Thing:
+def thing(rows: Rows, identity: str, places: Sequence[int], background: Background) -> Thing:
     """The identity's first view as its subject, and the photos of the others."""
     subject, *others = (rows[i] for i in places)
     photos = {o["photo_id"]: o["image"] for o in others if o["photo_id"] != subject["photo_id"]}
-    return Thing(identity, _decoded(subject["subject"], "RGBA"), tuple(_decoded(i, "RGB") for i in photos.values()))
+    return Thing(
+        identity, _decoded(subject["subject"], "RGBA"), seen(subject, background),
+        tuple(_decoded(i, "RGB") for i in photos.values()), subject["class"],
+    )  # fmt: skip
 
 
 def subjects(folder: Path) -> Iterator[tuple[str, str, Image.Image]]:
@@ -94,12 +101,23 @@ def subjects(folder: Path) -> Iterator[tuple[str, str, Image.Image]]:
             yield split, identity, _decoded(rows[places[0]]["subject"], "RGBA")
 
 
-def plan(count: int, p: EvaluateParams) -> list[Want]:
-    """Every image that is wanted of `count` things; controls have the seeds of the images they stand beside."""
-    everything = [want for i in range(count) for want in _of_thing(i, p)]
+def plan(things: Sequence[Thing], p: EvaluateParams, captions: str) -> list[Want]:
+    """Every image that is wanted of the things; controls have the seeds of the images they stand beside.
+
+    Args:
+        things: what is judged.
+        p: scenes, styles and how many images of each.
+        captions: those that the encoder was trained with; after "plain" ones prompts name the thing's class.
+
+    Raises:
+        TamingError: a class is wanted, and a thing has none.
+    """
+    count, everything = len(things), []
+    for i, each in enumerate(things):
+        everything += [_in_words(want, captions, each.class_name) for want in _of_thing(i, p)]
     scenes = [w for w in everything if w.kind == "scene" and w.thing < p.control_objects]
-    donors = [_shown(w, ANOTHER, (w.thing + 1) % count) for w in scenes] if count > 1 else []
-    return [*everything, *donors, *(_shown(w, NO_OBJECT, None) for w in scenes)]
+    donors = [_shown(w, ANOTHER, ((w.thing + 1) % count,)) for w in scenes] if count > 1 else []
+    return [*everything, *donors, *(_shown(w, NO_OBJECT, ()) for w in scenes)]
 
 
 def scene_prompt(scene: str) -> str:
@@ -125,14 +143,19 @@ def _of_thing(i: int, p: EvaluateParams) -> list[Want]:
     each = [(*a, n) for a in asked for n in range(p.images_per_prompt)]
     first = i * len(each)
     return [
-        Want(OURS, i, kind, words, n, Order(prompt, i, seed_for(p.seed, "image", first + k)))
+        Want(OURS, i, kind, words, n, Order(prompt, (i,), seed_for(p.seed, "image", first + k)))
         for k, (kind, words, prompt, n) in enumerate(each)
     ]
 
 
-def _shown(want: Want, condition: str, shown: int | None) -> Want:
+def _in_words(want: Want, captions: str, noun: str | None) -> Want:
+    """The same image, asked for as the encoder's captions have it."""
+    return replace(want, order=replace(want.order, prompt=told(want.order.prompt, captions, noun)))
+
+
+def _shown(want: Want, condition: str, shown: tuple[int, ...]) -> Want:
     """The same image with another thing's tokens, or none."""
-    return replace(want, condition=condition, order=replace(want.order, object=shown))
+    return replace(want, condition=condition, order=replace(want.order, objects=shown))
 
 
 def encode(pipeline: TamingPipeline, subjects: Sequence[Image.Image]) -> tuple[Tensor, float]:
@@ -154,26 +177,8 @@ def cost(embeds: Tensor, encoding: float, drawing: float, images: int) -> dict[s
 def draw_missing(
     pipeline: TamingPipeline, wants: Sequence[Want], paths: Sequence[Path], embeds: Tensor, sampling: Sampling
 ) -> Iterator[int]:
-    """Draw the wanted images to their paths, and yield how many are there.
-
-    A batch is drawn as a whole or not at all: its make-up may change an image's last bits.
-    """
-    done = 0
-    for orders in batched([w.order for w in wants], sampling.batch_size):
-        places = paths[done : done + len(orders)]
-        if not all(p.exists() for p in places):
-            for path, image in zip(places, draw(pipeline, orders, embeds, sampling), strict=True):
-                save(image, path)
-        done += len(orders)
-        yield done
-
-
-def save(image: Image.Image, path: Path) -> None:
-    """Write a PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    image.save(part, "PNG")
-    part.replace(path)
+    """Draw the wanted images to their paths, and yield how many are there."""
+    yield from drawings.draw_missing(pipeline, [w.order for w in wants], paths, embeds, sampling)
 
 
 def slug(text: str) -> str:

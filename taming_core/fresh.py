@@ -1,17 +1,19 @@
 """Where a training starts: an earlier training's pipeline, or a text-to-image model with a fresh object encoder."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
-from taming_core.attention import layer_channels
+from taming_core.attention import LAYERS, GatedLayer, layer_channels
 from taming_core.conditions import OBJECT
 from taming_core.config import EncoderParams, TrainParams
 from taming_core.customize import TamingPipeline, load_pipeline
+from taming_core.errors import TamingError
 from taming_core.object_encoder import ObjectEncoder
-from taming_core.pretrained import clip
 from taming_core.pretrained.base import load_base
+from taming_core.pretrained.towers import load_tower
 from taming_core.seeds import seed_for
 
 
@@ -22,43 +24,92 @@ def starting_pipeline(p: TrainParams) -> TamingPipeline:
         TamingError: a model is not there, or the parts do not go together.
     """
     if p.start is not None:
-        return load_pipeline(p.start)
+        return continued(load_pipeline(p.start), p)
     # The params were checked for these when they were read.
     assert p.base is not None
-    assert p.encoder is not None
-    assert p.injection is not None
-    return fresh_pipeline(p.base, p.encoder, p.injection, p.seed)
+    parts = load_base(p.base)
+    teach_placeholder(parts["tokenizer"], parts["text_encoder"])
+    return TamingPipeline(**parts, object_encoder=fresh_encoder(parts["unet"], parts["vae"], p))
 
 
-def fresh_pipeline(base: str, encoder: EncoderParams, injection: str, seed: int) -> TamingPipeline:
-    """The base model with an object encoder whose tower is a CLIP model's, and whose projector is random.
+def continued(pipeline: TamingPipeline, p: TrainParams) -> TamingPipeline:
+    """An earlier training's pipeline, to be trained with these params.
 
     Raises:
-        TamingError: there is no such base or tower, or the projector does not go with the number of tokens.
+        TamingError: a setting has no effect on its network design.
     """
-    parts = load_base(base)
-    teach_placeholder(parts["tokenizer"], parts["text_encoder"])
-    return TamingPipeline(**parts, object_encoder=fresh_encoder(parts["unet"], encoder, injection, seed))
+    design = pipeline.injection
+    if design == "substitute" and p.captions == "plain":
+        raise TamingError(f"train.captions must not be plain, for {p.start} puts the object in the place of <object>. "
+                          "Set it to object_token.")  # fmt: skip
+    if design in LAYERS and p.localization_weight > 0:
+        raise TamingError(f"train.localization_weight must be 0, for in {p.start} text and object do not compete for "
+                          f"attention ({design}). Set it to 0.")  # fmt: skip
+    pipeline.object_encoder.register_to_config(captions=p.captions)
+    return pipeline
 
 
-def fresh_encoder(denoiser: Any, p: EncoderParams, injection: str, seed: int) -> ObjectEncoder:
-    """An object encoder that fits the denoiser; only its tower has learned something."""
-    tower = clip.load_tower(p.tower)
-    mean, std = clip.normalization(p.tower)
+def fresh_encoder(denoiser: Any, vae: Any, p: TrainParams) -> ObjectEncoder:
+    """An object encoder that fits the denoiser; only its tower has learned something.
+
+    Raises:
+        TamingError: there is no such tower, the projector does not go with the number of tokens, or no layer has a name
+            that begins as one of `p.layers` does.
+    """
+    assert p.injection is not None
+    layers = chosen(layer_channels(denoiser, p.injection), p.layers)
+    added = layers if p.injection in LAYERS or p.layers is not None else None
+    settings = {"injection": p.injection, "layers": added, "background": p.background, "captions": p.captions}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(seed, "encoder", 0))
-        found = ObjectEncoder(
-            tower=tower.config.to_diff_dict(),
-            projector=p.projector,
-            tokens=p.tokens,
-            width=denoiser.config.cross_attention_dim,
-            injection=injection,
-            layers=layer_channels(denoiser) if injection == "decoupled" else None,
-            mean=mean,
-            std=std,
-        )
-    found.vision.load_state_dict(tower.state_dict())
+        torch.manual_seed(seed_for(p.seed, "encoder", 0))
+        if p.encoder is None:
+            found = latent_encoder(denoiser, vae, settings)
+        else:
+            found = tower_encoder(denoiser, p.encoder, settings)
+    start_layers(found, denoiser)
     return found.eval()
+
+
+def chosen(layers: Mapping[str, int], beginnings: Sequence[str] | None) -> dict[str, int]:
+    """The layers whose names begin as one of `beginnings` does; all where that is None.
+
+    Raises:
+        TamingError: one of them is the beginning of none.
+    """
+    for beginning in beginnings or ():
+        if not any(name.startswith(beginning) for name in layers):
+            names = sorted({name.split(".attentions")[0] for name in layers})
+            raise TamingError(f"train.layers: no layer that could see the object begins with '{beginning}'. "
+                              f"Name some of {', '.join(names)}.")  # fmt: skip
+    return {n: c for n, c in layers.items() if beginnings is None or n.startswith(tuple(beginnings))}
+
+
+def latent_encoder(denoiser: Any, vae: Any, settings: Mapping[str, Any]) -> ObjectEncoder:
+    """For `reference`: the autoencoder embeds subjects as large as the model's own pictures."""
+    side, channels = denoiser.config.sample_size, denoiser.config.in_channels
+    size = side * 2 ** (len(vae.config["block_out_channels"]) - 1)
+    return ObjectEncoder(None, None, tokens=side**2, width=channels, size=size, **settings)
+
+
+def tower_encoder(denoiser: Any, p: EncoderParams, settings: Mapping[str, Any]) -> ObjectEncoder:
+    """For every other design: a trained tower with a random projector."""
+    tower, size, mean, std = load_tower(p.tower)
+    width = denoiser.config.cross_attention_dim
+    found = ObjectEncoder(tower.config.to_diff_dict(), p.projector, p.tokens, width, mean=mean, std=std, size=size,
+                          **settings)  # fmt: skip
+    found.vision.load_state_dict(tower.state_dict())
+    return found
+
+
+@torch.no_grad()
+def start_layers(encoder: ObjectEncoder, denoiser: Any) -> None:
+    """Let what is injected look where the layer that it joins looks; values of zero and a shut gate still hide it."""
+    for name, layer in encoder.denoiser_layers().items():
+        attn, gated = denoiser.get_submodule(name), isinstance(layer, GatedLayer)
+        for part in ("to_q", "to_k", "to_v") if gated else ("to_k",):
+            getattr(layer, part).weight.copy_(getattr(attn, part).weight)
+        if gated:
+            layer.to_out.weight.copy_(attn.to_out[0].weight)
 
 
 def teach_placeholder(tokenizer: PreTrainedTokenizerBase, text_encoder: CLIPTextModel) -> None:

@@ -2,18 +2,20 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from taming_core.conditions import OBJECT
+from taming_core.conditions import OBJECT, told
 from taming_core.config import Sampling
 from taming_core.errors import TamingError
 from taming_core.evaluation import slug
 from taming_core.grid import Cell, grid
 from taming_core.images import Order
+from taming_core.photo import list_photos
 from taming_core.seeds import seed_for
 
 NAME = 60  # letters of a prompt in a file name, at most
@@ -23,8 +25,8 @@ NAME = 60  # letters of a prompt in a file name, at most
 class Wanted:
     """One image and its file."""
 
-    photo: str
-    name: str  # of the object
+    photos: tuple[str, ...]  # of its objects: a photo each, or a folder of photos
+    name: str  # of the objects
     prompt: str
     seed: int  # as the user counts: --seed, and one more for each further image
     order: Order
@@ -35,38 +37,62 @@ class Wanted:
         return f"{self.name}-{slug(self.prompt)[:NAME].strip('-')}-{self.seed}.png"
 
 
-def object_names(photos: Sequence[Path]) -> list[str]:
+def photos_of(thing: Path) -> list[Path]:
+    """The photos of an object: itself, or all of a folder.
+
+    Raises:
+        TamingError: the folder holds none.
+    """
+    return list_photos(thing) if thing.is_dir() else [thing]
+
+
+def object_names(things: Sequence[Path]) -> list[str]:
     """What the objects are called: as their files, and if that is not enough as their folders and files.
 
     >>> object_names([Path("raw/robot/0.jpg"), Path("raw/canoe/0.jpg")])
     ['robot-0', 'canoe-0']
     """
-    stems = [slug(p.stem) for p in photos]
-    return stems if len(set(stems)) == len(stems) else [slug(f"{p.resolve().parent.name} {p.stem}") for p in photos]
+    stems = [slug(p.stem) for p in things]
+    return stems if len(set(stems)) == len(stems) else [slug(f"{p.resolve().parent.name} {p.stem}") for p in things]
 
 
-def wanted(photos: Sequence[Path], prompts: Sequence[str], seed: int, images: int) -> list[Wanted]:
-    """Each object with each prompt, `images` times; a seed gives the same image wherever it stands.
+def wanted(
+    things: Sequence[Path], prompts: Sequence[str], seed: int, images: int, together: bool = False
+) -> list[Wanted]:
+    """Each object, or all of them `together`, with each prompt, `images` times; a seed gives the same image anywhere.
 
     Raises:
-        TamingError: a prompt does not say where the object goes, or two images would have one file.
+        TamingError: a prompt does not say where each object goes, or two images would have one file.
     """
+    names = object_names(things)
+    groups = [tuple(range(len(things)))] if together else [(i,) for i in range(len(things))]
+    require_places(prompts, len(groups[0]))
+    found = [
+        Wanted(
+            tuple(str(things[i]) for i in group), "-and-".join(names[i] for i in group), prompt, s,
+            Order(prompt, group, seed_for(s, "image", 0)),
+        )
+        for group in groups
+        for prompt in prompts
+        for s in range(seed, seed + images)
+    ]  # fmt: skip
+    files = [w.file for w in found]
+    if twice := {n for n in files if files.count(n) > 1}:
+        raise TamingError(f"Two images would be called {min(twice)}. Rename a photo, or shorten a prompt.")
+    return found
+
+
+def require_places(prompts: Sequence[str], objects: int) -> None:
+    """Raises TamingError where a prompt does not hold `<object>`, once for each of several objects."""
     for prompt in prompts:
         if OBJECT not in prompt:
             raise TamingError(
                 f"The prompt '{prompt}' does not say where the object goes. "
                 f"Write {OBJECT} in it, such as 'a photo of {OBJECT} on the beach'."
             )
-    found = [
-        Wanted(str(photo), name, prompt, s, Order(prompt, i, seed_for(s, "image", 0)))
-        for i, (photo, name) in enumerate(zip(photos, object_names(photos), strict=True))
-        for prompt in prompts
-        for s in range(seed, seed + images)
-    ]
-    names = [w.file for w in found]
-    if twice := {n for n in names if names.count(n) > 1}:
-        raise TamingError(f"Two images would be called {min(twice)}. Rename a photo, or shorten a prompt.")
-    return found
+        if objects > 1 and prompt.count(OBJECT) != objects:
+            raise TamingError(f"The prompt '{prompt}' does not say where each of the {objects} objects goes. "
+                              f"Write {OBJECT} in it {objects} times, in the order of --object.")  # fmt: skip
 
 
 def overridden(sampling: Sampling, **values: object) -> Sampling:
@@ -75,27 +101,51 @@ def overridden(sampling: Sampling, **values: object) -> Sampling:
     return Sampling.model_validate({**sampling.model_dump(), **said})
 
 
-def sheet(subjects: Sequence[Image.Image], found: Sequence[Wanted], images: Sequence[Image.Image]) -> Image.Image:
-    """Each subject beside its images, under their prompts."""
-    numbers = dict.fromkeys(w.order.object for w in found)
+def in_words(found: Sequence[Wanted], captions: str) -> list[Wanted]:
+    """As the encoder's captions have it: one that was trained with plain ones knows `<object>` as "object" only."""
+    said = {w.prompt: told(w.prompt, captions, "object") for w in found}
+    return [replace(w, order=replace(w.order, prompt=said[w.prompt])) for w in found]
+
+
+def sheet(
+    subjects: Sequence[Sequence[Image.Image]], found: Sequence[Wanted], images: Sequence[Image.Image]
+) -> Image.Image:
+    """The subjects of each image beside it, under its prompt."""
+    side = min(max(images[0].width, 128), 256)
     rows = []
-    for number in numbers:
-        own = [(w, image) for w, image in zip(found, images, strict=True) if w.order.object == number]
-        rows.append([Cell(subjects[number or 0], own[0][0].name), *(Cell(image, f"seed {w.seed}") for w, image in own)])
-    columns = ["the object", *(w.prompt for w in found if w.order.object == 0)]
-    return grid("One photo each, cut out; nothing was tuned", columns, rows, min(max(images[0].width, 128), 256))
+    for group in dict.fromkeys(w.order.objects for w in found):
+        own = [(w, image) for w, image in zip(found, images, strict=True) if w.order.objects == group]
+        seen = tiles([picture for i in group for picture in subjects[i]], side)
+        rows.append([Cell(seen, own[0][0].name), *(Cell(image, f"seed {w.seed}") for w, image in own)])
+    first = found[0].order.objects
+    columns = ["the object" if len(first) == 1 else "the objects",
+               *(w.prompt for w in found if w.order.objects == first)]  # fmt: skip
+    return grid("Cut out of their photos; nothing was tuned", columns, rows, side)
+
+
+def tiles(pictures: Sequence[Image.Image], side: int) -> Image.Image:
+    """One picture as it is, or several in a square of equal tiles."""
+    if len(pictures) == 1:
+        return pictures[0]
+    across = ceil(sqrt(len(pictures)))
+    each = side // across
+    board = Image.new("RGBA", (side, side))
+    for i, picture in enumerate(pictures):
+        board.paste(picture.convert("RGBA").resize((each, each)), (i % across * each, i // across * each))
+    return board
 
 
 def record(
-    found: Iterable[Wanted], sampling: Sampling, encoder: str, weights: str, versions: Mapping[str, str]
+    found: Iterable[Wanted], sampling: Sampling, encoder: str, weights: str, versions: Mapping[str, str], scale: float
 ) -> dict[str, Any]:
     """By file, all that it takes to draw the image again."""
     made = {
         "encoder": {"folder": encoder, "fingerprint": weights},
         "sampling": sampling.model_dump(),
+        "object_scale": scale,
         "versions": dict(versions),
     }
-    return {w.file: {"object": w.photo, "prompt": w.prompt, "seed": w.seed, **made} for w in found}
+    return {w.file: {"objects": list(w.photos), "prompt": w.prompt, "seed": w.seed, **made} for w in found}
 
 
 def add_record(images: Mapping[str, Any], path: Path) -> None:

@@ -1,6 +1,6 @@
 """Seeds to images: every image has its own generator, so that its batch cannot change it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import diffusers
@@ -19,7 +19,7 @@ class Order:
     """One image that is wanted."""
 
     prompt: str
-    object: int | None  # which of the embeddings; None for plain text-to-image
+    objects: tuple[int, ...]  # which of the embeddings; several for several objects in one image, none for plain text
     seed: int
 
 
@@ -36,27 +36,33 @@ def scheduler_named(name: str, like: SchedulerMixin) -> SchedulerMixin:
 
 
 def draw(
-    pipeline: TamingPipeline, orders: Sequence[Order], embeds: Tensor | None, sampling: Sampling
+    pipeline: TamingPipeline,
+    orders: Sequence[Order],
+    embeds: Sequence[Tensor] | Tensor,
+    sampling: Sampling,
+    object_scale: float = 1.0,
 ) -> Iterator[Image.Image]:
     """The ordered images, in order, `sampling.batch_size` at a time.
 
     Args:
         pipeline: keeps its own scheduler; the one that `sampling` names is used in this call only.
         orders: what is wanted; with and without object may be mixed.
-        embeds: (objects, K, D), what `Order.object` counts in.
+        embeds: what `Order.objects` counts in, (tokens, D) each; an object seen in more photos has more tokens.
         sampling: scheduler, steps and guidance.
+        object_scale: as the pipeline takes it.
     """
     own = pipeline.scheduler
     pipeline.scheduler = scheduler_named(sampling.scheduler, own)
     try:
-        for batch in batched(orders, sampling.batch_size):
-            chosen = None if embeds is None or batch[0].object is None else embeds[[o.object for o in batch]]
+        for batch in batched(orders, sampling.batch_size, lambda o: tuple(embeds[i].shape for i in o.objects)):
+            chosen = [torch.stack([embeds[i] for i in o.objects]) for o in batch if o.objects]
             yield from pipeline(
                 [o.prompt for o in batch],
-                object_embeds=chosen,
+                object_embeds=torch.stack(chosen) if chosen else None,
                 num_inference_steps=sampling.steps,
                 guidance_object=sampling.guidance_object,
                 guidance_text=sampling.guidance_text,
+                object_scale=object_scale,
                 generator=[torch.Generator().manual_seed(o.seed) for o in batch],
                 return_dict=False,
             )[0]
@@ -64,11 +70,13 @@ def draw(
         pipeline.scheduler = own
 
 
-def batched(orders: Sequence[Order], size: int) -> Iterator[list[Order]]:
-    """Runs of orders that agree on whether there is an object, at most `size` long."""
+def batched(
+    orders: Sequence[Order], size: int, alike: Callable[[Order], object] = lambda o: len(o.objects)
+) -> Iterator[list[Order]]:
+    """Runs of orders that are `alike`, in their number of objects and tokens, at most `size` long."""
     run: list[Order] = []
     for order in orders:
-        if run and (len(run) == size or (run[0].object is None) != (order.object is None)):
+        if run and (len(run) == size or alike(run[0]) != alike(order)):
             yield run
             run = []
         run.append(order)

@@ -1,5 +1,8 @@
 """The losses of docs/method.md section 5, one function per term; all of them per sample, float32."""
 
+from collections.abc import Sequence
+from math import isqrt
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -22,6 +25,24 @@ def denoising_loss(
 ) -> Float[Tensor, " batch"]:
     """L_d, the weighted squared error (Jia et al., 2023, equation 1, with the mask weight that is our choice)."""
     return ((predicted.float() - target.float()) ** 2 * weights).mean((1, 2, 3))
+
+
+def snr_weights(signal: Float[Tensor, " batch"], prediction: str, gamma: float | None) -> Float[Tensor, " batch"]:
+    """How much each sample counts in the denoising loss by min-SNR weighting (Hang et al., 2023).
+
+    Without a gamma, all count alike. With it, whatever is predicted, the squared error of the image that this implies
+    counts min(SNR, gamma) times; so a velocity told of pure noise counts nothing.
+
+    Args:
+        signal: abar_t, below 1; SNR = abar_t / (1 - abar_t).
+        prediction: epsilon, v_prediction or sample.
+    """
+    if gamma is None:
+        return torch.ones_like(signal)
+    snr = signal / (1 - signal)
+    if prediction == "epsilon":
+        return (gamma / snr).clamp(max=1)  # min(snr, gamma) / snr, and its limit where snr is 0
+    return snr.clamp(max=gamma) / (snr + 1 if prediction == "v_prediction" else 1)
 
 
 def identity_weights(
@@ -50,3 +71,29 @@ def identity_loss(
 ) -> Float[Tensor, " batch"]:
     """L_id = 1 - cos(F(x0_hat m), F(o')) from the features of the two (docs/method.md, section 5)."""
     return 1 - F.cosine_similarity(found.float(), wanted.float(), dim=-1)
+
+
+def localization_loss(
+    shares: Sequence[Float[Tensor, "shown pixels"]], mask: Float[Tensor, "shown 1 height width"]
+) -> Float[Tensor, " shown"]:
+    """Attention to the object's tokens outside of the object minus inside, in [-1, 1].
+
+    Source: Xiao et al., "FastComposer", 2023, whose cross-attention localization it is.
+
+    Args:
+        shares: for each cross-attention layer, the share of its attention that a pixel gives to the object's tokens.
+        mask: m, where the object is in the image.
+    """
+    return torch.stack([_outside_minus_inside(layer.float(), mask) for layer in shares]).mean(0)
+
+
+def _outside_minus_inside(
+    share: Float[Tensor, "shown pixels"], mask: Float[Tensor, "shown 1 height width"]
+) -> Float[Tensor, " shown"]:
+    inside = F.adaptive_avg_pool2d(mask, isqrt(share.shape[1])).flatten(1)
+    return _mean(share, 1 - inside) - _mean(share, inside)
+
+
+def _mean(share: Float[Tensor, "shown pixels"], weights: Float[Tensor, "shown pixels"]) -> Float[Tensor, " shown"]:
+    """The weighted mean; 0 where nothing has weight, as outside of an object that fills the image."""
+    return (share * weights).sum(1) / weights.sum(1).clamp(min=1e-6)

@@ -1,5 +1,6 @@
 """Timesteps, noised latents, what the denoiser should say, and the clean image it implies (DDPM, Ho et al., 2020)."""
 
+import inspect
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -21,11 +22,17 @@ class Noise:
     diffusion: Float[Tensor, "batch channels height width"]  # eps
 
 
-def noise_at(step: int, shape: tuple[int, int, int, int], train_timesteps: int, seed: int) -> Noise:
-    """The noise of one step, for latents of this shape (B, C, h, w)."""
+def noise_at(step: int, shape: tuple[int, int, int, int], train_timesteps: int, seed: int, offset: float) -> Noise:
+    """The noise of one step, for latents of this shape (B, C, h, w).
+
+    Args:
+        offset: how much of the noise is one number per image and channel, so that a model learns to change an image's
+            brightness as a whole (Guttenberg, "Diffusion with offset noise", 2023).
+    """
     encoding, diffusion = (torch.randn(shape, generator=_generator(seed, name, step)) for name in ("encoding", "noise"))
+    level = torch.randn(*shape[:2], 1, 1, generator=_generator(seed, "offset", step))
     timesteps = torch.randint(train_timesteps, shape[:1], generator=_generator(seed, "timestep", step))
-    return Noise(timesteps, encoding, diffusion)
+    return Noise(timesteps, encoding, diffusion + offset * level)
 
 
 def _generator(seed: int, purpose: str, step: int) -> torch.Generator:
@@ -49,6 +56,26 @@ def schedule_like(scheduler: Any) -> DDPMScheduler:
             f"{name} has no noise schedule to train with. Use a base whose scheduler is like DDIMScheduler."
         )
     return DDPMScheduler.from_config(scheduler.config)  # pyright: ignore[reportReturnType]
+
+
+def ending_in_noise(scheduler: Any) -> Any:
+    """The scheduler with a last step of noise alone (zero terminal SNR), where sampling starts (Lin et al., 2024).
+
+    Raises:
+        TamingError: it cannot be so: its class has no such key, or the model predicts the noise, which says nothing of
+            the image where there is noise alone; or it is so already.
+    """
+    name = type(scheduler).__name__
+    if "rescale_betas_zero_snr" not in inspect.signature(type(scheduler)).parameters:
+        raise TamingError(f"{name} cannot end in pure noise. Set train.zero_terminal_snr to false, or give the base a "
+                          "scheduler like DDIMScheduler.")  # fmt: skip
+    if scheduler.config["prediction_type"] == "epsilon":
+        raise TamingError("A base that predicts the noise cannot learn from pure noise. Set train.zero_terminal_snr to "
+                          "false, or use a base of v_prediction.")  # fmt: skip
+    if float(scheduler.alphas_cumprod[-1]) < 1e-6:  # EulerDiscreteScheduler leaves 2**-24, for it divides by it
+        raise TamingError(f"The noise schedule of the base's {name} ends in pure noise already. Set "
+                          "train.zero_terminal_snr to false.")  # fmt: skip
+    return type(scheduler).from_config(scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing")
 
 
 def target_of(

@@ -3,28 +3,44 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.embeddings import ImageProjection, IPAdapterFullImageProjection, IPAdapterPlusImageProjection
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.embeddings import (
+    ImageProjection,
+    IPAdapterFaceIDImageProjection,
+    IPAdapterFullImageProjection,
+    IPAdapterPlusImageProjection,
+)
 from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from taming_core.attention import DecoupledLayer
+from taming_core.attention import LAYERS
 from taming_core.errors import TamingError
+from taming_core.pretrained.towers import new_tower, patch_states
+
+POOLED = ("linear", "mlp")  # projectors that read the tower's one summary; the others read its patches
 
 
 class ObjectEncoder(ModelMixin, ConfigMixin):
-    """A CLIP vision tower, a projector, and whatever the injection adds to the denoiser's attention.
+    """A vision tower, a projector, and whatever the injection adds to the denoiser's attention.
+
+    For `reference` it is the last of these alone: there the autoencoder makes the embedding, and the denoiser itself
+    reads it (`embed`).
 
     Args:
-        tower: the tower's `CLIPVisionConfig` as a dict.
-        projector: `full` (one token per patch), `linear` (from the pooled output) or `resampler` (perceiver).
-        tokens: K, identity tokens per object; for `full` the number of patches.
-        width: D, the width of the denoiser's text states.
-        injection: `concat` or `decoupled` (docs/method.md section 3).
-        layers: for `decoupled`, name and channels of each cross-attention layer of the denoiser.
+        tower: the config of the tower, a CLIP, DINOv2 or SigLIP vision model, as a dict; None for `reference`.
+        projector: `full` (one token per patch), `linear` or `mlp` (from the pooled output), `resampler` (perceiver);
+            None for `reference`.
+        tokens: K, identity tokens per object; for `full` the number of patches, for `reference` that of latent pixels.
+        width: D, the width of the denoiser's text states; for `reference` the channels of its latents.
+        injection: the network design (docs/method.md section 3).
+        layers: name and channels of each attention layer of the denoiser that sees the object; None for all.
         mean, std: of the tower's training images in [0, 1], per channel.
+        size: side of the subject in pixels; None for what the tower was trained on.
+        background: of the subject, `removed` or `kept`.
+        captions: the scheme of the captions it was trained with.
 
     Raises:
         TamingError: `full` with another number of tokens than the tower has patches.
@@ -33,45 +49,65 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        tower: dict[str, Any],
-        projector: str,
+        tower: dict[str, Any] | None,
+        projector: str | None,
         tokens: int,
         width: int,
-        injection: str,  # noqa: ARG002  (read from the config, as are mean and std)
+        injection: str,
         layers: dict[str, int] | None = None,
-        mean: Sequence[float] = (0.48145466, 0.4578275, 0.40821073),  # noqa: ARG002
+        mean: Sequence[float] = (0.48145466, 0.4578275, 0.40821073),  # noqa: ARG002  (read from the config)
         std: Sequence[float] = (0.26862954, 0.26130258, 0.27577711),  # noqa: ARG002
+        size: int | None = None,
+        background: str = "removed",  # noqa: ARG002
+        captions: str = "object_token",  # noqa: ARG002
     ) -> None:
         super().__init__()
-        config: Any = CLIPVisionConfig(**tower)  # transformers types sizes as int, list, tuple or None
-        patches = (config.image_size // config.patch_size) ** 2
-        if projector == "full" and tokens != patches:
-            raise TamingError(f"The projector 'full' gives {patches} tokens, not {tokens}. Set tokens to {patches}.")
-        self.vision = CLIPVisionModel(config)
-        self.projection = make_projector(projector, config.hidden_size, tokens, width)
+        if tower is not None and projector is not None:
+            self.vision = new_tower(tower)
+            config = self.vision.config
+            patches = ((size or config.image_size) // config.patch_size) ** 2
+            if projector == "full" and tokens != patches:
+                raise TamingError(
+                    f"The projector 'full' gives {patches} tokens, not {tokens}. Set tokens to {patches}."
+                )
+            self.projection = make_projector(projector, config.hidden_size, tokens, width)
+        kind = LAYERS.get(injection)
+        added = {} if kind is None or layers is None else layers
         self.injected = nn.ModuleDict(
-            {name.replace(".", "-"): DecoupledLayer(width, channels) for name, channels in (layers or {}).items()}
-        )
+            {n.replace(".", "-"): kind(channels if injection == "reference" else width, channels)
+             for n, channels in added.items() if kind is not None}
+        )  # fmt: skip
 
     @property
     def image_size(self) -> int:
         """Side of the subject image in pixels."""
-        return self.vision.config.image_size  # pyright: ignore[reportReturnType]
+        return self.config["size"] or self.vision.config.image_size
 
     def forward(self, subject: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch tokens width"]:
-        """The object embedding z = E(o).
+        """The object embedding z = E(o); for `reference` see `embed`.
 
         Args:
             subject: the object on mid-grey ground, in [-1, 1].
         """
         mean, std = (subject.new_tensor(self.config[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
         states = self.vision(pixel_values=((subject + 1) / 2 - mean) / std)
-        kind = self.config["projector"]
-        return self.projection(states.pooler_output if kind == "linear" else states.last_hidden_state[:, 1:])
+        pooled = self.config["projector"] in POOLED
+        return self.projection(states.pooler_output if pooled else patch_states(self.vision, states.last_hidden_state))
 
-    def denoiser_layers(self) -> dict[str, DecoupledLayer]:
+    def denoiser_layers(self) -> dict[str, nn.Module]:
         """The injected layers by the name of the attention that they join."""
-        return {name.replace("-", "."): layer for name, layer in self.injected.items()}  # pyright: ignore[reportReturnType]
+        return {name.replace("-", "."): layer for name, layer in self.injected.items()}
+
+
+def embed(
+    encoder: ObjectEncoder, vae: AutoencoderKL, subject: Float[Tensor, "batch 3 size size"]
+) -> Float[Tensor, "batch tokens width"]:
+    """The object embedding, whatever the design: of the encoder, or for `reference` the subject's latent pixels."""
+    if encoder.config["injection"] != "reference":
+        return encoder(subject)
+    with torch.no_grad():
+        latents: Any = vae.encode(subject).latent_dist.mean * vae.config["scaling_factor"]  # pyright: ignore
+    return latents.flatten(2).transpose(1, 2)
 
 
 def make_projector(kind: str, features: int, tokens: int, width: int) -> nn.Module:
@@ -80,6 +116,8 @@ def make_projector(kind: str, features: int, tokens: int, width: int) -> nn.Modu
         return IPAdapterFullImageProjection(features, width)
     if kind == "linear":
         return ImageProjection(image_embed_dim=features, cross_attention_dim=width, num_image_text_embeds=tokens)
+    if kind == "mlp":
+        return IPAdapterFaceIDImageProjection(features, width, num_tokens=tokens)
     # Depth 4, heads of 64 and a feed-forward of 4 are what `load_ip_adapter` expects.
     return IPAdapterPlusImageProjection(
         embed_dims=features, output_dims=width, hidden_dims=width, depth=4, dim_head=64, heads=max(1, width // 64),

@@ -111,6 +111,19 @@ def cutout(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, fill: f
     return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.HAMMING))
 
 
+def in_photo(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, fill: float) -> NDArray[np.uint8]:
+    """The object of `mask` (H, W) with the photo (H, W, 3) around it, framed as `cutout` frames it.
+
+    Returns RGBA uint8 (size, size, 4), transparent beyond the photo's edge.
+    """
+    x0, y0, x1, y1 = mask_box(mask)
+    width, height = x1 - x0, y1 - y0
+    side = max(width, height, round(max(width, height) / fill))
+    left, top = x0 - (side - width) // 2, y0 - (side - height) // 2
+    square = Image.fromarray(image).convert("RGBA").crop((left, top, left + side, top + side))
+    return np.asarray(square.resize((size, size), Image.Resampling.HAMMING))
+
+
 def pixel_box(box_xyxy: NDArray[np.float32], width: int, height: int) -> Box:
     """The whole pixels that a box (4,) touches inside a photo; at least one.
 

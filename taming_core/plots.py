@@ -6,9 +6,9 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from taming_core.curves import calm
 from taming_core.evaluation import ANOTHER, NO_OBJECT, OURS, REAL
 from taming_core.verdicts import MEASURES, Summary, Verdict
 
@@ -90,7 +90,7 @@ def bars(summary: Summary) -> Figure:
     axes.set_xlim(-0.5, len(keys) - 0.5)
     axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.05)
     axes.legend(frameon=False, ncols=len(conditions), loc="upper center", bbox_to_anchor=(0.5, 1.16))
-    _calm(axes)
+    calm(axes)
     return figure
 
 
@@ -106,10 +106,5 @@ def dots(means: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_xlim(0, 1.02)
     axes.grid(axis="x", color="#e4e5e8", linewidth=0.8)
     axes.legend(frameon=False, ncols=len(DOTS), loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    _calm(axes)
+    calm(axes)
     return figure
-
-
-def _calm(axes: Axes) -> None:
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(length=0, labelsize=9)

@@ -78,7 +78,7 @@ def _pairs(e: Evaluated, condition: str) -> list[tuple[Verdict, Image.Image]]:
 
 
 def _subject(t: Thing) -> Cell:
-    return Cell(t.subject, t.identity)
+    return Cell(t.shown, t.identity)
 
 
 def _cell(row: Verdict, image: Image.Image) -> Cell:

@@ -96,3 +96,10 @@ def load_rows(folder: Path, split: str) -> Rows:
                 starts.append(starts[-1] + file.metadata.row_group(group).num_rows)
                 groups.append((number, group, path.stat().st_mtime_ns))
     return Rows(files, tuple(starts), tuple(groups))
+
+
+def joined(first: Rows, second: Rows) -> Rows:
+    """The rows of both, those of `second` numbered after those of `first`."""
+    starts = (*first.starts, *(len(first) + start for start in second.starts[1:]))
+    groups = (*first.groups, *((len(first.files) + file, group, mtime) for file, group, mtime in second.groups))
+    return Rows((*first.files, *second.files), starts, groups)

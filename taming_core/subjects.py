@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from taming_core.config import DetectParams, MaterializeParams
 from taming_core.errors import TamingError
 from taming_core.findings import Detector, Segmenter, measured
-from taming_core.objects import cutout
+from taming_core.objects import cutout, in_photo
 from taming_core.photo import PhotoError, read_photo
 from taming_core.pretrained.detector import load_detector
 from taming_core.pretrained.segmenter import load_segmenter
@@ -37,9 +37,11 @@ def load_finder(p: DetectParams, device: str) -> Finder:
 
 
 def subjects_of(
-    photos: Sequence[Path], masks: Sequence[Path], load: Callable[[], Finder], p: MaterializeParams
+    photos: Sequence[Path], masks: Sequence[Path], load: Callable[[], Finder], p: MaterializeParams, background: str
 ) -> list[Image.Image]:
     """The subjects of all photos; the finder is loaded only if a photo has neither mask nor transparency.
+
+    With the `background` kept they are pictures of the object in its photo.
 
     Raises:
         TamingError: there are masks, but not one for each photo.
@@ -48,10 +50,10 @@ def subjects_of(
         raise TamingError(f"There are {len(masks)} masks for {len(photos)} photos. Give --mask once for each --object.")
     load = cache(load)
     pairs = zip(photos, masks or [None] * len(photos), strict=True)
-    return [subject_of(photo, mask, lambda image: load()(image), p) for photo, mask in pairs]
+    return [subject_of(photo, mask, lambda image: load()(image), p, background) for photo, mask in pairs]
 
 
-def subject_of(photo: Path, mask: Path | None, find: Finder, p: MaterializeParams) -> Image.Image:
+def subject_of(photo: Path, mask: Path | None, find: Finder, p: MaterializeParams, background: str) -> Image.Image:
     """The subject (RGBA, square) of a photo: by the mask file, by the photo's own transparency, or as `find` sees it.
 
     Raises:
@@ -65,7 +67,8 @@ def subject_of(photo: Path, mask: Path | None, find: Finder, p: MaterializeParam
         raise TamingError(
             f"No object was found in {photo}. Name its mask, white on black and of the photo's size, with --mask."
         )
-    return Image.fromarray(cutout(image, shown, p.subject_size, p.subject_fill))
+    picture = cutout if background == "removed" else in_photo
+    return Image.fromarray(picture(image, shown, p.subject_size, p.subject_fill))
 
 
 def own_mask(photo: Path) -> Mask | None:

@@ -121,7 +121,7 @@ def images_of(paths: Sequence[Path], things: Sequence[Thing]) -> list[Image.Imag
 
 
 def _drawn(w: Want, things: Sequence[Thing]) -> Verdict:
-    shown = None if w.order.object is None else things[w.order.object].identity
+    shown = things[w.order.objects[0]].identity if w.order.objects else None
     about = {"asked": w.asked, "prompt": w.order.prompt, "seed": w.order.seed, "image": w.file(things)}
     return {**_row(w.condition, things[w.thing].identity, w.kind, shown), **about}
 

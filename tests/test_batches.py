@@ -4,21 +4,25 @@ from collections import Counter
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import small_rows
 import tiny
 import torch
 from PIL import Image
 
-from taming_core.batches import Batch, Example, ahead, batch_at, example, frame, require_rows, row_at
-from taming_core.conditions import subject_pixels
+from taming_core.batches import Batch, Example, ahead, batch_at, caption_of, example, require_rows, row_at
+from taming_core.conditions import Shown, subject_pixels, told
 from taming_core.config import StandIn
 from taming_core.errors import TamingError
 from taming_core.rows import Rows, load_rows
 from taming_core.stand_in import changed, corners
+from taming_core.triplets import frame, seen
 
 SIZE = 32
+CUT_OUT, IN_PHOTO = Shown("removed", ""), Shown("kept", "")
 PLAIN = {"object_drop": 0.0, "text_drop": 0.0, "cross_reference": 0.0, "general": 0.0}
 
 
@@ -41,9 +45,13 @@ def subjects(rows: Rows) -> dict[str, torch.Tensor]:
     }
 
 
-def examples(rows: Rows, count: int, **values: float) -> list[Example]:
+def in_photos(rows: Rows) -> dict[str, torch.Tensor]:
+    return {r["row_id"]: subject_pixels(seen(r, "kept"), SIZE) for r in map(rows.__getitem__, rows.objects)}
+
+
+def examples(rows: Rows, count: int, shown: Shown = CUT_OUT, **values: Any) -> list[Example]:
     p = tiny.train_params(**{**PLAIN, **values})
-    return [example(rows, row_at(rows, n, p), n, SIZE, p) for n in range(count)]
+    return [example(rows, row_at(rows, n, p), n, SIZE, p, shown) for n in range(count)]
 
 
 def test_every_object_row_comes_once_an_epoch_in_another_order_each_time(rows: Rows) -> None:
@@ -84,26 +92,146 @@ def test_the_subject_comes_from_another_view_when_it_should(rows: Rows) -> None:
     known = subjects(rows)
     for e in examples(rows, 12, cross_reference=1.0):
         others = [known[r] for r in rows[rows.find(e.row_id)]["references"]]
-        assert any(torch.equal(e.subject, o) for o in others)
+        assert any(torch.equal(e.subject[0], o) for o in others)
         assert any(torch.equal(e.view, o) for o in others)
-        assert not torch.equal(e.subject, known[e.row_id])
+        assert not torch.equal(e.subject[0], known[e.row_id])
     for e in examples(rows, 12):
-        assert torch.equal(e.subject, known[e.row_id])
+        assert torch.equal(e.subject[0], known[e.row_id])
         assert not torch.equal(e.view, known[e.row_id])  # the identity loss looks at another view all the same
 
 
 def test_all_references_are_used(rows: Rows) -> None:
     known, seen = subjects(rows), Counter[str]()
     for e in examples(rows, 60, cross_reference=1.0):
-        seen.update(name for name, s in known.items() if torch.equal(s, e.subject))
+        seen.update(name for name, s in known.items() if torch.equal(s, e.subject[0]))
     assert set(seen) == set(known)
 
 
 def test_where_there_is_no_other_view_a_changed_one_stands_in(lonely: Rows) -> None:
     known = subjects(lonely)
     for e in examples(lonely, 6, cross_reference=1.0):
-        assert not torch.allclose(e.subject, known[e.row_id], atol=0.05)
+        assert not torch.allclose(e.subject[0], known[e.row_id], atol=0.05)
         assert torch.equal(e.view, known[e.row_id])
+
+
+def test_several_references_are_different_views_and_none_is_the_rows_own(rows: Rows) -> None:
+    known = subjects(rows)
+    for e in examples(rows, 12, cross_reference=1.0, references=2):
+        others = [known[r] for r in rows[rows.find(e.row_id)]["references"]]
+        assert len(others) == 2
+        assert all(any(torch.equal(s, o) for s in e.subject) for o in others)
+
+
+def test_without_cross_reference_the_own_view_comes_first_and_others_follow(rows: Rows) -> None:
+    known = subjects(rows)
+    for e in examples(rows, 12, references=3):
+        others = [known[r] for r in rows[rows.find(e.row_id)]["references"]]
+        assert torch.equal(e.subject[0], known[e.row_id])
+        assert all(any(torch.equal(s, o) for s in e.subject[1:]) for o in others)
+
+
+@pytest.mark.parametrize("cross", [0.0, 1.0])
+def test_changed_copies_of_the_views_stand_in_for_those_that_are_missing(rows: Rows, cross: float) -> None:
+    unchanged = {"rotation": 0.0, "perspective": 0.0, "light": 0.0}
+    for e in examples(rows, 6, cross_reference=cross, references=5, stand_in=unchanged):
+        there = 2 if cross else 3
+        assert len({s.numpy().tobytes() for s in e.subject}) == there
+        assert all(torch.equal(e.subject[there + i], e.subject[i]) for i in range(5 - there))
+    for e in examples(rows, 6, cross_reference=cross, references=5):
+        assert len({s.numpy().tobytes() for s in e.subject}) == 5
+
+
+def test_of_one_photo_all_references_are_changed_copies_that_differ(lonely: Rows) -> None:
+    known = subjects(lonely)
+    for e in examples(lonely, 6, cross_reference=1.0, references=3):
+        assert len({s.numpy().tobytes() for s in e.subject}) == 3
+        assert not any(torch.allclose(s, known[e.row_id], atol=0.05) for s in e.subject)
+
+
+@pytest.mark.parametrize("cross", [0.0, 1.0])
+def test_a_kept_background_is_in_the_subject_and_never_in_the_view(rows: Rows, cross: float) -> None:
+    cut, kept = subjects(rows), in_photos(rows)
+    for e in examples(rows, 12, IN_PHOTO, cross_reference=cross):
+        assert any(torch.equal(e.subject[0], k) for k in kept.values())
+        assert not any(torch.equal(e.subject[0], c) for c in cut.values())
+        assert any(torch.equal(e.view, c) for c in cut.values())
+
+
+def test_a_stand_in_keeps_the_background_too(lonely: Rows) -> None:
+    pairs = (examples(lonely, 6, shown, cross_reference=1.0) for shown in (CUT_OUT, IN_PHOTO))
+    for cut, kept in zip(*pairs, strict=True):
+        filled = [e.subject[0].abs().sum(0) > 0.02 for e in (cut, kept)]
+        assert filled[1].sum() > 1.1 * filled[0].sum()
+
+
+def test_the_photo_shows_the_object_where_the_cut_out_has_it() -> None:
+    for number, thing in enumerate(small_rows.artwork(4)):
+        made = small_rows.row(thing, "a", number % 2, "train")
+        row = made | {name: made[name]["bytes"] for name in ("image", "mask", "subject")}
+        cut, kept = (np.asarray(seen(row, background), np.float32) for background in ("removed", "kept"))
+        inside, ground = cut[..., 3] == 255, cut[..., 3] == 0
+        moved = {(y, x): np.roll(kept, (y, x), (0, 1)) for y in (-3, 0, 3) for x in (-3, 0, 3)}
+        off = {shift: np.abs(cut - picture)[inside].mean() for shift, picture in moved.items()}
+        assert min(off, key=lambda shift: off[shift]) == (0, 0)
+        assert off[0, 0] < 5
+        assert (kept[..., 3] == 255).mean() > 0.95
+        assert kept[ground][:, :3].std() > 10  # a scene
+
+
+def test_beyond_the_edge_of_the_photo_there_is_nothing(rows: Rows) -> None:
+    row = dict(rows[int(rows.objects[0])])
+    whole = np.full((tiny.SIDE, tiny.SIDE), 255, np.uint8)
+    row["mask"] = small_rows.png(whole)["bytes"]
+    alpha = np.asarray(seen(row, "kept"))[..., 3]
+    assert not alpha[0].any()
+    assert alpha[SIZE // 2, SIZE // 2] == 255
+
+
+SAID = {
+    "caption": "a photo of an old apple on ice, on the left", "general": False,
+    "object_caption": "a photo of an old <object> on ice, on the left",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("captions", "attributes", "present", "said"),
+    [
+        ("object_token", True, True, SAID["object_caption"]),
+        ("object_token", True, False, SAID["caption"]),
+        ("object_token", False, True, "a photo of a <object> on ice"),
+        ("object_token", False, False, "a photo of an apple on ice"),
+        ("class_token", True, True, "a photo of a <object>"),
+        ("class_token", True, False, SAID["caption"]),
+        ("plain", True, True, SAID["caption"]),
+        ("plain", True, False, SAID["caption"]),
+        ("plain", False, True, "a photo of an apple on ice"),
+        ("plain", False, False, "a photo of an apple on ice"),
+    ],
+)
+def test_what_the_text_says_under_each_scheme(captions: str, attributes: bool, present: bool, said: str) -> None:
+    p = tiny.train_params(captions=captions, attributes=attributes)
+    assert caption_of(SAID, present, p) == said
+
+
+def test_general_rows_keep_every_word() -> None:
+    p = tiny.train_params(attributes=False)
+    assert caption_of({**SAID, "general": True, "object_caption": None}, False, p) == SAID["caption"]
+
+
+def test_where_the_object_takes_the_place_of_its_word_the_word_outlives_a_dropped_caption(rows: Rows) -> None:
+    silent = Shown.of({"background": "removed", "injection": "substitute"})
+    made = examples(rows, 30, silent, text_drop=1.0, object_drop=0.5)
+    assert {(e.present, e.caption) for e in made} == {(True, "<object>"), (False, "")}
+    other = Shown.of({"background": "kept", "injection": "concat"})
+    assert other == IN_PHOTO
+    assert {e.caption for e in examples(rows, 6, other, text_drop=1.0)} == {""}
+
+
+def test_a_prompt_says_what_training_said() -> None:
+    assert told("a photo of a <object>", "object_token", None) == "a photo of a <object>"
+    assert told("a photo of a <object>", "plain", "apple") == "a photo of an apple"
+    with pytest.raises(TamingError, match="Run `taming detect`"):
+        told("a photo of a <object>", "plain", None)
 
 
 def test_a_stand_in_is_turned_and_relit_but_never_mirrored_or_recoloured() -> None:
@@ -143,7 +271,7 @@ def same(first: Batch, second: Batch) -> bool:
 
 
 def test_a_batch_depends_on_its_step_alone(rows: Rows) -> None:
-    make = partial(batch_at, rows=rows, tokenizer=tiny.tokenizer(), size=SIZE, p=tiny.train_params())
+    make = partial(batch_at, rows=rows, tokenizer=tiny.tokenizer(), size=SIZE, p=tiny.train_params(), shown=CUT_OUT)
     batches = [make(step) for step in range(5)]
     assert not same(batches[0], batches[1])
     threaded = ahead(make, 5, 2)
@@ -152,17 +280,27 @@ def test_a_batch_depends_on_its_step_alone(rows: Rows) -> None:
 
 
 def test_batches_have_the_shapes_they_promise(rows: Rows) -> None:
-    batch = batch_at(0, rows, tiny.tokenizer(), SIZE, tiny.train_params(general=0.5))
+    p = tiny.train_params(general=0.5, references=2)
+    batch = batch_at(0, rows, tiny.tokenizer(), SIZE, p, CUT_OUT)
+    assert batch.subject.shape == (4, 2, 3, SIZE, SIZE)
+    assert batch.view.shape == (4, 3, SIZE, SIZE)
     assert batch.target.shape == (4, 3, 32, 32)
     assert batch.tokens.shape == (4, 32)
     assert batch.present.tolist().count(True) <= 2
     assert batch.target.abs().max() <= 1
 
 
-def test_rows_that_cannot_be_trained_on_are_refused(lonely: Rows, tmp_path: Path) -> None:
+def test_rows_that_cannot_be_trained_on_are_refused(rows: Rows, lonely: Rows, tmp_path: Path) -> None:
+    with pytest.raises(
+        TamingError, match=r"train.prior is 5, but the rows hold 3 general-domain ones.* Set it to null"
+    ):
+        require_rows(rows, tiny.train_params(prior=5))
     with pytest.raises(TamingError, match=r"train.general is 0.25.* Set it to 0, or run `taming materialize --general"):
         require_rows(lonely, tiny.train_params())
+    with pytest.raises(TamingError, match=r"or have train.prior images drawn"):
+        require_rows(lonely, tiny.train_params())
     require_rows(lonely, tiny.train_params(general=0.0))
+    require_rows(lonely, tiny.train_params(prior=5))
     none = load_rows(tiny.write_rows(tmp_path, 0, general=2), "train")
     with pytest.raises(TamingError, match="No training row holds an object"):
         require_rows(none, tiny.train_params())

@@ -234,6 +234,37 @@ def test_a_given_caption_may_hold_the_placeholder_already() -> None:
     assert (found.caption, found.object_caption) == ("a dog and another dog", "a <object> and another dog")
 
 
+WITHOUT_ATTRIBUTES = [
+    ("a photo of a small squirrel on the beach, on the left", "a photo of a small <object> on the beach, on the left",
+     "a photo of a squirrel on the beach", "a photo of a <object> on the beach"),
+    ("a neon drawing of a recolored <object> on polka dots", "a neon drawing of a recolored <object> on polka dots",
+     "a neon drawing of a <object> on polka dots", "a neon drawing of a <object> on polka dots"),
+    ("a photo of an octopus and a large fire engine, at the top",
+     "a photo of a <object> and a large fire engine, at the top",
+     "a photo of an octopus and a large fire engine", "a photo of a <object> and a large fire engine"),
+    ("a brown and white dog wearing glasses", "a brown and white <object> wearing glasses",
+     "a dog wearing glasses", "a <object> wearing glasses"),
+    ("there is a small, very fluffy owl on the grass", "there is a small, very fluffy <object> on the grass",
+     "there is a small, owl on the grass", "there is a small, <object> on the grass"),
+    ("a very large jet in the sky", "a very large <object> in the sky", "a jet in the sky", "a <object> in the sky"),
+    ("An old apple on a table", "An old <object> on a table", "An apple on a table", "A <object> on a table"),
+    ("two hot dogs", "two <object>", "two hot dogs", "two <object>"),
+    ("a man's red hat", "a man's red <object>", "a man's hat", "a man's <object>"),
+    ("a black and white photo of a big kimono", "a black and white photo of a big <object>",
+     "a black and white photo of a kimono", "a black and white photo of a <object>"),
+    ("a dog on a table with a cup, a plate, and a fork", "a <object> on a table with a cup, a plate, and a fork",
+     "a dog on a table with a cup, a plate, and a fork", "a <object> on a table with a cup, a plate, and a fork"),
+    ("a photo of a dog in view 0", "a photo of a big <object>", "a photo of a dog in view 0", "a photo of a <object>"),
+    ("a photo of an animal", "a photo of <object>", "a photo of an animal", "a photo of <object>"),
+    ("", "", "", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WITHOUT_ATTRIBUTES, ids=lambda case: case[0])
+def test_words_for_what_may_change_of_the_object_can_go(case: tuple[str, str, str, str]) -> None:
+    assert captions.without_attributes(case[0], case[1]) == case[2:]
+
+
 SAID = (
     "a an the two photo of small red orange apple dog's dogs hot dog, cat category nut and bolt on beach in with is "
     "holding sitting T-shirt close-up . ! <> é 猫 'tis 3"
@@ -257,6 +288,14 @@ def test_the_object_caption_is_the_caption_with_the_span_replaced(
         before, after = found.object_caption.split(OBJECT)
         assert after == caption[found.end :]
         assert before == captions.AN.sub(r"\1\2", caption[: found.start])
+
+
+@given(TEXTS, NOUNS)
+def test_the_words_that_were_replaced_can_be_put_back(caption: str, noun: str) -> None:
+    found = captions.name_object(caption, noun, "noun")
+    if found is None or OBJECT in caption:
+        return
+    assert captions.replaced_words(caption, found.object_caption) == found.replaced
 
 
 @given(TEXTS)

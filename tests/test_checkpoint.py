@@ -11,14 +11,21 @@ from torch import Tensor
 
 from taming_core import checkpoint, training
 from taming_core.batches import batch_at
+from taming_core.conditions import Shown
 from taming_core.config import TrainParams
 from taming_core.pretrained.identity import Identity, load_identity
 from taming_core.rows import load_rows
 from taming_core.subject_model import subject_model
 
-DESIGNS = [
-    ("concat", {"text_encoder_rate": 0.3}),
-    ("decoupled", {"tune": "adapter", "denoiser_rate": 0.0, "micro_batch_size": 4}),
+LORA = {"tune": "lora", "lora": {"rank": 2, "alpha": 4.0}}
+ADAPTER = {"tune": "adapter", "denoiser_rate": 0.0}
+WATCHED = {"localization_weight": 0.5, "min_snr": 5.0, "offset_noise": 0.1}
+RUNS = [
+    ("substitute", {**WATCHED, **LORA}),
+    ("concat", {"text_encoder_rate": 0.3, "ema": 0.9, **WATCHED}),
+    ("decoupled", {**ADAPTER, "micro_batch_size": 4}),
+    ("gated", {**LORA, "ema": 0.5}),
+    ("reference", {"gradient_checkpointing": True}),
 ]
 
 
@@ -39,7 +46,10 @@ def begun(p: TrainParams, injection: str, identity: Identity | None = None) -> t
 
 def steps(run: training.Run, p: TrainParams, folder: Path, until: int) -> list[training.Report]:
     """Train to the end of step `until`, whatever the params say of the end."""
-    make = partial(batch_at, rows=load_rows(folder, "train"), tokenizer=tiny.tokenizer(), size=tiny.SIDE, p=p)
+    shown = Shown.of(run.model.object_encoder.config)
+    make = partial(
+        batch_at, rows=load_rows(folder, "train"), tokenizer=tiny.tokenizer(), size=tiny.SIDE, p=p, shown=shown
+    )
     found = []
     for report in training.train(run, p, make):
         found.append(report)
@@ -52,7 +62,7 @@ def state(run: training.Run) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in checkpoint.tensors(run)}
 
 
-@pytest.mark.parametrize(("injection", "values"), DESIGNS, ids=["concat, whole", "decoupled, adapter"])
+@pytest.mark.parametrize(("injection", "values"), RUNS, ids=[injection for injection, _ in RUNS])
 def test_six_steps_are_two_and_four(
     injection: str, values: dict[str, Any], folder: Path, identity: Identity, tmp_path: Path
 ) -> None:
@@ -80,6 +90,21 @@ def test_the_state_holds_every_trained_weight_and_its_moments(folder: Path) -> N
     names = {n.rsplit("/", 1)[1] for n in state(run)}
     assert names == {"weight", "exp_avg", "exp_avg_sq", "step"}
     assert len(state(run)) == 4 * sum(len(named) for named in run.trained.values())
+
+
+def test_the_state_holds_the_average_where_one_is_kept(folder: Path, tmp_path: Path) -> None:
+    p = tiny.train_params(ema=0.5)
+    run = begun(p, "concat")
+    steps(run, p, folder, 3)
+    checkpoint.save(run, tmp_path)
+    again = begun(p, "concat")
+    checkpoint.load(again, tmp_path)
+    assert run.average is not None
+    assert again.average is not None
+    assert again.average.optimization_step == 3
+    pairs = list(zip(again.average.shadow_params, run.average.shadow_params, strict=True))
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert any(not torch.equal(a, w) for (a, _), w in zip(pairs, again.weights, strict=True))
 
 
 def test_only_the_last_state_is_kept_and_a_half_written_one_is_not_looked_at(folder: Path, tmp_path: Path) -> None:

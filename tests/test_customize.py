@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from PIL import Image
 from small_rows import artwork
@@ -102,9 +103,10 @@ def test_no_scale_of_equal_ones_jumps(pipeline: TamingPipeline, embeds: torch.Te
 
 def test_guidance_is_the_two_way_formula() -> None:
     """e(0,0) + s_obj (e(0,z) - e(0,0)) + s_txt (e(c,z) - e(0,z)), on predictions that are plain numbers."""
-    text, null, objects = torch.tensor(5.0), torch.tensor(2.0), torch.tensor(10.0)
-    total = sum(w * float(t + (0 if o is None else o)) for w, t, o in guidance_passes(text, null, objects, 1.5, 4.0))
-    nothing, object_only, both = 2.0, 12.0, 15.0
+    text, null, silent = ((torch.tensor(v), torch.tensor(0)) for v in (5.0, 2.0, 3.0))
+    passes = guidance_passes(text, null, silent, torch.tensor(10.0), 1.5, 4.0)
+    total = sum(w * float(words[0] + (0 if o is None else o)) for w, words, o in passes)
+    nothing, object_only, both = 2.0, 13.0, 15.0
     assert total == pytest.approx(nothing + 1.5 * (object_only - nothing) + 4.0 * (both - object_only))
 
 
@@ -149,3 +151,78 @@ def test_wrong_numbers_of_objects_are_named(pipeline: TamingPipeline, embeds: to
 def test_a_folder_that_is_no_encoder_is_named(tmp_path: Path) -> None:
     with pytest.raises(TamingError, match="Run `taming train` first"):
         load_pipeline(str(tmp_path))
+
+
+@pytest.fixture(params=tiny.DESIGNS)
+def design(request: pytest.FixtureRequest) -> TamingPipeline:
+    """A small pipeline of each network design, its layers as after some training."""
+    made = tiny.pipeline(request.param)
+    for layer in made.object_encoder.denoiser_layers().values():
+        torch.nn.init.normal_(layer.to_v.weight)
+        if request.param == "gated":
+            torch.nn.init.ones_(layer.gate)
+    return made
+
+
+def things(count: int) -> list[Image.Image]:
+    return [Image.fromarray(tiny.picture(i, i)[0]).resize((tiny.SIDE, tiny.SIDE)) for i in range(count)]
+
+
+def drawn(pipeline: TamingPipeline, prompt: str | list[str], **arguments: Any) -> torch.Tensor:
+    few = {"num_inference_steps": 2, "output_type": "latent", "return_dict": False, "guidance_object": 2.0}
+    return pipeline(
+        prompt, **few, generator=noise(*range(len(prompt)) if isinstance(prompt, list) else [0]), **arguments
+    )[0]
+
+
+def test_every_design_draws_the_object_and_another_differently(design: TamingPipeline) -> None:
+    one, other = (drawn(design, BEACH, subject=thing) for thing in things(2))
+    assert not torch.allclose(one, other, atol=1e-3)
+    assert not torch.allclose(one, drawn(design, BEACH), atol=1e-3)
+
+
+def test_more_photos_of_one_object_are_more_tokens(design: TamingPipeline) -> None:
+    z = design.encode_objects([things(2), things(3)[1:]])
+    single = design.encode_objects(things(1))
+    assert z.shape == (2, 2 * single.shape[1], single.shape[2])
+    torch.testing.assert_close(z[:1, : single.shape[1]], single)
+    both, first = drawn(design, BEACH, object_embeds=z[:1]), drawn(design, BEACH, object_embeds=single)
+    assert not torch.allclose(both, first, atol=1e-4)
+    with pytest.raises(TamingError, match="more photos than others"):
+        design.encode_objects([things(2), things(1)])
+
+
+def test_several_objects_in_one_image(design: TamingPipeline) -> None:
+    z = design.encode_objects(things(3))
+    prompts = ["a <object> and a <object>", "a <object> by a <object> in the snow"]
+    pairs = torch.stack([z[:2], z[1:]])
+    both = drawn(design, prompts, object_embeds=pairs)
+    second = design(
+        prompts[1], object_embeds=pairs[1:], num_inference_steps=2, output_type="latent", return_dict=False,
+        guidance_object=2.0, generator=noise(1),
+    )[0]  # fmt: skip
+    torch.testing.assert_close(both[1:], second, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(both[1:], drawn(design, prompts, object_embeds=pairs.flip(0))[1:], atol=1e-3)
+    with pytest.raises(TamingError, match="holds <object> 1 times, and there are 2 objects"):
+        design(BEACH, object_embeds=pairs[:1])
+
+
+def test_in_the_place_of_the_word_there_must_be_a_word() -> None:
+    with pytest.raises(TamingError, match="holds <object> 0 times, and there are 1 objects"):
+        tiny.pipeline("substitute")("a photo", subject=things(1)[0])
+
+
+def test_a_scale_weighs_what_is_added_and_is_refused_where_nothing_is(design: TamingPipeline) -> None:
+    if design.injection in ("substitute", "concat"):
+        with pytest.raises(TamingError, match="object_scale has no effect"):
+            design(BEACH, subject=things(1)[0], object_scale=0.5)
+        return
+    none = drawn(design, BEACH, subject=things(1)[0], object_scale=0.0, guidance_text=2.0)
+    torch.testing.assert_close(none, drawn(design, BEACH, guidance_text=2.0), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(none, drawn(design, BEACH, subject=things(1)[0], guidance_text=2.0), atol=1e-3)
+
+
+def test_every_design_saved_and_opened_again_draws_the_same(design: TamingPipeline, tmp_path: Path) -> None:
+    design.save_pretrained(tmp_path)
+    again = load_pipeline(str(tmp_path))
+    assert torch.equal(*(drawn(p, BEACH, subject=things(1)[0]) for p in (design, again)))

@@ -32,7 +32,7 @@ def no_finder() -> subjects.Finder:
 
 def run(out: Path, photos: list[Path], prompts: list[str], **options: Any) -> dict[str, Any]:
     few = {"steps": 1, "encoder": "mini", "device": "cpu", "params": packaged_params()}
-    generate(photos=photos, prompts=prompts, out=out, **{**few, **options})
+    generate(things=photos, prompts=prompts, out=out, **{**few, **options})
     return json.loads((out / "generation.json").read_text())
 
 
@@ -60,7 +60,7 @@ def test_the_record_says_how_to_draw_an_image_again(drawn: tuple[Path, dict[str,
     name, wanted = list(record.items())[3]
     assert (wanted["sampling"]["scheduler"], wanted["sampling"]["steps"]) == (PARAMS.generate.sampling.scheduler, 1)
     options = {"seed": wanted["seed"], "steps": wanted["sampling"]["steps"], "encoder": wanted["encoder"]["folder"]}
-    again = run(tmp_path, [Path(wanted["object"])], [wanted["prompt"]], **options)
+    again = run(tmp_path, [Path(wanted["objects"][0])], [wanted["prompt"]], **options)
     assert again == {name: wanted}
     first, second = (np.asarray(Image.open(f / name), int) for f in (out, tmp_path))
     assert np.abs(first - second).max() <= 2  # batches of another make-up differ by rounding
@@ -69,7 +69,7 @@ def test_the_record_says_how_to_draw_an_image_again(drawn: tuple[Path, dict[str,
 def test_the_record_of_earlier_images_stays(tmp_path: Path) -> None:
     found = generation.wanted([Path("a.jpg")], [BEACH, SNOW], 0, 1)
     for w in found:
-        entry = generation.record([w], PARAMS.generate.sampling, "mini", "0" * 16, {})
+        entry = generation.record([w], PARAMS.generate.sampling, "mini", "0" * 16, {}, 1.0)
         generation.add_record(entry, tmp_path / "generation.json")
     assert list(json.loads((tmp_path / "generation.json").read_text())) == [w.file for w in found]
 
@@ -108,13 +108,52 @@ def test_photos_of_one_name_are_told_apart_by_their_folders() -> None:
     assert [w.file for w in found] == [f"{n}-0-a-photo-of-a-object-on-the-beach-0.png" for n in "xy"]
 
 
+def test_all_objects_in_one_image(tmp_path: Path) -> None:
+    files = [photo(tmp_path, i, f"{n}.png")[0] for i, n in enumerate("ab")]
+    record = run(tmp_path / "out", files, ["a <object> and a <object>"], together=True)
+    assert list(record) == ["a-and-b-a-object-and-a-object-0.png"]
+    assert record["a-and-b-a-object-and-a-object-0.png"]["objects"] == [str(f) for f in files]
+    with pytest.raises(TamingError, match=r"does not say where each of the 2 objects goes"):
+        generation.wanted(files, [BEACH], 0, 1, together=True)
+
+
+def test_a_folder_of_photos_is_one_object(tmp_path: Path) -> None:
+    (tmp_path / "robot").mkdir()
+    for i in (0, 1):
+        photo(tmp_path / "robot", i, f"{i}.png")
+    record = run(tmp_path / "out", [tmp_path / "robot"], [BEACH])
+    assert list(record) == ["robot-a-photo-of-a-object-on-the-beach-0.png"]
+    one = run(tmp_path / "one", [tmp_path / "robot" / "0.png"], [BEACH])
+    pictures = [np.asarray(Image.open(tmp_path / f / next(iter(r))), int) for f, r in (("out", record), ("one", one))]
+    assert np.abs(pictures[0] - pictures[1]).mean() > 1
+
+
+def test_with_its_background_the_object_is_framed_alike(tmp_path: Path) -> None:
+    file, mask = photo(tmp_path)
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    cut, kept = (
+        np.asarray(subjects.subjects_of([file], [tmp_path / "mask.png"], no_finder, PARAMS.materialize, b)[0], int)
+        for b in ("removed", "kept")
+    )
+    inside, outside = cut[..., 3] == 255, (cut[..., 3] == 0) & (kept[..., 3] == 255)
+    assert np.abs(cut - kept)[inside].max() <= 1
+    assert outside.mean() > 0.1
+    assert kept[outside][:, :3].std() > 10  # the scene
+
+
+def test_an_encoder_of_plain_captions_reads_no_placeholder() -> None:
+    found = generation.wanted([Path("a.jpg")], [BEACH], 0, 1)
+    assert [w.order.prompt for w in generation.in_words(found, "plain")] == ["a photo of an object on the beach"]
+    assert generation.in_words(found, "object_token") == found
+
+
 def test_two_images_cannot_have_one_file() -> None:
     with pytest.raises(TamingError, match="Rename a photo"):
         generation.wanted([Path("x/photo.jpg"), Path("x/photo.png")], [BEACH], 0, 1)
 
 
 def cut(files: list[Path], masks: list[Path] | None = None) -> list[np.ndarray]:
-    return [np.asarray(s) for s in subjects.subjects_of(files, masks or [], no_finder, PARAMS.materialize)]
+    return [np.asarray(s) for s in subjects.subjects_of(files, masks or [], no_finder, PARAMS.materialize, "removed")]
 
 
 def test_a_given_mask_cuts_the_photo(tmp_path: Path) -> None:
@@ -148,7 +187,7 @@ def test_the_detector_and_the_segmenter_find_the_thing(tmp_path: Path) -> None:
 def test_where_nothing_is_found_the_mask_is_asked_for(tmp_path: Path) -> None:
     file, _ = photo(tmp_path)
     with pytest.raises(TamingError, match=r"No object was found.*--mask"):
-        subjects.subject_of(file, None, lambda _: [], PARAMS.materialize)
+        subjects.subject_of(file, None, lambda _: [], PARAMS.materialize, "removed")
 
 
 def test_nothing_is_on_an_empty_photo() -> None:

@@ -22,9 +22,10 @@ ORDER = (
     "photo", "objects", "findings", "subjects",
     "lexicon", "nouns", "phrases", "captions", "captioning",
     "triplets", "lookup", "sources", "splits", "rows",
-    "attention", "object_encoder", "conditions", "stand_in", "batches",
-    "noise", "subject_model", "loss", "training", "checkpoint", "logbook",
-    "customize", "images", "sheets", "grid", "fresh", "validation", "encoder_folder",
+    "attention", "contexts", "object_encoder", "conditions", "stand_in", "batches",
+    "noise", "subject_model", "loss", "lora", "recompute", "average", "training", "checkpoint", "logbook",
+    "customize", "images", "drawings", "prior", "sheets", "grid", "fresh", "validation",
+    "curves", "encoder_folder",
     "scores", "shape", "evaluation", "verdicts", "plots", "report",
     "provenance", "evaluation_folder", "generation", "cards",
     "world/styles", "world/wording", "world/artwork", "world/plan", "world/render", "world/photos", "world/folder",
@@ -83,17 +84,17 @@ MINI = ROOT / "pipelines" / "mini"
 MINI_STAGES = yaml.safe_load((MINI / "dvc.yaml").read_text())["stages"]
 
 
-def scripts(name: str) -> set[str]:
+def scripts(name: str, folder: Path = MINI) -> set[str]:
     """The scripts beside a script that it needs, itself among them."""
     seen, todo = set(), [name]
     while todo:
         current = todo.pop()
         if current not in seen:
             seen.add(current)
-            for node in ast.walk(ast.parse((MINI / f"{current}.py").read_text())):
+            for node in ast.walk(ast.parse((folder / f"{current}.py").read_text())):
                 names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
                 names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-                todo += [n for n in names if (MINI / f"{n}.py").is_file()]
+                todo += [n for n in names if (folder / f"{n}.py").is_file()]
     return seen
 
 
@@ -109,6 +110,31 @@ def test_the_journey_reads_nothing_that_the_chain_of_mini_declares() -> None:
     made = {out if isinstance(out, str) else next(iter(out)) for d in MINI_STAGES.values() for out in d.get("outs", [])}
     read = {dep for stage in STAGES.values() for dep in stage["deps"]}
     assert not [(m, r) for m in made for r in read if f"{m}/".startswith(f"{r}/") or f"{r}/".startswith(f"{m}/")]
+
+
+ABLATION = ROOT / "pipelines" / "ablation"
+ABLATION_STAGES = yaml.safe_load((ABLATION / "dvc.yaml").read_text())["stages"]
+
+
+@pytest.mark.parametrize("stage", [s for s, d in ABLATION_STAGES.items() if d["cmd"].startswith("python")])
+def test_deps_name_the_scripts_that_a_stage_of_the_ablation_runs(stage: str) -> None:
+    run = Path(ABLATION_STAGES[stage]["cmd"].split()[1])
+    deps = {Path(d).stem for d in ABLATION_STAGES[stage]["deps"] if d.startswith(f"{run.parent}/") and d[-3:] == ".py"}
+    assert deps == scripts(run.stem, ROOT / run.parent)
+
+
+def test_stages_of_the_ablation_name_files_that_exist_or_are_made_by_an_earlier_one() -> None:
+    """`${train.base}` may be any base model; the folders of all cells are made below out/ablation."""
+    made: set[str] = set()
+    for stage in ABLATION_STAGES.values():
+        known = (*made, "${train.base}")
+        assert [d for d in stage["deps"] if not (ROOT / d).exists() and not any(m.startswith(d) for m in known)] == []
+        made |= {next(iter(out)) for out in stage["outs"]}
+
+
+def test_no_two_chains_make_the_same() -> None:
+    outs = [next(iter(o)) for d in (*MINI_STAGES.values(), *ABLATION_STAGES.values()) for o in d.get("outs", [])]
+    assert len(set(outs)) == len(outs)
 
 
 def modules() -> dict[str, str]:

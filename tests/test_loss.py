@@ -8,7 +8,15 @@ import torch
 from transformers import CLIPVisionModelWithProjection
 
 from taming_core.errors import TamingError
-from taming_core.loss import denoising_loss, identity_loss, identity_weights, mask_weights, object_crops
+from taming_core.loss import (
+    denoising_loss,
+    identity_loss,
+    identity_weights,
+    localization_loss,
+    mask_weights,
+    object_crops,
+    snr_weights,
+)
 from taming_core.pretrained.identity import load_identity
 
 
@@ -25,6 +33,38 @@ def test_the_denoising_loss_is_a_weighted_mean_per_sample() -> None:
     predicted, target = torch.zeros(2, 1, 1, 2), torch.tensor([[[[1.0, 2.0]]], [[[3.0, 0.0]]]])
     weights = torch.tensor([[[[0.5, 1.5]]], [[[1.0, 1.0]]]])
     torch.testing.assert_close(denoising_loss(predicted, target, weights), torch.tensor([3.25, 4.5]))
+
+
+@pytest.mark.parametrize(
+    ("prediction", "expected"),
+    # SNR 9, 1 and 0 with a gamma of 3.
+    [("epsilon", [1 / 3, 1, 1]), ("v_prediction", [0.3, 0.5, 0]), ("sample", [3, 1, 0])],
+)
+def test_min_snr_weights_the_error_of_the_image_alike_whatever_is_predicted(
+    prediction: str, expected: list[float]
+) -> None:
+    signal = torch.tensor([0.9, 0.5, 0.0])
+    torch.testing.assert_close(snr_weights(signal, prediction, 3.0), torch.tensor(expected, dtype=torch.float32))
+    assert torch.equal(snr_weights(signal, prediction, None), torch.ones(3))
+
+
+def test_the_localization_loss_is_attention_outside_minus_inside() -> None:
+    mask = torch.zeros(2, 1, 4, 4)
+    mask[:, :, :2, :2] = 1
+    mask[1, :, 2:, 2:] = 1
+    coarse, fine = torch.tensor([[0.8, 0.1, 0.2, 0.3], [0.8, 0.1, 0.2, 0.4]]), torch.zeros(2, 16)
+    fine[0, 0] = 0.4  # one of the four pixels inside
+    expected = torch.tensor([(0.2 - 0.8 + 0 - 0.1) / 2, (0.15 - 0.6) / 2])
+    torch.testing.assert_close(localization_loss([coarse, fine], mask), expected)
+    torch.testing.assert_close(localization_loss([coarse], mask), torch.tensor([0.2 - 0.8, 0.15 - 0.6]))
+
+
+def test_half_a_cell_of_object_counts_half_on_both_sides_and_a_full_image_has_no_outside() -> None:
+    mask = torch.ones(2, 1, 4, 4)
+    mask[0, :, :, 2:] = 0
+    mask[0, :, :, 1] = 0  # half of each left cell
+    found = localization_loss([torch.tensor([[0.6, 0.0, 0.6, 0.0], [0.5, 0.5, 0.5, 0.5]])], mask)
+    torch.testing.assert_close(found, torch.tensor([0.6 * 0.5 / 1.5 - 0.6, -0.5]))
 
 
 def test_the_identity_loss_counts_objects_at_clear_steps_only() -> None:

@@ -5,16 +5,26 @@ import math
 import pytest
 import tiny
 import torch
-from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
 
 from taming_core.errors import TamingError
-from taming_core.noise import Noise, alpha_bar, clean_estimate, noise_at, noised, part_of, schedule_like, target_of
+from taming_core.noise import (
+    Noise,
+    alpha_bar,
+    clean_estimate,
+    ending_in_noise,
+    noise_at,
+    noised,
+    part_of,
+    schedule_like,
+    target_of,
+)
 
 SHAPE = (3, 4, 2, 2)
 
 
 def steps(*timesteps: int) -> Noise:
-    drawn = noise_at(0, (len(timesteps), 4, 2, 2), 1000, 0)
+    drawn = noise_at(0, (len(timesteps), 4, 2, 2), 1000, 0, 0.0)
     return Noise(torch.tensor(timesteps), drawn.encoding, drawn.diffusion)
 
 
@@ -66,7 +76,9 @@ def test_flow_matching_is_refused() -> None:
 
 
 def test_noise_depends_on_seed_and_step_alone() -> None:
-    first, again, later, other = (noise_at(step, SHAPE, 1000, seed) for step, seed in ((2, 0), (2, 0), (3, 0), (2, 1)))
+    first, again, later, other = (
+        noise_at(step, SHAPE, 1000, seed, 0.0) for step, seed in ((2, 0), (2, 0), (3, 0), (2, 1))
+    )
     for name in ("timesteps", "encoding", "diffusion"):
         assert torch.equal(getattr(first, name), getattr(again, name))
         assert not torch.equal(getattr(first, name), getattr(later, name))
@@ -75,13 +87,60 @@ def test_noise_depends_on_seed_and_step_alone() -> None:
 
 
 def test_a_part_is_some_rows_of_the_whole() -> None:
-    whole = noise_at(0, SHAPE, 1000, 0)
+    whole = noise_at(0, SHAPE, 1000, 0, 0.0)
     part = part_of(whole, slice(1, 3), torch.device("cpu"))
     assert torch.equal(part.diffusion, whole.diffusion[1:])
     assert torch.equal(part.timesteps, whole.timesteps[1:])
 
 
 def test_all_timesteps_are_drawn() -> None:
-    drawn = noise_at(0, (20000, 1, 1, 1), 1000, 0).timesteps
+    drawn = noise_at(0, (20000, 1, 1, 1), 1000, 0, 0.0).timesteps
     assert (drawn.min(), drawn.max()) == (0, 999)
     assert abs(drawn.float().mean() - 499.5) < 10
+
+
+def test_an_offset_is_one_number_per_image_and_channel_and_changes_nothing_else() -> None:
+    plain, shifted = (noise_at(3, (40, 4, 8, 8), 1000, 0, offset) for offset in (0.0, 0.5))
+    added = shifted.diffusion - plain.diffusion
+    torch.testing.assert_close(added, added[..., :1, :1].expand_as(added), atol=1e-6, rtol=0)
+    assert float(added[..., 0, 0].std()) == pytest.approx(0.5, rel=0.2)
+    assert torch.equal(plain.encoding, shifted.encoding)
+    assert torch.equal(plain.timesteps, shifted.timesteps)
+    later = noise_at(4, (40, 4, 8, 8), 1000, 0, 0.5).diffusion - noise_at(4, (40, 4, 8, 8), 1000, 0, 0.0).diffusion
+    assert not torch.allclose(later, added, atol=1e-3)
+
+
+PLAIN = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
+
+
+def test_a_schedule_can_be_made_to_end_in_noise_alone() -> None:
+    scheduler = DDIMScheduler(**PLAIN, prediction_type="v_prediction", timestep_spacing="leading")
+    found = ending_in_noise(scheduler)
+    assert isinstance(found, DDIMScheduler)
+    assert found.config["timestep_spacing"] == "trailing"
+    assert found.config["beta_start"] == 0.00085
+    assert scheduler.alphas_cumprod[-1] > 0
+    expected = torch.tensor([abar(0), abar(300), 0.0])
+    signal = alpha_bar(schedule_like(found), torch.tensor([0, 300, 999])).flatten()
+    torch.testing.assert_close(signal, expected, atol=1e-5, rtol=1e-4)
+    assert DDIMScheduler.from_config(found.config).alphas_cumprod[-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "words"),
+    [
+        (DDIMScheduler(**PLAIN), "predicts the noise cannot learn from pure noise"),
+        (tiny.scheduler(), "ends in pure noise already"),
+        (PNDMScheduler(prediction_type="v_prediction"), "PNDMScheduler cannot end in pure noise"),
+        (FlowMatchEulerDiscreteScheduler(), "FlowMatchEulerDiscreteScheduler cannot end in pure noise"),
+        (
+            EulerDiscreteScheduler(
+                prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
+            ),
+            "ends in pure noise already",
+        ),
+    ],
+)
+def test_a_schedule_that_cannot_end_in_noise_or_does_is_refused(scheduler: object, words: str) -> None:
+    with pytest.raises(TamingError, match=f"{words}.*train.zero_terminal_snr"):
+        ending_in_noise(scheduler)

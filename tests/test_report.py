@@ -52,7 +52,7 @@ def evaluated() -> Evaluated:
     rows = all_rows()
     base = load_params(packaged_params()).evaluate.model_dump()
     p = EvaluateParams.model_validate({**base, "scenes": SCENES, "styles": STYLES})
-    things = [Thing(name, artwork(2)[i], ()) for i, name in enumerate(dict.fromkeys(r["identity"] for r in rows))]
+    things = [Thing(name, artwork(2)[i], artwork(2)[i], (), None) for i, name in enumerate(dict.fromkeys(r["identity"] for r in rows))]
     images = [picture(i % 6) for i in range(len(rows))]
     return Evaluated(things, rows, images, verdicts.summary(rows, 0), p, {"Encoder": "mini & others"})
 

@@ -17,10 +17,11 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 from stages.train import train
-from taming_core import config
+from taming_core import config, lora
 from taming_core.customize import TamingPipeline, load_pipeline
 from taming_core.errors import TamingError
-from taming_core.fresh import fresh_pipeline
+from taming_core.fresh import starting_pipeline
+from taming_core.pretrained.base import load_base
 
 ROOT = Path(__file__).parent.parent
 PROMPT = "a photo of a <object> on the beach"
@@ -72,6 +73,12 @@ def test_the_folder_opens_as_a_pipeline_and_names_no_place_on_this_machine(
     assert json.loads((out / "training.json").read_text())["params"]["start"] == "start"
     assert sorted(p.name for p in (out / "validation").iterdir()) == ["grid-000002.png", "grid-000004.png"]
     assert {p.parent.name for p in out.rglob("*.safetensors")} == {"vae", "unet", "text_encoder", "object_encoder"}
+    made = json.loads((out / "training.json").read_text())
+    assert made["run"] == next((project / "runs").glob("train-*")).name
+    assert made["trained"].keys() == {"object_encoder", "denoiser"}
+    assert made["trained"]["denoiser"] == sum(w.numel() for w in tiny.unet().parameters())
+    with Image.open(out / "losses.png") as picture:
+        assert picture.width > picture.height > 500
     assert not list((project / "runs").glob("*/state-*"))
     assert list((project / "runs").glob("*/events.out.tfevents.*"))
 
@@ -108,12 +115,59 @@ def test_a_decoupled_adapter_opens_and_draws_what_it_drew(project: Path, monkeyp
         assert layer.to_v.weight.any()
 
 
+def test_a_lora_is_in_the_weights_and_beside_them(project: Path) -> None:
+    write_params(project, tune="lora", lora={"rank": 2, "alpha": 2.0}, learning_rate=0.05)
+    run()
+    before, after = (TamingPipeline.from_pretrained(folder).unet.state_dict() for folder in ("start", "data/encoder"))
+    assert after.keys() == before.keys()
+    changed = {n for n, v in after.items() if not torch.equal(v, before[n].half().float())}
+    assert changed
+    assert all(n.endswith(tuple(f"{layer}.weight" for layer in lora.LAYERS)) for n in changed)
+    assert (project / "data/encoder/lora/pytorch_lora_weights.safetensors").is_file()
+    layers = [w for n, w in before.items() if n.endswith(tuple(f"{layer}.weight" for layer in lora.LAYERS))]
+    made = json.loads((project / "data/encoder/training.json").read_text())
+    assert made["trained"]["denoiser"] == sum(2 * sum(w.shape) for w in layers)
+
+
+def test_the_folder_and_the_pictures_hold_the_average_of_a_training_that_it_does_not_touch(project: Path) -> None:
+    found = []
+    for decay in (0.0, 0.9):
+        write_params(project, ema=decay, learning_rate=0.05)
+        run()
+        content = project / "data/encoder"
+        weights = TamingPipeline.from_pretrained(content).unet.conv_out.weight
+        picture = (content / "validation/grid-000004.png").read_bytes()
+        found.append(((content / "metrics.jsonl").read_text(), weights, picture))
+    (last_steps, last, last_picture), (steps, average, picture) = found
+    assert steps == last_steps
+    assert not torch.equal(average, last)
+    assert picture != last_picture
+
+
+def test_a_base_of_a_usual_schedule_can_learn_to_start_from_noise_alone(project: Path) -> None:
+    start = tiny.pipeline()
+    usual = {"rescale_betas_zero_snr": False, "timestep_spacing": "leading"}
+    start.scheduler = type(start.scheduler).from_config(start.scheduler.config, **usual)
+    start.save_pretrained(project / "start")
+    write_params(project, zero_terminal_snr=True, steps=1)
+    run()
+    scheduler = TamingPipeline.from_pretrained("data/encoder").scheduler
+    assert scheduler.alphas_cumprod[-1] == 0
+    assert scheduler.config["timestep_spacing"] == "trailing"
+
+
+def test_a_schedule_that_ends_in_noise_is_not_changed_again(project: Path) -> None:
+    write_params(project, zero_terminal_snr=True)
+    with pytest.raises(TamingError, match=r"ends in pure noise already. Set train.zero_terminal_snr to false"):
+        run()
+
+
 def test_metrics_hold_every_step_once(project: Path) -> None:
     run()
     state = next((project / "runs").glob("train-*"))
     lines = [json.loads(line) for line in (state / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
-    names = {"step", "loss", "denoising", "identity", "learning_rate", "grad_norm", "images_per_second"}
+    names = {"step", "loss", "denoising", "identity", "localization", "learning_rate", "grad_norm", "images_per_second"}
     assert all(line.keys() == names for line in lines)
     shipped = [json.loads(line) for line in (project / "data/encoder/metrics.jsonl").read_text().splitlines()]
     assert shipped == [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
@@ -180,7 +234,10 @@ def test_a_finished_encoder_is_replaced(project: Path) -> None:
     ("values", "words"),
     [
         ({"start": "nowhere"}, "nowhere holds no encoder"),
-        ({"start": None, "base": "nowhere", "injection": "concat"}, "There is no text-to-image model nowhere"),
+        (
+            {"start": None, "base": "nowhere", "injection": "concat", "background": "removed"},
+            "There is no text-to-image model nowhere",
+        ),
         ({"identity_network": "nowhere"}, "There is no CLIP model nowhere"),
     ],
 )
@@ -194,15 +251,19 @@ def test_models_that_are_not_there_are_clear_errors(
         run()
 
 
+def fresh(base: str, injection: str, **encoder: Any) -> TamingPipeline:
+    design = {"base": base, "injection": injection, "background": "removed", "encoder": encoder}
+    return starting_pipeline(tiny.train_params(start=None, **design))
+
+
 def test_a_fresh_start_on_the_plain_base_of_mini() -> None:
-    encoder = config.EncoderParams(tower="mini", projector="resampler", tokens=4, tower_blocks=1)
-    pipeline = fresh_pipeline("mini", encoder, "decoupled", 0)
+    pipeline = fresh("mini", "decoupled", tower="mini", projector="resampler", tokens=4, tower_blocks=1)
     text = pipeline.encode_text([PROMPT])
     latents, t = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
     objects = pipeline.encode_objects([Image.new("RGBA", (128, 128), "red")])
     with torch.no_grad():
         tamed = pipeline.unet(latents, t, torch.cat([text, objects], 1))[0]
-        plain = fresh_pipeline("mini", encoder, "concat", 0).unet(latents, t, text)[0]
+        plain = load_base("mini")["unet"](latents, t, text)[0]
     assert torch.equal(tamed, plain)
 
 
@@ -216,8 +277,8 @@ def test_a_base_that_never_heard_of_the_placeholder_learns_it(project: Path) -> 
     without["model"]["vocab"]["object"] = 4
     base.tokenizer = type(base.tokenizer)(tokenizer_object=Tokenizer.from_str(json.dumps(without)), unk_token="<unk>")
     base.save_pretrained(project / "base")
-    encoder = config.EncoderParams(tower=str(project / "clip"), projector="full", tokens=4, tower_blocks=2)
-    pipeline = fresh_pipeline(str(project / "base"), encoder, "concat", 0)
+    tower = {"tower": str(project / "clip"), "projector": "full", "tokens": 4, "tower_blocks": 2}
+    pipeline = fresh(str(project / "base"), "concat", **tower)
     number = pipeline.tokenizer.convert_tokens_to_ids("<object>")
     weights = pipeline.text_encoder.get_input_embeddings().weight
     assert torch.equal(weights[number], weights[4])

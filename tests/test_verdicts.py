@@ -75,7 +75,7 @@ def test_the_text_judge_chooses_among_prompts_of_the_same_kind() -> None:
 
 def shape_of(find: Finder) -> dict[str, Any]:
     photo, _ = composed(artwork(1)[0], 0)
-    thing = Thing("a", artwork(1)[0], ())
+    thing = Thing("a", artwork(1)[0], artwork(1)[0], (), None)
     row, image = [about("ours", "a")], [Image.fromarray(photo)]
     return next(verdicts.shaped(row, image, [thing], list(verdicts.found_in(row, image, find))))
 

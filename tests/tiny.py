@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from taming_core import config, schema, triplets
-from taming_core.attention import layer_channels
+from taming_core.attention import LAYERS, layer_channels
 from taming_core.customize import TamingPipeline
+from taming_core.fresh import chosen, latent_encoder, start_layers
 from taming_core.object_encoder import ObjectEncoder
 from taming_core.objects import mask_box
 
@@ -65,9 +66,19 @@ TOWER = {
 }  # fmt: skip
 
 
-def object_encoder(denoiser: UNet2DConditionModel, injection: str, projector: str = "full") -> ObjectEncoder:
-    layers = layer_channels(denoiser) if injection == "decoupled" else None
-    return ObjectEncoder(TOWER, projector, TOKENS, 16, injection, layers).eval()
+def object_encoder(
+    denoiser: UNet2DConditionModel, injection: str, projector: str = "full", layers: list[str] | None = None,
+    tower: dict[str, Any] = TOWER, tokens: int = TOKENS, **settings: Any,
+) -> ObjectEncoder:  # fmt: skip
+    """A random one, put together as a fresh one is."""
+    seeing = chosen(layer_channels(denoiser, injection), layers)
+    added = {"layers": seeing if injection in LAYERS or layers else None, "injection": injection, **settings}
+    if injection == "reference":
+        found = latent_encoder(denoiser, vae(), added)
+    else:
+        found = ObjectEncoder(tower, projector, tokens, 16, **added)
+    start_layers(found, denoiser)
+    return found.eval()
 
 
 def clip(folder: Path) -> str:
@@ -79,12 +90,18 @@ def clip(folder: Path) -> str:
     return str(folder)
 
 
-def pipeline(injection: str = "concat", prediction: str = "v_prediction", seed: int = 0) -> TamingPipeline:
+DESIGNS = ("substitute", "concat", "decoupled", "gated", "reference")
+
+
+def pipeline(
+    injection: str = "concat", prediction: str = "v_prediction", seed: int = 0, **encoder: Any
+) -> TamingPipeline:
     torch.manual_seed(seed)
     denoiser = unet()
     made = TamingPipeline(
-        vae(), text_encoder(), tokenizer(), denoiser, scheduler(prediction), object_encoder(denoiser, injection)
-    )
+        vae(), text_encoder(), tokenizer(), denoiser, scheduler(prediction),
+        object_encoder(denoiser, injection, **encoder),
+    )  # fmt: skip
     made.set_progress_bar_config(disable=True)
     return made
 

@@ -24,7 +24,7 @@ from devices import aside, half, ready
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt, model_validator
 from schooling import Figures, Lesson, PlanBook
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -38,6 +38,7 @@ from taming_core.evaluation import scene_prompt
 from taming_core.images import scheduler_named
 from taming_core.noise import Noise, noised, schedule_like, target_of
 from taming_core.photo import hash_of
+from taming_core.pretrained.base import MINI as MINI_BASE
 from taming_core.pretrained.base import load_base
 from taming_core.pretrained.clip import loaded
 from taming_core.seeds import seed_for
@@ -54,9 +55,10 @@ PLAIN = Chances(recolor=0, style=0, two_objects=0, silent=0, attributes=0)  # "a
 class BaseParams(Lesson):
     """Denoiser, photos and measurements of the base model."""
 
+    start: str | None  # mini or a folder of a base model to go on from; null starts afresh
     size: PositiveInt  # pixels of a photo's side
-    widths: list[PositiveInt]  # channels of the denoiser per level; each level but the first halves the side
-    heads: list[PositiveInt]  # of attention per level
+    widths: list[PositiveInt] | None  # channels of a fresh denoiser per level; each but the first halves the side
+    heads: list[PositiveInt] | None  # of attention per level
     chances: Chances
     text_drop: float  # share of captions that are left away, for guidance
     text_rate: PositiveFloat  # share of the learning rate at which the text encoder learns
@@ -65,6 +67,12 @@ class BaseParams(Lesson):
     timesteps: list[int]  # of which the held-out loss is told
     measured: PositiveInt  # photos per timestep
     prompts: PositiveInt  # of plain text-to-image
+
+    @model_validator(mode="after")
+    def _keys_have_an_effect(self) -> "BaseParams":
+        if [self.start is None] * 2 != [self.widths is not None, self.heads is not None]:
+            raise ValueError("base.widths and base.heads must be set where base.start is null, else null")
+        return self
 
 
 class Captioned(Dataset[tuple[list[Plan], NDArray[np.int64]]]):
@@ -78,15 +86,17 @@ class Captioned(Dataset[tuple[list[Plan], NDArray[np.int64]]]):
         return found, token_ids(self.tokenizer, [plan.caption for plan in found]).numpy()
 
 
-def new_denoiser(p: BaseParams, latent_channels: int, side: int, text_width: int) -> UNet2DConditionModel:
+def new_denoiser(
+    widths: Sequence[int], heads: Sequence[int], latent_channels: int, side: int, text_width: int
+) -> UNet2DConditionModel:
     """An untrained denoiser whose widest level attends to nothing but the text, twice."""
-    levels = len(p.widths)
+    levels = len(widths)
     shape: dict[str, Any] = {
         "sample_size": side, "in_channels": latent_channels, "out_channels": latent_channels,
-        "block_out_channels": tuple(p.widths), "attention_head_dim": tuple(p.heads), "layers_per_block": 1,
+        "block_out_channels": tuple(widths), "attention_head_dim": tuple(heads), "layers_per_block": 1,
         "down_block_types": ("CrossAttnDownBlock2D",) * levels, "up_block_types": ("CrossAttnUpBlock2D",) * levels,
         "only_cross_attention": (True, *(False,) * (levels - 1)), "mid_block_type": "UNetMidBlock2DCrossAttn",
-        "cross_attention_dim": text_width, "norm_num_groups": gcd(32, *p.widths),
+        "cross_attention_dim": text_width, "norm_num_groups": gcd(32, *widths),
     }  # fmt: skip
     return UNet2DConditionModel(**shape)
 
@@ -100,13 +110,32 @@ def new_scheduler() -> DDIMScheduler:
 
 
 def new_base(p: BaseParams, autoencoder: Path, clip: Path) -> dict[str, Any]:
-    """The parts of a base model by the names that diffusers gives them; only the denoiser knows nothing yet."""
+    """The parts of a base model by the names that diffusers gives them; a fresh denoiser knows nothing yet."""
+    if p.widths is None or p.heads is None:
+        return started(load_base(str(p.start)), p)
     vae: Any = AutoencoderKL.from_pretrained(autoencoder, torch_dtype=torch.float32)
     text = loaded(CLIPTextModel, str(clip))
-    side = p.size // 2 ** (len(vae.config["block_out_channels"]) - 1)
-    denoiser = new_denoiser(p, vae.config["latent_channels"], side, text.config.hidden_size)
+    denoiser = new_denoiser(p.widths, p.heads, vae.config["latent_channels"], side_of(vae, p), text.config.hidden_size)
     return {"vae": vae.eval().requires_grad_(False), "text_encoder": text.eval(), "unet": denoiser,
             "tokenizer": AutoTokenizer.from_pretrained(clip), "scheduler": new_scheduler()}  # fmt: skip
+
+
+def started(parts: dict[str, Any], p: BaseParams) -> dict[str, Any]:
+    """A trained base model that is to learn another size of photo."""
+    parts["unet"].register_to_config(sample_size=side_of(parts["vae"], p))
+    parts["vae"].eval().requires_grad_(False)
+    return parts
+
+
+def side_of(vae: AutoencoderKL, p: BaseParams) -> int:
+    """Of the latents."""
+    return p.size // 2 ** (len(vae.config["block_out_channels"]) - 1)
+
+
+def start_state(p: BaseParams) -> list[str]:
+    """Changes with the weights to go on from."""
+    place = MINI_BASE if p.start == "mini" else Path(p.start or "")
+    return [hash_of(file.read_bytes()) for file in sorted(place.glob("*/*.safetensors"))] if p.start else []
 
 
 def without_text(ids: Int[Tensor, "n length"], empty: Int[Tensor, "1 length"], drop: float) -> Int[Tensor, "n length"]:
@@ -263,7 +292,7 @@ def main(
         torch.manual_seed(seed_for(p.seed, "base/weights", 0))
         parts = new_base(p, autoencoder, clip)
         inputs = [hash_of(file.read_bytes()) for folder in (autoencoder, clip) for file in folder.glob("*.safetensors")]
-        state = schooling.state_folder("base", p, rows_state(world), *sorted(inputs))
+        state = schooling.state_folder("base", p, rows_state(world), *sorted(inputs), *start_state(p))
         schooling.watch(train(parts, artwork, pictures, device, p, state), "base", p.steps, state)
         save(parts, out)
     figures = measure(measure_only or out, load_clip(clip, device), artwork, pictures, sampling, device, p)

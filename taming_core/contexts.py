@@ -1,0 +1,129 @@
+"""What the denoiser attends to: text states and objects, put together as the network design wants it.
+
+Samples with and without an object may be mixed; one without is told exactly what the base model would be told.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from taming_core.attention import recorded, recording, show, watched
+
+
+@dataclass(frozen=True)
+class Told:
+    """A batch's text and objects."""
+
+    text: Float[Tensor, "batch length width"]  # T(c)
+    holes: Int[Tensor, "batch places"]  # where `<object>` stands in the text; read by `substitute` alone
+    present: Bool[Tensor, " batch"]  # which samples have objects; the others get the null embedding
+    objects: Float[Tensor, "shown count tokens width"] | None  # z of the samples that have any; None where none has
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some samples of a batch, and what the denoiser attends to for them."""
+
+    rows: Int[Tensor, " part"]  # their numbers in the batch
+    states: Float[Tensor, "part length width"]
+    columns: int = 0  # of the last states that are tokens of objects
+    features: Mapping[str, Float[Tensor, "part pixels channels"]] = field(default_factory=dict)  # of `reference`
+
+
+def parts_of(told: Told, injection: str) -> list[Part]:
+    """What the denoiser attends to, in parts of equal length; for every design but `reference`."""
+    everyone = torch.arange(len(told.text), device=told.text.device)
+    if told.objects is None:
+        return [Part(everyone, told.text)]
+    tokens = told.objects.flatten(1, 2).to(told.text.dtype)
+    if injection in ("decoupled", "gated"):
+        # Without bias, zero tokens have zero values: what is added is exactly nothing.
+        shown = tokens.new_zeros(len(told.text), *tokens.shape[1:]).index_put((everyone[told.present],), tokens)
+        return [Part(everyone, torch.cat([told.text, shown], 1), tokens.shape[1])]
+    text = told.text[told.present]
+    if injection == "substitute":
+        text = without(text, told.holes[told.present])
+    # Null samples go by themselves, not masked: diffusers hands no mask to layers of `only_cross_attention`.
+    with_object = Part(everyone[told.present], torch.cat([text, tokens], 1), tokens.shape[1])
+    if bool(told.present.all()):
+        return [with_object]
+    return [with_object, Part(everyone[~told.present], told.text[~told.present])]
+
+
+def without(
+    text: Float[Tensor, "batch length width"], holes: Int[Tensor, "batch places"]
+) -> Float[Tensor, "batch rest width"]:
+    """The text states that do not stand at `holes`.
+
+    Attention does not know the order of what it attends to, so the object's tokens, which follow, stand in the place
+    of the states that are left out.
+    """
+    keep = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device).scatter(1, holes, value=False)
+    return text[keep].view(len(text), -1, text.shape[2])
+
+
+def holes_in(ids: Int[Tensor, "batch length"], placeholder: int, count: int) -> Int[Tensor, "batch {count}"]:
+    """Where the first `count` placeholders stand; one that is missing, cut off perhaps, stands at the text's end."""
+    length = ids.shape[1]
+    places = torch.where(ids == placeholder, torch.arange(length, device=ids.device), length).sort(1).values[:, :count]
+    ends = torch.arange(length - count, length, device=ids.device)
+    return torch.where(places < length, places, ends)
+
+
+def denoise(
+    denoiser: UNet2DConditionModel,
+    latents: Float[Tensor, "batch channels height width"],
+    timesteps: Int[Tensor, " batch"] | Float[Tensor, " batch"],
+    parts: Sequence[Part],
+    shares: list[Tensor] | None = None,
+) -> Float[Tensor, "batch channels height width"]:
+    """The denoiser's prediction for every sample of the parts.
+
+    Where a list of `shares` is given, it takes the share of attention (shown, pixels) that each cross-attention gives
+    to the objects.
+    """
+    found = []
+    for p in parts:
+        show(denoiser, p.features)
+        with watched(denoiser, p.columns) if shares is not None and p.columns else nullcontext([]) as told:
+            found.append(denoiser(latents[p.rows], timesteps[p.rows], p.states, return_dict=False)[0])
+        if shares is not None:
+            shares.extend(told)
+    return torch.cat(found)[torch.argsort(torch.cat([p.rows for p in parts]))]
+
+
+@torch.no_grad()
+def reference_features(
+    denoiser: UNet2DConditionModel,
+    noised: Float[Tensor, "shown references channels height width"],
+    timesteps: Int[Tensor, " shown"],
+    silence: Float[Tensor, "1 length width"],
+) -> dict[str, Float[Tensor, "shown pixels channels"]]:
+    """What the layers of `reference` see of the subjects' noised latents, told nothing; no gradient flows through it.
+
+    The denoiser reads the subject as it stands in this moment of the training: a copy of it, as in "Animate Anyone",
+    would double the model.
+    """
+    shown, references = noised.shape[:2]
+    show(denoiser, {})
+    with recording(denoiser):
+        times = timesteps.repeat_interleave(references)
+        denoiser(noised.flatten(0, 1), times, silence.expand(shown * references, -1, -1), return_dict=False)
+    return {name: x.unflatten(0, (shown, references)).flatten(1, 2) for name, x in recorded(denoiser).items()}
+
+
+def reference_part(told: Told, features: Mapping[str, Float[Tensor, "shown pixels channels"]] | None) -> Part:
+    """All samples at once: where a sample has no object its features are zero, and add exactly nothing."""
+    everyone = torch.arange(len(told.text), device=told.text.device)
+    if features is None:
+        return Part(everyone, told.text)
+    spread = {
+        name: x.new_zeros(len(told.text), *x.shape[1:]).index_put((everyone[told.present],), x)
+        for name, x in features.items()
+    }
+    return Part(everyone, told.text, features=spread)

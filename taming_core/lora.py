@@ -1,0 +1,49 @@
+"""Low-rank changes of the denoiser's attention in place of its weights (Hu et al., "LoRA", 2022), by peft."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
+from peft import LoraConfig, get_peft_model_state_dict
+from torch import Tensor, nn
+
+from taming_core.config import LoraParams
+from taming_core.seeds import seed_for
+
+LAYERS = ("to_q", "to_k", "to_v", "to_out.0")  # what diffusers' attention multiplies with
+FOLDER = "lora"  # in the folder of an encoder
+
+
+def add(denoiser: UNet2DConditionModel, p: LoraParams, seed: int) -> None:
+    """Give every attention layer a low-rank change, which starts as none: the denoiser says what it said."""
+    alpha: Any = p.alpha  # peft types it as int, and divides it by the rank
+    config = LoraConfig(
+        r=p.rank, lora_alpha=alpha, lora_dropout=0.0, init_lora_weights="gaussian", target_modules=list(LAYERS)
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(seed, "lora", 0))
+        denoiser.add_adapter(config)
+
+
+def present(denoiser: nn.Module) -> bool:
+    """Whether the denoiser has a LoRA, which `settle` takes away."""
+    return bool(getattr(denoiser, "peft_config", None))
+
+
+def settle(denoiser: UNet2DConditionModel, folder: Path) -> None:
+    """Save the LoRA as `lora/pytorch_lora_weights.safetensors` below `folder`, add it to the weights, and remove it."""
+    layers: dict[str, nn.Module | Tensor] = {n: w.half().contiguous() for n, w in weights(denoiser).items()}
+    StableDiffusionLoraLoaderMixin.save_lora_weights(folder / FOLDER, unet_lora_layers=layers)
+    denoiser.fuse_lora()
+    denoiser.unload_lora()
+
+
+def weights(denoiser: UNet2DConditionModel) -> dict[str, Tensor]:
+    """The LoRA under diffusers' names, with alpha / rank multiplied in, so that no reader has to know it."""
+    p = denoiser.peft_config["default"]  # pyright: ignore[reportIndexIssue, reportArgumentType]
+    scale = p.lora_alpha / p.r
+    found = {n: w.detach().cpu() for n, w in get_peft_model_state_dict(denoiser).items()}
+    return convert_state_dict_to_diffusers({n: w * scale if "lora_B" in n else w for n, w in found.items()})

@@ -1,0 +1,88 @@
+"""Vision towers that an object encoder can start from: CLIP, DINOv2, SigLIP, or an earlier object encoder's."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModel, Dinov2Model, SiglipVisionModel
+
+from taming_core.errors import TamingError
+from taming_core.pretrained import clip
+
+KINDS: dict[str, Any] = {
+    "clip": CLIPVisionModel,
+    "clip_vision_model": CLIPVisionModel,
+    "dinov2": Dinov2Model,
+    "siglip": SiglipVisionModel,
+    "siglip_vision_model": SiglipVisionModel,
+}
+WEIGHTS = "diffusion_pytorch_model.safetensors"  # of an object encoder
+
+
+def new_tower(config: dict[str, Any]) -> Any:
+    """An untrained tower of a vision model's config; CLIP's where it does not say which."""
+    kind = KINDS[config.get("model_type", "clip_vision_model")]
+    return kind(kind.config_class(**config))
+
+
+def load_tower(spec: str) -> tuple[Any, int, clip.Channels, clip.Channels]:
+    """A tower in float32, the side of its pictures in pixels, and their mean and standard deviation in [0, 1].
+
+    `spec` is `mini`, a folder or hub name of a CLIP, DINOv2 or SigLIP model, or the folder of an object encoder. Raises
+    TamingError if there is no such model, or it is of another kind.
+    """
+    encoder = Path(spec) / "config.json"
+    if encoder.is_file() and "tower" in (settings := json.loads(encoder.read_text())):
+        return _of_encoder(Path(spec), settings)
+    try:
+        kind = AutoConfig.from_pretrained(clip.place(spec)).model_type
+    except (OSError, ValueError) as error:
+        raise TamingError(f"There is no vision model {spec}. Name `mini`, a folder with its config.json and "
+                          f"model.safetensors, or a model that `hf download {spec}` finds.") from error  # fmt: skip
+    if kind not in KINDS:
+        raise TamingError(f"{spec} is a {kind} model. Name a CLIP, DINOv2 or SigLIP model as train.encoder.tower.")
+    tower = clip.loaded(KINDS[kind], spec)
+    return tower, _side(spec, tower.config.image_size), *clip.normalization(spec)
+
+
+def _of_encoder(folder: Path, settings: dict[str, Any]) -> tuple[Any, int, clip.Channels, clip.Channels]:
+    """The tower of an object encoder that a training has left."""
+    if settings["tower"] is None:
+        raise TamingError(f"The object encoder {folder} has no tower. Name another as train.encoder.tower.")
+    tower = new_tower(settings["tower"])
+    weights = {k.removeprefix("vision."): v.float() for k, v in load_file(folder / WEIGHTS).items()}
+    tower.load_state_dict({k: v for k, v in weights.items() if k in tower.state_dict()})
+    size = settings.get("size") or settings["tower"]["image_size"]
+    return tower, size, tuple(settings["mean"]), tuple(settings["std"])
+
+
+def _side(spec: str, trained: int) -> int:
+    """DINOv2 was trained on pictures larger than those that its processor makes, and takes any."""
+    try:
+        size: Any = getattr(AutoImageProcessor.from_pretrained(clip.place(spec)), "crop_size", None)
+    except (OSError, ValueError):
+        return trained
+    return size["height"] if size else trained
+
+
+def blocks(tower: nn.Module) -> list[nn.Module]:
+    """The transformer blocks, from the picture's side upwards."""
+    return list(next(m for m in tower.modules() if isinstance(m, nn.ModuleList)))
+
+
+def patch_states(tower: Any, states: Tensor) -> Tensor:
+    """The last hidden states (B, N, C) of the patches; SigLIP has no class token before them."""
+    return states if isinstance(tower, SiglipVisionModel) else states[:, 1:]
+
+
+def unread(tower: Any, pooled: bool) -> list[nn.Parameter]:
+    """Weights that say nothing to a projector, which reads the pooled output or the patches."""
+    if isinstance(tower, Dinov2Model):
+        mask = tower.embeddings.mask_token
+        return [] if mask is None else [mask]
+    if pooled:
+        return []
+    last = getattr(tower, "vision_model", tower)
+    return list((last.head if isinstance(tower, SiglipVisionModel) else last.post_layernorm).parameters())

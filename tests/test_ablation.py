@@ -1,0 +1,316 @@
+"""The ablation: its cells, what its table says of made-up results, and all of its stages in smoke size."""
+
+import csv
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import yaml
+from cell import guided, write
+from cells import CELLS, OURS, PARAMS, Ablation, ScoreParams, load, merged, tree
+from PIL import Image
+from results import DRAWN, UNDRAWN, Entry, cost, difference, entries, mean
+from score import Setting, by_turns, plain_changes, uses
+from small_rows import write_rows
+from table import as_csv, as_markdown, chosen, own_scale, points, sheet
+
+from taming_core.conditions import Shown
+from taming_core.config import Params, load_params
+from taming_core.errors import TamingError
+from taming_core.rows import load_rows
+from taming_core.subject_model import subject_model
+
+ROOT = Path(__file__).parents[1]
+TOLD = load(CELLS)
+REFERENCE = load_params(PARAMS)
+ASKED = (("scene", "on the beach"), ("scene", "in outer space"), ("style", "a pencil sketch of"))
+
+
+def params_of(cell: str) -> Params:
+    return Params.model_validate(merged(tree(PARAMS), TOLD.cells[cell].overrides))
+
+
+@pytest.mark.parametrize("cell", [c for c in TOLD.cells if c != OURS])
+def test_every_cell_is_valid_and_differs_from_the_reference_in_nothing_but_training(cell: str) -> None:
+    p = params_of(cell)
+    assert p.train != REFERENCE.train
+    assert p.model_copy(update={"train": REFERENCE.train}) == REFERENCE
+
+
+def test_all_cells_differ_and_all_are_run() -> None:
+    params = [params_of(c).model_dump_json() for c in TOLD.cells]
+    assert len(set(params)) == len(params)
+    assert set(TOLD.run) == set(TOLD.cells)
+    assert params_of(OURS) == REFERENCE
+
+
+def test_every_network_design_is_a_cell() -> None:
+    assert {params_of(c).train.injection for c in TOLD.cells} == {
+        "substitute", "concat", "decoupled", "gated", "reference",
+    }  # fmt: skip
+
+
+def test_an_override_that_would_change_nothing_is_an_error() -> None:
+    with pytest.raises(TamingError, match=r"sets train\.steps to 9, as the reference has it"):
+        merged({"train": {"steps": 9}}, {"train.steps": 9})
+    with pytest.raises(TamingError, match=r"names train\.stepz, which the reference's params lack"):
+        merged({"train": {"steps": 9}}, {"train.stepz": 9})
+
+
+def test_a_params_file_is_written_whole_and_valid_or_not_at_all(tmp_path: Path) -> None:
+    write(guided(tree(PARAMS), 6.0), tmp_path / "guidance-6.0.yaml")
+    assert load_params(tmp_path / "guidance-6.0.yaml").evaluate.sampling.guidance_object == 6
+    with pytest.raises(TamingError, match="encoder must be set"):
+        write(merged(tree(PARAMS), {"train.injection": "reference"}), tmp_path / "bad.yaml")
+    assert not (tmp_path / "bad.yaml").exists()
+
+
+def test_the_difference_to_the_reference_is_paired_by_subject() -> None:
+    """Subjects that differ much leave a small but steady difference sure."""
+    ours = {(f"thing-{i}", "a"): float(i) for i in range(8)}
+    found = difference({s: v + 0.1 + 0.01 * (v % 2) for s, v in ours.items()}, ours)
+    assert 0.1 < found.low < found.mean < found.high < 0.111
+    assert mean(ours).high - mean(ours).low > 2
+    with pytest.raises(TamingError, match="other things, prompts or seeds"):
+        difference({("thing-9", "a"): 1.0}, ours)
+
+
+def made_up(folder: Path, told: Ablation, things: int) -> Path:
+    """What all stages before the table leave, with numbers that depend on the cell: the later, the less alike."""
+    write_rows(folder / "unseen-rows", things)
+    for place, cell in enumerate(told.run):
+        for scale in told.scales:
+            _evaluation(folder / "evaluations" / cell / str(scale), things, place, scale)
+        rng = np.random.default_rng(7)  # of all cells the same
+        use = [
+            {"subject": f"thing-{i % things}", "row": f"{i}", "against_none": 0.3 - 0.01 * place + rng.normal(0, 0.1),
+             "against_another": 0.2 - 0.01 * place + rng.normal(0, 0.1)}
+            for i in range(2 * things)
+        ]  # fmt: skip
+        plain = [{"subject": f"{i}", "row": f"{i}", "plain_change": rng.normal(0.02, 0.01)} for i in range(9)]
+        _json(folder / "measures" / f"{cell}.json", {"use": use, "plain": plain})
+        trained = {"object_encoder": 1_000_000, "denoiser": 500_000 * place}
+        _json(folder / "encoders" / cell / "training.json",
+              {"params": {"batch_size": 16}, "run": f"train-{cell}", "trained": trained})  # fmt: skip
+    return folder
+
+
+def _evaluation(folder: Path, things: int, place: int, scale: float) -> None:
+    rows = [_verdict(i, n, *asked, place, scale) for i in range(things) for n, asked in enumerate(ASKED)]
+    rows.append({"condition": "real_photos", "identity": "thing-0", "kind": "photo", "judge_cosine": 1.0})
+    (folder / "images").mkdir(parents=True)
+    for row in (r for r in rows if "image" in r):
+        shade = (40 * place % 256, 20 * len(row["image"]) % 256, 200)
+        Image.new("RGB", (16, 16), shade).save(folder / "images" / row["image"])
+    (folder / "scores.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    _json(folder / "metrics.json", {"ours": {"diversity": 0.4}})
+    _json(folder / "intervals.json", {"ours": {"diversity": {"low": 0.3, "high": 0.5, "count": things}}})
+
+
+def _verdict(i: int, n: int, kind: str, asked: str, place: int, scale: float) -> dict[str, Any]:
+    rng = np.random.default_rng([i, n])  # of all cells the same
+    said = {"condition": "ours", "identity": f"thing-{i}", "kind": kind, "asked": asked, "seed": 3 * i + n,
+            "prompt": f"a photo of a <object> {asked}", "image": f"ours-{i:03d}-{n}.png"}  # fmt: skip
+    right = float(rng.random() < 0.9 - 0.08 * scale - 0.01 * place)
+    if kind == "style":
+        return {**said, "style_accuracy": right}
+    alike = 0.4 + 0.05 * scale - 0.01 * place + rng.normal(0, 0.2)
+    return {**said, "scene_accuracy": right, "judge_cosine": alike, "judge_top1": float(alike > 0.6), "shape": alike}
+
+
+def _json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_up(tmp_path_factory.mktemp("ablation"), TOLD, 6)
+
+
+@pytest.fixture(scope="module")
+def found(results: Path) -> list[Entry]:
+    return entries(TOLD, results)
+
+
+def test_every_measure_of_every_cell_is_there_at_every_guidance(found: list[Entry]) -> None:
+    drawn = {(e.cell, e.scale) for e in found if e.measure.key == "judge_cosine"}
+    assert drawn == {(c, s) for c in TOLD.run for s in TOLD.scales}
+    undrawn = {(e.cell, e.measure.key) for e in found if e.scale is None}
+    assert undrawn == {(c, m.key) for c in TOLD.run for m in UNDRAWN}
+    assert {e.measure.key for e in found if e.scale} == {m.key for m in DRAWN} - {"strict_pass"}  # no strict judge
+    assert all((e.difference is None) == (e.cell == OURS or e.measure.key == "diversity") for e in found)
+
+
+def test_a_steady_difference_is_bold_though_the_intervals_overlap(results: Path, found: list[Entry]) -> None:
+    costs = {c: cost(results / "encoders" / c, results / "runs") for c in TOLD.run}
+    text = as_markdown(found, costs, TOLD, REFERENCE, 3.5)
+    lines = [line for line in text.splitlines() if line.startswith("| gated |")]
+    choice, drawn, differences = lines[:3]
+    assert "| 2.50 M | – |" in choice  # the record of the run is gone
+    low, high = next((e.found.low, e.found.high) for e in found if (e.cell, e.scale) == ("gated", 3.5))
+    assert f"({low:.2f} to {high:.2f})" in drawn
+    assert high - low > 0.1
+    assert "| **−0.03** (−0.03 to −0.03) |" in differences
+    assert text.count("| gated |") == 5
+
+
+def test_the_csv_holds_every_number_once(results: Path, found: list[Entry]) -> None:
+    costs = {c: cost(results / "encoders" / c, results / "runs") for c in TOLD.run}
+    rows = list(csv.DictReader(StringIO(as_csv(found, costs, TOLD))))
+    keys = [(r["cell"], r["guidance"], r["measure"]) for r in rows]
+    assert len(set(keys)) == len(keys) == len(found) + 2 * len(TOLD.run)
+    one = next(r for r in rows if (r["cell"], r["guidance"], r["measure"]) == ("concat", "3.5", "judge_cosine"))
+    assert float(one["difference"]) == pytest.approx(-0.02)
+    assert one["sure"] == "1"
+
+
+def test_seconds_are_of_the_steps_alone(tmp_path: Path) -> None:
+    _json(tmp_path / "training.json", {"params": {"batch_size": 8}, "run": "train-x", "trained": {"a": 2, "b": 3}})
+    log = tmp_path / "runs" / "train-x" / "metrics.jsonl"
+    log.parent.mkdir(parents=True)
+    log.write_text('{"step": 1, "images_per_second": 4.0}\n{"step": 2, "images_per_second": 8.0}\n')
+    assert (cost(tmp_path, tmp_path / "runs").trained, cost(tmp_path, tmp_path / "runs").seconds) == (5, 3.0)
+
+
+def test_the_curves_have_a_point_for_each_cell_and_guidance(results: Path) -> None:
+    found = points(TOLD, results)
+    assert [(p.cell, p.scale) for p in found] == [(c, s) for c in TOLD.run for s in (1.5, 3.5, 6.0)]
+    ours = [p for p in found if p.cell == OURS]
+    assert ours[0].fidelity.mean < ours[1].fidelity.mean < ours[2].fidelity.mean
+    assert ours[0].text.count == 6 * len(ASKED)
+
+
+def test_the_sheet_shows_the_same_things_and_prompts_in_every_row(results: Path) -> None:
+    shown = chosen([_verdict(i, n, *ASKED[n], 0, 3.5) for i in range(6) for n in range(3)], TOLD)
+    assert [(r["identity"], r["asked"]) for r in shown[:3]] == [
+        ("thing-0", "on the beach"), ("thing-0", "in outer space"), ("thing-1", "on the beach"),
+    ]  # fmt: skip
+    picture = sheet(TOLD, results, 3.5)
+    assert picture.height > 112 * (len(TOLD.run) + 1)
+
+
+def test_the_table_must_be_of_a_guidance_that_was_drawn() -> None:
+    assert own_scale(TOLD, REFERENCE.evaluate) == 3.5
+    with pytest.raises(TamingError, match="with which no cell is drawn"):
+        own_scale(TOLD.model_copy(update={"scales": [1.0]}), REFERENCE.evaluate)
+
+
+def setting(folder: Path, injection: str, **more: Any) -> Setting:
+    """A tiny pipeline that was not trained, its own base, and rows of two things in three views."""
+    tiny.write_rows(folder / "rows")
+    pipeline = tiny.pipeline(injection)
+    pipeline.save_pretrained(folder / "base")
+    fresh = {"start": None, "base": str(folder / "base"), "injection": injection, "background": "removed"}
+    tower = {"tower": "mini", "projector": "full", "tokens": tiny.TOKENS, "tower_blocks": 0}
+    p = ScoreParams(seed=0, timesteps=[100, 700], rows=6, pairs=3, **{"batch_size": 4, **more})
+    return Setting(
+        subject_model(pipeline.components), pipeline.tokenizer, tiny.train_params(**fresh, encoder=tower),
+        Shown.of(pipeline.object_encoder.config), tiny.SIDE, torch.device("cpu"), p,
+    )  # fmt: skip
+
+
+def test_before_any_training_plain_text_to_image_is_the_base_models(tmp_path: Path) -> None:
+    s = setting(tmp_path, "decoupled")
+    found = plain_changes(s, load_rows(tmp_path / "rows", "train"))
+    assert [v["plain_change"] for v in found] == pytest.approx([0, 0, 0], abs=1e-5)
+    assert len({v["subject"] for v in found}) == 3
+    with torch.no_grad():
+        s.model.denoiser.conv_out.weight.mul_(1.5)
+    changes = [v["plain_change"] for v in plain_changes(s, load_rows(tmp_path / "rows", "train"))]
+    assert all(abs(c) > 1e-3 for c in changes)
+
+
+def test_tokens_that_change_nothing_are_of_no_use_and_others_are_measured(tmp_path: Path) -> None:
+    silent = setting(tmp_path / "a", "decoupled")  # its added values are zero before training
+    found = uses(silent, load_rows(tmp_path / "a" / "rows", "train"))
+    assert [v["against_none"] for v in found] == pytest.approx([0] * 6, abs=1e-6)
+    heard = uses(setting(tmp_path / "b", "concat"), load_rows(tmp_path / "b" / "rows", "train"))
+    assert all(v["against_none"] != 0 and v["against_another"] != 0 for v in heard)
+    assert {v["subject"] for v in heard} == {"train-0", "train-1"}
+
+
+def test_scores_do_not_depend_on_how_many_photos_are_looked_at_at_once(tmp_path: Path) -> None:
+    one, many = (setting(tmp_path / str(n), "concat", batch_size=n) for n in (1, 6))
+    values = [[v["against_none"] for v in uses(s, load_rows(tmp_path / "1" / "rows", "train"))] for s in (one, many)]
+    assert values[0] == pytest.approx(values[1], abs=1e-5)
+
+
+def test_things_take_turns_so_that_a_donor_is_another_thing(tmp_path: Path) -> None:
+    rows = load_rows(tiny.write_rows(tmp_path), "train")
+    identities = [rows.column("identity")[i] for i in by_turns(rows)]
+    assert identities == ["train-0", "train-1"] * 3
+    with pytest.raises(TamingError, match="fewer than two things"):
+        by_turns(load_rows(tiny.write_rows(tmp_path / "alone", identities=1), "train"))
+
+
+def test_the_smoke_size_overrides_keys_that_exist() -> None:
+    for size in ("smoke", "full"):
+        for override in shlex.split((CELLS.parent / f"{size}.args").read_text(), comments=True)[1::2]:
+            file, (key, value) = override.split(":")[0], override.split(":")[1].split("=")
+            merged(tree(ROOT / file), {key: yaml.safe_load(value)})
+
+
+def run(command: list[str], cwd: Path) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # dvc and taming of this environment
+    more = {"PATH": path, "PYTHONPATH": str(cwd), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    program = shutil.which(command[0], path=path) or command[0]
+    done = subprocess.run([program, *command[1:]], cwd=cwd, env={**os.environ, **more}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project after `dvc exp run` with the overrides of smoke.args."""
+    folder = tmp_path_factory.mktemp("smoke") / "taming"
+    listed = run(["git", "ls-files", "-co", "--exclude-standard"], ROOT).splitlines()
+    for name in (n for n in listed if not n.startswith(("data/", "docs/")) and (ROOT / n).is_file()):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, folder / name)
+    who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    run(["git", "init", "-q"], folder)
+    run(["git", "add", "-A"], folder)
+    run(["git", *who, "commit", "-qm", "The project"], folder)
+    overrides = shlex.split((folder / "pipelines/ablation/smoke.args").read_text(), comments=True)
+    run(["dvc", "exp", "run", "pipelines/ablation/dvc.yaml:table", *overrides], folder)
+    return folder
+
+
+@pytest.mark.timeout(600)
+def test_the_whole_runs_in_smoke_size_and_needs_no_base_of_its_own(copy: Path) -> None:
+    lock = yaml.safe_load((copy / "pipelines/ablation/dvc.lock").read_text())["stages"]
+    stages = yaml.safe_load((copy / "pipelines/ablation/dvc.yaml").read_text())["stages"]
+    assert {name.split("@")[0] for name in lock} == set(stages) - {"base"}
+    assert {name for name in lock if name.startswith("train@")} == {"train@ours", "train@lora"}
+
+
+def test_the_smoke_table_is_of_what_was_trained(copy: Path) -> None:
+    rows = list(csv.DictReader(StringIO((copy / "out/ablation/table.csv").read_text())))
+    measures = {m.key for m in (*DRAWN, *UNDRAWN)} - {"style_accuracy"}  # no style is asked for
+    for cell in ("ours", "lora"):
+        assert {r["measure"] for r in rows if r["cell"] == cell} == measures | {"trained", "seconds"}
+    trained = {r["cell"]: float(r["mean"]) for r in rows if r["measure"] == "trained"}
+    assert trained["lora"] < 0.7 * trained["ours"]
+    assert all(float(r["mean"]) > 0 for r in rows if r["measure"] == "seconds")
+    for name in ("pareto.png", "sheet.png"):
+        Image.open(copy / "out/ablation" / name).verify()
+
+
+def test_editing_what_is_drawn_trains_nothing_again(copy: Path) -> None:
+    params = copy / "pipelines/ablation/params.yaml"
+    params.write_text(params.read_text().replace("images_per_prompt: 2", "images_per_prompt: 1"))
+    run(["dvc", "repro", "-s", "pipelines/ablation/dvc.yaml:cell"], copy)
+    said = run(["dvc", "status", "pipelines/ablation/dvc.yaml"], copy)
+    assert "evaluate@ours-3.5" in said
+    assert "train@" not in said
