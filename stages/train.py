@@ -72,6 +72,7 @@ def train(
             if training.due(report.step, p.save_every, p.steps):  # last: what was saved is never done again
                 checkpoint.save(run, state)
     account = encoder_folder.account(run, seen, unseen, checkpoint.rows_state(rows), state)
-    encoder_folder.write_encoder(pipeline, account, p, state, out)
+    with averaged(run.average, run.weights):
+        encoder_folder.write_encoder(pipeline, account, p, state, out)
     checkpoint.forget(state)
     print(encoder_folder.summary(account, out))

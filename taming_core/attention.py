@@ -77,7 +77,8 @@ class DecoupledProcessor(TextProcessor):
 
     def __call__(self, attn: Attention, hidden_states: Hidden, encoder_hidden_states: States, **more: Any) -> Hidden:
         out = super().__call__(attn, hidden_states, encoder_hidden_states, **more)
-        return out + self.scale * added(attn, hidden_states, encoder_hidden_states[:, self.length :], self.layer)
+        objects = encoder_hidden_states[:, self.length :]
+        return out + self.scale * added(attn, hidden_states, objects, self.layer) if objects.shape[1] else out
 
 
 class GatedProcessor(TextProcessor):
@@ -90,6 +91,8 @@ class GatedProcessor(TextProcessor):
     def __call__(self, attn: Attention, hidden_states: Hidden, encoder_hidden_states: States, **more: Any) -> Hidden:
         out = super().__call__(attn, hidden_states, encoder_hidden_states, **more)
         layer, objects = self.layer, encoder_hidden_states[:, self.length :]
+        if not objects.shape[1]:
+            return out
         query = layer.to_q(layer.norm(hidden_states + out))
         found = layer.to_out(attended(attn.heads, query, layer.to_k(objects), layer.to_v(objects)))
         return out + self.scale * torch.tanh(layer.gate) * found.to(out.dtype)
@@ -125,7 +128,7 @@ class WatchingProcessor(Processor):
         self.columns, self.shares = columns, shares
 
     def __call__(self, attn: Attention, hidden_states: Hidden, encoder_hidden_states: States, **more: Any) -> Hidden:
-        q, k = (heads(attn.heads, x) for x in (attn.to_q(hidden_states), attn.to_k(encoder_hidden_states)))
+        q, k = (heads(attn.heads, x) for x in (attn.to_q(hidden_states), attn.to_k(encoder_hidden_states)))  # pyright: ignore[reportOptionalCall]
         weights = (q @ k.transpose(-1, -2) * attn.scale).float().softmax(-1)
         self.shares.append(weights[..., -self.columns :].sum(-1).mean(1))
         return self.own(attn, hidden_states, encoder_hidden_states, **more)
@@ -137,9 +140,7 @@ def heads(count: int, x: Float[Tensor, "batch length channels"]) -> Float[Tensor
 
 
 def attended(count: int, query: Tensor, key: Tensor, value: Tensor) -> Hidden:
-    """Attention of `count` heads; without keys it finds zero."""
-    if not key.shape[1]:
-        return torch.zeros_like(query)
+    """Attention of `count` heads."""
     q, k, v = (heads(count, x) for x in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
@@ -228,7 +229,7 @@ def watched(denoiser: nn.Module, columns: int) -> Iterator[list[Float[Tensor, "b
         yield shares
     finally:
         for attn in layers:
-            attn.set_processor(attn.processor.own)  # pyright: ignore[reportAttributeAccessIssue]
+            attn.set_processor(attn.processor.own)  # pyright: ignore
 
 
 def show(denoiser: nn.Module, features: Mapping[str, Float[Tensor, "batch pixels channels"]]) -> None:

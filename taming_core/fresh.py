@@ -13,7 +13,7 @@ from taming_core.customize import TamingPipeline, load_pipeline
 from taming_core.errors import TamingError
 from taming_core.object_encoder import ObjectEncoder
 from taming_core.pretrained.base import load_base
-from taming_core.pretrained.towers import load_tower
+from taming_core.pretrained.towers import load_tower, projector_of
 from taming_core.seeds import seed_for
 
 
@@ -92,12 +92,14 @@ def latent_encoder(denoiser: Any, vae: Any, settings: Mapping[str, Any]) -> Obje
 
 
 def tower_encoder(denoiser: Any, p: EncoderParams, settings: Mapping[str, Any]) -> ObjectEncoder:
-    """For every other design: a trained tower with a random projector."""
+    """For every other design: a trained tower with a random projector, or an earlier object encoder's of its kind."""
     tower, size, mean, std = load_tower(p.tower)
     width = denoiser.config.cross_attention_dim
     found = ObjectEncoder(tower.config.to_diff_dict(), p.projector, p.tokens, width, mean=mean, std=std, size=size,
                           **settings)  # fmt: skip
     found.vision.load_state_dict(tower.state_dict())
+    if (trained := projector_of(p.tower, p.projector, p.tokens, width)) is not None:
+        found.projection.load_state_dict(trained)
     return found
 
 
@@ -105,7 +107,8 @@ def tower_encoder(denoiser: Any, p: EncoderParams, settings: Mapping[str, Any]) 
 def start_layers(encoder: ObjectEncoder, denoiser: Any) -> None:
     """Let what is injected look where the layer that it joins looks; values of zero and a shut gate still hide it."""
     for name, layer in encoder.denoiser_layers().items():
-        attn, gated = denoiser.get_submodule(name), isinstance(layer, GatedLayer)
+        attn: Any = denoiser.get_submodule(name)
+        gated = isinstance(layer, GatedLayer)
         for part in ("to_q", "to_k", "to_v") if gated else ("to_k",):
             getattr(layer, part).weight.copy_(getattr(attn, part).weight)
         if gated:

@@ -29,7 +29,9 @@ def test_sections_are_frozen() -> None:
         params.detect.score = 0.5
 
 
-FRESH = {"start": None, "base": "mini", "injection": "concat"}
+FRESH = {"start": None, "base": "mini", "injection": "concat", "background": "removed"}
+ENCODER = {"tower": "mini", "projector": "full", "tokens": 256, "tower_blocks": 0}
+LORA = {"rank": 4, "alpha": 4.0}
 WRONG = [
     ("detect", {"scoer": 0.2}, "detect.scoer is not a known key; known here: area_max"),
     ("detect", {"score": "high"}, "detect.score is 'high'"),
@@ -42,7 +44,27 @@ WRONG = [
     ("train", {"steps": 1.5}, "train.steps is 1.5"),
     ("train", {"base": "mini"}, "train.base must be null where train.start is set"),
     ("train", FRESH, "train.encoder must be set where train.start is null"),
-    ("train", {"identity_network": None}, "train.identity_network must be set"),
+    ("train", {**FRESH, "background": None, "encoder": ENCODER}, "train.background must be set"),
+    ("train", {**FRESH, "injection": "reference", "encoder": ENCODER}, "but null where train.injection is reference"),
+    ("train", {"layers": ["mid_block"]}, "train.layers must be null where train.start is set"),
+    (
+        "train",
+        {**FRESH, "injection": "substitute", "encoder": ENCODER, "layers": ["mid_block"]},
+        "train.layers must be null where train.injection is substitute",
+    ),
+    ("train", {**FRESH, "injection": "substitute", "encoder": ENCODER, "captions": "plain"}, "must not be plain"),
+    (
+        "train",
+        {**FRESH, "injection": "gated", "encoder": ENCODER, "localization_weight": 0.1},
+        "train.localization_weight must be 0 where train.injection is gated",
+    ),
+    ("train", {"captions": "class_token", "attributes": False}, "train.attributes must be true"),
+    ("train", {"lora": LORA}, "train.lora must be set where train.tune is 'lora', else null"),
+    ("train", {"tune": "lora"}, "train.lora must be set where train.tune is 'lora', else null"),
+    ("train", {"tune": "lora", "lora": LORA, "denoiser_rate": 0.0}, "above 0 where train.tune is 'lora'"),
+    ("train", {"general": 0.0, "prior": 4}, "train.prior must be null where train.general is 0"),
+    ("train", {"identity_network": None}, "train.identity_network and train.identity_max_timestep must be set"),
+    ("train", {"identity_weight": 0.0, "identity_network": None}, "must be set where train.identity_weight is above 0"),
     ("train", {"tune": "adapter"}, "must be 0 where train.tune is 'adapter'"),
     ("train", {"denoiser_rate": 0.0}, "train.denoiser_rate must be above 0"),
     ("train", {"micro_batch_size": 3}, "train.batch_size must be a multiple of train.micro_batch_size"),
@@ -50,7 +72,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("section", "values", "message"), WRONG, ids=[m for _, _, m in WRONG])
+@pytest.mark.parametrize(("section", "values", "message"), WRONG, ids=[f"{i} {m}" for i, (_, _, m) in enumerate(WRONG)])
 def test_an_error_names_the_key(tmp_path: Path, section: str, values: dict[str, Any], message: str) -> None:
     with pytest.raises(TamingError) as caught:
         config.load_params(changed(tmp_path, section, **values))

@@ -44,7 +44,8 @@ def load_tower(spec: str) -> tuple[Any, int, clip.Channels, clip.Channels]:
     if kind not in KINDS:
         raise TamingError(f"{spec} is a {kind} model. Name a CLIP, DINOv2 or SigLIP model as train.encoder.tower.")
     tower = clip.loaded(KINDS[kind], spec)
-    return tower, _side(spec, tower.config.image_size), *clip.normalization(spec)
+    size = _shown_side(spec, tower.config.image_size) if kind == "dinov2" else tower.config.image_size
+    return tower, size, *clip.normalization(spec)
 
 
 def _of_encoder(folder: Path, settings: dict[str, Any]) -> tuple[Any, int, clip.Channels, clip.Channels]:
@@ -52,19 +53,32 @@ def _of_encoder(folder: Path, settings: dict[str, Any]) -> tuple[Any, int, clip.
     if settings["tower"] is None:
         raise TamingError(f"The object encoder {folder} has no tower. Name another as train.encoder.tower.")
     tower = new_tower(settings["tower"])
-    weights = {k.removeprefix("vision."): v.float() for k, v in load_file(folder / WEIGHTS).items()}
-    tower.load_state_dict({k: v for k, v in weights.items() if k in tower.state_dict()})
+    tower.load_state_dict(_part(folder, "vision."))
     size = settings.get("size") or settings["tower"]["image_size"]
     return tower, size, tuple(settings["mean"]), tuple(settings["std"])
 
 
-def _side(spec: str, trained: int) -> int:
-    """DINOv2 was trained on pictures larger than those that its processor makes, and takes any."""
+def _part(folder: Path, prefix: str) -> dict[str, Tensor]:
+    """The weights of a part of an object encoder, in float32."""
+    found = load_file(folder / WEIGHTS)
+    return {name.removeprefix(prefix): w.float() for name, w in found.items() if name.startswith(prefix)}
+
+
+def projector_of(spec: str, projector: str, tokens: int, width: int) -> dict[str, Tensor] | None:
+    """The weights of an object encoder's projector, if `spec` is the folder of one of this kind and size."""
+    path = Path(spec) / "config.json"
+    settings = json.loads(path.read_text()) if path.is_file() else {}
+    alike = [settings.get(key) for key in ("projector", "tokens", "width")] == [projector, tokens, width]
+    return _part(Path(spec), "projection.") if alike else None
+
+
+def _shown_side(spec: str, trained: int) -> int:
+    """DINOv2 takes pictures of any size, and its processor makes smaller ones than it was trained on."""
     try:
-        size: Any = getattr(AutoImageProcessor.from_pretrained(clip.place(spec)), "crop_size", None)
+        size: Any = AutoImageProcessor.from_pretrained(clip.place(spec)).crop_size
     except (OSError, ValueError):
         return trained
-    return size["height"] if size else trained
+    return size["height"]
 
 
 def blocks(tower: nn.Module) -> list[nn.Module]:
