@@ -21,12 +21,12 @@ from transformers import PreTrainedTokenizerBase
 
 from taming_core.captions import without_attributes
 from taming_core.conditions import OBJECT, Shown, subject_pixels, token_ids
-from taming_core.config import TrainParams
 from taming_core.errors import TamingError
 from taming_core.rows import Rows
 from taming_core.schema import Row
 from taming_core.seeds import seed_for
 from taming_core.stand_in import changed
+from taming_core.train_params import TrainParams
 from taming_core.triplets import Background, frame, mask_of, opened, seen
 
 CLASS_TOKEN = f"a photo of a {OBJECT}"

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from taming_core import captions, photo, schema
 from taming_core.captions import ObjectCaption
-from taming_core.config import CaptionParams
 from taming_core.photo import Given, PhotoError
+from taming_core.sections import CaptionParams
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 Describe = Callable[[Sequence[Image], str], list[str]]  # photos and how to begin -> captions

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from taming_core import config
-from taming_core.config import TrainParams
 from taming_core.subject_model import SubjectModel
+from taming_core.train_params import TrainParams
 from taming_core.training import Run
 
 WITHOUT = frozenset({"save_every", "validation"})  # keys of the params that change no weight

@@ -6,9 +6,9 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from taming_core.config import Sampling
 from taming_core.customize import TamingPipeline
 from taming_core.images import Order, batched, draw
+from taming_core.sections import Sampling
 
 
 def draw_missing(

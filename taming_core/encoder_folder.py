@@ -10,11 +10,11 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from taming_core import lora
-from taming_core.config import TrainParams
 from taming_core.curves import curves
 from taming_core.errors import TamingError
 from taming_core.logbook import METRICS, last_line, without_speed
 from taming_core.rows import Rows
+from taming_core.train_params import TrainParams
 from taming_core.training import Run
 
 CARD = """---

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from taming_core import drawings
 from taming_core.conditions import OBJECT, told
-from taming_core.config import EvaluateParams, Sampling
 from taming_core.customize import TamingPipeline
 from taming_core.errors import TamingError
 from taming_core.images import Order
 from taming_core.lookup import SPLITS
 from taming_core.rows import Rows, load_rows
+from taming_core.sections import EvaluateParams, Sampling
 from taming_core.seeds import seed_for
 from taming_core.triplets import Background, seen
 

@@ -9,12 +9,12 @@ from typing import Any
 from PIL import Image
 
 from taming_core import grid, plots, report, verdicts
-from taming_core.config import EvaluateParams
 from taming_core.errors import TamingError
 from taming_core.evaluation import OURS, REAL
 from taming_core.plots import NAMES
 from taming_core.provenance import versions
 from taming_core.report import Evaluated
+from taming_core.sections import EvaluateParams
 from taming_core.verdicts import LOOKED_AT, MEASURES, Gallery
 
 LEFT = (

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taming_core import photo, schema
-from taming_core.config import DetectParams
 from taming_core.errors import TamingError
 from taming_core.objects import (
     Detections,
@@ -24,6 +23,7 @@ from taming_core.objects import (
     without_islands,
 )
 from taming_core.photo import Given, Photo, PhotoError
+from taming_core.sections import DetectParams
 
 Detector = Callable[[Sequence[NDArray[np.uint8]]], list[Detections]]
 Segmenter = Callable[[NDArray[np.uint8], NDArray[np.float32]], Masks]

@@ -8,13 +8,13 @@ from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from taming_core.attention import LAYERS, GatedLayer, layer_channels
 from taming_core.conditions import OBJECT
-from taming_core.config import EncoderParams, TrainParams
 from taming_core.customize import TamingPipeline, load_pipeline
 from taming_core.errors import TamingError
 from taming_core.object_encoder import ObjectEncoder
 from taming_core.pretrained.base import load_base
 from taming_core.pretrained.towers import load_tower, projector_of
 from taming_core.seeds import seed_for
+from taming_core.train_params import EncoderParams, TrainParams
 
 
 def starting_pipeline(p: TrainParams) -> TamingPipeline:

@@ -10,12 +10,12 @@ from typing import Any
 from PIL import Image
 
 from taming_core.conditions import OBJECT, told
-from taming_core.config import Sampling
 from taming_core.errors import TamingError
 from taming_core.evaluation import slug
 from taming_core.grid import Cell, grid
 from taming_core.images import Order
 from taming_core.photo import list_photos
+from taming_core.sections import Sampling
 from taming_core.seeds import seed_for
 
 NAME = 60  # letters of a prompt in a file name, at most

@@ -9,9 +9,9 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from PIL import Image
 from torch import Tensor
 
-from taming_core.config import Sampling
 from taming_core.customize import TamingPipeline
 from taming_core.errors import TamingError
+from taming_core.sections import Sampling
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
-from taming_core.config import TrainParams
+from taming_core.train_params import TrainParams
 from taming_core.training import Report
 
 METRICS = "metrics.jsonl"

@@ -4,9 +4,9 @@ import sqlite3
 from pathlib import Path
 
 from taming_core import schema
-from taming_core.config import MaterializeParams
 from taming_core.errors import TamingError
 from taming_core.photo import PhotoError
+from taming_core.sections import MaterializeParams
 from taming_core.seeds import seed_for
 
 SPLITS = ("train", "validation", "test")

@@ -10,8 +10,8 @@ from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor, nn
 
-from taming_core.config import LoraParams
 from taming_core.seeds import seed_for
+from taming_core.train_params import LoraParams
 
 LAYERS = ("to_q", "to_k", "to_v", "to_out.0")  # what diffusers' attention multiplies with
 FOLDER = "lora"  # in the folder of an encoder

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from taming_core.config import DetectParams
+from taming_core.sections import DetectParams
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from PIL import Image
 from taming_core import config, schema
 from taming_core.batches import shuffled, side
 from taming_core.checkpoint import model_state, rows_state
-from taming_core.config import TrainParams
 from taming_core.customize import TamingPipeline
 from taming_core.drawings import draw_missing
 from taming_core.images import Order
@@ -25,6 +24,7 @@ from taming_core.photo import difference_hash
 from taming_core.rows import Rows
 from taming_core.seeds import seed_for
 from taming_core.subject_model import SubjectModel
+from taming_core.train_params import TrainParams
 
 GROUP = 64  # images in a row group
 

@@ -11,11 +11,11 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from taming_core.config import EvaluateParams
 from taming_core.evaluation import ANOTHER, NO_OBJECT, OURS, REAL, Thing, scene_prompt
 from taming_core.grid import Cell
 from taming_core.plots import NAMES
 from taming_core.scores import Estimate
+from taming_core.sections import EvaluateParams
 from taming_core.verdicts import MEASURES, Measure, Summary, Verdict
 
 TEMPLATE = Path(__file__).with_suffix(".html")

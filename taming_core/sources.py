@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 
 from taming_core import schema, shards
-from taming_core.config import MaterializeParams
 from taming_core.lookup import caption_of, first, key_of, known_split, split_in
 from taming_core.objects import decode_mask
 from taming_core.photo import (
@@ -25,6 +24,7 @@ from taming_core.photo import (
     read_metadata,
     read_photo,
 )
+from taming_core.sections import MaterializeParams
 from taming_core.triplets import subject, target
 
 BLANK: Mapping[str, Any] = dict.fromkeys(schema.ROWS.names) | {"general": False, "references": []}

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from taming_core import schema
-from taming_core.config import MaterializeParams
 from taming_core.errors import TamingError
 from taming_core.lookup import SPLITS
 from taming_core.photo import hamming
+from taming_core.sections import MaterializeParams
 from taming_core.seeds import seed_for
 from taming_core.shards import reason_of
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from taming_core.config import StandIn
+from taming_core.train_params import StandIn
 
 
 def changed(subject: Image.Image, p: StandIn, rng: np.random.Generator) -> Image.Image:

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from taming_core.conditions import OBJECT, token_ids
-from taming_core.config import TrainParams
 from taming_core.contexts import Part, Told, denoise, holes_in, parts_of, reference_features, reference_part
 from taming_core.errors import TamingError
 from taming_core.noise import schedule_like
 from taming_core.object_encoder import POOLED, ObjectEncoder, embed
 from taming_core.pretrained import towers
 from taming_core.seeds import seed_for
+from taming_core.train_params import TrainParams
 
 Parameters = dict[str, nn.Parameter]
 

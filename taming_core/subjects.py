@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from taming_core.config import DetectParams, MaterializeParams
 from taming_core.errors import TamingError
 from taming_core.findings import Detector, Segmenter, measured
 from taming_core.objects import cutout, in_photo
 from taming_core.photo import PhotoError, read_photo
 from taming_core.pretrained.detector import load_detector
 from taming_core.pretrained.segmenter import load_segmenter
+from taming_core.sections import DetectParams, MaterializeParams
 
 Mask = NDArray[np.bool_]
 Finder = Callable[[NDArray[np.uint8]], list[Mask]]

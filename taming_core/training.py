@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from taming_core import lora, loss, noise
 from taming_core.average import average_of
 from taming_core.batches import Batch, BatchAt
-from taming_core.config import TrainParams
 from taming_core.errors import TamingError
 from taming_core.recompute import recompute
 from taming_core.subject_model import (
@@ -27,6 +26,7 @@ from taming_core.subject_model import (
     rates,
     unfreeze,
 )
+from taming_core.train_params import TrainParams
 
 Identity = Callable[[Tensor], Tensor]
 T = TypeVar("T", float, Tensor)

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from taming_core.config import MaterializeParams
 from taming_core.objects import cutout, mask_box
 from taming_core.photo import difference_hash
 from taming_core.schema import Row
+from taming_core.sections import MaterializeParams
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, half-open
 Pixels = NDArray[np.uint8]

@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 
 from taming_core.conditions import told
-from taming_core.config import TrainParams, ValidationGrid
 from taming_core.customize import TamingPipeline
 from taming_core.grid import Cell, grid
 from taming_core.images import Order, draw
 from taming_core.rows import Rows
 from taming_core.seeds import seed_for
+from taming_core.train_params import TrainParams, ValidationGrid
 from taming_core.triplets import Background, seen
 
 SIDE = 160  # pixels of a picture in the grid

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from taming_core import scores, shape
-from taming_core.config import EvaluateParams
 from taming_core.evaluation import ANOTHER, REAL, Thing, Want, scene_prompt, style_prompt, subjects
 from taming_core.objects import cutout
 from taming_core.pretrained.judges import FILL, SIDE, Judge, on_grey, poses
 from taming_core.scores import Estimate, Features
+from taming_core.sections import EvaluateParams
 from taming_core.subjects import Finder, Mask
 
 T = TypeVar("T")

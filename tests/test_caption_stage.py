@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 from stages.cli import app
 from taming_core import captioning, config, photo, schema
 from taming_core.captioning import Source, Target
-from taming_core.config import CaptionParams
 from taming_core.errors import TamingError
+from taming_core.sections import CaptionParams
 
 ROOT = Path(__file__).parent.parent
 P = config.load_params(ROOT / "params.yaml").caption.model_copy(

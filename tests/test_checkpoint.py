@@ -12,10 +12,10 @@ from torch import Tensor
 from taming_core import checkpoint, training
 from taming_core.batches import batch_at
 from taming_core.conditions import Shown
-from taming_core.config import TrainParams
 from taming_core.pretrained.identity import Identity, load_identity
 from taming_core.rows import load_rows
 from taming_core.subject_model import subject_model
+from taming_core.train_params import TrainParams
 
 LORA = {"tune": "lora", "lora": {"rank": 2, "alpha": 4.0}}
 ADAPTER = {"tune": "adapter", "denoiser_rate": 0.0}

@@ -19,10 +19,11 @@ from PIL import Image
 from small_rows import composed, row, write_rows
 
 from taming_core import evaluation, evaluation_folder, schema
-from taming_core.config import EvaluateParams, load_params, packaged_params
+from taming_core.config import load_params, packaged_params
 from taming_core.customize import load_pipeline
 from taming_core.errors import TamingError
 from taming_core.rows import load_rows
+from taming_core.sections import EvaluateParams
 
 ROOT = Path(__file__).parent.parent
 RUN = "import typer; from stages.evaluate import evaluate; typer.run(evaluate)"

@@ -11,9 +11,10 @@ from small_rows import artwork, composed
 
 from stages.generate import generate
 from taming_core import generation, subjects
-from taming_core.config import Sampling, load_params, packaged_params
+from taming_core.config import load_params, packaged_params
 from taming_core.errors import TamingError
 from taming_core.objects import cutout
+from taming_core.sections import Sampling
 
 BEACH, SNOW = "a photo of a <object> on the beach", "a photo of a <object> in the snow"
 PARAMS = load_params(packaged_params())

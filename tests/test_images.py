@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from taming_core.config import Sampling
 from taming_core.customize import TamingPipeline
 from taming_core.errors import TamingError
 from taming_core.images import Order, batched, draw, scheduler_named
+from taming_core.sections import Sampling
 
 ORDERS = [
     Order("a photo of a <object> on the beach", 0, 11),

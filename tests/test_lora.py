@@ -10,8 +10,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from taming_core import lora
-from taming_core.config import LoraParams
 from taming_core.customize import TamingPipeline
+from taming_core.train_params import LoraParams
 
 PARAMS = LoraParams(rank=2, alpha=6.0)
 

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from taming_core.config import DetectParams
 from taming_core.objects import (
     Object,
     aspect,
@@ -16,6 +15,7 @@ from taming_core.objects import (
     pixel_box,
     without_islands,
 )
+from taming_core.sections import DetectParams
 
 P = DetectParams(
     detector="mini", segmenter="mini", image_size=160, identity="folder", min_side=1, score_floor=0.05, max_found=9,

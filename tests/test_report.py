@@ -11,10 +11,11 @@ from PIL import Image
 from small_rows import artwork
 
 from taming_core import grid, plots, report, verdicts
-from taming_core.config import EvaluateParams, load_params, packaged_params
+from taming_core.config import load_params, packaged_params
 from taming_core.evaluation import Thing
 from taming_core.grid import Cell
 from taming_core.report import Evaluated
+from taming_core.sections import EvaluateParams
 
 SCENES, STYLES = ["on the beach", "in the snow"], ["a pencil sketch of"]
 
@@ -52,7 +53,8 @@ def evaluated() -> Evaluated:
     rows = all_rows()
     base = load_params(packaged_params()).evaluate.model_dump()
     p = EvaluateParams.model_validate({**base, "scenes": SCENES, "styles": STYLES})
-    things = [Thing(name, artwork(2)[i], artwork(2)[i], (), None) for i, name in enumerate(dict.fromkeys(r["identity"] for r in rows))]
+    identities = dict.fromkeys(r["identity"] for r in rows)
+    things = [Thing(name, art, art, (), None) for name, art in zip(identities, artwork(2), strict=True)]
     images = [picture(i % 6) for i in range(len(rows))]
     return Evaluated(things, rows, images, verdicts.summary(rows, 0), p, {"Encoder": "mini & others"})
 

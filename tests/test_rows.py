@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taming_core import schema
-from taming_core.config import MaterializeParams, load_params
+from taming_core.config import load_params
 from taming_core.errors import TamingError
 from taming_core.lookup import split_of
 from taming_core.rows import load_rows
+from taming_core.sections import MaterializeParams
 from taming_core.sources import BLANK
 from taming_core.splits import references, views, write_splits
 from taming_core.triplets import square, subject, target

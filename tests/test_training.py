@@ -16,11 +16,11 @@ from taming_core import training
 from taming_core.average import averaged
 from taming_core.batches import BatchAt, batch_at
 from taming_core.conditions import Shown
-from taming_core.config import EncoderParams, TrainParams
 from taming_core.errors import TamingError
 from taming_core.pretrained.identity import Identity, load_identity
 from taming_core.rows import Rows, load_rows
 from taming_core.subject_model import require_side, subject_model
+from taming_core.train_params import EncoderParams, TrainParams
 
 ADAPTER = {"tune": "adapter", "denoiser_rate": 0.0}
 LORA = {"tune": "lora", "lora": {"rank": 2, "alpha": 4.0}}

@@ -9,9 +9,10 @@ from PIL import Image
 from small_rows import artwork, composed
 
 from taming_core import verdicts
-from taming_core.config import EvaluateParams, load_params, packaged_params
+from taming_core.config import load_params, packaged_params
 from taming_core.evaluation import Thing
 from taming_core.scores import Estimate
+from taming_core.sections import EvaluateParams
 from taming_core.subjects import Finder
 from taming_core.verdicts import Gallery
 

@@ -16,6 +16,7 @@ from taming_core.customize import TamingPipeline
 from taming_core.fresh import chosen, latent_encoder, start_layers
 from taming_core.object_encoder import ObjectEncoder
 from taming_core.objects import mask_box
+from taming_core.train_params import TrainParams
 
 ROOT = Path(__file__).parent.parent
 SIDE = 32  # pixels; latents are 16 x 16
@@ -106,10 +107,10 @@ def pipeline(
     return made
 
 
-def train_params(**values: Any) -> config.TrainParams:
+def train_params(**values: Any) -> TrainParams:
     """The default's section with other values, checked like a params file."""
     small = {"steps": 6, "batch_size": 4, "micro_batch_size": 2, "warmup": 0, "learning_rate": 1e-3, "save_every": 2}
-    return config.TrainParams.model_validate({**PARAMS.train.model_dump(), **small, **values})
+    return TrainParams.model_validate({**PARAMS.train.model_dump(), **small, **values})
 
 
 def picture(identity: int, view: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,8 +6,8 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from ruamel.yaml import YAML
 
-from taming_core.config import Section
 from taming_core.errors import TamingError
+from taming_core.sections import Section
 
 HERE = Path(__file__).parent
 CELLS = HERE / "cells.yaml"

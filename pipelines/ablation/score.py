@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from taming_core.batches import Batch, Example, collate, example
 from taming_core.conditions import Shown
-from taming_core.config import TrainParams, load_params
+from taming_core.config import load_params
 from taming_core.customize import load_pipeline
 from taming_core.errors import TamingError
 from taming_core.loss import denoising_loss
@@ -33,6 +33,7 @@ from taming_core.pretrained.device import pick_device
 from taming_core.rows import Rows, load_rows
 from taming_core.seeds import seed_for
 from taming_core.subject_model import SubjectModel, encode_images, predict, subject_model
+from taming_core.train_params import TrainParams
 from taming_core.training import rows_of
 
 Latents = Float[Tensor, "batch channels rows columns"]

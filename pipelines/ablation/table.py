@@ -15,12 +15,13 @@ from pareto import Point, pareto
 from PIL import Image
 from results import DRAWN, UNDRAWN, Cost, Entry, Measure, cost, entries, evaluated, mean, verdicts
 
-from taming_core.config import EvaluateParams, Params, load_params
+from taming_core.config import Params, load_params
 from taming_core.errors import TamingError
 from taming_core.evaluation import subjects
 from taming_core.grid import Cell, grid, save
 from taming_core.pretrained.judges import on_grey
 from taming_core.scores import Estimate
+from taming_core.sections import EvaluateParams
 from taming_core.shards import RUNS
 from taming_core.sheets import message
 

@@ -32,7 +32,7 @@ from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
 from taming_core.checkpoint import rows_state
 from taming_core.conditions import token_ids
-from taming_core.config import Sampling, load_params
+from taming_core.config import load_params
 from taming_core.customize import text_states
 from taming_core.evaluation import scene_prompt
 from taming_core.images import scheduler_named
@@ -41,6 +41,7 @@ from taming_core.photo import hash_of
 from taming_core.pretrained.base import MINI as MINI_BASE
 from taming_core.pretrained.base import load_base
 from taming_core.pretrained.clip import loaded
+from taming_core.sections import Sampling
 from taming_core.seeds import seed_for
 from taming_core.world.artwork import MINI, Pictures, World, load_pictures, load_world
 from taming_core.world.photos import plans

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from taming_core import schema
-from taming_core.config import WorldParams
 from taming_core.objects import encode_mask, measure
 from taming_core.photo import hash_of
+from taming_core.sections import WorldParams
 from taming_core.seeds import seed_for
 from taming_core.world.artwork import Pictures, World
 from taming_core.world.photos import Photos, Subject, photos_of
