@@ -23,7 +23,7 @@ demo: setup
 	@echo "Unseen objects        out/demo/sheet.png"
 
 test: setup
-	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --durations=5 --cov=taming_core --cov=stages --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=5 --cov=taming_core --cov=stages --cov-report=term:skip-covered
 
 lint: setup
 	ruff check .

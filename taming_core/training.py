@@ -2,34 +2,22 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from taming_core import lora, loss, noise
+from taming_core import lora, noise
 from taming_core.average import average_of
 from taming_core.batches import Batch, BatchAt
 from taming_core.errors import TamingError
+from taming_core.objective import Counts, Identity, Terms, counts_of, terms_of, total
 from taming_core.recompute import recompute
-from taming_core.subject_model import (
-    Parameters,
-    SubjectModel,
-    decode_latents,
-    encode_images,
-    predict,
-    rates,
-    unfreeze,
-)
+from taming_core.subject_model import Parameters, SubjectModel, rates, unfreeze
 from taming_core.train_params import TrainParams
-
-Identity = Callable[[Tensor], Tensor]
-T = TypeVar("T", float, Tensor)
 
 
 @dataclass
@@ -48,24 +36,6 @@ class Run:
     def weights(self) -> list[nn.Parameter]:
         """All that trains."""
         return [weight for part in self.trained.values() for weight in part.values()]
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How much each sample of a batch counts in each loss, so that micro-batches add up to the batch."""
-
-    denoising: Float[Tensor, " batch"]
-    identity: Float[Tensor, " batch"]
-    localization: Float[Tensor, " batch"]
-
-
-@dataclass(frozen=True)
-class Terms:
-    """The parts of the loss, each summed over samples as they count."""
-
-    denoising: Float[Tensor, ""]
-    identity: Float[Tensor, ""]
-    localization: Float[Tensor, ""]
 
 
 @dataclass(frozen=True)
@@ -192,12 +162,14 @@ def require_finite(what: str, value: float, batch: Batch, step: int) -> None:
 
 def forward_backward(run: Run, batch: Batch, drawn: noise.Noise, p: TrainParams) -> Losses:
     """Gradients and losses of a batch, micro-batch by micro-batch; they add up to those of the batch as a whole."""
-    counts = counts_of(run, batch, drawn.timesteps, p)
+    counts = counts_of(run.model, run.identity, batch, drawn.timesteps, p)
     sums = dict.fromkeys((f.name for f in fields(Terms)), 0.0)
     for start in range(0, len(batch.row_ids), p.micro_batch_size):
         rows, device = slice(start, start + p.micro_batch_size), run.accelerator.device
         here = Counts(**{f.name: getattr(counts, f.name)[rows].to(device) for f in fields(Counts)})
-        terms = micro_losses(run, rows_of(batch, rows, device), noise.part_of(drawn, rows, device), here, p)
+        part, drawn_here = rows_of(batch, rows, device), noise.part_of(drawn, rows, device)
+        with run.accelerator.autocast():
+            terms = terms_of(run.model, run.identity, part, drawn_here, here, p)
         loss_here = total(terms.denoising, terms.identity, terms.localization, p)
         if loss_here.requires_grad:  # not so without an object, where the encoder trains alone
             run.accelerator.backward(loss_here)
@@ -206,69 +178,7 @@ def forward_backward(run: Run, batch: Batch, drawn: noise.Noise, p: TrainParams)
     return Losses(total(**sums, p=p), sums["denoising"], **found)
 
 
-def total(denoising: T, identity: T, localization: T, p: TrainParams) -> T:
-    """The loss that is brought down, of its parts."""
-    return denoising + p.identity_weight * identity + p.localization_weight * localization
-
-
-def counts_of(run: Run, batch: Batch, timesteps: Int[Tensor, " batch"], p: TrainParams) -> Counts:
-    """How much each sample counts: all in the denoising loss, samples with an object in the other two."""
-    signal = noise.alpha_bar(run.model.schedule, timesteps).flatten()
-    weights = loss.snr_weights(signal, run.model.schedule.config["prediction_type"], p.min_snr)
-    nothing = torch.zeros_like(signal)
-    clear = loss.identity_weights(signal, timesteps, batch.present, p.identity_max_timestep or 0)
-    shown = batch.present.float() if p.localization_weight > 0 else nothing
-    return Counts(
-        denoising=weights / len(signal),
-        identity=nothing if run.identity is None else clear / clear.sum().clamp(min=1e-6),
-        localization=shown / shown.sum().clamp(min=1),
-    )
-
-
 def rows_of(batch: Batch, rows: slice, device: torch.device) -> Batch:
     """Some rows of a batch, on the device."""
     parts = {f.name: getattr(batch, f.name)[rows] for f in fields(Batch)}
     return Batch(**{n: v.to(device) if isinstance(v, Tensor) else v for n, v in parts.items()})  # pyright: ignore[reportArgumentType]
-
-
-def micro_losses(run: Run, batch: Batch, drawn: noise.Noise, counts: Counts, p: TrainParams) -> Terms:
-    """The terms of a batch that is on the device as a whole."""
-    model, watch = run.model, bool(counts.localization.any())
-    with run.accelerator.autocast():
-        latents = encode_images(model, batch.target, drawn.encoding)
-        noised = noise.noised(model.schedule, latents, drawn)
-        found = predict(model, noised, drawn.timesteps, batch.tokens, batch.subject, batch.present, watch)
-        said, target = found.said.float(), noise.target_of(model.schedule, latents, drawn)
-        identity = identity_sum(run, noised, said, drawn.timesteps, batch, counts.identity)
-    weights = loss.mask_weights(batch.mask, p.mask_weight, (latents.shape[2], latents.shape[3]))
-    denoising = (loss.denoising_loss(said, target, weights) * counts.denoising).sum()
-    return Terms(denoising, identity, localization_sum(found.shares, batch, counts.localization))
-
-
-def localization_sum(
-    shares: list[Float[Tensor, "shown pixels"]], batch: Batch, counts: Float[Tensor, " batch"]
-) -> Float[Tensor, ""]:
-    """The localization losses of the samples that show an object, as they count."""
-    if not shares:
-        return counts.new_zeros(())
-    return (loss.localization_loss(shares, batch.mask[batch.present]) * counts[batch.present]).sum()
-
-
-def identity_sum(
-    run: Run,
-    noised: Float[Tensor, "batch channels rows columns"],
-    said: Float[Tensor, "batch channels rows columns"],
-    timesteps: Int[Tensor, " batch"],
-    batch: Batch,
-    counts: Float[Tensor, " batch"],
-) -> Float[Tensor, ""]:
-    """The identity losses of the samples that count, weighted and summed; only those are decoded."""
-    some = counts > 0
-    if run.identity is None or not bool(some.any()):
-        return counts.new_zeros(())
-    estimate = noise.clean_estimate(run.model.schedule, noised[some], said[some], timesteps[some])
-    images = decode_latents(run.model, estimate)
-    found = run.identity(loss.object_crops(images, batch.mask[some], batch.frame[some], batch.view.shape[-1]))
-    with torch.no_grad():
-        wanted = run.identity(batch.view[some])
-    return (loss.identity_loss(found, wanted) * counts[some]).sum()

@@ -281,6 +281,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copyfile(ROOT / name, folder / name)
     who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     run(["git", "init", "-q"], folder)
+    run(["git", "config", "core.compression", "0"], folder)  # weights do not get smaller
     run(["git", "add", "-A"], folder)
     run(["git", *who, "commit", "-qm", "The project"], folder)
     overrides = shlex.split((folder / "pipelines/ablation/smoke.args").read_text(), comments=True)

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from small_rows import artwork
 
-from taming_core.customize import TamingPipeline, guidance_passes, load_pipeline
+from taming_core.customize import TamingPipeline, load_pipeline
 from taming_core.errors import TamingError
+from taming_core.guidance import guidance_passes
 
 BEACH, SNOW = "a photo of a <object> on the beach", "a photo of a <object> in the snow"
 
