@@ -47,7 +47,7 @@ def subjects_of(
         TamingError: there are masks, but not one for each photo.
     """
     if masks and len(masks) != len(photos):
-        raise TamingError(f"There are {len(masks)} masks for {len(photos)} photos. Give --mask once for each --object.")
+        raise TamingError(f"There are {len(masks)} masks for {len(photos)} photos. Give --mask once for each photo.")
     load = cache(load)
     pairs = zip(photos, masks or [None] * len(photos), strict=True)
     return [subject_of(photo, mask, lambda image: load()(image), p, background) for photo, mask in pairs]

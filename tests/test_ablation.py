@@ -171,7 +171,7 @@ def test_the_csv_holds_every_number_once(results: Path, found: list[Entry]) -> N
     rows = list(csv.DictReader(StringIO(as_csv(found, costs, TOLD))))
     keys = [(r["cell"], r["guidance"], r["measure"]) for r in rows]
     assert len(set(keys)) == len(keys) == len(found) + 2 * len(TOLD.run)
-    one = next(r for r in rows if (r["cell"], r["guidance"], r["measure"]) == ("concat", "3.5", "judge_cosine"))
+    one = next(r for r in rows if (r["cell"], r["guidance"], r["measure"]) == ("decoupled", "3.5", "judge_cosine"))
     assert float(one["difference"]) == pytest.approx(-0.02)
     assert one["sure"] == "1"
 

@@ -10,9 +10,9 @@ from taming_core.images import Order, batched, draw, scheduler_named
 from taming_core.sections import Sampling
 
 ORDERS = [
-    Order("a photo of a <object> on the beach", 0, 11),
-    Order("a photo of a <object> in the snow", 1, 12),
-    Order("a photo of a <object> underwater", 0, 13),
+    Order("a photo of a <object> on the beach", (0,), 11),
+    Order("a photo of a <object> in the snow", (1,), 12),
+    Order("a photo of a <object> underwater", (0,), 13),
 ]
 
 
@@ -31,7 +31,7 @@ def test_the_pipeline_keeps_its_scheduler_even_after_an_error(pipeline: TamingPi
     own = pipeline.scheduler
     next(draw(pipeline, ORDERS[:1], embeds, sampling()))
     with pytest.raises(IndexError):
-        list(draw(pipeline, [Order("a <object>", 7, 0)], embeds, sampling()))
+        list(draw(pipeline, [Order("a <object>", (7,), 0)], embeds, sampling()))
     assert pipeline.scheduler is own
 
 
@@ -57,7 +57,7 @@ def test_what_is_no_scheduler_is_named(pipeline: TamingPipeline, name: str) -> N
 
 
 def test_batches_keep_the_order_and_never_mix_with_and_without_object() -> None:
-    orders = [Order(str(i), None if i in (2, 3) else 0, i) for i in range(8)]
+    orders = [Order(str(i), () if i in (2, 3) else (0,), i) for i in range(8)]
     found = list(batched(orders, 3))
     assert [[o.seed for o in run] for run in found] == [[0, 1], [2, 3], [4, 5, 6], [7]]
     assert list(batched([], 3)) == []

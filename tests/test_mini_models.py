@@ -52,7 +52,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "features": 8, "identity_features": 8, "sharpest": 60.0, "sharpest_identity": 30.0,
     },
     "base": LESSON | {
-        "widths": [8, 16, 16], "heads": [1, 2, 2], "chances": {"recolor": 0.1}, "text_drop": 0.5, "text_rate": 0.3,
+        "start": None, "widths": [8, 16, 16], "heads": [1, 2, 2], "chances": {"recolor": 0.1}, "text_drop": 0.5, "text_rate": 0.3,
         "compile": False, "timesteps": [100, 900], "prompts": 2,
     },
 }  # fmt: skip
@@ -209,7 +209,8 @@ def test_full_size_models_are_the_shipped_architectures(world: World) -> None:
     shipped = load_base("mini")
     vae = autoencoder.new_autoencoder(section(autoencoder.AutoencoderParams, "autoencoder"))
     assert shapes(vae) == shapes(shipped["vae"])
-    assert shapes(base.new_denoiser(section(base.BaseParams, "base"), 4, 32, 256)) == shapes(shipped["unet"])
+    p = section(base.BaseParams, "base")
+    assert shapes(base.new_denoiser(p.widths, p.heads, 4, 32, 256)) == shapes(shipped["unet"])
     assert said(base.new_scheduler()) == said(shipped["scheduler"])
     ours = clip_model.new_clip(section(clip_model.ClipParams, "clip"), words.word_tokenizer(world))
     theirs = clip_model.load_clip(ROOT / "taming_core/pretrained/mini/clip", "cpu")
