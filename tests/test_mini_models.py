@@ -52,8 +52,8 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "features": 8, "identity_features": 8, "sharpest": 60.0, "sharpest_identity": 30.0,
     },
     "base": LESSON | {
-        "start": None, "widths": [8, 16, 16], "heads": [1, 2, 2], "chances": {"recolor": 0.1}, "text_drop": 0.5, "text_rate": 0.3,
-        "compile": False, "timesteps": [100, 900], "prompts": 2,
+        "start": None, "widths": [8, 16, 16], "heads": [1, 2, 2], "chances": {"recolor": 0.1}, "text_drop": 0.5,
+        "text_rate": 0.3, "compile": False, "timesteps": [100, 900], "prompts": 2,
     },
 }  # fmt: skip
 
