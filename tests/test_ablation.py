@@ -262,6 +262,16 @@ def test_the_smoke_size_overrides_keys_that_exist() -> None:
             merged(tree(ROOT / file), {key: yaml.safe_load(value)})
 
 
+@pytest.mark.parametrize("size", ["smoke", "full"])
+def test_every_cell_is_valid_and_a_change_in_the_other_sizes_too(size: str) -> None:
+    reference = tree(PARAMS)
+    for override in shlex.split((CELLS.parent / f"{size}.args").read_text(), comments=True)[1::2]:
+        file, (key, value) = override.split(":")[0], override.split(":")[1].split("=")
+        reference = merged(reference, {key: yaml.safe_load(value)}) if file.endswith("params.yaml") else reference
+    for cell in TOLD.cells.values():
+        Params.model_validate(merged(reference, cell.overrides))
+
+
 def run(command: list[str], cwd: Path) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # dvc and taming of this environment
     more = {"PATH": path, "PYTHONPATH": str(cwd), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
