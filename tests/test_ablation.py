@@ -2,11 +2,7 @@
 
 import csv
 import json
-import os
 import shlex
-import shutil
-import subprocess
-import sys
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,7 @@ import yaml
 from cell import guided, write
 from cells import CELLS, OURS, PARAMS, Ablation, ScoreParams, load, merged, tree
 from PIL import Image
+from project_copy import run, smoke_run
 from results import DRAWN, UNDRAWN, Entry, cost, difference, entries, mean
 from score import Setting, by_turns, plain_changes, uses
 from small_rows import write_rows
@@ -272,31 +269,11 @@ def test_every_cell_is_valid_and_a_change_in_the_other_sizes_too(size: str) -> N
         Params.model_validate(merged(reference, cell.overrides))
 
 
-def run(command: list[str], cwd: Path) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # dvc and taming of this environment
-    more = {"PATH": path, "PYTHONPATH": str(cwd), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    program = shutil.which(command[0], path=path) or command[0]
-    done = subprocess.run([program, *command[1:]], cwd=cwd, env={**os.environ, **more}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project after `dvc exp run` with the overrides of smoke.args."""
     folder = tmp_path_factory.mktemp("smoke") / "taming"
-    listed = run(["git", "ls-files", "-co", "--exclude-standard"], ROOT).splitlines()
-    for name in (n for n in listed if not n.startswith(LEFT_BEHIND) and (ROOT / n).is_file()):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, folder / name)
-    who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    run(["git", "init", "-q"], folder)
-    run(["git", "config", "core.compression", "0"], folder)  # weights do not get smaller
-    run(["git", "add", "-A"], folder)
-    run(["git", *who, "commit", "-qm", "The project"], folder)
-    overrides = shlex.split((folder / "pipelines/ablation/smoke.args").read_text(), comments=True)
-    run(["dvc", "exp", "run", "pipelines/ablation/dvc.yaml:table", *overrides], folder)
-    return folder
+    return smoke_run(folder, LEFT_BEHIND, "pipelines/ablation/dvc.yaml:table", "pipelines/ablation/smoke.args")
 
 
 @pytest.mark.timeout(600)

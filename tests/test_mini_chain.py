@@ -1,21 +1,17 @@
 """The chain behind `mini`, from packages to model card: every stage runs, in smoke size, in a copy of the project."""
 
 import json
-import os
-import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from PIL import Image
+from project_copy import run, smoke_run
 
 from taming_core.customize import TamingPipeline
 from taming_core.world.artwork import load_world
 
-ROOT = Path(__file__).parents[1]
 LEFT_BEHIND = (
     "data/",
     "docs/",
@@ -25,38 +21,13 @@ LEFT_BEHIND = (
 )  # the chain makes its own
 
 
-def run(command: list[str], cwd: Path) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # dvc and taming of this environment
-    environment = {
-        **os.environ,
-        "PATH": path,
-        "PYTHONPATH": str(cwd),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONWARNINGS": "ignore",
-    }
-    program = shutil.which(command[0], path=path) or command[0]
-    done = subprocess.run([program, *command[1:]], cwd=cwd, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project without weights, after `dvc exp run` with the overrides of smoke.args."""
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed: the artwork comes from its packages")
     folder = tmp_path_factory.mktemp("chain") / "taming"
-    listed = run(["git", "ls-files", "-co", "--exclude-standard"], ROOT).splitlines()
-    for name in (n for n in listed if not n.startswith(LEFT_BEHIND) and (ROOT / n).is_file()):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, folder / name)
-    who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    run(["git", "init", "-q"], folder)
-    run(["git", "add", "-A"], folder)
-    run(["git", *who, "commit", "-qm", "The project without weights"], folder)
-    overrides = shlex.split((folder / "pipelines/mini/smoke.args").read_text(), comments=True)
-    run(["dvc", "exp", "run", "pipelines/mini/dvc.yaml", *overrides], folder)
-    return folder
+    return smoke_run(folder, LEFT_BEHIND, "pipelines/mini/dvc.yaml", "pipelines/mini/smoke.args")
 
 
 @pytest.mark.timeout(900)
