@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Size = Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]  # width and height in pixels
 
 
 class Section(BaseModel):
@@ -27,6 +28,7 @@ class DetectParams(Section):
 
     detector: str  # mini, a file, or a model name
     segmenter: str  # mini, a file, a model name, or `detector` for the detector's own masks
+    classes: list[str] | None  # what to look for, in words, with a detector of open vocabulary; null for its own
     image_size: PositiveInt  # pixels of the longer side that the detector sees
     identity: Literal["folder", "metadata", "photo"]  # what tells which individual thing a photo shows
     min_side: PositiveInt  # pixels of the photo's shorter side
@@ -75,6 +77,7 @@ class MaterializeParams(Section):
     """captions -> rows."""
 
     size: PositiveInt  # pixels of the target image's side
+    buckets: list[Size] | None  # widths and heights to choose from; null for squares of size
     subject_size: PositiveInt  # pixels of the subject's side
     subject_fill: Fraction  # share of the subject's side that the object fills
     validation: Fraction  # share of identities
@@ -99,6 +102,7 @@ class Sampling(Section):
     steps: PositiveInt
     guidance_object: NonNegativeFloat
     guidance_text: NonNegativeFloat
+    guidance_embedded: PositiveFloat | None = None  # what a base that reads its guidance is told, as FLUX.1-dev does
     batch_size: PositiveInt
 
 

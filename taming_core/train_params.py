@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from taming_core.sections import Fraction, Sampling, Section
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Cache = Literal["latents", "text", "tower"]
 Injection = Literal["substitute", "concat", "decoupled", "gated", "reference"]
 
 
@@ -85,6 +86,9 @@ class TrainParams(Section):
     identity_network: str | None  # mini or a folder; null where identity_weight is 0
     precision: Precision
     gradient_checkpointing: bool  # compute the denoiser twice instead of keeping what backward needs
+    optimizer: Literal["adamw", "adamw8bit"]  # the second keeps its averages in 8 bits (Dettmers et al., 2022)
+    cache: list[Cache]  # what frozen parts say, kept on disk instead of computed in every step
+    offload: bool  # parts whose output is cached wait in the CPU's memory
     save_every: PositiveInt  # steps
     validation: ValidationGrid
 
@@ -136,5 +140,15 @@ class TrainParams(Section):
                              "in the caption there is no place for the object")  # fmt: skip
         if self.captions == "class_token" and not self.attributes:
             raise ValueError("train.attributes must be true where train.captions is class_token, which has none")
+        if len(set(self.cache)) < len(self.cache):
+            raise ValueError("train.cache must name nothing twice")
+        if self.offload and not self.cache:
+            raise ValueError(
+                "train.offload must be false where train.cache is empty: every part is at work in each step"
+            )
+        if "text" in self.cache and self.text_encoder_rate > 0:
+            raise ValueError("train.cache must not hold text where train.text_encoder_rate is above 0: it changes")
+        if "tower" in self.cache and (self.encoder is None or self.encoder.tower_blocks > 0):
+            raise ValueError("train.cache must not hold tower unless train.encoder.tower_blocks is 0: it changes")
         if self.batch_size % self.micro_batch_size:
             raise ValueError("train.batch_size must be a multiple of train.micro_batch_size")
