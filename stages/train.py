@@ -58,7 +58,8 @@ def train(
     state = shards.RUNS / "-".join(["train", *made_of])
     checkpoint.load(run, state)
     subject_side, shown = pipeline.object_encoder.image_size, Shown.of(pipeline.object_encoder.config)
-    batch_at = partial(batches.batch_at, rows=seen, tokenizer=pipeline.tokenizer, size=subject_side, p=p, shown=shown)
+    words = pipeline.family.token_ids
+    batch_at = partial(batches.batch_at, rows=seen, token_ids=words, size=subject_side, p=p, shown=shown)
     reports = training.train(run, p, batches.ahead(batch_at, p.steps, batches.depth(accelerator.device)))
     subjects = validation.grid_subjects(validation.shown_rows(unseen, seen), p, shown.background)
 

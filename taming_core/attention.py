@@ -1,8 +1,9 @@
 """How attention layers of the denoiser see an object: what the network designs add to them (docs/method.md section 3).
 
-Every cross-attention reads one context, the text states followed by the object's tokens; `substitute` and `concat` need
-nothing else. `inject` and `eject` are inverses, and what is added starts at zero, so that at step 0 the base model is
-unchanged to the bit.
+Every cross-attention of a UNet reads one context, the text states followed by the object's tokens; `substitute` and
+`concat` need nothing else. In a transformer, image and text attend to each other and themselves; there `decoupled` is
+shown the tokens beside the context (`show`). `inject` and `eject` are inverses, and what is added starts at zero, so
+that at step 0 the base model is unchanged to the bit.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -120,6 +121,28 @@ class ReferenceProcessor(Processor):
         return out
 
 
+class JointProcessor(Processor):
+    """The attention of image and text to each other, plus one of the image to the object, in a transformer's layer.
+
+    SD 3's layer puts what is found through the output map of the image; FLUX's hands it on beside, as diffusers' own
+    IP-Adapter for it does.
+    """
+
+    def __init__(self, own: Any, layer: DecoupledLayer) -> None:
+        super().__init__(own)
+        self.layer = layer
+        self.features: Tensor | None = None  # (batch, tokens, width) of the object; zero where there is none
+
+    def __call__(self, attn: Any, hidden_states: Hidden, *told: Any, **more: Any) -> tuple[Tensor, ...]:
+        image, text = self.own(attn, hidden_states, *told, **more)
+        if self.features is None:
+            return image, text
+        seen = self.features.to(hidden_states.dtype)
+        if isinstance(attn, Attention):
+            return image + self.scale * added(attn, hidden_states, seen, self.layer), text
+        return image, text, self.scale * found_in(attn, hidden_states, seen, self.layer)
+
+
 class WatchingProcessor(Processor):
     """Does what `own` does, and tells the share of attention that goes to the last `columns` of the context."""
 
@@ -145,9 +168,17 @@ def attended(count: int, query: Tensor, key: Tensor, value: Tensor) -> Hidden:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
+def found_in(attn: Any, hidden: Hidden, seen: States, layer: DecoupledLayer) -> Hidden:
+    """What a layer's query finds among keys and values of the object."""
+    query = attn.to_q(hidden)
+    if (norm := getattr(attn, "norm_q", None)) is not None:  # over the channels of each head
+        query = norm(query.unflatten(-1, (attn.heads, -1))).flatten(-2)
+    return attended(attn.heads, query, layer.to_k(seen), layer.to_v(seen)).to(hidden.dtype)
+
+
 def added(attn: Attention, hidden: Hidden, seen: States, layer: DecoupledLayer) -> Hidden:
     """What a layer's query finds among keys and values of the object, put through the layer's output map."""
-    found = attended(attn.heads, attn.to_q(hidden), layer.to_k(seen), layer.to_v(seen)).to(hidden.dtype)
+    found = found_in(attn, hidden, seen, layer)
     project: Any = attn.to_out[0]  # pyright: ignore[reportOptionalSubscript]
     out = project(found)
     # Its bias is in the text's result already. Called as a module, and not by its weight, for LoRA may be around it.
@@ -165,9 +196,17 @@ def self_attentions(denoiser: nn.Module) -> dict[str, Attention]:
     return {n: m for n, m in found.items() if not m.is_cross_attention}
 
 
+def joint_attentions(denoiser: nn.Module) -> dict[str, Any]:
+    """Every layer of a transformer in which image and text have maps of their own and attend to each other, by name."""
+    return {n: m for n, m in denoiser.named_modules() if getattr(m, "added_kv_proj_dim", None) is not None}
+
+
 def layer_channels(denoiser: nn.Module, injection: str) -> dict[str, int]:
     """Name and channels of every attention layer in which an object can be seen by this design."""
-    layers = self_attentions(denoiser) if injection == "reference" else cross_attentions(denoiser)
+    if injection == "reference":
+        layers = self_attentions(denoiser)
+    else:
+        layers = cross_attentions(denoiser) or joint_attentions(denoiser)
     return {name: attn.inner_dim for name, attn in layers.items()}
 
 
@@ -177,30 +216,32 @@ def inject(
     """Let attention layers see the object; `eject` is the inverse.
 
     Args:
-        denoiser: a diffusers UNet.
+        denoiser: a diffusers UNet or transformer.
         injection: the network design.
         layers: what the design adds to attention layers, by their names.
         seeing: the names of the layers that see the object; None for all.
         length: L, of the text in the context.
     """
-    if injection == "reference":
-        attentions = self_attentions(denoiser)
+    joint = joint_attentions(denoiser)
+    if injection == "reference" or joint:
+        attentions: Any = joint or self_attentions(denoiser)
         for name, layer in layers.items():
-            attentions[name].set_processor(ReferenceProcessor(attentions[name].processor, layer))  # pyright: ignore
+            kind: Any = JointProcessor if joint else ReferenceProcessor
+            attentions[name].set_processor(kind(attentions[name].processor, layer))
         return
     for name, attn in cross_attentions(denoiser).items():
         if seeing is not None and name not in seeing:
             attn.set_processor(TextProcessor(attn.processor, length))  # pyright: ignore[reportArgumentType]
         elif name in layers:
-            kind: Any = GatedProcessor if injection == "gated" else DecoupledProcessor
+            kind = GatedProcessor if injection == "gated" else DecoupledProcessor
             attn.set_processor(kind(attn.processor, length, layers[name]))
 
 
-def injected(denoiser: nn.Module) -> Iterator[tuple[str, Attention, Any]]:
+def injected(denoiser: nn.Module) -> Iterator[tuple[str, Any, Any]]:
     """Name, layer and processor wherever `inject` has put one."""
     for name, module in denoiser.named_modules():
-        if isinstance(module, Attention) and isinstance(module.processor, Processor):
-            yield name, module, module.processor
+        if isinstance(processor := getattr(module, "processor", None), Processor):
+            yield name, module, processor
 
 
 def eject(denoiser: nn.Module) -> None:
@@ -233,10 +274,15 @@ def watched(denoiser: nn.Module, columns: int) -> Iterator[list[Float[Tensor, "b
 
 
 def show(denoiser: nn.Module, features: Mapping[str, Float[Tensor, "batch pixels channels"]]) -> None:
-    """Let the layers of `reference` attend to these features of the subjects; none where there are none."""
+    """Let layers that are not told of the subjects by the context attend to these features; to none without any."""
     for name, _, processor in injected(denoiser):
-        if isinstance(processor, ReferenceProcessor):
+        if isinstance(processor, ReferenceProcessor | JointProcessor):
             processor.features = features.get(name)
+
+
+def shown_beside(denoiser: nn.Module) -> list[str]:
+    """Names of the layers that are shown the object's tokens beside the context."""
+    return [name for name, _, processor in injected(denoiser) if isinstance(processor, JointProcessor)]
 
 
 @contextmanager

@@ -17,10 +17,9 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from taming_core.captions import without_attributes
-from taming_core.conditions import OBJECT, Shown, subject_pixels, token_ids
+from taming_core.conditions import OBJECT, Shown, subject_pixels
 from taming_core.errors import TamingError
 from taming_core.rows import Rows
 from taming_core.schema import Row
@@ -61,14 +60,15 @@ class Batch:
 
 
 BatchAt = Callable[[int], Batch]
+TokenIds = Callable[[Sequence[str]], Int[Tensor, "batch length"]]
 
 
 def batch_at(
-    step: int, rows: Rows, tokenizer: PreTrainedTokenizerBase, size: int, p: TrainParams, shown: Shown
+    step: int, rows: Rows, token_ids: TokenIds, size: int, p: TrainParams, shown: Shown
 ) -> Batch:
     """The batch of one step; `size` is the side of the subject in pixels."""
     positions = range(step * p.batch_size, (step + 1) * p.batch_size)
-    return collate([example(rows, row_at(rows, n, p), n, size, p, shown) for n in positions], tokenizer)
+    return collate([example(rows, row_at(rows, n, p), n, size, p, shown) for n in positions], token_ids)
 
 
 def row_at(rows: Rows, position: int, p: TrainParams) -> int:
@@ -184,12 +184,12 @@ def pixels(image: bytes) -> Float[Tensor, "3 height width"]:
     return torch.from_numpy(array / 127.5 - 1).permute(2, 0, 1).contiguous()
 
 
-def collate(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> Batch:
+def collate(examples: Sequence[Example], token_ids: TokenIds) -> Batch:
     """The examples as one batch."""
     names = ("target", "mask", "subject", "view", "frame")
     return Batch(
         row_ids=tuple(e.row_id for e in examples),
-        tokens=token_ids(tokenizer, [e.caption for e in examples]),
+        tokens=token_ids([e.caption for e in examples]),
         present=torch.tensor([e.present for e in examples]),
         **{name: torch.stack([getattr(e, name) for e in examples]) for name in names},
     )

@@ -46,7 +46,7 @@ def _footer(path: Path) -> bytes:
 def model_state(model: SubjectModel) -> str:
     """Changes with any weight of the model."""
     digest = blake2b(digest_size=8)
-    for part in (model.vae, model.text_encoder, model.denoiser, model.object_encoder):
+    for part in model.parts.values():
         for name, value in part.state_dict().items():
             digest.update(name.encode() + value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -47,9 +47,11 @@ def told(prompt: str, captions: str, noun: str | None) -> str:
     return with_noun(prompt, noun)
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> Int[Tensor, "batch length"]:
-    """Token ids of the prompts, padded and cut to the tokenizer's length."""
-    fit = {"padding": "max_length", "truncation": True, "max_length": tokenizer.model_max_length}
+def token_ids(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], length: int | None = None
+) -> Int[Tensor, "batch length"]:
+    """Token ids of the prompts, padded and cut to `length`, or to the tokenizer's own."""
+    fit = {"padding": "max_length", "truncation": True, "max_length": length or tokenizer.model_max_length}
     return tokenizer(list(prompts), **fit, return_tensors="pt").input_ids
 
 

@@ -3,23 +3,23 @@
 Samples with and without an object may be mixed; one without is told exactly what the base model would be told.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from taming_core.attention import recorded, recording, show, watched
+from taming_core.bases.family import Family, Text
 
 
 @dataclass(frozen=True)
 class Told:
     """A batch's text and objects."""
 
-    text: Float[Tensor, "batch length width"]  # T(c)
+    text: Text  # T(c)
     holes: Int[Tensor, "batch places"]  # where `<object>` stands in the text; read by `substitute` alone
     present: Bool[Tensor, " batch"]  # which samples have objects; the others get the null embedding
     objects: Float[Tensor, "shown count tokens width"] | None  # z of the samples that have any; None where none has
@@ -30,29 +30,46 @@ class Part:
     """Some samples of a batch, and what the denoiser attends to for them."""
 
     rows: Int[Tensor, " part"]  # their numbers in the batch
-    states: Float[Tensor, "part length width"]
+    text: Text  # its states, where the design has it so, with tokens of objects
     columns: int = 0  # of the last states that are tokens of objects
-    features: Mapping[str, Float[Tensor, "part pixels channels"]] = field(default_factory=dict)  # of `reference`
+    features: Mapping[str, Float[Tensor, "part pixels channels"]] = field(default_factory=dict)  # that layers are shown
 
 
-def parts_of(told: Told, injection: str) -> list[Part]:
-    """What the denoiser attends to, in parts of equal length; for every design but `reference`."""
-    everyone = torch.arange(len(told.text), device=told.text.device)
+def parts_of(told: Told, injection: str, shown_beside: Collection[str] = ()) -> list[Part]:
+    """What the denoiser attends to, in parts of equal length; for every design but `reference`.
+
+    Args:
+        told: text and objects.
+        injection: the network design.
+        shown_beside: names of the layers to which `decoupled` shows objects beside the context, in a transformer.
+    """
+    states, pooled = told.text
+    everyone = torch.arange(len(states), device=states.device)
     if told.objects is None:
         return [Part(everyone, told.text)]
-    tokens = told.objects.flatten(1, 2).to(told.text.dtype)
+    tokens = told.objects.flatten(1, 2).to(states.dtype)
     if injection in ("decoupled", "gated"):
         # Without bias, zero tokens have zero values: what is added is exactly nothing.
-        shown = tokens.new_zeros(len(told.text), *tokens.shape[1:]).index_put((everyone[told.present],), tokens)
-        return [Part(everyone, torch.cat([told.text, shown], 1), tokens.shape[1])]
-    text = told.text[told.present]
+        shown = tokens.new_zeros(len(states), *tokens.shape[1:]).index_put((everyone[told.present],), tokens)
+        if shown_beside:
+            return [Part(everyone, told.text, features=dict.fromkeys(shown_beside, shown))]
+        return [Part(everyone, Text(torch.cat([states, shown], 1), pooled), tokens.shape[1])]
+    own = states[told.present]
     if injection == "substitute":
-        text = without(text, told.holes[told.present])
+        own = without(own, told.holes[told.present])
     # Null samples go by themselves, not masked: diffusers hands no mask to layers of `only_cross_attention`.
-    with_object = Part(everyone[told.present], torch.cat([text, tokens], 1), tokens.shape[1])
+    with_object = part_of(everyone[told.present], torch.cat([own, tokens], 1), pooled, tokens.shape[1])
     if bool(told.present.all()):
         return [with_object]
-    return [with_object, Part(everyone[~told.present], told.text[~told.present])]
+    plain = everyone[~told.present]
+    return [with_object, part_of(plain, states[plain], pooled)]
+
+
+def part_of(
+    rows: Int[Tensor, " part"], states: Float[Tensor, "part length width"], pooled: Tensor | None, columns: int = 0
+) -> Part:
+    """A part of a batch whose summaries are `pooled`."""
+    return Part(rows, Text(states, None if pooled is None else pooled[rows]), columns)
 
 
 def without(
@@ -76,33 +93,36 @@ def holes_in(ids: Int[Tensor, "batch length"], placeholder: int, count: int) -> 
 
 
 def denoise(
-    denoiser: UNet2DConditionModel,
+    family: Family,
     latents: Float[Tensor, "batch channels height width"],
     timesteps: Int[Tensor, " batch"] | Float[Tensor, " batch"],
     parts: Sequence[Part],
     shares: list[Tensor] | None = None,
+    guidance: float | None = None,
 ) -> Float[Tensor, "batch channels height width"]:
     """The denoiser's prediction for every sample of the parts.
 
     Where a list of `shares` is given, it takes the share of attention (shown, pixels) that each cross-attention gives
-    to the objects.
+    to the objects; `guidance` is for a denoiser that reads it.
     """
     found = []
     for p in parts:
-        show(denoiser, p.features)
-        with watched(denoiser, p.columns) if shares is not None and p.columns else nullcontext([]) as told:
-            found.append(denoiser(latents[p.rows], timesteps[p.rows], p.states, return_dict=False)[0])
+        show(family.denoiser, p.features)
+        with watched(family.denoiser, p.columns) if shares is not None and p.columns else nullcontext([]) as told:
+            found.append(family.say(latents[p.rows], timesteps[p.rows], p.text, guidance))
         if shares is not None:
             shares.extend(told)
+    if len(parts) == 1:
+        return found[0]
     return torch.cat(found)[torch.argsort(torch.cat([p.rows for p in parts]))]
 
 
 @torch.no_grad()
 def reference_features(
-    denoiser: UNet2DConditionModel,
+    family: Family,
     noised: Float[Tensor, "shown references channels height width"],
     timesteps: Int[Tensor, " shown"],
-    silence: Float[Tensor, "1 length width"],
+    silence: Text,
 ) -> dict[str, Float[Tensor, "shown pixels channels"]]:
     """What the layers of `reference` see of the subjects' noised latents, told nothing; no gradient flows through it.
 
@@ -110,20 +130,25 @@ def reference_features(
     would double the model.
     """
     shown, references = noised.shape[:2]
-    show(denoiser, {})
-    with recording(denoiser):
+    show(family.denoiser, {})
+    with recording(family.denoiser):
         times = timesteps.repeat_interleave(references)
-        denoiser(noised.flatten(0, 1), times, silence.expand(shown * references, -1, -1), return_dict=False)
-    return {name: x.unflatten(0, (shown, references)).flatten(1, 2) for name, x in recorded(denoiser).items()}
+        family.say(noised.flatten(0, 1), times, repeated(silence, shown * references))
+    return {name: x.unflatten(0, (shown, references)).flatten(1, 2) for name, x in recorded(family.denoiser).items()}
+
+
+def repeated(text: Text, count: int) -> Text:
+    """The text of one prompt, `count` times."""
+    return Text(*(None if x is None else x.expand(count, *x.shape[1:]) for x in text))
 
 
 def reference_part(told: Told, features: Mapping[str, Float[Tensor, "shown pixels channels"]] | None) -> Part:
     """All samples at once: where a sample has no object its features are zero, and add exactly nothing."""
-    everyone = torch.arange(len(told.text), device=told.text.device)
+    everyone = torch.arange(len(told.present), device=told.present.device)
     if features is None:
         return Part(everyone, told.text)
     spread = {
-        name: x.new_zeros(len(told.text), *x.shape[1:]).index_put((everyone[told.present],), x)
+        name: x.new_zeros(len(everyone), *x.shape[1:]).index_put((everyone[told.present],), x)
         for name, x in features.items()
     }
     return Part(everyone, told.text, features=spread)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from taming_core import lora
 from taming_core.curves import curves
+from taming_core.customize import TamingPipeline
 from taming_core.errors import TamingError
 from taming_core.logbook import METRICS, last_line, without_speed
 from taming_core.rows import Rows
@@ -62,7 +62,7 @@ def check_out(out: Path) -> None:
 
 
 def write_encoder(
-    pipeline: DiffusionPipeline, account: Mapping[str, Any], p: TrainParams, runs: Path, out: Path
+    pipeline: TamingPipeline, account: Mapping[str, Any], p: TrainParams, runs: Path, out: Path
 ) -> None:
     """Put the pipeline, its card and what was written down in `runs` in the place of `out`, as a whole.
 
@@ -72,8 +72,8 @@ def write_encoder(
     check_out(out)
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    if lora.present(pipeline.components["unet"]):
-        lora.settle(pipeline.components["unet"], part)
+    if lora.present(pipeline.denoiser):
+        lora.settle(pipeline, part)
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
             torch.nn.Module.half(component)  # diffusers' own `half` warns that it keeps no module in float32
@@ -142,7 +142,7 @@ def portable(p: TrainParams) -> dict[str, Any]:
     return clean(p.model_dump())
 
 
-def card(pipeline: DiffusionPipeline, settings: Mapping[str, Any], account: Mapping[str, Any], name: str) -> str:
+def card(pipeline: TamingPipeline, settings: Mapping[str, Any], account: Mapping[str, Any], name: str) -> str:
     """The model card."""
     encoder = pipeline.components["object_encoder"].config
     facts = {"start": settings["start"] or settings["base"], "injection": encoder["injection"]}

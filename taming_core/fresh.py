@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import CLIPTextModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from taming_core.attention import LAYERS, GatedLayer, layer_channels
+from taming_core.bases.families import family_of
+from taming_core.bases.family import Family, is_flow
 from taming_core.conditions import OBJECT
-from taming_core.customize import TamingPipeline, load_pipeline
+from taming_core.customize import TamingPipeline, assembled, load_pipeline
 from taming_core.errors import TamingError
 from taming_core.object_encoder import ObjectEncoder
 from taming_core.pretrained.base import load_base
@@ -23,13 +25,55 @@ def starting_pipeline(p: TrainParams) -> TamingPipeline:
     Raises:
         TamingError: a model is not there, or the parts do not go together.
     """
-    if p.start is not None:
-        return continued(load_pipeline(p.start), p)
+    found = continued(load_pipeline(p.start), p) if p.start is not None else begun(p)
+    require_losses(found, p)
+    return found
+
+
+def begun(p: TrainParams) -> TamingPipeline:
+    """A text-to-image model with an object encoder that has learned nothing yet.
+
+    Raises:
+        TamingError: a model is not there, or the parts do not go together.
+    """
     # The params were checked for these when they were read.
     assert p.base is not None
     parts = load_base(p.base)
-    teach_placeholder(parts["tokenizer"], parts["text_encoder"])
-    return TamingPipeline(**parts, object_encoder=fresh_encoder(parts["unet"], parts["vae"], p))
+    family = family_of(parts)
+    require_design(family, p)
+    for tokenizer, text_encoder in zip(family.tokenizers, family.text_encoders.values(), strict=True):
+        teach_placeholder(tokenizer, text_encoder)
+    return assembled(parts, fresh_encoder(family, p))
+
+
+def require_design(family: Family, p: TrainParams) -> None:
+    """Refuse a design or a loss that the base's network has no place for.
+
+    Raises:
+        TamingError: naming what there is.
+    """
+    name = type(family.denoiser).__name__
+    if p.injection not in family.designs:
+        raise TamingError(f"train.injection cannot be {p.injection} with the base {p.base}, whose {name} has no place "
+                          f"for it. Use one of {', '.join(family.designs)}.")  # fmt: skip
+    if family.denoiser_name == "transformer" and p.layers is not None and p.injection == "concat":
+        raise TamingError(f"train.layers must be null for concat in a {name}: there every layer passes the object's "
+                          "tokens on to the next.")  # fmt: skip
+
+
+def require_losses(pipeline: TamingPipeline, p: TrainParams) -> None:
+    """Refuse what has no effect on a base of this family.
+
+    Raises:
+        TamingError: naming the key.
+    """
+    family = pipeline.family
+    if is_flow(pipeline.scheduler) and (p.min_snr is not None or p.zero_terminal_snr):
+        key = "min_snr to null" if p.min_snr is not None else "zero_terminal_snr to false"
+        raise TamingError(f"The base learned by flow matching, whose noise has no such schedule. Set train.{key}.")
+    if family.denoiser_name == "transformer" and p.localization_weight > 0:
+        raise TamingError("train.localization_weight must be 0 with a transformer, whose attention mixes image and text. "
+                          "Set it to 0.")  # fmt: skip
 
 
 def continued(pipeline: TamingPipeline, p: TrainParams) -> TamingPipeline:
@@ -49,7 +93,7 @@ def continued(pipeline: TamingPipeline, p: TrainParams) -> TamingPipeline:
     return pipeline
 
 
-def fresh_encoder(denoiser: Any, vae: Any, p: TrainParams) -> ObjectEncoder:
+def fresh_encoder(family: Family, p: TrainParams) -> ObjectEncoder:
     """An object encoder that fits the denoiser; only its tower has learned something.
 
     Raises:
@@ -57,16 +101,16 @@ def fresh_encoder(denoiser: Any, vae: Any, p: TrainParams) -> ObjectEncoder:
             that begins as one of `p.layers` does.
     """
     assert p.injection is not None
-    layers = chosen(layer_channels(denoiser, p.injection), p.layers)
+    layers = chosen(layer_channels(family.denoiser, p.injection), p.layers)
     added = layers if p.injection in LAYERS or p.layers is not None else None
     settings = {"injection": p.injection, "layers": added, "background": p.background, "captions": p.captions}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(p.seed, "encoder", 0))
         if p.encoder is None:
-            found = latent_encoder(denoiser, vae, settings)
+            found = latent_encoder(family, settings)
         else:
-            found = tower_encoder(denoiser, p.encoder, settings)
-    start_layers(found, denoiser)
+            found = tower_encoder(family, p.encoder, settings)
+    start_layers(found, family.denoiser)
     return found.eval()
 
 
@@ -84,17 +128,16 @@ def chosen(layers: Mapping[str, int], beginnings: Sequence[str] | None) -> dict[
     return {n: c for n, c in layers.items() if beginnings is None or n.startswith(tuple(beginnings))}
 
 
-def latent_encoder(denoiser: Any, vae: Any, settings: Mapping[str, Any]) -> ObjectEncoder:
+def latent_encoder(family: Family, settings: Mapping[str, Any]) -> ObjectEncoder:
     """For `reference`: the autoencoder embeds subjects as large as the model's own pictures."""
-    side, channels = denoiser.config.sample_size, denoiser.config.in_channels
-    size = side * 2 ** (len(vae.config["block_out_channels"]) - 1)
-    return ObjectEncoder(None, None, tokens=side**2, width=channels, size=size, **settings)
+    pixels = (family.side // family.vae_side) ** 2
+    return ObjectEncoder(None, None, tokens=pixels, width=family.latent_channels, size=family.side, **settings)
 
 
-def tower_encoder(denoiser: Any, p: EncoderParams, settings: Mapping[str, Any]) -> ObjectEncoder:
+def tower_encoder(family: Family, p: EncoderParams, settings: Mapping[str, Any]) -> ObjectEncoder:
     """For every other design: a trained tower with a random projector, or an earlier object encoder's of its kind."""
     tower, size, mean, std = load_tower(p.tower)
-    width = denoiser.config.cross_attention_dim
+    width = family.width
     found = ObjectEncoder(tower.config.to_diff_dict(), p.projector, p.tokens, width, mean=mean, std=std, size=size,
                           **settings)  # fmt: skip
     found.vision.load_state_dict(tower.state_dict())
@@ -108,6 +151,8 @@ def start_layers(encoder: ObjectEncoder, denoiser: Any) -> None:
     """Let what is injected look where the layer that it joins looks; values of zero and a shut gate still hide it."""
     for name, layer in encoder.denoiser_layers().items():
         attn: Any = denoiser.get_submodule(name)
+        if attn.to_k.weight.shape != layer.get_submodule("to_k").weight.shape:
+            continue  # a transformer's layer reads the context through a map of its own, not the object's tokens
         gated = isinstance(layer, GatedLayer)
         for part in ("to_q", "to_k", "to_v") if gated else ("to_k",):
             getattr(layer, part).weight.copy_(getattr(attn, part).weight)
@@ -115,13 +160,14 @@ def start_layers(encoder: ObjectEncoder, denoiser: Any) -> None:
             layer.to_out.weight.copy_(attn.to_out[0].weight)
 
 
-def teach_placeholder(tokenizer: PreTrainedTokenizerBase, text_encoder: CLIPTextModel) -> None:
+def teach_placeholder(tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrainedModel) -> None:
     """Make `<object>` one token, where it is none; it starts out as the word "object"."""
     if OBJECT in tokenizer.get_vocab():
         return
     like = tokenizer("object", add_special_tokens=False).input_ids
     tokenizer.add_tokens([OBJECT])
-    text_encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    if len(tokenizer) > text_encoder.get_input_embeddings().num_embeddings:  # T5 has some to spare
+        text_encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     embeddings: Any = text_encoder.get_input_embeddings()
     with torch.no_grad():
         embeddings.weight[tokenizer.convert_tokens_to_ids(OBJECT)] = embeddings.weight[like].mean(0)

@@ -1,5 +1,6 @@
 """Seeds to images: every image has its own generator, so that its batch cannot change it."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from PIL import Image
 from torch import Tensor
 
+from taming_core.bases.family import is_flow
 from taming_core.customize import TamingPipeline
 from taming_core.errors import TamingError
 from taming_core.sections import Sampling
@@ -27,11 +29,23 @@ def scheduler_named(name: str, like: SchedulerMixin) -> SchedulerMixin:
     """Any diffusers scheduler by its class name, with the noise schedule of the model's own.
 
     Raises:
-        TamingError: diffusers has no such scheduler.
+        TamingError: diffusers has no such scheduler, or it is not for models trained as this one was.
     """
     found = getattr(diffusers, name, None)
     if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
         raise TamingError(f"diffusers has no scheduler '{name}'. Name one of its classes, such as DDIMScheduler.")
+    known = inspect.signature(found).parameters
+    flows = name.startswith("FlowMatch")
+    if is_flow(like) and not flows:
+        if "use_flow_sigmas" not in known:
+            raise TamingError(f"{name} does not draw with a model of flow matching. Name "
+                              "FlowMatchEulerDiscreteScheduler or DPMSolverMultistepScheduler.")  # fmt: skip
+        shift = like.config.get("shift") or like.config.get("flow_shift") or 1.0  # pyright: ignore
+        flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
+        return found.from_config(like.config, **flow)  # pyright: ignore[reportAttributeAccessIssue]
+    if flows and not is_flow(like):
+        raise TamingError(f"{name} draws with models of flow matching, and this is none. Name another, such as "
+                          "DDIMScheduler.")  # fmt: skip
     return found.from_config(like.config)  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -62,6 +76,7 @@ def draw(
                 num_inference_steps=sampling.steps,
                 guidance_object=sampling.guidance_object,
                 guidance_text=sampling.guidance_text,
+                guidance_embedded=sampling.guidance_embedded,
                 object_scale=object_scale,
                 generator=[torch.Generator().manual_seed(o.seed) for o in batch],
                 return_dict=False,

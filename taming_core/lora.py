@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
@@ -17,7 +16,7 @@ LAYERS = ("to_q", "to_k", "to_v", "to_out.0")  # what diffusers' attention multi
 FOLDER = "lora"  # in the folder of an encoder
 
 
-def add(denoiser: UNet2DConditionModel, p: LoraParams, seed: int) -> None:
+def add(denoiser: Any, p: LoraParams, seed: int) -> None:
     """Give every attention layer a low-rank change, which starts as none: the denoiser says what it said."""
     alpha: Any = p.alpha  # peft types it as int, and divides it by the rank
     config = LoraConfig(
@@ -33,17 +32,20 @@ def present(denoiser: nn.Module) -> bool:
     return bool(getattr(denoiser, "peft_config", None))
 
 
-def settle(denoiser: UNet2DConditionModel, folder: Path) -> None:
+def settle(pipeline: Any, folder: Path) -> None:
     """Save the LoRA as `lora/pytorch_lora_weights.safetensors` below `folder`, add it to the weights, and remove it."""
-    layers: dict[str, nn.Module | Tensor] = {n: w.half().contiguous() for n, w in weights(denoiser).items()}
-    StableDiffusionLoraLoaderMixin.save_lora_weights(folder / FOLDER, unet_lora_layers=layers)
+    denoiser = pipeline.denoiser
+    layers = {n: w.half().contiguous() for n, w in weights(denoiser).items()}
+    type(pipeline).save_lora_weights(folder / FOLDER, **{f"{pipeline.family.denoiser_name}_lora_layers": layers})
     denoiser.fuse_lora()
     denoiser.unload_lora()
 
 
-def weights(denoiser: UNet2DConditionModel) -> dict[str, Tensor]:
+def weights(denoiser: Any) -> dict[str, Tensor]:
     """The LoRA under diffusers' names, with alpha / rank multiplied in, so that no reader has to know it."""
-    p = denoiser.peft_config["default"]  # pyright: ignore[reportIndexIssue, reportArgumentType]
+    p = denoiser.peft_config["default"]
     scale = p.lora_alpha / p.r
     found = {n: w.detach().cpu() for n, w in get_peft_model_state_dict(denoiser).items()}
-    return convert_state_dict_to_diffusers({n: w * scale if "lora_B" in n else w for n, w in found.items()})
+    scaled = {n: w * scale if "lora_B" in n else w for n, w in found.items()}
+    # Loaders of UNets know diffusers' names, those of transformers peft's.
+    return convert_state_dict_to_diffusers(scaled) if isinstance(denoiser, UNet2DConditionModel) else scaled

@@ -46,7 +46,7 @@ def snr_weights(signal: Float[Tensor, " batch"], prediction: str, gamma: float |
 
 
 def identity_weights(
-    signal: Float[Tensor, " batch"], timesteps: Int[Tensor, " batch"], present: Bool[Tensor, " batch"], below: int
+    signal: Float[Tensor, " batch"], timesteps: Tensor, present: Bool[Tensor, " batch"], below: int
 ) -> Float[Tensor, " batch"]:
     """How much each sample counts in the identity loss: abar_t where it has an object and t < `below`, else 0.
 

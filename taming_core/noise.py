@@ -1,4 +1,7 @@
-"""Timesteps, noised latents, what the denoiser should say, and the clean image it implies (DDPM, Ho et al., 2020)."""
+"""Timesteps, noised latents, what the denoiser should say, and the clean image it implies.
+
+By added noise (DDPM, Ho et al., 2020), or by flow matching (Lipman et al., 2023), as the base model was trained.
+"""
 
 import inspect
 from dataclasses import dataclass, fields
@@ -6,23 +9,27 @@ from typing import Any
 
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taming_core.bases.family import dynamic_shift, is_flow
 from taming_core.errors import TamingError
 from taming_core.seeds import seed_for
+
+Schedule = DDPMScheduler | FlowMatchEulerDiscreteScheduler
 
 
 @dataclass(frozen=True)
 class Noise:
     """All that is random in one step, for a whole batch, so that micro-batches cannot change it; on the CPU."""
 
-    timesteps: Int[Tensor, " batch"]
+    timesteps: Int[Tensor, " batch"] | Float[Tensor, " batch"]  # of flow matching: sigma times the steps there are
     encoding: Float[Tensor, "batch channels height width"]  # of the sample from the autoencoder's posterior
     diffusion: Float[Tensor, "batch channels height width"]  # eps
 
 
-def noise_at(step: int, shape: tuple[int, int, int, int], train_timesteps: int, seed: int, offset: float) -> Noise:
+def noise_at(step: int, shape: tuple[int, int, int, int], schedule: Schedule, seed: int, offset: float) -> Noise:
     """The noise of one step, for latents of this shape (B, C, h, w).
 
     Args:
@@ -31,8 +38,31 @@ def noise_at(step: int, shape: tuple[int, int, int, int], train_timesteps: int, 
     """
     encoding, diffusion = (torch.randn(shape, generator=_generator(seed, name, step)) for name in ("encoding", "noise"))
     level = torch.randn(*shape[:2], 1, 1, generator=_generator(seed, "offset", step))
-    timesteps = torch.randint(train_timesteps, shape[:1], generator=_generator(seed, "timestep", step))
+    timesteps = timesteps_at(shape, schedule, _generator(seed, "timestep", step))
     return Noise(timesteps, encoding, diffusion + offset * level)
+
+
+def timesteps_at(shape: tuple[int, int, int, int], schedule: Schedule, generator: torch.Generator) -> Tensor:
+    """A timestep for each latent of this shape: uniform, or for flow matching logit-normal and then shifted.
+
+    Source: Esser et al., 2024, "Scaling Rectified Flow Transformers", equation 19 and section 5.3.2.
+    """
+    steps = schedule.config["num_train_timesteps"]
+    if isinstance(schedule, DDPMScheduler):
+        return torch.randint(steps, shape[:1], generator=generator)
+    sigma = torch.randn(shape[:1], generator=generator).sigmoid()
+    return shifted(schedule, sigma, shape) * steps
+
+
+def shifted(
+    schedule: FlowMatchEulerDiscreteScheduler, sigma: Float[Tensor, " batch"], shape: tuple[int, int, int, int]
+) -> Float[Tensor, " batch"]:
+    """The share of noise that the schedule's shift makes of `sigma`, in [0, 1]; larger images want more noise."""
+    config = schedule.config
+    if config.get("use_dynamic_shifting", False):
+        return schedule.time_shift(dynamic_shift(config, shape), 1.0, sigma)
+    shift = config.get("shift", 1.0)
+    return shift * sigma / (1 + (shift - 1) * sigma)
 
 
 def _generator(seed: int, purpose: str, step: int) -> torch.Generator:
@@ -44,16 +74,21 @@ def part_of(noise: Noise, rows: slice, device: torch.device) -> Noise:
     return Noise(**{f.name: getattr(noise, f.name)[rows].to(device) for f in fields(Noise)})
 
 
-def schedule_like(scheduler: Any) -> DDPMScheduler:
+def schedule_like(scheduler: Any) -> Schedule:
     """The noise schedule that a model was trained with, whatever scheduler it samples with.
 
     Raises:
-        TamingError: the model is no model of added noise, such as one of flow matching.
+        TamingError: the scheduler is neither one of added noise nor one of flow matching.
     """
+    if is_flow(scheduler):
+        config = dict(scheduler.config)
+        shift = {"shift": config["flow_shift"]} if config.get("use_flow_sigmas") else {}
+        return FlowMatchEulerDiscreteScheduler.from_config(config, **shift)  # pyright: ignore[reportReturnType]
     if not hasattr(scheduler, "alphas_cumprod"):
         name = type(scheduler).__name__
         raise TamingError(
-            f"{name} has no noise schedule to train with. Use a base whose scheduler is like DDIMScheduler."
+            f"{name} has no noise schedule to train with. Use a base whose scheduler is like DDIMScheduler or "
+            "FlowMatchEulerDiscreteScheduler."
         )
     return DDPMScheduler.from_config(scheduler.config)  # pyright: ignore[reportReturnType]
 
@@ -78,11 +113,26 @@ def ending_in_noise(scheduler: Any) -> Any:
     return type(scheduler).from_config(scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing")
 
 
+def prediction_of(schedule: Schedule) -> str:
+    """What the denoiser predicts: epsilon, v_prediction, sample, or of flow matching the flow."""
+    return schedule.config["prediction_type"] if isinstance(schedule, DDPMScheduler) else "flow"
+
+
+def sigma_of(schedule: Schedule, timesteps: Float[Tensor, " batch"]) -> Float[Tensor, "batch 1 1 1"]:
+    """The share of noise in latents of flow matching, in [0, 1]."""
+    return (timesteps / schedule.config["num_train_timesteps"]).view(-1, 1, 1, 1)
+
+
 def target_of(
-    schedule: DDPMScheduler, latents: Float[Tensor, "batch channels height width"], noise: Noise
+    schedule: Schedule, latents: Float[Tensor, "batch channels height width"], noise: Noise
 ) -> Float[Tensor, "batch channels height width"]:
-    """What the denoiser should say of the noised latents: the noise, the velocity (Salimans and Ho, 2022), or z_0."""
-    kind = schedule.config["prediction_type"]
+    """What the denoiser should say of the noised latents.
+
+    The noise, the velocity (Salimans and Ho, 2022), z_0, or the flow eps - z_0 (Esser et al., 2024, section 2).
+    """
+    kind = prediction_of(schedule)
+    if kind == "flow":
+        return noise.diffusion - latents
     if kind == "epsilon":
         return noise.diffusion
     if kind == "v_prediction":
@@ -91,26 +141,36 @@ def target_of(
 
 
 def noised(
-    schedule: DDPMScheduler, latents: Float[Tensor, "batch channels height width"], noise: Noise
+    schedule: Schedule, latents: Float[Tensor, "batch channels height width"], noise: Noise
 ) -> Float[Tensor, "batch channels height width"]:
-    """z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps (Ho et al., equation 4)."""
+    """z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps (Ho et al., equation 4), or (1 - sigma) z_0 + sigma eps."""
+    if not isinstance(schedule, DDPMScheduler):
+        sigma = sigma_of(schedule, noise.timesteps)
+        return (1 - sigma) * latents + sigma * noise.diffusion
     return schedule.add_noise(latents, noise.diffusion, noise.timesteps)  # pyright: ignore[reportArgumentType]
 
 
-def alpha_bar(schedule: DDPMScheduler, timesteps: Int[Tensor, " batch"]) -> Float[Tensor, "batch 1 1 1"]:
+def alpha_bar(
+    schedule: Schedule, timesteps: Int[Tensor, " batch"] | Float[Tensor, " batch"]
+) -> Float[Tensor, "batch 1 1 1"]:
     """abar_t, the share of signal in the noised latent's variance; 0 at the last step of a zero-SNR schedule."""
+    if not isinstance(schedule, DDPMScheduler):
+        sigma = sigma_of(schedule, timesteps)
+        return (1 - sigma) ** 2 / ((1 - sigma) ** 2 + sigma**2)
     return schedule.alphas_cumprod.to(timesteps.device)[timesteps].view(-1, 1, 1, 1)
 
 
 def clean_estimate(
-    schedule: DDPMScheduler,
+    schedule: Schedule,
     noised_latents: Float[Tensor, "batch channels height width"],
     predicted: Float[Tensor, "batch channels height width"],
-    timesteps: Int[Tensor, " batch"],
+    timesteps: Int[Tensor, " batch"] | Float[Tensor, " batch"],
 ) -> Float[Tensor, "batch channels height width"]:
     """The one-step estimate of z_0; for a prediction of eps it needs abar_t > 0 (Ho et al., equation 15)."""
+    kind = prediction_of(schedule)
+    if kind == "flow":
+        return noised_latents - sigma_of(schedule, timesteps) * predicted
     signal = alpha_bar(schedule, timesteps)
-    kind = schedule.config["prediction_type"]
     if kind == "epsilon":
         return (noised_latents - (1 - signal).sqrt() * predicted) / signal.sqrt()
     if kind == "v_prediction":

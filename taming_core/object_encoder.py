@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.embeddings import (
     ImageProjection,
     IPAdapterFaceIDImageProjection,
@@ -17,10 +16,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from taming_core.attention import LAYERS
+from taming_core.bases.family import Family
 from taming_core.errors import TamingError
 from taming_core.pretrained.towers import new_tower, patch_states
 
-POOLED = ("linear", "mlp")  # projectors that read the tower's one summary; the others read its patches
+POOLED = ("linear", "mlp")  # projectors that read the tower's one summary
 
 
 class ObjectEncoder(ModelMixin, ConfigMixin):
@@ -31,7 +31,8 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
 
     Args:
         tower: the config of the tower, a CLIP, DINOv2 or SigLIP vision model, as a dict; None for `reference`.
-        projector: `full` (one token per patch), `linear` or `mlp` (from the pooled output), `resampler` (perceiver);
+        projector: `full` (one token per patch), `linear` or `mlp` (from the pooled output), `resampler` (perceiver
+            over the states below the last block);
             None for `reference`.
         tokens: K, identity tokens per object; for `full` the number of patches, for `reference` that of latent pixels.
         width: D, the width of the denoiser's text states; for `reference` the channels of its latents.
@@ -70,7 +71,9 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
                 raise TamingError(
                     f"The projector 'full' gives {patches} tokens, not {tokens}. Set tokens to {patches}."
                 )
-            self.projection = make_projector(projector, config.hidden_size, tokens, width)
+            self.projection: Any = make_projector(projector, config.hidden_size, tokens, width)
+            for bias in silent_biases(self):
+                nn.init.zeros_(bias)
         kind = LAYERS.get(injection)
         added = {} if kind is None or layers is None else layers
         self.injected = nn.ModuleDict(
@@ -90,7 +93,10 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
             subject: the object on mid-grey ground, in [-1, 1].
         """
         mean, std = (subject.new_tensor(self.config[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
-        states = self.vision(pixel_values=((subject + 1) / 2 - mean) / std)
+        pixels = ((subject + 1) / 2 - mean) / std
+        if self.config["projector"] == "resampler":  # what goes into the last block, as IP-Adapter Plus has it
+            return self.projection(self.vision(pixel_values=pixels, output_hidden_states=True).hidden_states[-2])
+        states = self.vision(pixel_values=pixels)
         pooled = self.config["projector"] in POOLED
         return self.projection(states.pooler_output if pooled else patch_states(self.vision, states.last_hidden_state))
 
@@ -100,14 +106,24 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
 
 
 def embed(
-    encoder: ObjectEncoder, vae: AutoencoderKL, subject: Float[Tensor, "batch 3 size size"]
+    encoder: ObjectEncoder, family: Family, subject: Float[Tensor, "batch 3 size size"]
 ) -> Float[Tensor, "batch tokens width"]:
     """The object embedding, whatever the design: of the encoder, or for `reference` the subject's latent pixels."""
     if encoder.config["injection"] != "reference":
         return encoder(subject)
     with torch.no_grad():
-        latents: Any = vae.encode(subject).latent_dist.mean * vae.config["scaling_factor"]  # pyright: ignore
+        latents = family.scaled(family.vae.encode(subject).latent_dist.mean)
     return latents.flatten(2).transpose(1, 2)
+
+
+def silent_biases(encoder: ObjectEncoder) -> list[nn.Parameter]:
+    """Biases of the projector that are zero and stay so, by which an embedding of zeros gives tokens of zeros.
+
+    Stock diffusers makes the null of a base IP-Adapter in that way (`taming_core/ip_adapter.py`).
+    """
+    if (encoder.config["injection"], encoder.config["projector"]) != ("decoupled", "linear"):
+        return []
+    return [encoder.projection.image_embeds.bias, encoder.projection.norm.bias]
 
 
 def make_projector(kind: str, features: int, tokens: int, width: int) -> nn.Module:

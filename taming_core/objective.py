@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from taming_core import loss, noise
 from taming_core.batches import Batch
-from taming_core.subject_model import SubjectModel, decode_latents, encode_images, predict
+from taming_core.subject_model import SubjectModel, encode_images, predict
 from taming_core.train_params import TrainParams
 
 Identity = Callable[[Tensor], Tensor]
@@ -41,11 +41,11 @@ def total(denoising: T, identity: T, localization: T, p: TrainParams) -> T:
 
 
 def counts_of(
-    model: SubjectModel, identity: Identity | None, batch: Batch, timesteps: Int[Tensor, " batch"], p: TrainParams
+    model: SubjectModel, identity: Identity | None, batch: Batch, timesteps: Tensor, p: TrainParams
 ) -> Counts:
     """How much each sample counts: all in the denoising loss, samples with an object in the other two."""
     signal = noise.alpha_bar(model.schedule, timesteps).flatten()
-    weights = loss.snr_weights(signal, model.schedule.config["prediction_type"], p.min_snr)
+    weights = loss.snr_weights(signal, noise.prediction_of(model.schedule), p.min_snr)
     nothing = torch.zeros_like(signal)
     clear = loss.identity_weights(signal, timesteps, batch.present, p.identity_max_timestep or 0)
     shown = batch.present.float() if p.localization_weight > 0 else nothing
@@ -86,7 +86,7 @@ def identity_sum(
     identity: Identity | None,
     noised: Float[Tensor, "batch channels rows columns"],
     said: Float[Tensor, "batch channels rows columns"],
-    timesteps: Int[Tensor, " batch"],
+    timesteps: Tensor,
     batch: Batch,
     counts: Float[Tensor, " batch"],
 ) -> Float[Tensor, ""]:
@@ -95,7 +95,7 @@ def identity_sum(
     if identity is None or not bool(some.any()):
         return counts.new_zeros(())
     estimate = noise.clean_estimate(model.schedule, noised[some], said[some], timesteps[some])
-    images = decode_latents(model, estimate)
+    images = model.family.decode(estimate)
     found = identity(loss.object_crops(images, batch.mask[some], batch.frame[some], batch.view.shape[-1]))
     with torch.no_grad():
         wanted = identity(batch.view[some])

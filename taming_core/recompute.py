@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from diffusers.models.attention_processor import Attention
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -21,12 +20,12 @@ def twice(block: nn.Module, *inputs: Any) -> Any:
     Diffusers' own function takes those that it has by then: a layer that was watched for one pass would no longer be,
     and the second computation another than the first.
     """
-    now = {m: m.processor for m in block.modules() if isinstance(m, Attention)}
+    now = {m: m.processor for m in block.modules() if hasattr(m, "set_processor")}
     return checkpoint(block, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), processors(now)))
 
 
 @contextmanager
-def processors(wanted: Mapping[Attention, Any]) -> Iterator[None]:
+def processors(wanted: Mapping[Any, Any]) -> Iterator[None]:
     """Give attention layers these processors inside the block."""
     before = {attn: attn.processor for attn in wanted}
     try:

@@ -84,11 +84,11 @@ def accelerator_for(device: str, precision: str) -> Accelerator:
 def begin(model: SubjectModel, identity: Identity | None, accelerator: Accelerator, p: TrainParams) -> Run:
     """A run at step 0; the model must be on the accelerator's device."""
     if p.lora is not None:
-        lora.add(model.denoiser, p.lora, p.seed)
+        lora.add(model.family.denoiser, p.lora, p.seed)
     if p.gradient_checkpointing:
-        recompute(model.denoiser)
+        recompute(model.family.denoiser)
     trained = unfreeze(model, p)
-    groups = [{"params": list(trained[part].values()), "share": share} for part, share in rates(p).items()]
+    groups = [{"params": list(trained[part].values()), "share": share} for part, share in rates(model, p).items()]
     optimizer = torch.optim.AdamW(groups, lr=p.learning_rate, weight_decay=p.weight_decay)
     run = Run(model, trained, identity, accelerator.prepare(optimizer), accelerator)
     run.average = average_of(run.weights, p.ema)
@@ -146,11 +146,10 @@ def due(step: int, every: int, steps: int) -> bool:
 
 def noise_of(run: Run, batch: Batch, step: int, p: TrainParams) -> noise.Noise:
     """The noise of a step, in the shape of the batch's latents."""
-    vae = run.model.vae.config
-    side = 2 ** (len(vae["block_out_channels"]) - 1)
+    family = run.model.family
     count, _, height, width = batch.target.shape
-    shape = (count, vae["latent_channels"], height // side, width // side)
-    return noise.noise_at(step, shape, run.model.schedule.config["num_train_timesteps"], p.seed, p.offset_noise)
+    shape = (count, family.latent_channels, height // family.vae_side, width // family.vae_side)
+    return noise.noise_at(step, shape, run.model.schedule, p.seed, p.offset_noise)
 
 
 def require_finite(what: str, value: float, batch: Batch, step: int) -> None:

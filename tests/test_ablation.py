@@ -213,7 +213,7 @@ def setting(folder: Path, injection: str, **more: Any) -> Setting:
     tower = {"tower": "mini", "projector": "full", "tokens": tiny.TOKENS, "tower_blocks": 0}
     p = ScoreParams(seed=0, timesteps=[100, 700], rows=6, pairs=3, **{"batch_size": 4, **more})
     return Setting(
-        subject_model(pipeline.components), pipeline.tokenizer, tiny.train_params(**fresh, encoder=tower),
+        subject_model(pipeline.components), tiny.train_params(**fresh, encoder=tower),
         Shown.of(pipeline.object_encoder.config), tiny.SIDE, torch.device("cpu"), p,
     )  # fmt: skip
 

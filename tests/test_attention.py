@@ -7,6 +7,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from taming_core.attention import Processor, cross_attentions, eject, inject, layer_channels, rescale, watched
+from taming_core.bases.family import Text
 from taming_core.contexts import Told, denoise, holes_in, parts_of, reference_features, reference_part
 from taming_core.customize import load_pipeline
 
@@ -54,14 +55,15 @@ def said(
 ):
     """What the denoiser says of some samples."""
     latents, t, text = (x[rows] for x in inputs())
-    told = Told(text, torch.full((len(text), 1), 3), present, objects)
+    told = Told(Text(text, None), torch.full((len(text), 1), 3), present, objects)
     if design != "reference":
-        return denoise(denoiser, latents, t, parts_of(told, design))
+        return denoise(tiny.family(denoiser), latents, t, parts_of(told, design))
     features = None
     if objects is not None:
         noised = objects.unflatten(2, (16, 16)).permute(0, 1, 4, 2, 3)
-        features = reference_features(denoiser, noised, t[present], torch.zeros(1, LENGTH, 16))
-    return denoise(denoiser, latents, t, [reference_part(told, features)])
+        silence = Text(torch.zeros(1, LENGTH, 16), None)
+        features = reference_features(tiny.family(denoiser), noised, t[present], silence)
+    return denoise(tiny.family(denoiser), latents, t, [reference_part(told, features)])
 
 
 def plain(denoiser: UNet2DConditionModel) -> Tensor:
@@ -132,8 +134,8 @@ def test_only_the_chosen_layers_see_the_object(denoiser: UNet2DConditionModel, d
 
 def test_substitute_leaves_out_the_state_of_the_placeholder(denoiser: UNet2DConditionModel) -> None:
     _, _, text = inputs()
-    told = Told(text, torch.tensor([[2], [4], [6]]), EVERYONE, embeddings("substitute"))
-    states = parts_of(told, "substitute")[0].states
+    told = Told(Text(text, None), torch.tensor([[2], [4], [6]]), EVERYONE, embeddings("substitute"))
+    states = parts_of(told, "substitute")[0].text.states
     assert states.shape == (3, LENGTH - 1 + K, 16)
     assert torch.equal(states[1, :6], text[1, [0, 1, 2, 3, 5, 6]])
     assert torch.equal(states[:, 6:], told.objects[:, 0])
@@ -147,7 +149,8 @@ def test_the_state_that_is_left_out_changes_nothing(denoiser: UNet2DConditionMod
     holes = torch.full((3, 1), 3)
     with torch.no_grad():
         found = [
-            denoise(denoiser, latents, t, parts_of(Told(x, holes, EVERYONE, z), "substitute")) for x in (text, other)
+            denoise(tiny.family(denoiser), latents, t, parts_of(Told(Text(x, None), holes, EVERYONE, z), "substitute"))
+            for x in (text, other)
         ]
     assert torch.equal(*found)
 
@@ -171,18 +174,18 @@ def test_a_weight_scales_what_a_design_adds(denoiser: UNet2DConditionModel) -> N
 @pytest.mark.parametrize("design", ["substitute", "concat"])
 def test_the_share_of_attention_is_that_of_the_objects_tokens(denoiser: UNet2DConditionModel, design: str) -> None:
     latents, t, text = inputs()
-    told = Told(text, torch.full((3, 1), 3), PRESENT, 100 * embeddings(design, 2))
+    told = Told(Text(text, None), torch.full((3, 1), 3), PRESENT, 100 * embeddings(design, 2))
     shares: list[Tensor] = []
     before = said(denoiser, design, PRESENT, told.objects)
     with torch.no_grad():
-        found = denoise(denoiser, latents, t, parts_of(told, design), shares)
+        found = denoise(tiny.family(denoiser), latents, t, parts_of(told, design), shares)
     assert torch.equal(found, before)  # watching changes nothing
     assert len(shares) == len(cross_attentions(denoiser))
     assert {tuple(s.shape) for s in shares} == {(2, 256), (2, 64)}
     assert all(0 <= s.min() <= s.max() <= 1 + 1e-6 for s in shares)
-    even = Told(torch.zeros_like(text), told.holes, PRESENT, torch.zeros_like(told.objects))
+    even = Told(Text(torch.zeros_like(text), None), told.holes, PRESENT, torch.zeros_like(told.objects))
     with torch.no_grad():
-        denoise(denoiser, latents, t, parts_of(even, design), shares := [])
+        denoise(tiny.family(denoiser), latents, t, parts_of(even, design), shares := [])
     of_all = K / (K + LENGTH - (design == "substitute"))  # all alike: each token has an equal share
     assert all(torch.allclose(s, torch.full_like(s, of_all)) for s in shares)
 
@@ -212,7 +215,7 @@ def test_the_shipped_denoiser_gives_null_samples_plain_text() -> None:
     t, present = torch.tensor([400, 700]), torch.tensor([True, False])
     text = pipeline.encode_text(["a photo of a <object>", "a photo of a dog"])
     told = Told(text, torch.zeros(2, 1, dtype=torch.long), present, torch.ones(1, 1, 256, 256))
-    plain = pipeline.unet(latents, t, text)[0]
+    plain = pipeline.unet(latents, t, text.states)[0]
     torch.testing.assert_close(
-        denoise(pipeline.unet, latents, t, parts_of(told, "concat"))[1], plain[1], atol=1e-4, rtol=1e-4
+        denoise(pipeline.family, latents, t, parts_of(told, "concat"))[1], plain[1], atol=1e-4, rtol=1e-4
     )

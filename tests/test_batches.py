@@ -271,7 +271,7 @@ def same(first: Batch, second: Batch) -> bool:
 
 
 def test_a_batch_depends_on_its_step_alone(rows: Rows) -> None:
-    make = partial(batch_at, rows=rows, tokenizer=tiny.tokenizer(), size=SIZE, p=tiny.train_params(), shown=CUT_OUT)
+    make = partial(batch_at, rows=rows, token_ids=tiny.token_ids, size=SIZE, p=tiny.train_params(), shown=CUT_OUT)
     batches = [make(step) for step in range(5)]
     assert not same(batches[0], batches[1])
     threaded = ahead(make, 5, 2)
@@ -281,7 +281,7 @@ def test_a_batch_depends_on_its_step_alone(rows: Rows) -> None:
 
 def test_batches_have_the_shapes_they_promise(rows: Rows) -> None:
     p = tiny.train_params(general=0.5, references=2)
-    batch = batch_at(0, rows, tiny.tokenizer(), SIZE, p, CUT_OUT)
+    batch = batch_at(0, rows, tiny.token_ids, SIZE, p, CUT_OUT)
     assert batch.subject.shape == (4, 2, 3, SIZE, SIZE)
     assert batch.view.shape == (4, 3, SIZE, SIZE)
     assert batch.target.shape == (4, 3, 32, 32)

@@ -48,7 +48,7 @@ def steps(run: training.Run, p: TrainParams, folder: Path, until: int) -> list[t
     """Train to the end of step `until`, whatever the params say of the end."""
     shown = Shown.of(run.model.object_encoder.config)
     make = partial(
-        batch_at, rows=load_rows(folder, "train"), tokenizer=tiny.tokenizer(), size=tiny.SIDE, p=p, shown=shown
+        batch_at, rows=load_rows(folder, "train"), token_ids=tiny.token_ids, size=tiny.SIDE, p=p, shown=shown
     )
     found = []
     for report in training.train(run, p, make):

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from small_rows import artwork
 
+from taming_core.bases.family import Text
 from taming_core.customize import TamingPipeline, load_pipeline
 from taming_core.errors import TamingError
-from taming_core.guidance import guidance_passes
+from taming_core.guidance import Words, guidance_passes
 
 BEACH, SNOW = "a photo of a <object> on the beach", "a photo of a <object> in the snow"
 
@@ -104,9 +105,9 @@ def test_no_scale_of_equal_ones_jumps(pipeline: TamingPipeline, embeds: torch.Te
 
 def test_guidance_is_the_two_way_formula() -> None:
     """e(0,0) + s_obj (e(0,z) - e(0,0)) + s_txt (e(c,z) - e(0,z)), on predictions that are plain numbers."""
-    text, null, silent = ((torch.tensor(v), torch.tensor(0)) for v in (5.0, 2.0, 3.0))
+    text, null, silent = (Words(Text(torch.tensor(v), None), torch.tensor(0)) for v in (5.0, 2.0, 3.0))
     passes = guidance_passes(text, null, silent, torch.tensor(10.0), 1.5, 4.0)
-    total = sum(w * float(words[0] + (0 if o is None else o)) for w, words, o in passes)
+    total = sum(w * float(words.text.states + (0 if o is None else o)) for w, words, o in passes)
     nothing, object_only, both = 2.0, 13.0, 15.0
     assert total == pytest.approx(nothing + 1.5 * (object_only - nothing) + 4.0 * (both - object_only))
 

@@ -62,7 +62,7 @@ def test_settled_it_draws_the_same_with_plain_weights(injection: str, tmp_path: 
     pipeline = trained(tiny.pipeline(injection))
     before = drawn(pipeline)
     assert lora.present(pipeline.unet)
-    lora.settle(pipeline.unet, tmp_path)
+    lora.settle(pipeline, tmp_path)
     assert not lora.present(pipeline.unet)
     torch.testing.assert_close(drawn(pipeline), before, atol=1e-4, rtol=1e-4)
     found = states(pipeline)
@@ -77,7 +77,7 @@ def test_the_file_loads_onto_the_base_and_says_nothing_of_alpha(tmp_path: Path) 
     inputs = torch.randn(1, 4, 16, 16), torch.tensor([500]), torch.randn(1, 32, 16)
     with torch.no_grad():
         expected = wanted(*inputs)[0]
-    lora.settle(pipeline.unet, tmp_path)
+    lora.settle(pipeline, tmp_path)
     path = tmp_path / "lora/pytorch_lora_weights.safetensors"
     with safe_open(path, "pt") as file:
         assert not [n for n in file.keys() if "alpha" in n]  # noqa: SIM118  (no mapping)

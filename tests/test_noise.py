@@ -5,7 +5,14 @@ import math
 import pytest
 import tiny
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    PNDMScheduler,
+    VQDiffusionScheduler,
+)
 
 from taming_core.errors import TamingError
 from taming_core.noise import (
@@ -21,10 +28,11 @@ from taming_core.noise import (
 )
 
 SHAPE = (3, 4, 2, 2)
+SCHEDULE = schedule_like(tiny.scheduler())
 
 
 def steps(*timesteps: int) -> Noise:
-    drawn = noise_at(0, (len(timesteps), 4, 2, 2), 1000, 0, 0.0)
+    drawn = noise_at(0, (len(timesteps), 4, 2, 2), SCHEDULE, 0, 0.0)
     return Noise(torch.tensor(timesteps), drawn.encoding, drawn.diffusion)
 
 
@@ -70,14 +78,41 @@ def test_any_scheduler_of_added_noise_will_do(kind: type) -> None:
     torch.testing.assert_close(found, own.alphas_cumprod[[0, 999]].float())
 
 
-def test_flow_matching_is_refused() -> None:
-    with pytest.raises(TamingError, match="FlowMatchEulerDiscreteScheduler has no noise schedule"):
-        schedule_like(FlowMatchEulerDiscreteScheduler())
+def test_a_scheduler_without_a_noise_schedule_is_refused() -> None:
+    with pytest.raises(TamingError, match="VQDiffusionScheduler has no noise schedule"):
+        schedule_like(VQDiffusionScheduler(num_vec_classes=4))
+
+
+def test_of_flow_matching_the_latents_lie_on_the_line_between_image_and_noise() -> None:
+    schedule = schedule_like(FlowMatchEulerDiscreteScheduler(shift=3.0))
+    clean = torch.randn(2, 4, 2, 2, generator=torch.Generator().manual_seed(1))
+    drawn = Noise(torch.tensor([250.0, 1000.0]), clean, torch.ones_like(clean))
+    dirty, target = noised(schedule, clean, drawn), target_of(schedule, clean, drawn)
+    torch.testing.assert_close(dirty[0], 0.75 * clean[0] + 0.25)
+    assert torch.equal(dirty[1], torch.ones(4, 2, 2))
+    assert torch.equal(target, 1 - clean)
+    torch.testing.assert_close(clean_estimate(schedule, dirty, target, drawn.timesteps), clean, atol=1e-6, rtol=1e-5)
+    signal = alpha_bar(schedule, drawn.timesteps).flatten()
+    torch.testing.assert_close(signal, torch.tensor([0.75**2 / (0.75**2 + 0.25**2), 0.0]))
+
+
+def test_flow_matching_trains_on_middle_steps_shifted_towards_noise() -> None:
+    """The median of a logit-normal share of noise is 1/2, which a shift of 3 makes 3/4 (Esser et al., 2024)."""
+    for scheduler, expected in [
+        (FlowMatchEulerDiscreteScheduler(), 0.5),
+        (FlowMatchEulerDiscreteScheduler(shift=3.0), 0.75),
+        (DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0), 0.75),
+        (FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), math.exp(0.5) / (math.exp(0.5) + 1)),
+    ]:
+        # 256 patches of 2 x 2 latents: there FLUX's shift is e**0.5
+        drawn = noise_at(0, (2000, 1, 32, 32), schedule_like(scheduler), 0, 0.0).timesteps / 1000
+        assert 0 < drawn.min() < drawn.max() < 1
+        assert float(drawn.median()) == pytest.approx(expected, abs=0.02)
 
 
 def test_noise_depends_on_seed_and_step_alone() -> None:
     first, again, later, other = (
-        noise_at(step, SHAPE, 1000, seed, 0.0) for step, seed in ((2, 0), (2, 0), (3, 0), (2, 1))
+        noise_at(step, SHAPE, SCHEDULE, seed, 0.0) for step, seed in ((2, 0), (2, 0), (3, 0), (2, 1))
     )
     for name in ("timesteps", "encoding", "diffusion"):
         assert torch.equal(getattr(first, name), getattr(again, name))
@@ -87,26 +122,27 @@ def test_noise_depends_on_seed_and_step_alone() -> None:
 
 
 def test_a_part_is_some_rows_of_the_whole() -> None:
-    whole = noise_at(0, SHAPE, 1000, 0, 0.0)
+    whole = noise_at(0, SHAPE, SCHEDULE, 0, 0.0)
     part = part_of(whole, slice(1, 3), torch.device("cpu"))
     assert torch.equal(part.diffusion, whole.diffusion[1:])
     assert torch.equal(part.timesteps, whole.timesteps[1:])
 
 
 def test_all_timesteps_are_drawn() -> None:
-    drawn = noise_at(0, (20000, 1, 1, 1), 1000, 0, 0.0).timesteps
+    drawn = noise_at(0, (20000, 1, 1, 1), SCHEDULE, 0, 0.0).timesteps
     assert (drawn.min(), drawn.max()) == (0, 999)
     assert abs(drawn.float().mean() - 499.5) < 10
 
 
 def test_an_offset_is_one_number_per_image_and_channel_and_changes_nothing_else() -> None:
-    plain, shifted = (noise_at(3, (40, 4, 8, 8), 1000, 0, offset) for offset in (0.0, 0.5))
+    plain, shifted = (noise_at(3, (40, 4, 8, 8), SCHEDULE, 0, offset) for offset in (0.0, 0.5))
     added = shifted.diffusion - plain.diffusion
     torch.testing.assert_close(added, added[..., :1, :1].expand_as(added), atol=1e-6, rtol=0)
     assert float(added[..., 0, 0].std()) == pytest.approx(0.5, rel=0.2)
     assert torch.equal(plain.encoding, shifted.encoding)
     assert torch.equal(plain.timesteps, shifted.timesteps)
-    later = noise_at(4, (40, 4, 8, 8), 1000, 0, 0.5).diffusion - noise_at(4, (40, 4, 8, 8), 1000, 0, 0.0).diffusion
+    still, moved = (noise_at(4, (40, 4, 8, 8), SCHEDULE, 0, offset).diffusion for offset in (0.0, 0.5))
+    later = moved - still
     assert not torch.allclose(later, added, atol=1e-3)
 
 

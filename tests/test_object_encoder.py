@@ -61,7 +61,7 @@ FRESH = {"start": None, "base": "mini", "background": "removed", "injection": "d
 def fresh(tower: str, seed: int = 3, projector: str = "linear", tokens: int = 4, **values: Any) -> ObjectEncoder:
     encoder = {"tower": tower, "projector": projector, "tokens": tokens, "tower_blocks": 1}
     p = tiny.train_params(**{**FRESH, "encoder": encoder, "seed": seed, **values})
-    return fresh_encoder(tiny.unet(), tiny.vae(), p)
+    return fresh_encoder(tiny.family(tiny.unet()), p)
 
 
 def test_a_fresh_encoder_has_the_tower_of_the_clip_model_and_repeats() -> None:
@@ -109,10 +109,11 @@ def test_a_model_that_is_no_tower_is_refused(tmp_path: Path) -> None:
 
 
 def test_reference_embeds_the_subject_as_its_latent_pixels() -> None:
-    vae = tiny.vae()
-    encoder = fresh_encoder(tiny.unet(), vae, tiny.train_params(**{**FRESH, "injection": "reference", "encoder": None}))
+    family = tiny.family(tiny.unet())
+    vae, p = family.vae, tiny.train_params(**{**FRESH, "injection": "reference", "encoder": None})
+    encoder = fresh_encoder(family, p)
     subject = torch.rand(2, 3, encoder.image_size, encoder.image_size) * 2 - 1
-    z = embed(encoder, vae, subject)
+    z = embed(encoder, family, subject)
     assert z.shape == (2, 256, 4) == (2, encoder.config["tokens"], encoder.config["width"])
     assert torch.equal(z[1, 17], vae.encode(subject).latent_dist.mean[1, :, 1, 1] * vae.config["scaling_factor"])
 

@@ -258,7 +258,7 @@ def fresh(base: str, injection: str, **encoder: Any) -> TamingPipeline:
 
 def test_a_fresh_start_on_the_plain_base_of_mini() -> None:
     pipeline = fresh("mini", "decoupled", tower="mini", projector="resampler", tokens=4, tower_blocks=1)
-    text = pipeline.encode_text([PROMPT])
+    text = pipeline.encode_text([PROMPT]).states
     latents, t = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
     objects = pipeline.encode_objects([Image.new("RGBA", (128, 128), "red")])
     with torch.no_grad():

@@ -44,7 +44,7 @@ def begun(p: TrainParams, identity: Identity | None, injection: str = "concat", 
 
 def batches(rows: Rows, p: TrainParams, injection: str = "concat") -> BatchAt:
     shown = Shown.of({"background": "removed", "injection": injection})
-    return partial(batch_at, rows=rows, tokenizer=tiny.tokenizer(), size=tiny.SIDE, p=p, shown=shown)
+    return partial(batch_at, rows=rows, token_ids=tiny.token_ids, size=tiny.SIDE, p=p, shown=shown)
 
 
 def weights(run: training.Run) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """A whole text-to-image world in a few thousand weights, and rows to train it on: real classes, random weights."""
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,13 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image, ImageDraw
+from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from taming_core import config, schema, triplets
+from taming_core import conditions, config, schema, triplets
 from taming_core.attention import LAYERS, layer_channels
-from taming_core.customize import TamingPipeline
+from taming_core.bases.stable_diffusion import StableDiffusion
+from taming_core.customize import TamingPipeline, assembled
 from taming_core.fresh import chosen, latent_encoder, start_layers
 from taming_core.object_encoder import ObjectEncoder
 from taming_core.objects import mask_box
@@ -42,6 +45,11 @@ def vae() -> AutoencoderKL:
     ).eval()  # fmt: skip
 
 
+def family(denoiser: UNet2DConditionModel) -> StableDiffusion:
+    """The denoiser with the parts that go with it."""
+    return StableDiffusion({"unet": denoiser, "vae": vae(), "text_encoder": text_encoder(), "tokenizer": tokenizer()})
+
+
 def text_encoder() -> CLIPTextModel:
     return CLIPTextModel(CLIPTextConfig(
         vocab_size=880, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
@@ -51,6 +59,10 @@ def text_encoder() -> CLIPTextModel:
 
 def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast.from_pretrained(ROOT / "taming_core/pretrained/mini/encoder/tokenizer")
+
+
+def token_ids(prompts: Sequence[str]) -> Tensor:
+    return conditions.token_ids(tokenizer(), prompts)
 
 
 def scheduler(prediction: str = "v_prediction") -> DDIMScheduler:
@@ -75,7 +87,7 @@ def object_encoder(
     seeing = chosen(layer_channels(denoiser, injection), layers)
     added = {"layers": seeing if injection in LAYERS or layers else None, "injection": injection, **settings}
     if injection == "reference":
-        found = latent_encoder(denoiser, vae(), added)
+        found = latent_encoder(family(denoiser), added)
     else:
         found = ObjectEncoder(tower, projector, tokens, 16, **added)
     start_layers(found, denoiser)
@@ -99,10 +111,9 @@ def pipeline(
 ) -> TamingPipeline:
     torch.manual_seed(seed)
     denoiser = unet()
-    made = TamingPipeline(
-        vae(), text_encoder(), tokenizer(), denoiser, scheduler(prediction),
-        object_encoder(denoiser, injection, **encoder),
-    )  # fmt: skip
+    parts = {"vae": vae(), "text_encoder": text_encoder(), "tokenizer": tokenizer(), "unet": denoiser,
+             "scheduler": scheduler(prediction)}  # fmt: skip
+    made = assembled(parts, object_encoder(denoiser, injection, **encoder))
     made.set_progress_bar_config(disable=True)
     return made
 

@@ -19,8 +19,8 @@ from cells import CELLS, MADE, ScoreParams, load
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
-from transformers import PreTrainedTokenizerBase
 
+from taming_core.bases.families import family_of
 from taming_core.batches import Batch, Example, collate, example
 from taming_core.conditions import Shown
 from taming_core.config import load_params
@@ -46,7 +46,6 @@ class Setting:
     """What all measures of a cell have in common."""
 
     model: SubjectModel
-    tokenizer: PreTrainedTokenizerBase
     trained: TrainParams
     shown: Shown
     subject_side: int  # pixels
@@ -67,7 +66,7 @@ def main(
     pipeline = load_pipeline(str(encoder), where)
     found = pipeline.object_encoder
     model, shown = subject_model(pipeline.components), Shown.of(found.config)
-    s = Setting(model, pipeline.tokenizer, trained, shown, found.image_size, torch.device(where), p)
+    s = Setting(model, trained, shown, found.image_size, torch.device(where), p)
     write({"use": uses(s, load_rows(rows, "test")), "plain": plain_changes(s, load_rows(rows, "train"))}, out)
     print(out)
 
@@ -143,14 +142,10 @@ def says(model: SubjectModel) -> Says:
 def base_says(s: Setting) -> Says:
     """What the base model's denoiser said of the same captions, before any taming."""
     assert s.trained.base is not None  # cells start afresh
-    parts = load_base(s.trained.base)
-    text, unet = parts["text_encoder"].to(s.device), parts["unet"].to(s.device)
-
-    def said(latents: Latents, noise: Noise, batch: Batch) -> Latents:
-        states = text(input_ids=batch.tokens).last_hidden_state
-        return unet(latents, noise.timesteps, states, return_dict=False)[0]
-
-    return said
+    base = family_of(load_base(s.trained.base))
+    for part in base.trained_parts.values():
+        part.to(s.device)
+    return lambda latents, noise, batch: base.say(latents, noise.timesteps, base.text(batch.tokens))
 
 
 @torch.no_grad()
@@ -159,7 +154,7 @@ def errors(s: Setting, examples: Sequence[Example], said: Says, inside: bool = F
     found = list[Tensor]()
     for start in range(0, len(examples), s.p.batch_size):
         chosen = examples[start : start + s.p.batch_size]
-        batch = rows_of(collate(chosen, s.tokenizer), slice(None), s.device)
+        batch = rows_of(collate(chosen, s.model.family.token_ids), slice(None), s.device)
         numbers = range(start, start + len(chosen))
         found.append(torch.stack([_errors(s, batch, t, numbers, said, inside) for t in s.p.timesteps]).mean(0))
     return torch.cat(found).cpu()
@@ -180,9 +175,9 @@ def _errors(
 
 def noise_of(s: Setting, batch: Batch, timestep: int, numbers: Sequence[int]) -> Noise:
     """Noise that depends on an example's number and on the timestep alone, so that all cells meet the same."""
-    vae = s.model.vae.config
-    scale = 2 ** (len(vae["block_out_channels"]) - 1)
-    shape = (2, vae["latent_channels"], batch.target.shape[2] // scale, batch.target.shape[3] // scale)
+    family = s.model.family
+    height, width = (side // family.vae_side for side in batch.target.shape[2:])
+    shape = (2, family.latent_channels, height, width)
     drawn = torch.stack([
         torch.randn(shape, generator=torch.Generator().manual_seed(seed_for(s.p.seed, f"score {timestep}", n)))
         for n in numbers

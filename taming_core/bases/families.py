@@ -1,0 +1,38 @@
+"""Which family a text-to-image model belongs to."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from taming_core.bases.family import Family
+from taming_core.bases.flux import Flux
+from taming_core.bases.stable_diffusion import StableDiffusion
+from taming_core.bases.stable_diffusion_3 import StableDiffusion3
+from taming_core.bases.stable_diffusion_xl import StableDiffusionXL
+from taming_core.errors import TamingError
+
+FAMILIES: tuple[type[Family], ...] = (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux)
+
+
+def family_of(components: Mapping[str, Any]) -> Family:
+    """The family of a pipeline's components.
+
+    Raises:
+        TamingError: none has a denoiser of this kind.
+    """
+    return kind_of(components)(components)
+
+
+def kind_of(names: Mapping[str, Any]) -> type[Family]:
+    """The class of the family with parts of these names, as a pipeline's components or its model_index.json have them.
+
+    Raises:
+        TamingError: none has these parts.
+    """
+    if "unet" in names:
+        return StableDiffusionXL if "text_encoder_2" in names else StableDiffusion
+    part = names.get("transformer")
+    name = part[1] if isinstance(part, list) else type(part).__name__
+    if name in (known := {"SD3Transformer2DModel": StableDiffusion3, "FluxTransformer2DModel": Flux}):
+        return known[name]
+    raise TamingError("This is no text-to-image model that can be tamed. Use a base of Stable Diffusion 1.5, 2.1, XL, 3 "
+                      "or 3.5, or of FLUX.1.")  # fmt: skip

@@ -1,0 +1,89 @@
+"""FLUX.1: a transformer of flow matching over packed latents, which may read its guidance (Black Forest Labs, 2024)."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from taming_core.bases.family import Family, Text, time_shift
+
+T5_LENGTH = 512  # tokens, what diffusers' pipeline reads
+
+
+class Flux(Family):
+    """T5's states, and CLIP's summary."""
+
+    denoiser_name = "transformer"
+    text_encoder_names = ("text_encoder", "text_encoder_2")
+    designs = ("concat", "decoupled")
+    pipeline_name = "FluxPipeline"
+
+    @property
+    def lengths(self) -> list[int]:
+        clip, long = super().lengths
+        return [clip, min(long, T5_LENGTH)]
+
+    @property
+    def text_length(self) -> int:
+        return self.lengths[1]
+
+    @property
+    def width(self) -> int:
+        return self.denoiser.config["joint_attention_dim"]
+
+    @property
+    def side_multiple(self) -> int:
+        return self.vae_side * 2
+
+    @property
+    def side(self) -> int:
+        return 128 * self.vae_side  # the transformer's config names no size; diffusers' pipeline takes this one
+
+    def text(self, ids: Int[Tensor, "batch length"]) -> Text:
+        short, long = self.apart(ids)
+        pooled = self.components["text_encoder"](input_ids=short).pooler_output
+        return Text(self.components["text_encoder_2"](input_ids=long).last_hidden_state, pooled)
+
+    def say(
+        self,
+        latents: Float[Tensor, "batch channels rows columns"],
+        times: Tensor,
+        text: Text,
+        guidance: float | None = None,
+    ) -> Float[Tensor, "batch channels rows columns"]:
+        rows, columns = latents.shape[-2:]
+        told = None if guidance is None else torch.full((len(latents),), guidance, device=latents.device)
+        said = self.denoiser(
+            hidden_states=packed(latents), timestep=times.to(latents.dtype) / 1000, guidance=told,
+            pooled_projections=text.pooled, encoder_hidden_states=text.states,
+            txt_ids=latents.new_zeros(text.states.shape[1], 3), img_ids=places(rows // 2, columns // 2, latents),
+            return_dict=False,
+        )[0]  # fmt: skip
+        return unpacked(said, rows, columns)
+
+    def set_timesteps(self, scheduler: Any, steps: int, device: torch.device, latents: Tensor) -> None:
+        shift = time_shift(scheduler, latents.shape)
+        if not scheduler.config.get("use_flow_sigmas", False):  # such a scheduler makes sigmas of its own
+            shift = {"sigmas": np.linspace(1.0, 1 / steps, steps), **shift}
+        scheduler.set_timesteps(steps, device=device, **shift)
+
+
+def packed(latents: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch patches features"]:
+    """Patches of 2 x 2 latents, row by row; the features of a patch are channel, row, column."""
+    patches = latents.unfold(2, 2, 2).unfold(3, 2, 2)  # (B, C, h/2, w/2, 2, 2)
+    return patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+
+
+def unpacked(
+    patches: Float[Tensor, "batch patches features"], rows: int, columns: int
+) -> Float[Tensor, "batch channels {rows} {columns}"]:
+    """The inverse of `packed`."""
+    grid = patches.unflatten(1, (rows // 2, columns // 2)).unflatten(3, (-1, 2, 2))
+    return grid.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+
+
+def places(rows: int, columns: int, like: Tensor) -> Float[Tensor, "patches 3"]:
+    """Where each patch stands: 0, row, column."""
+    return torch.cartesian_prod(torch.zeros(1), torch.arange(rows).float(), torch.arange(columns).float()).to(like)

@@ -1,0 +1,35 @@
+"""Stable Diffusion 1.5, 2.1 and `mini`: a UNet that attends to the states of one CLIP (Rombach et al., 2022)."""
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from taming_core.bases.family import Family, Text
+
+
+class StableDiffusion(Family):
+    """One text encoder, whose last states the UNet attends to."""
+
+    denoiser_name = "unet"
+    text_encoder_names = ("text_encoder",)
+    designs = ("substitute", "concat", "decoupled", "gated", "reference")
+    pipeline_name = "StableDiffusionPipeline"
+
+    @property
+    def width(self) -> int:
+        return self.denoiser.config["cross_attention_dim"]
+
+    @property
+    def side_multiple(self) -> int:
+        return self.vae_side * 2 ** (len(self.denoiser.config["block_out_channels"]) - 1)
+
+    def text(self, ids: Int[Tensor, "batch length"]) -> Text:
+        return Text(self.components["text_encoder"](input_ids=ids).last_hidden_state, None)
+
+    def say(
+        self,
+        latents: Float[Tensor, "batch channels rows columns"],
+        times: Tensor,
+        text: Text,
+        guidance: float | None = None,  # noqa: ARG002  (no checkpoint of the family reads it)
+    ) -> Float[Tensor, "batch channels rows columns"]:
+        return self.denoiser(latents, times, text.states, return_dict=False)[0]

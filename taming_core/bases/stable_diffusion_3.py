@@ -1,0 +1,63 @@
+"""Stable Diffusion 3 and 3.5: a transformer of flow matching over image and text (Esser et al., 2024)."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from taming_core.bases.family import Family, Text
+
+T5_LENGTH = 256  # tokens, what diffusers' pipeline reads
+
+
+class StableDiffusion3(Family):
+    """Two CLIPs side by side, followed by T5, which may be left out to save memory."""
+
+    denoiser_name = "transformer"
+    text_encoder_names = ("text_encoder", "text_encoder_2", "text_encoder_3")
+    designs = ("concat", "decoupled")
+    pipeline_name = "StableDiffusion3Pipeline"
+
+    @property
+    def lengths(self) -> list[int]:
+        found = super().lengths
+        return [*found[:2], *(min(length, T5_LENGTH) for length in found[2:])]
+
+    @property
+    def text_length(self) -> int:
+        found = self.lengths
+        return found[0] + (found[2] if len(found) > 2 else T5_LENGTH)
+
+    @property
+    def width(self) -> int:
+        return self.denoiser.config["joint_attention_dim"]
+
+    @property
+    def side_multiple(self) -> int:
+        return self.vae_side * self.denoiser.config["patch_size"]
+
+    def text(self, ids: Int[Tensor, "batch length"]) -> Text:
+        first, second, *rest = self.apart(ids)
+        said = [
+            self.components[name](input_ids=own, output_hidden_states=True)
+            for name, own in (("text_encoder", first), ("text_encoder_2", second))
+        ]
+        clip = torch.cat([s.hidden_states[-2] for s in said], -1)
+        clip = F.pad(clip, (0, self.width - clip.shape[-1]))
+        if rest:
+            long = self.components["text_encoder_3"](input_ids=rest[0]).last_hidden_state
+        else:
+            long = clip.new_zeros(len(ids), T5_LENGTH, self.width)
+        return Text(torch.cat([clip, long.to(clip.dtype)], 1), torch.cat([s.text_embeds for s in said], -1))
+
+    def say(
+        self,
+        latents: Float[Tensor, "batch channels rows columns"],
+        times: Tensor,
+        text: Text,
+        guidance: float | None = None,  # noqa: ARG002  (no checkpoint of the family reads it)
+    ) -> Float[Tensor, "batch channels rows columns"]:
+        return self.denoiser(
+            hidden_states=latents, timestep=times, encoder_hidden_states=text.states, pooled_projections=text.pooled,
+            return_dict=False,
+        )[0]  # fmt: skip
