@@ -29,9 +29,14 @@ def generate(
     images: Annotated[int, typer.Option("--images", min=1, help="For each object and prompt.")] = 1,
     guidance_object: Annotated[float | None, typer.Option(min=0, help="More of the object; instead of params.")] = None,
     guidance_text: Annotated[float | None, typer.Option(min=0, help="More of the prompt; instead of params.")] = None,
+    guidance_embedded: Annotated[
+        float | None, typer.Option(min=0.1, help="For a base that reads its guidance, as FLUX.1-dev; instead of params.")
+    ] = None,
     object_scale: Annotated[
         float, typer.Option(min=0, help="Less or more of the object, where the encoder adds attention of its own.")
     ] = 1.0,
+    width: Annotated[int | None, typer.Option("--width", min=1, help="Pixels. Default: the model's own size.")] = None,
+    height: Annotated[int | None, typer.Option("--height", min=1, help="Pixels; goes with --width.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Of the scheduler; instead of params.")] = None,
     scheduler: Annotated[
         str | None, typer.Option("--scheduler", help="Any diffusers class; instead of params.")
@@ -61,9 +66,11 @@ def generate(
         p.generate.sampling,
         guidance_object=guidance_object,
         guidance_text=guidance_text,
+        guidance_embedded=guidance_embedded,
         steps=steps,
         scheduler=scheduler,
     )
+    size = generation.size_of(width, height)
     found = generation.wanted(things, prompts, seed, images, together)
     where = pick_device(device)
     spec = encoder or (str(ENCODER) if ENCODER.is_dir() else "mini")
@@ -78,13 +85,13 @@ def generate(
     left = iter(cut)
     seen = [[next(left) for _ in of_one] for of_one in photos]
     embeds = [pipeline.encode_objects([of_one])[0] for of_one in seen]
-    drawn = draw(pipeline, [w.order for w in found], embeds, sampling, object_scale)
+    drawn = draw(pipeline, [w.order for w in found], embeds, sampling, object_scale, size)
     pictures = []
     for w, picture in track(zip(found, drawn, strict=True), "draw", len(found)):
         save(picture, out / w.file)
         pictures.append(picture)
     grid.save(generation.sheet(seen, found, pictures), out / "sheet.png")
     weights = provenance.folder_fingerprint(Path(pipeline.name_or_path))
-    made = generation.record(found, sampling, spec, weights, provenance.versions(), object_scale)
+    made = generation.record(found, sampling, spec, weights, provenance.versions(), object_scale, size)
     generation.add_record(made, out / "generation.json")
     print(f"{len(pictures)} images in {out}, with the encoder {spec}; {out / 'sheet.png'} shows them")

@@ -21,7 +21,7 @@ class Told:
 
     text: Text  # T(c)
     holes: Int[Tensor, "batch places"]  # where `<object>` stands in the text; read by `substitute` alone
-    present: Bool[Tensor, " batch"]  # which samples have objects; the others get the null embedding
+    present: Bool[Tensor, " batch"]  # which samples have objects; the others get the null embedding. On the CPU
     objects: Float[Tensor, "shown count tokens width"] | None  # z of the samples that have any; None where none has
 
 
@@ -33,6 +33,11 @@ class Part:
     text: Text  # its states, where the design has it so, with tokens of objects
     columns: int = 0  # of the last states that are tokens of objects
     features: Mapping[str, Float[Tensor, "part pixels channels"]] = field(default_factory=dict)  # that layers are shown
+
+
+def numbers(chosen: Bool[Tensor, " batch"], device: torch.device) -> Int[Tensor, " some"]:
+    """The numbers of the chosen samples, on the device; with `chosen` on the CPU nobody waits for the device."""
+    return chosen.nonzero().flatten().to(device, non_blocking=True)
 
 
 def parts_of(told: Told, injection: str, shown_beside: Collection[str] = ()) -> list[Part]:
@@ -48,20 +53,21 @@ def parts_of(told: Told, injection: str, shown_beside: Collection[str] = ()) -> 
     if told.objects is None:
         return [Part(everyone, told.text)]
     tokens = told.objects.flatten(1, 2).to(states.dtype)
+    having = numbers(told.present, states.device)
     if injection in ("decoupled", "gated"):
         # Without bias, zero tokens have zero values: what is added is exactly nothing.
-        shown = tokens.new_zeros(len(states), *tokens.shape[1:]).index_put((everyone[told.present],), tokens)
+        shown = tokens.new_zeros(len(states), *tokens.shape[1:]).index_put((having,), tokens)
         if shown_beside:
             return [Part(everyone, told.text, features=dict.fromkeys(shown_beside, shown))]
         return [Part(everyone, Text(torch.cat([states, shown], 1), pooled), tokens.shape[1])]
-    own = states[told.present]
+    own = states[having]
     if injection == "substitute":
-        own = without(own, told.holes[told.present])
+        own = without(own, told.holes[having])
     # Null samples go by themselves, not masked: diffusers hands no mask to layers of `only_cross_attention`.
-    with_object = part_of(everyone[told.present], torch.cat([own, tokens], 1), pooled, tokens.shape[1])
+    with_object = part_of(having, torch.cat([own, tokens], 1), pooled, tokens.shape[1])
     if bool(told.present.all()):
         return [with_object]
-    plain = everyone[~told.present]
+    plain = numbers(~told.present, states.device)
     return [with_object, part_of(plain, states[plain], pooled)]
 
 
@@ -80,8 +86,10 @@ def without(
     Attention does not know the order of what it attends to, so the object's tokens, which follow, stand in the place
     of the states that are left out.
     """
-    keep = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device).scatter(1, holes, value=False)
-    return text[keep].view(len(text), -1, text.shape[2])
+    gone = torch.zeros(text.shape[:2], dtype=torch.uint8, device=text.device).scatter(1, holes, value=1)
+    # Not by a mask, whose number of places a device would have to be asked for.
+    kept = gone.argsort(1, stable=True)[:, : text.shape[1] - holes.shape[1]]
+    return text.gather(1, kept[..., None].expand(-1, -1, text.shape[2]))
 
 
 def holes_in(ids: Int[Tensor, "batch length"], placeholder: int, count: int) -> Int[Tensor, "batch {count}"]:
@@ -139,16 +147,17 @@ def reference_features(
 
 def repeated(text: Text, count: int) -> Text:
     """The text of one prompt, `count` times."""
-    return Text(*(None if x is None else x.expand(count, *x.shape[1:]) for x in text))
+    return text.each(lambda x: x.expand(count, *x.shape[1:]))
 
 
 def reference_part(told: Told, features: Mapping[str, Float[Tensor, "shown pixels channels"]] | None) -> Part:
     """All samples at once: where a sample has no object its features are zero, and add exactly nothing."""
-    everyone = torch.arange(len(told.present), device=told.present.device)
+    device = told.text.states.device
+    everyone, having = torch.arange(len(told.present), device=device), numbers(told.present, device)
     if features is None:
         return Part(everyone, told.text)
     spread = {
-        name: x.new_zeros(len(everyone), *x.shape[1:]).index_put((everyone[told.present],), x)
+        name: x.new_zeros(len(everyone), *x.shape[1:]).index_put((having,), x)
         for name, x in features.items()
     }
     return Part(everyone, told.text, features=spread)

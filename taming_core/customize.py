@@ -232,7 +232,7 @@ class TamingPipeline(DiffusionPipeline):
         ids = family.token_ids(said).to(self._execution_device)
         holes = holes_in(family.apart(ids)[0], family.placeholder, objects)
         each = count // len(said)
-        text = Text(*(None if x is None else x.repeat_interleave(each, 0) for x in family.text(ids)))
+        text = family.text(ids).each(lambda x: x.repeat_interleave(each, 0))
         return Words(text, holes.repeat_interleave(each, 0))
 
     def _objects(self, prompts: list[str], subject: Any, embeds: Tensor | None) -> Tensor | None:

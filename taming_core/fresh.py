@@ -166,8 +166,8 @@ def teach_placeholder(tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrain
         return
     like = tokenizer("object", add_special_tokens=False).input_ids
     tokenizer.add_tokens([OBJECT])
-    if len(tokenizer) > text_encoder.get_input_embeddings().num_embeddings:  # T5 has some to spare
-        text_encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     embeddings: Any = text_encoder.get_input_embeddings()
+    if len(tokenizer) > embeddings.num_embeddings:  # T5 has some to spare
+        embeddings = text_encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     with torch.no_grad():
         embeddings.weight[tokenizer.convert_tokens_to_ids(OBJECT)] = embeddings.weight[like].mean(0)

@@ -101,6 +101,19 @@ def overridden(sampling: Sampling, **values: object) -> Sampling:
     return Sampling.model_validate({**sampling.model_dump(), **said})
 
 
+def size_of(width: int | None, height: int | None) -> tuple[int, int] | None:
+    """The size that the command line asks for; None for the model's own.
+
+    Raises:
+        TamingError: one side without the other.
+    """
+    if width is not None and height is not None:
+        return width, height
+    if width is None and height is None:
+        return None
+    raise TamingError("--width and --height go together. Give both, or none for the model's own size.")
+
+
 def in_words(found: Sequence[Wanted], captions: str) -> list[Wanted]:
     """As the encoder's captions have it: one that was trained with plain ones knows `<object>` as "object" only."""
     said = {w.prompt: told(w.prompt, captions, "object") for w in found}
@@ -136,13 +149,20 @@ def tiles(pictures: Sequence[Image.Image], side: int) -> Image.Image:
 
 
 def record(
-    found: Iterable[Wanted], sampling: Sampling, encoder: str, weights: str, versions: Mapping[str, str], scale: float
+    found: Iterable[Wanted],
+    sampling: Sampling,
+    encoder: str,
+    weights: str,
+    versions: Mapping[str, str],
+    scale: float,
+    size: tuple[int, int] | None,
 ) -> dict[str, Any]:
     """By file, all that it takes to draw the image again."""
     made = {
         "encoder": {"folder": encoder, "fingerprint": weights},
         "sampling": sampling.model_dump(),
         "object_scale": scale,
+        "size": size,
         "versions": dict(versions),
     }
     return {w.file: {"objects": list(w.photos), "prompt": w.prompt, "seed": w.seed, **made} for w in found}

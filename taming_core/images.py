@@ -36,10 +36,13 @@ def scheduler_named(name: str, like: SchedulerMixin) -> SchedulerMixin:
         raise TamingError(f"diffusers has no scheduler '{name}'. Name one of its classes, such as DDIMScheduler.")
     known = inspect.signature(found).parameters
     flows = name.startswith("FlowMatch")
+    if is_flow(like) and not flows and "use_flow_sigmas" not in known:
+        raise TamingError(f"{name} does not draw with a model of flow matching. Name "
+                          "FlowMatchEulerDiscreteScheduler or DPMSolverMultistepScheduler.")  # fmt: skip
+    if is_flow(like) and like.config.get("use_dynamic_shifting") and "use_dynamic_shifting" not in known:  # pyright: ignore
+        raise TamingError(f"{name} cannot shift its steps with the image's size, as this model wants it. Name "
+                          "FlowMatchEulerDiscreteScheduler or DPMSolverMultistepScheduler.")  # fmt: skip
     if is_flow(like) and not flows:
-        if "use_flow_sigmas" not in known:
-            raise TamingError(f"{name} does not draw with a model of flow matching. Name "
-                              "FlowMatchEulerDiscreteScheduler or DPMSolverMultistepScheduler.")  # fmt: skip
         shift = like.config.get("shift") or like.config.get("flow_shift") or 1.0  # pyright: ignore
         flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
         return found.from_config(like.config, **flow)  # pyright: ignore[reportAttributeAccessIssue]
@@ -55,6 +58,7 @@ def draw(
     embeds: Sequence[Tensor] | Tensor,
     sampling: Sampling,
     object_scale: float = 1.0,
+    size: tuple[int, int] | None = None,
 ) -> Iterator[Image.Image]:
     """The ordered images, in order, `sampling.batch_size` at a time.
 
@@ -64,8 +68,9 @@ def draw(
         embeds: what `Order.objects` counts in, (tokens, D) each; an object seen in more photos has more tokens.
         sampling: scheduler, steps and guidance.
         object_scale: as the pipeline takes it.
+        size: width and height in pixels; the model's own where None.
     """
-    own = pipeline.scheduler
+    own, (width, height) = pipeline.scheduler, size or (None, None)
     pipeline.scheduler = scheduler_named(sampling.scheduler, own)
     try:
         for batch in batched(orders, sampling.batch_size, lambda o: tuple(embeds[i].shape for i in o.objects)):
@@ -78,6 +83,8 @@ def draw(
                 guidance_text=sampling.guidance_text,
                 guidance_embedded=sampling.guidance_embedded,
                 object_scale=object_scale,
+                width=width,
+                height=height,
                 generator=[torch.Generator().manual_seed(o.seed) for o in batch],
                 return_dict=False,
             )[0]

@@ -31,8 +31,10 @@ def kind_of(names: Mapping[str, Any]) -> type[Family]:
     if "unet" in names:
         return StableDiffusionXL if "text_encoder_2" in names else StableDiffusion
     part = names.get("transformer")
-    name = part[1] if isinstance(part, list) else type(part).__name__
-    if name in (known := {"SD3Transformer2DModel": StableDiffusion3, "FluxTransformer2DModel": Flux}):
-        return known[name]
-    raise TamingError("This is no text-to-image model that can be tamed. Use a base of Stable Diffusion 1.5, 2.1, XL, 3 "
+    known = {"SD3Transformer2DModel": StableDiffusion3, "FluxTransformer2DModel": Flux}
+    # A network whose weights are shared out among processes is of a class made of its own.
+    for name in [part[1]] if isinstance(part, list) else [kind.__name__ for kind in type(part).__mro__]:
+        if name in known:
+            return known[name]
+    raise TamingError("This is no text-to-image model that can be tamed. Use a base of Stable Diffusion 1.5, 2.1, XL "
                       "or 3.5, or of FLUX.1.")  # fmt: skip

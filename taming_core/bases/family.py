@@ -1,14 +1,13 @@
 """What text-to-image models have in common: texts, latents, and a denoiser that is told of both.
 
-A family knows how the parts of its checkpoints go together, and nothing of objects: `attention` and `contexts` add them.
+A family knows how the parts of its checkpoints go together, and nothing of objects, which `contexts` adds.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -20,6 +19,10 @@ class Text(NamedTuple):
 
     states: Float[Tensor, "batch length width"]  # T(c), what attention reads
     pooled: Float[Tensor, "batch features"] | None  # a summary that some families add to the timestep
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Text":
+        """With states and summary changed alike."""
+        return Text(change(self.states), None if self.pooled is None else change(self.pooled))
 
 
 class Family(ABC):
@@ -185,5 +188,4 @@ def dynamic_shift(config: Mapping[str, Any], shape: Sequence[int]) -> float:
 
 def is_flow(scheduler: Any) -> bool:
     """Whether a scheduler is one of flow matching (Lipman et al., 2023), not of added noise."""
-    config = scheduler.config
-    return isinstance(scheduler, FlowMatchEulerDiscreteScheduler) or bool(config.get("use_flow_sigmas", False))
+    return type(scheduler).__name__.startswith("FlowMatch") or bool(scheduler.config.get("use_flow_sigmas", False))

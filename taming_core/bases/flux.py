@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -64,9 +65,10 @@ class Flux(Family):
         return unpacked(said, rows, columns)
 
     def set_timesteps(self, scheduler: Any, steps: int, device: torch.device, latents: Tensor) -> None:
-        shift = time_shift(scheduler, latents.shape)
-        if not scheduler.config.get("use_flow_sigmas", False):  # such a scheduler makes sigmas of its own
-            shift = {"sigmas": np.linspace(1.0, 1 / steps, steps), **shift}
+        shift: dict[str, Any] = dict(time_shift(scheduler, latents.shape))
+        # Others make sigmas of their own.
+        if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+            shift["sigmas"] = np.linspace(1.0, 1 / steps, steps)
         scheduler.set_timesteps(steps, device=device, **shift)
 
 

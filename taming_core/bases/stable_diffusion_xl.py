@@ -19,8 +19,10 @@ class StableDiffusionXL(StableDiffusion):
             encoder(input_ids=own, output_hidden_states=True)
             for encoder, own in zip(self.text_encoders.values(), self.apart(ids), strict=True)
         )
-        # Trained on the states before the last.
-        return Text(torch.cat([first.hidden_states[-2], second.hidden_states[-2]], -1), second.text_embeds)
+        # Trained on the states before the last, and on zeros in place of the empty prompt.
+        said = (ids != self.token_ids([""]).to(ids.device)).any(1).to(second.text_embeds.dtype)
+        states = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], -1)
+        return Text(states * said[:, None, None], second.text_embeds * said[:, None])
 
     def say(
         self,

@@ -50,7 +50,8 @@ def index_of(place: str) -> dict[str, Any]:
             "tokenizer": ["transformers", "AutoTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],
             "scheduler": ["diffusers", scheduler],
         }  # fmt: skip
-    return dict(DiffusionPipeline.load_config(place))  # pyright: ignore[reportArgumentType]
+    found: Any = DiffusionPipeline.load_config(place)
+    return dict(found)
 
 
 def _part(place: str, name: str, kind: list[str]) -> Any:
