@@ -33,8 +33,9 @@ def detect(
     p = config.load_params(params).detect
     sources = findings.list_sources(raw, p.identity)
     where = pick_device(device)
-    find = load_detector(p.detector, where, p.image_size, p.score_floor, p.max_found)
-    segment = None if p.segmenter == "detector" else load_segmenter(p.segmenter, where)
+    own = p.segmenter == "detector"
+    find = load_detector(p.detector, where, p.image_size, p.score_floor, p.max_found, classes=p.classes, with_masks=own)
+    segment = None if own else load_segmenter(p.segmenter, where)
     make = partial(findings.rows_of, detect=find, segment=segment, p=p)
 
     stamped = schema.stamped(schema.OBJECTS, config.fingerprint(p))

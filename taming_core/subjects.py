@@ -32,8 +32,12 @@ def finder(detect: Detector, segment: Segmenter | None, p: DetectParams) -> Find
 
 def load_finder(p: DetectParams, device: str) -> Finder:
     """The finder that works with the detector and the segmenter of the params."""
-    segment = None if p.segmenter == "detector" else load_segmenter(p.segmenter, device)
-    return finder(load_detector(p.detector, device, p.image_size, p.score_floor, p.max_found), segment, p)
+    own = p.segmenter == "detector"
+    segment = None if own else load_segmenter(p.segmenter, device)
+    detect = load_detector(
+        p.detector, device, p.image_size, p.score_floor, p.max_found, classes=p.classes, with_masks=own
+    )
+    return finder(detect, segment, p)
 
 
 def subjects_of(

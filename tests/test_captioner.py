@@ -1,11 +1,14 @@
 """The captioner says where and how, keeps the words it is given, and answers each photo for itself."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
 
 from taming_core.errors import TamingError
@@ -37,13 +40,16 @@ def arrays(photos: Photos) -> list[np.ndarray]:
     return [image.numpy() for image in photos.image]
 
 
-def tiny_blip(folder: Path) -> Path:
+def tiny_blip(folder: Path, **tower: int) -> Path:
     """A BLIP with random weights whose shapes and words are its own."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "a", "photo", "of", "cat", "##s"]
-    text = dict(vocab_size=len(words), hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
-                max_position_embeddings=12, bos_token_id=5, sep_token_id=3, eos_token_id=3, pad_token_id=0)  # fmt: skip
+    text: dict[str, Any] = dict(
+        vocab_size=len(words), hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=12, bos_token_id=5, sep_token_id=3, eos_token_id=3, pad_token_id=0,
+    )  # fmt: skip
     vision = dict(hidden_size=24, intermediate_size=32, num_hidden_layers=1, num_attention_heads=3, image_size=32,
-                  patch_size=16, initializer_range=0.02)  # fmt: skip
+                  patch_size=16, initializer_range=0.02) | tower  # fmt: skip
+    text["encoder_hidden_size"] = vision["hidden_size"]
     torch.manual_seed(0)
     BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
     tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)})
@@ -106,11 +112,50 @@ def test_any_blip_folder_is_a_captioner(tmp_path: Path):
     assert started.startswith("a photo of a cat")
 
 
+def test_base_and_large_differ_in_their_config_alone(tmp_path: Path):
+    """The large one's tower is wider than its text decoder; so is this one's."""
+    folder = tiny_blip(tmp_path, hidden_size=40, num_hidden_layers=3, num_attention_heads=4)
+    describe = load_captioner(str(folder), "cpu", num_beams=2, max_new_tokens=3)
+    photo = np.zeros((48, 40, 3), np.uint8)
+    assert describe([photo], "a photo of a cat")[0].startswith("a photo of a cat")
+
+
+def test_a_file_stands_for_its_folder_and_a_pickle_of_tensors_will_do(tmp_path: Path):
+    folder, photo = tiny_blip(tmp_path), np.full((48, 40, 3), 90, np.uint8)
+    tensors = folder / "model.safetensors"
+    expected = load_captioner(str(tensors), "cpu", num_beams=1, max_new_tokens=3)([photo], "")
+    torch.save(load_file(tensors), folder / "pytorch_model.bin")
+    tensors.unlink()
+    assert load_captioner(str(folder), "cpu", num_beams=1, max_new_tokens=3)([photo], "") == expected
+
+
+class Trap:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.target),)
+
+
+def test_a_pickle_with_code_and_a_damaged_file_are_refused(tmp_path: Path):
+    folder = tiny_blip(tmp_path)
+    (folder / "model.safetensors").write_bytes(b"noise")
+    with pytest.raises(TamingError, match="There is no BLIP captioner"):
+        load_captioner(str(folder), "cpu", num_beams=1, max_new_tokens=3)
+    (folder / "model.safetensors").unlink()
+    torch.save({"weight": Trap(tmp_path / "sprung")}, folder / "pytorch_model.bin")
+    with pytest.raises(TamingError, match="There is no BLIP captioner"):
+        load_captioner(str(folder), "cpu", num_beams=1, max_new_tokens=3)
+    assert not (tmp_path / "sprung").exists()
+
+
 @pytest.mark.parametrize(
     ("spec", "remedy"),
     [
         ("someone/blip-nowhere", "hf download someone/blip-nowhere"),
-        ("./no/such/folder", "Set caption.captioner to mini, to such a folder, or to a hub name."),
+        ("./no/such/folder", "Set caption.captioner to mini, to a folder with its config.json"),
     ],
 )
 def test_an_absent_model_is_explained(monkeypatch: pytest.MonkeyPatch, spec: str, remedy: str):

@@ -17,7 +17,9 @@ from transformers import (
     CLIPModel,
     Dinov2Config,
     Dinov2Model,
+    ViTConfig,
     ViTImageProcessor,
+    ViTModel,
 )
 
 from taming_core.errors import TamingError
@@ -92,6 +94,29 @@ def test_a_folder_with_another_vision_model_judges_too(tmp_path: Path) -> None:
     found = load_judge(str(tmp_path), "cpu")([on_grey(t) for t in artwork(2)])
     assert found.shape == (2, 24)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+
+
+def test_a_judge_without_a_pooler_gets_no_random_one(tmp_path: Path) -> None:
+    """As facebook/dino-vits16 is published."""
+    torch.manual_seed(0)
+    shape = ViTConfig(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16)
+    model = ViTModel(shape, add_pooling_layer=False).eval()
+    model.save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    judge, images = load_judge(str(tmp_path), "cpu"), [on_grey(t) for t in artwork(2)]
+    with torch.no_grad():
+        first = model(judge.prepare(images)).last_hidden_state[:, 0]
+    np.testing.assert_allclose(judge(images), torch.nn.functional.normalize(first, dim=-1).numpy(), atol=1e-6)
+
+
+def test_a_judge_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    shape = Dinov2Config(image_size=28, patch_size=14, hidden_size=24, num_hidden_layers=1, num_attention_heads=2)
+    Dinov2Model(shape).save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 28, "width": 28}).save_pretrained(tmp_path)
+    shape.num_hidden_layers = 2
+    shape.save_pretrained(tmp_path)
+    with pytest.raises(TamingError, match=r"is no judge, for it has no .*1\."):
+        load_judge(str(tmp_path), "cpu")
 
 
 @pytest.fixture

@@ -17,10 +17,12 @@ import typer
 from ruamel.yaml import YAML
 from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
+from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
 from typer.testing import CliRunner
 
 from taming_core.errors import TamingError
 from taming_core.pretrained.clip import load_tower
+from taming_core.pretrained.sam_names import as_published
 from taming_core.pretrained.segmenter import (
     Segmenter,
     View,
@@ -28,6 +30,7 @@ from taming_core.pretrained.segmenter import (
     cut,
     encoder,
     load_segmenter,
+    masks_of,
     pasted,
     read_state,
     resized,
@@ -160,6 +163,41 @@ def test_published_architectures_are_recognised(name: str) -> None:
     assert rebuilt.image_encoder.img_size == 1024
 
 
+@torch.no_grad()
+def test_a_sam_of_transformers_gives_the_same_masks(tmp_path: Path) -> None:
+    """facebook/sam-vit-base and its larger kin are such folders."""
+    torch.manual_seed(0)
+    vision = SamVisionConfig(
+        hidden_size=32, output_channels=32, num_hidden_layers=2, num_attention_heads=2, mlp_dim=48, num_pos_feats=16,
+        image_size=64, patch_size=8, window_size=3, global_attn_indexes=[1],
+    )  # fmt: skip
+    prompt = SamPromptEncoderConfig(hidden_size=32, image_size=64, patch_size=8, mask_input_channels=4)
+    decoder = SamMaskDecoderConfig(hidden_size=32, mlp_dim=16, iou_head_hidden_dim=8)
+    theirs = SamModel(SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)).eval()
+    for weight in theirs.parameters():
+        weight.normal_(0, 0.1)
+    theirs.save_pretrained(tmp_path)
+    ours = sam_from_state(read_state(tmp_path / "model.safetensors")).eval()
+    pixels, boxes = torch.randn(2, 3, 64, 64), torch.tensor([[5.0, 7.0, 50.0, 40.0], [20.0, 3.0, 60.0, 60.0]])
+    expected = theirs(pixel_values=pixels, input_boxes=boxes[:, None], multimask_output=False)
+    logits, quality = masks_of(ours, ours.image_encoder(pixels), boxes)
+    torch.testing.assert_close(logits, expected.pred_masks[:, 0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(quality, expected.iou_scores[:, 0], atol=1e-4, rtol=1e-4)
+    assert load_segmenter(str(tmp_path), "cpu")(np.zeros((50, 80, 3), np.uint8), boxes.numpy()).masks.shape == (
+        2,
+        50,
+        80,
+    )
+
+
+def test_every_weight_of_a_sam_of_transformers_has_its_place() -> None:
+    with torch.device("meta"):
+        theirs, ours = SamModel(SamConfig()).state_dict(), sam_model_registry["vit_b"]().state_dict()
+    renamed = as_published(theirs)
+    assert {name: weight.shape for name, weight in renamed.items()} == {n: w.shape for n, w in ours.items()}
+    assert as_published(ours) == dict(ours)
+
+
 def test_absent_weights_say_which_file_to_fetch() -> None:
     with pytest.raises(TamingError, match=r"sam_vit_b_01ec64\.pth"):
         load_segmenter("sam_vit_b", "cpu")
@@ -185,9 +223,13 @@ def test_files_with_code_are_refused_and_not_run(tmp_path: Path) -> None:
 
 
 def test_other_tensors_are_refused(tmp_path: Path) -> None:
-    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(TamingError, match="not a SAM checkpoint"):
-        load_segmenter(str(tmp_path / "other.pth"), "cpu")
+    more, fewer = tiny_sam().state_dict(), tiny_sam().state_dict()
+    more["mask_decoder.hf_token.weight"] = torch.zeros(1)  # a relative of SAM
+    del fewer["image_encoder.neck.0.weight"]
+    for state in ({"weight": torch.zeros(1)}, more, fewer):
+        torch.save(state, tmp_path / "other.pth")
+        with pytest.raises(TamingError, match="not a SAM checkpoint"):
+            load_segmenter(str(tmp_path / "other.pth"), "cpu")
 
 
 @pytest.mark.parametrize("place", [(3, 5), (60, 70), (0, 0)])

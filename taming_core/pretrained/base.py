@@ -11,6 +11,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from taming_core.bases.families import kind_of
 from taming_core.errors import TamingError
+from taming_core.pretrained.networks import quiet
 
 MINI = Path(__file__).parents[2] / "pipelines" / "mini" / "base"
 
@@ -28,9 +29,10 @@ def load_base(spec: str) -> dict[str, Any]:
     try:
         index = index_of(place)
         names = kind_of(index).part_names()
-        return {name: _part(place, name, index[name]) for name in names if index.get(name, [None])[0] is not None}
+        with quiet():
+            return {name: _part(place, name, index[name]) for name in names if index.get(name, [None])[0] is not None}
     except (OSError, KeyError) as error:
-        raise TamingError(f"There is no whole text-to-image model {spec}. Name `mini`, a folder in the layout of "
+        raise TamingError(f"There is no text-to-image model {spec}. Name `mini`, a folder in the layout of "
                           f"diffusers, or one that `hf download {spec}` finds.") from error  # fmt: skip
 
 

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoProcessor, BlipForConditionalGeneration, PreTrainedModel
-from transformers.utils import logging
 
-from taming_core.errors import TamingError
+from taming_core.pretrained.networks import load_network, quiet, refusals
+from taming_core.pretrained.places import source_of
 
 MINI = Path(__file__).parent / "mini"
 
@@ -67,50 +67,11 @@ def load_captioner(spec: str, device: str, *, num_beams: int, max_new_tokens: in
 
 def load_blip(spec: str, role: str, kind: type[PreTrainedModel], device: str) -> tuple[Any, Any]:
     """The float32 model of `spec` and its processor; `mini` is the shipped `role`."""
-    source = str(MINI / role) if spec == "mini" else spec
-    loaded: Any
-    try:
-        with _Quiet():
-            loaded = kind.from_pretrained(
-                source,
-                dtype=torch.float32,
-                use_safetensors=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # reported below, in our words
-            )
-            processor = AutoProcessor.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise TamingError(_how_to_fetch(spec, role)) from error
-    model, report = loaded
-    if report["missing_keys"] or report["mismatched_keys"]:
-        raise TamingError(f"{spec} is no BLIP {role}. Set caption.{role} to mini or to a {kind.__name__}.")
-    return model.eval().to(device), processor
-
-
-def _how_to_fetch(spec: str, role: str) -> str:
-    if spec == "mini" or Path(spec).exists() or spec.startswith((".", "/", "~")) or spec.count("/") != 1:
-        return (
-            f"{MINI / role if spec == 'mini' else spec} is not a folder with a BLIP {role} in safetensors. "
-            f"Set caption.{role} to mini, to such a folder, or to a hub name."
-        )
-    return (
-        f"The BLIP {role} {spec} is not on this machine and could not be fetched. Run `hf download {spec}` where there "
-        f"is a network, or set caption.{role} to mini or to the folder of a downloaded model."
-    )
-
-
-class _Quiet:
-    """No loading bars and no load report: what is missing is raised instead."""
-
-    def __enter__(self) -> None:
-        self._level, self._bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        logging.set_verbosity(self._level)
-        if self._bars:
-            logging.enable_progress_bar()
+    source, what, key = source_of(spec, MINI / role), f"BLIP {role}", f"caption.{role}"
+    model = load_network(kind, source, what, key)
+    with quiet(), refusals(source, what, key):
+        processor = AutoProcessor.from_pretrained(source)
+    return model.to(device), processor
 
 
 def pixels_of(processor: Any, photos: Sequence[NDArray[np.uint8]]) -> Float[Tensor, "n 3 height width"]:

@@ -1,4 +1,4 @@
-"""Photos to objects with ultralytics YOLO: a closed vocabulary (YOLO11) or a built-in open one (YOLOE)."""
+"""Photos to objects with ultralytics YOLO: of closed vocabulary (YOLO11), or looking for words (YOLOE, YOLO-World)."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -13,45 +13,61 @@ from safetensors.torch import load_file
 
 from taming_core.errors import TamingError
 from taming_core.objects import Detections
-from taming_core.pretrained.ultralytics_offline import import_ultralytics
+from taming_core.pretrained.places import Role, find, weights_in
+from taming_core.pretrained.ultralytics_offline import RELEASE, import_ultralytics
+from taming_core.pretrained.vocabulary import set_classes
 
 MINI = Path(__file__).parent / "mini" / "detector"
+PUBLISHED = (
+    *(f"yolo{version}{size}{head}" for version in ("11", "26", "v8") for size in "nsmlx" for head in ("-seg", "")),
+    *(f"yolo12{size}" for size in "nsmlx"),
+    *(f"yoloe-{family}{size}-seg{free}" for family in ("11", "v8") for size in "sml" for free in ("", "-pf")),
+    *(f"yoloe-26{size}-seg{free}" for size in "nsmlx" for free in ("", "-pf")),
+    *(f"yolov8{size}-world{version}" for size in "smlx" for version in ("v2", "")),
+)
+DETECTOR = Role(
+    "detector", "detect.detector", (".pt",), "best.pt", {name: f"{RELEASE}/{name}.pt" for name in PUBLISHED}
+)
 
 Detector = Callable[[Sequence[NDArray[np.uint8]]], list[Detections]]
 
 
-def load_detector(spec: str, device: str, image_size: int, score_floor: float, max_objects: int) -> Detector:
+def load_detector(
+    spec: str,
+    device: str,
+    image_size: int,
+    score_floor: float,
+    max_objects: int,
+    *,
+    classes: Sequence[str] | None = None,
+    with_masks: bool = False,
+) -> Detector:
     """A callable from photos (H, W, 3) of any sizes to what is on each, best score first.
 
-    `spec` is `mini`, a YOLO checkpoint (.pt), or a folder with config.json and model.safetensors such as mini's own.
-    `image_size` is the longer side, in pixels, that the network sees; findings below `score_floor` and beyond
-    `max_objects` per photo are not returned. A network without a segmentation head gives masks that are all False.
-    Raises TamingError if there is no such file, or if it needs code to be unpickled.
-    """
-    yolo = open_yolo(find_weights(spec))
+    `spec` is `mini`, a YOLO checkpoint (.pt), a folder of one or with config.json and model.safetensors such as mini's
+    own, a published name such as `yolo11n-seg`, or `owner/repo/file.pt` of the hub. `image_size` is the longer side, in
+    pixels, that the network sees; findings below `score_floor` and beyond `max_objects` per photo are not returned. A
+    detector of open vocabulary looks for `classes`. A network without a segmentation head gives masks that are all
+    False, and is an error `with_masks`. Raises TamingError if there is no such file, if it needs code to be unpickled,
+    or if `classes` cannot be looked for.
+    """  # fmt: skip
+    path = MINI if spec == "mini" else find(spec, DETECTOR)
+    yolo = open_yolo(path)
+    if with_masks and yolo.task != "segment":
+        raise TamingError(
+            f"The detector {spec} has no masks of its own. Set detect.segmenter to mini or to a SAM, or "
+            "detect.detector to one with -seg in its name."
+        )
+    set_classes(yolo, classes, path if path.is_dir() else path.parent)
     settings = {"imgsz": image_size, "conf": score_floor, "max_det": max_objects, "device": device}
     return partial(detect, yolo, settings)
 
 
-def find_weights(spec: str) -> Path:
-    """The checkpoint or folder that `spec` means."""
-    path = MINI if spec == "mini" else Path(spec)
-    if path.is_dir() and not (path / "config.json").is_file():
-        found = sorted(path.glob("*.pt"))
-        path = found[0] if len(found) == 1 else path / "best.pt"
-    if not path.exists():
-        name = path.name if path.suffix == ".pt" else "yolo11n-seg.pt"
-        raise TamingError(
-            f"There is no detector file {path}. Put the weights there, for example {name} of the ultralytics "
-            "releases, or set the detector to mini or to the path of a .pt file."
-        )
-    return path
-
-
 def open_yolo(path: Path) -> Any:
     """The `ultralytics.YOLO` model of a folder (safetensors) or of a .pt checkpoint, read without running its code."""
-    if path.is_dir():
+    if "architecture" in _config(path):
         return _from_folder(path)
+    path = weights_in(path, DETECTOR)
     ultralytics = import_ultralytics()
     from ultralytics.utils import SAFE_LOAD
 
@@ -61,13 +77,22 @@ def open_yolo(path: Path) -> Any:
             "Use a .pt checkpoint, and let nothing import ultralytics before this package."
         )
     try:
-        return ultralytics.YOLO(path)
-    except (TypeError, AttributeError, KeyError) as error:  # what ultralytics raises for foreign or damaged files
+        yolo = ultralytics.YOLO(path)
+    # what ultralytics raises for foreign or damaged files, and for a text network inside, which needs a package
+    except (TypeError, AttributeError, KeyError, ImportError) as error:
         raise TamingError(f"{path} is not a YOLO checkpoint, or is damaged. Use one of ultralytics.") from error
+    if yolo.task not in ("detect", "segment"):
+        raise TamingError(f"{path} is a YOLO for the task {yolo.task}. Use one that detects or segments.")
+    return yolo
+
+
+def _config(path: Path) -> dict[str, Any]:
+    file = path / "config.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def _from_folder(folder: Path) -> Any:
-    config = json.loads((folder / "config.json").read_text())
+    config = _config(folder)
     ultralytics = import_ultralytics()
     from ultralytics.nn.tasks import SegmentationModel
 

@@ -24,7 +24,7 @@ def load_identity(spec: str, device: str | torch.device) -> Identity:
     TamingError if there is no such model.
     """
     head = Path(clip.place(spec)) / HEAD
-    model = clip.loaded(CLIPVisionModelWithProjection, spec).eval().requires_grad_(False)
+    model = clip.loaded(CLIPVisionModelWithProjection, spec, "train.identity_network").requires_grad_(False)
     if head.is_file():
         model.visual_projection = torch.nn.Linear(*reversed(load_file(head)["fc.weight"].shape), bias=False)
         model.visual_projection.weight = torch.nn.Parameter(load_file(head)["fc.weight"].float(), requires_grad=False)

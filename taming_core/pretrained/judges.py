@@ -5,8 +5,7 @@ of whole images, the strict judge asks it of the object alone, cut out and enlar
 this show what was asked for?", by choosing among prompts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,9 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoTokenizer
-from transformers.utils import logging
 
 from taming_core.errors import TamingError
+from taming_core.pretrained.networks import load_network, quiet, refusals
+from taming_core.pretrained.places import source_of
 
 MINI = Path(__file__).parent / "mini"
 OBJECT = "<object>"
@@ -78,15 +78,13 @@ def load_judge(spec: str, device: str, role: Role = "judge") -> ImageJudge:
     `spec` is `mini`, a folder, or a hub name: DINOv2, CLIP, or any vision model of transformers. A classifier's logits
     are its features. Raises TamingError if there is no such model.
     """
-    source = MINI / role if spec == "mini" else spec
-    with quiet():
-        try:
-            architectures = AutoConfig.from_pretrained(source).architectures or [""]
-            kind = AutoModelForImageClassification if architectures[0].endswith("ForImageClassification") else AutoModel
-            model = kind.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
-            return ImageJudge(model.to(device).eval(), preparation(source))
-        except (OSError, ValueError) as error:
-            raise TamingError(_how_to_fetch(spec, role, "facebook/dinov2-small")) from error
+    source, key = source_of(spec, MINI / role), f"evaluate.{role}"
+    with quiet(), refusals(source, "judge", key):
+        architectures = AutoConfig.from_pretrained(source).architectures or [""]
+    kind = AutoModelForImageClassification if architectures[0].endswith("ForImageClassification") else AutoModel
+    model = load_network(kind, source, "judge", key, spare="pooler")
+    with quiet(), refusals(source, "judge", key):
+        return ImageJudge(model.to(device), preparation(source, spec == "mini"))
 
 
 def load_text_judge(spec: str, device: str) -> TextJudge:
@@ -95,22 +93,19 @@ def load_text_judge(spec: str, device: str) -> TextJudge:
     `spec` is `mini`, a folder, or a hub name of a model with `get_text_features`, such as CLIP. Raises TamingError if
     there is no such model.
     """
-    source = MINI / "clip" if spec == "mini" else spec
-    with quiet():
-        try:
-            model: Any = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            images = ImageJudge(model.to(device).eval(), preparation(source))
-        except (OSError, ValueError) as error:
-            raise TamingError(_how_to_fetch(spec, "text_judge", "openai/clip-vit-base-patch32")) from error
+    source, what = source_of(spec, MINI / "clip"), "judge of texts"
+    model = load_network(AutoModel, source, what, "evaluate.text_judge")
     if not hasattr(model, "get_text_features"):
         raise TamingError(f"{spec} knows no texts. Set evaluate.text_judge to mini or to a CLIP model.")
+    with quiet(), refusals(source, what, "evaluate.text_judge"):
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        images = ImageJudge(model.to(device), preparation(source, spec == "mini"))
     return TextJudge(images, model, tokenizer)
 
 
-def preparation(source: Path | str) -> Callable[[Sequence[Image.Image]], Tensor]:
+def preparation(source: str, mini: bool) -> Callable[[Sequence[Image.Image]], Tensor]:
     """From images of any sizes to the pixels that the model was trained on: its own processor, or that of `mini`."""
-    if isinstance(source, Path):
+    if mini:
         return mini_pixels
     processor = AutoImageProcessor.from_pretrained(source)
     return lambda images: processor(images=[i.convert("RGB") for i in images], return_tensors="pt")["pixel_values"]
@@ -165,29 +160,3 @@ def _posed(subject: Image.Image, degrees: int) -> Image.Image:
     square = Image.new("RGBA", (side, side))
     square.paste(cut, ((side - cut.width) // 2, (side - cut.height) // 2))
     return on_grey(square.resize((SIDE, SIDE), Image.Resampling.HAMMING))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No loading bars and no load report within."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def _how_to_fetch(spec: str, key: str, example: str) -> str:
-    if spec == "mini" or Path(spec).exists() or spec.startswith((".", "/", "~")):
-        return (
-            f"{spec} is not the folder of a judge in safetensors. "
-            f"Set evaluate.{key} to mini, to such a folder, or to a hub name such as {example}."
-        )
-    return (
-        f"The judge {spec} is not on this machine and could not be fetched. Run `hf download {spec}` where there is a "
-        f"network, or set evaluate.{key} to mini or to the folder of a downloaded model."
-    )

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
@@ -25,13 +26,17 @@ from torch import Tensor, nn
 
 from taming_core.errors import TamingError
 from taming_core.objects import Masks
+from taming_core.pretrained.places import Role, find, weights_in
+from taming_core.pretrained.sam_names import as_published
 
 MINI = Path(__file__).parent / "mini" / "segmenter"
-PUBLISHED = {
-    "sam_vit_b": "sam_vit_b_01ec64.pth",
-    "sam_vit_l": "sam_vit_l_0b3195.pth",
-    "sam_vit_h": "sam_vit_h_4b8939.pth",
-}
+RELEASE = "https://dl.fbaipublicfiles.com/segment_anything"
+FILES = ("sam_vit_b_01ec64", "sam_vit_l_0b3195", "sam_vit_h_4b8939")
+SEGMENTER = Role(
+    "segmenter", "detect.segmenter", (".pth", ".safetensors"), "model.safetensors",
+    {name: f"{RELEASE}/{file}.pth" for file in FILES for name in (file[:9], file)},
+)  # fmt: skip
+_EXAMPLE = "one of the segment-anything project, such as sam_vit_b"
 PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 Segmenter = Callable[[NDArray[np.uint8], NDArray[np.float32]], Masks]
@@ -51,31 +56,18 @@ def load_segmenter(spec: str, device: str) -> Segmenter:
     """A callable from a photo (H, W, 3) and boxes (N, 4), xyxy in pixels, to N masks at photo size.
 
     `spec` is `mini`, a SAM file (.pth or .safetensors), a folder that holds one and perhaps a config.json with the
-    numbers of `View`, or a published name such as `sam_vit_b`, looked up in the working directory. Raises TamingError
-    if there is no such file, or it is no SAM.
+    numbers of `View`, a published name such as `sam_vit_b`, or a hub name: `facebook/sam-vit-base`, or
+    `owner/repo/file.pth`. Raises TamingError if there is no such file, or it is no SAM.
     """
-    path = place(spec)
-    sam = sam_from_state(read_state(find_weights(path))).to(device).eval()
+    path = MINI if spec == "mini" else find(spec, SEGMENTER)
+    file = weights_in(path, SEGMENTER)
+    state = read_state(file)
+    try:
+        sam = sam_from_state(state).to(device).eval()
+    except (KeyError, RuntimeError) as error:  # a relative of SAM, with weights more or less
+        raise TamingError(f"{file} is not a SAM checkpoint. Use {_EXAMPLE}.") from error
     view = view_of(path)
     return partial(segment, SamPredictor(sam)) if view is None else partial(segment_squares, sam, view)
-
-
-def place(spec: str) -> Path:
-    """The file or folder that `spec` means."""
-    return MINI if spec == "mini" else Path(PUBLISHED.get(spec, spec))
-
-
-def find_weights(path: Path) -> Path:
-    """The weights file itself, or the one in a folder."""
-    if path.is_dir():
-        found = sorted([*path.glob("*.safetensors"), *path.glob("*.pth")])
-        path = found[0] if len(found) == 1 else path / "model.safetensors"
-    if not path.is_file():
-        raise TamingError(
-            f"There is no segmenter file {path}. Put a SAM checkpoint there, for example {PUBLISHED['sam_vit_b']} "
-            "of the segment-anything project, or set the segmenter to mini or to the path of a .pth file."
-        )
-    return path
 
 
 def view_of(path: Path) -> View | None:
@@ -89,11 +81,12 @@ def view_of(path: Path) -> View | None:
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint, as float32; nothing in the file is executed."""
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError) as error:
+        stored = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, OSError, EOFError) as error:
         raise TamingError(f"{path} holds more than tensors, or is damaged. Use a SAM checkpoint.") from error
+    state = as_published(stored)
     if "image_encoder.pos_embed" not in state:
-        raise TamingError(f"{path} is not a SAM checkpoint. Use one of the segment-anything project, such as vit_b.")
+        raise TamingError(f"{path} is not a SAM checkpoint. Use {_EXAMPLE}.")
     return {name: tensor.float() for name, tensor in state.items()}
 
 

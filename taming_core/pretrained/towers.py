@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModel, Dinov2
 
 from taming_core.errors import TamingError
 from taming_core.pretrained import clip
+from taming_core.pretrained.networks import refusals
 
 KINDS: dict[str, Any] = {
     "clip": CLIPVisionModel,
@@ -18,6 +19,9 @@ KINDS: dict[str, Any] = {
     "siglip": SiglipVisionModel,
     "siglip_vision_model": SiglipVisionModel,
 }
+BELOW = ("embeddings", "pre_layrnorm", "encoder")  # the parts of a tower up to its last block
+NAMES = {"clip": "CLIP", "dinov2": "DINOv2", "siglip": "SigLIP"}
+KEY = "train.encoder.tower"
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # of an object encoder
 
 
@@ -36,14 +40,11 @@ def load_tower(spec: str) -> tuple[Any, int, clip.Channels, clip.Channels]:
     encoder = Path(spec) / "config.json"
     if encoder.is_file() and "tower" in (settings := json.loads(encoder.read_text())):
         return _of_encoder(Path(spec), settings)
-    try:
+    with refusals(clip.place(spec), "vision model", KEY):
         kind = AutoConfig.from_pretrained(clip.place(spec)).model_type
-    except (OSError, ValueError) as error:
-        raise TamingError(f"There is no vision model {spec}. Name `mini`, a folder with its config.json and "
-                          f"model.safetensors, or a model that `hf download {spec}` finds.") from error  # fmt: skip
     if kind not in KINDS:
-        raise TamingError(f"{spec} is a {kind} model. Name a CLIP, DINOv2 or SigLIP model as train.encoder.tower.")
-    tower = clip.loaded(KINDS[kind], spec)
+        raise TamingError(f"{spec} is a {kind} model. Name a CLIP, DINOv2 or SigLIP model as {KEY}.")
+    tower = clip.loaded(KINDS[kind], spec, KEY, f"{NAMES[kind.split('_')[0]]} model")
     size = _shown_side(spec, tower.config.image_size) if kind == "dinov2" else tower.config.image_size
     return tower, size, *clip.normalization(spec)
 
@@ -51,7 +52,7 @@ def load_tower(spec: str) -> tuple[Any, int, clip.Channels, clip.Channels]:
 def _of_encoder(folder: Path, settings: dict[str, Any]) -> tuple[Any, int, clip.Channels, clip.Channels]:
     """The tower of an object encoder that a training has left."""
     if settings["tower"] is None:
-        raise TamingError(f"The object encoder {folder} has no tower. Name another as train.encoder.tower.")
+        raise TamingError(f"The object encoder {folder} has no tower. Name another as {KEY}.")
     tower = new_tower(settings["tower"])
     tower.load_state_dict(_part(folder, "vision."))
     size = settings.get("size") or settings["tower"]["image_size"]
@@ -91,12 +92,19 @@ def patch_states(tower: Any, states: Tensor) -> Tensor:
     return states if isinstance(tower, SiglipVisionModel) else states[:, 1:]
 
 
-def unread(tower: Any, pooled: bool) -> list[nn.Parameter]:
-    """Weights that say nothing to a projector, which reads the pooled output or the patches."""
-    if isinstance(tower, Dinov2Model):
-        mask = tower.embeddings.mask_token
-        return [] if mask is None else [mask]
-    if pooled:
-        return []
-    last = getattr(tower, "vision_model", tower)
-    return list((last.head if isinstance(tower, SiglipVisionModel) else last.post_layernorm).parameters())
+def read_blocks(tower: nn.Module, projector: str) -> list[nn.Module]:
+    """The transformer blocks that a projector hears of: `resampler` reads what goes into the last one."""
+    return blocks(tower)[:-1] if projector == "resampler" else blocks(tower)
+
+
+def unread(tower: Any, projector: str, pooled: bool) -> list[nn.Parameter]:
+    """Weights that say nothing to a projector, which reads the pooled output, the patches, or what is a block below."""
+    found = []
+    if isinstance(tower, Dinov2Model) and tower.embeddings.mask_token is not None:
+        found.append(tower.embeddings.mask_token)
+    if projector == "resampler":
+        above = [m for n, m in tower.named_children() if n not in BELOW]
+        return [*found, *(w for module in (blocks(tower)[-1], *above) for w in module.parameters())]
+    if pooled or isinstance(tower, Dinov2Model):
+        return found
+    return list((tower.head if isinstance(tower, SiglipVisionModel) else tower.post_layernorm).parameters())

@@ -9,6 +9,9 @@ import shutil
 from pathlib import Path
 from types import ModuleType
 
+from taming_core.pretrained.places import cache_folder
+
+RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.4.0"  # where their files are, to fetch by hand
 INTEGRATIONS = ("sync", "raytune", "mlflow", "dvc", "clearml", "comet", "tensorboard", "wandb")
 
 
@@ -30,11 +33,6 @@ def import_ultralytics() -> ModuleType:
     if any(ultralytics.settings[name] for name in known):
         ultralytics.settings.update(known)
     return ultralytics
-
-
-def cache_folder() -> Path:
-    """Where ultralytics may write: `taming` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taming"
 
 
 def _place_font(target: Path) -> None:
