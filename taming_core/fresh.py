@@ -43,7 +43,9 @@ def begun(p: TrainParams) -> TamingPipeline:
     require_design(family, p)
     for tokenizer, text_encoder in zip(family.tokenizers, family.text_encoders.values(), strict=True):
         teach_placeholder(tokenizer, text_encoder)
-    return assembled(parts, fresh_encoder(family, p))
+    made = assembled(parts, fresh_encoder(family, p))
+    made.set_progress_bar_config(disable=True)
+    return made
 
 
 def require_design(family: Family, p: TrainParams) -> None:

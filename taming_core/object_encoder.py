@@ -12,7 +12,7 @@ from diffusers.models.embeddings import (
     IPAdapterPlusImageProjection,
 )
 from diffusers.models.modeling_utils import ModelMixin
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from taming_core.attention import LAYERS
@@ -86,19 +86,35 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
         """Side of the subject image in pixels."""
         return self.config["size"] or self.vision.config.image_size
 
-    def forward(self, subject: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch tokens width"]:
+    def forward(
+        self,
+        subject: Float[Tensor, "batch 3 size size"],
+        features: Float[Tensor, "batch *states features"] | None = None,
+        known: Bool[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch tokens width"]:
         """The object embedding z = E(o); for `reference` see `embed`.
 
         Args:
             subject: the object on mid-grey ground, in [-1, 1].
+            features: the `states` of the subjects that are `known`; the tower looks at the others alone.
+            known: on the CPU.
         """
-        mean, std = (subject.new_tensor(self.config[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+        if features is None or known is None:
+            return self.projection(self.states(subject))
+        if not bool(known.all()):
+            places = (~known).nonzero().flatten().to(subject.device, non_blocking=True)
+            features = features.index_put((places,), self.states(subject[places]).to(features.dtype))
+        return self.projection(features)
+
+    def states(self, subject: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch *states features"]:
+        """What the tower says of the subject and the projector reads: its summary, or states of its patches."""
+        mean, std = (on_device_of(subject, self.config[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
         pixels = ((subject + 1) / 2 - mean) / std
         if self.config["projector"] == "resampler":  # what goes into the last block, as IP-Adapter Plus has it
-            return self.projection(self.vision(pixel_values=pixels, output_hidden_states=True).hidden_states[-2])
+            return self.vision(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
         states = self.vision(pixel_values=pixels)
         pooled = self.config["projector"] in POOLED
-        return self.projection(states.pooler_output if pooled else patch_states(self.vision, states.last_hidden_state))
+        return states.pooler_output if pooled else patch_states(self.vision, states.last_hidden_state)
 
     def denoiser_layers(self) -> dict[str, nn.Module]:
         """The injected layers by the name of the attention that they join."""
@@ -106,14 +122,23 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
 
 
 def embed(
-    encoder: ObjectEncoder, family: Family, subject: Float[Tensor, "batch 3 size size"]
+    encoder: ObjectEncoder,
+    family: Family,
+    subject: Float[Tensor, "batch 3 size size"],
+    features: Float[Tensor, "batch *states features"] | None = None,
+    known: Bool[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, "batch tokens width"]:
     """The object embedding, whatever the design: of the encoder, or for `reference` the subject's latent pixels."""
     if encoder.config["injection"] != "reference":
-        return encoder(subject)
+        return encoder(subject, features, known)
     with torch.no_grad():
         latents = family.scaled(family.vae.encode(subject).latent_dist.mean)
     return latents.flatten(2).transpose(1, 2)
+
+
+def on_device_of(like: Tensor, values: Sequence[float]) -> Float[Tensor, " values"]:
+    """The values beside a tensor; unlike `new_tensor` the host does not wait until the device has them."""
+    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def silent_biases(encoder: ObjectEncoder) -> list[nn.Parameter]:

@@ -55,9 +55,18 @@ def wide_vae(channels: int) -> AutoencoderKL:
     ).eval()  # fmt: skip
 
 
+def unet() -> UNet2DConditionModel:
+    """As the UNets of Stable Diffusion are put together, other than mini's: self-attention, then cross-attention."""
+    return UNet2DConditionModel(
+        sample_size=tiny.SIDE // 2, block_out_channels=(16, 24), layers_per_block=1, norm_num_groups=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=2, cross_attention_dim=16, mid_block_type="UNetMidBlock2DCrossAttn",
+    ).eval()  # fmt: skip
+
+
 def sd15() -> dict[str, Any]:
     return {
-        "vae": tiny.vae(), "text_encoder": clip(), "tokenizer": tiny.tokenizer(), "unet": tiny.unet(),
+        "vae": tiny.vae(), "text_encoder": clip(), "tokenizer": tiny.tokenizer(), "unet": unet(),
         "scheduler": DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False),
     }  # fmt: skip
 

@@ -28,11 +28,12 @@ from taming_core.customize import load_pipeline
 from taming_core.errors import TamingError
 from taming_core.loss import denoising_loss
 from taming_core.noise import Noise, noised, part_of, target_of
+from taming_core.objective import latents_of
 from taming_core.pretrained.base import load_base
 from taming_core.pretrained.device import pick_device
 from taming_core.rows import Rows, load_rows
 from taming_core.seeds import seed_for
-from taming_core.subject_model import SubjectModel, encode_images, predict, subject_model
+from taming_core.subject_model import SubjectModel, predict, subject_model
 from taming_core.train_params import TrainParams
 from taming_core.training import rows_of
 
@@ -165,7 +166,7 @@ def _errors(
 ) -> Float[Tensor, " batch"]:
     """Of one timestep."""
     noise = noise_of(s, batch, timestep, numbers)
-    latents = encode_images(s.model, batch.target, noise.encoding)
+    latents = latents_of(s.model, batch, noise)
     heard = said(noised(s.model.schedule, latents, noise), noise, batch)
     where = batch.mask if inside else torch.ones_like(batch.mask)
     weights = adaptive_avg_pool2d(where, (latents.shape[2], latents.shape[3]))
@@ -176,7 +177,7 @@ def _errors(
 def noise_of(s: Setting, batch: Batch, timestep: int, numbers: Sequence[int]) -> Noise:
     """Noise that depends on an example's number and on the timestep alone, so that all cells meet the same."""
     family = s.model.family
-    height, width = (side // family.vae_side for side in batch.target.shape[2:])
+    height, width = (side // family.vae_side for side in batch.mask.shape[2:])
     shape = (2, family.latent_channels, height, width)
     drawn = torch.stack([
         torch.randn(shape, generator=torch.Generator().manual_seed(seed_for(s.p.seed, f"score {timestep}", n)))

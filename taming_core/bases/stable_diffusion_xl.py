@@ -40,4 +40,5 @@ class StableDiffusionXL(StableDiffusion):
         The image counts as whole and as large as it is, so that training asks for what drawing asks for.
         """
         height, width = (side * self.vae_side for side in latents.shape[-2:])
-        return latents.new_tensor([[height, width, 0, 0, height, width]]).expand(len(latents), -1)
+        sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=latents.dtype)
+        return sizes.to(latents.device, non_blocking=True).expand(len(latents), -1)

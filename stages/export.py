@@ -1,0 +1,42 @@
+"""encoder -> what other programs open"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.options import ENCODER
+
+
+def export(
+    to: Annotated[str, typer.Option("--to", help="ip-adapter, lora or diffusers.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to write; replaced as a whole.")],
+    encoder: Annotated[str, typer.Option("--encoder", help="An encoder folder, or mini.")] = str(ENCODER),
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="The text-to-image model that training began on. Default: as training.json says."),
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option("--rank", min=1, help="Of a LoRA to take from a denoiser that was tuned.")
+    ] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="Of the weights: fp16, bf16 or fp32.")] = "fp16",
+    scores: Annotated[
+        Path | None, typer.Option("--scores", help="The folder of an evaluation, for the model card.")
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option("--push", help="OWNER/NAME on the Hugging Face hub, private where it is new.")
+    ] = None,
+) -> None:
+    """Hand an encoder to other programs, with a model card.
+
+    ip-adapter is what `load_ip_adapter` of diffusers reads, for encoders trained with `injection: decoupled`; lora is
+    what training changed of the denoiser; diffusers is a folder that stock diffusers and TamingPipeline both open.
+
+    \b
+    Example: taming export --encoder data/encoder --to diffusers --out out/exported
+    """
+    from taming_core import export as exports
+    from taming_core.base_change import Wish
+
+    wish = Wish(to, base, rank, dtype, scores, push)  # pyright: ignore[reportArgumentType]  (checked there)
+    print("\n".join(exports.export(encoder, out, wish)))

@@ -1,0 +1,144 @@
+"""An encoder that is exported, and what training changed of the text-to-image model that it began on."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from taming_core import lora, lora_extraction
+from taming_core.attention import eject
+from taming_core.conditions import OBJECT
+from taming_core.customize import TamingPipeline, load_pipeline
+from taming_core.errors import TamingError
+from taming_core.pretrained.base import load_base
+
+Target = Literal["ip-adapter", "lora", "diffusers"]
+Dtype = Literal["fp16", "bf16", "fp32"]
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+LORA = "pytorch_lora_weights.safetensors"
+WORD = "object"  # what `<object>` means to a text encoder that was not trained
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for."""
+
+    to: Target
+    base: str | None  # the text-to-image model that training began on; None takes it from training.json
+    rank: int | None  # of a LoRA of what training changed
+    dtype: Dtype
+    scores: Path | None  # folder of an evaluation
+    push: str | None  # OWNER/NAME on the hub
+
+
+@dataclass(frozen=True)
+class Source:
+    """The encoder that is exported."""
+
+    folder: Path
+    pipeline: TamingPipeline
+    training: Mapping[str, Any]  # training.json; empty where the folder has none
+
+    @property
+    def began_on_base(self) -> bool:
+        """Whether training.json tells of all training there was."""
+        return bool(self.training) and self.training["params"]["start"] is None
+
+
+def opened(spec: str) -> Source:
+    """The encoder of a folder or of `mini`, in float32, its denoiser as the base model's own class has it."""
+    pipeline = load_pipeline(spec)
+    folder = Path(pipeline.name_or_path)
+    path = folder / "training.json"
+    source = Source(folder, pipeline, json.loads(path.read_text()) if path.is_file() else {})
+    eject(source.pipeline.denoiser)
+    return source
+
+
+def base_of(source: Source, wish: Wish) -> str | None:
+    """The text-to-image model that training began on, as far as it is known."""
+    return wish.base or (source.training["params"]["base"] if source.began_on_base else None)
+
+
+def base_parts(source: Source, wish: Wish) -> dict[str, Any]:
+    """The parts of the base.
+
+    Raises:
+        TamingError: it is not known, or not there.
+    """
+    name = base_of(source, wish)
+    if name is None:
+        raise TamingError("The encoder's folder does not tell on which text-to-image model its training began. Name it "
+                          "with --base.")  # fmt: skip
+    try:
+        return load_base(name)
+    except TamingError as error:
+        raise TamingError(f"The base model {name}, on which the training began, is not here. Name its folder or hub "
+                          "name with --base.") from error  # fmt: skip
+
+
+def tuned(source: Source, base: Mapping[str, Any] | None) -> bool:
+    """Whether the denoiser is another than the base's; `base` is needed where training.json does not tell."""
+    if base is None:
+        return source.training["params"]["tune"] != "adapter"
+    return bool(lora_extraction.changes(source.pipeline.denoiser, base[source.pipeline.family.denoiser_name]))
+
+
+def write_lora(source: Source, wish: Wish, folder: Path) -> str:
+    """The LoRA that was trained, or the best one of the wished rank of whatever changed.
+
+    Raises:
+        TamingError: it takes a rank or the base, which are not given, or nothing has changed.
+    """
+    trained = source.folder / lora.FOLDER / LORA
+    if source.began_on_base and trained.is_file() and wish.rank is None:
+        save_lora(source, {n: w.to(DTYPES[wish.dtype]) for n, w in load_file(trained).items()}, folder)
+        return "The LoRA is the one that was trained."
+    if wish.rank is None:
+        raise TamingError("The denoiser was tuned, and not by one LoRA alone. Give the --rank of a LoRA to take from "
+                          "it, such as 64, or export with --to diffusers.")  # fmt: skip
+    base = base_parts(source, wish)[source.pipeline.family.denoiser_name]
+    taken = lora_extraction.extract(
+        lora_extraction.changes(source.pipeline.denoiser, base), source.pipeline.denoiser, wish.rank
+    )
+    save_lora(source, {n: w.to(DTYPES[wish.dtype]) for n, w in taken.layers.items()}, folder)
+    return (
+        f"The LoRA of rank {wish.rank} keeps {taken.kept:.1%} of what training changed of the denoiser, as a sum of "
+        f"squares; {taken.covered:.1%} lies in linear and convolution weights, the most that any rank can keep."
+    )
+
+
+def save_lora(source: Source, layers: Mapping[str, Tensor], folder: Path) -> None:
+    """As diffusers writes it for the family; names may begin with the denoiser's."""
+    name = source.pipeline.family.denoiser_name
+    bare = {n.removeprefix(f"{name}."): w.contiguous() for n, w in layers.items()}
+    type(source.pipeline).save_lora_weights(folder, **{f"{name}_lora_layers": bare})  # pyright: ignore
+
+
+def require_own_words(source: Source, base: Mapping[str, Any] | None) -> None:
+    """An adapter's file holds no text encoder, so that prompts must mean to the base what they mean here.
+
+    Raises:
+        TamingError: a text encoder was trained, or `<object>` means something else than "object".
+    """
+    for name in source.pipeline.family.text_encoder_names:
+        tokenizer, ours = (source.pipeline.components[n] for n in (name.replace("text_encoder", "tokenizer"), name))
+        table = ours.get_input_embeddings().weight
+        word = tokenizer(WORD, add_special_tokens=False).input_ids
+        rows = table[[tokenizer.convert_tokens_to_ids(OBJECT), *word]]
+        trained = source.training["params"]["text_encoder_rate"] > 0 if base is None else _trained(ours, base[name])
+        if trained or len(word) != 1 or not torch.allclose(rows[0], rows[1], atol=1e-3, rtol=1e-3):
+            raise TamingError(f"The text encoder was trained, or {OBJECT} is more to it than the word '{WORD}': an "
+                              "adapter file cannot carry that. Export with --to diffusers.")  # fmt: skip
+
+
+def _trained(ours: nn.Module, base: nn.Module) -> bool:
+    """Whether any weight differs; rows of new tokens do not count."""
+    theirs = base.state_dict()
+    return any(not torch.equal(w[: len(theirs[n])].half(), theirs[n].half()) if w.dim() else bool(w != theirs[n])
+               for n, w in ours.state_dict().items())  # fmt: skip

@@ -1,0 +1,170 @@
+"""An encoder's folder as other programs open it: an IP-Adapter, a LoRA, or a folder of stock diffusers."""
+
+import inspect
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import diffusers
+from torch import nn
+
+from taming_core import base_change, hub, ip_adapter, model_card, provenance, usage
+from taming_core.base_change import (
+    DTYPES,
+    Dtype,
+    Source,
+    Target,
+    Wish,
+    base_of,
+    base_parts,
+    opened,
+    require_own_words,
+    tuned,
+)
+from taming_core.customize import TamingPipeline
+from taming_core.encoder_folder import strip_name
+from taming_core.errors import TamingError
+
+RECORD = "export.json"
+
+
+@dataclass
+class Written:
+    """What the export holds, for the card and for the user."""
+
+    notes: list[str] = field(default_factory=list)
+    has_lora: bool = False
+    has_adapter: bool = False
+
+
+def check(wish: Wish, out: Path) -> None:
+    """Refuse before any work what cannot go well.
+
+    Raises:
+        TamingError: an option has no effect or is no such option, `out` holds something else, or there is no token.
+    """
+    for name, value, known in (("--to", wish.to, Target), ("--dtype", wish.dtype, Dtype)):
+        if value not in get_args(known):
+            raise TamingError(f"{name} {value} is unknown. Give one of {', '.join(get_args(known))}.")
+    if wish.rank is not None and wish.to == "diffusers":
+        raise TamingError(
+            "--rank has no effect with --to diffusers, whose folder holds the denoiser itself. Leave it out."
+        )
+    if out.exists() and not (out / RECORD).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise TamingError(f"{out} holds something else than an export. Name a folder of its own with --out.")
+    if wish.push is not None:
+        hub.require_token(wish.push)
+
+
+def export(spec: str, out: Path, wish: Wish) -> list[str]:
+    """Write `out` as a whole, push it if wished, and return what there is to say.
+
+    Raises:
+        TamingError: see `check`; or what is asked for cannot hold this encoder.
+    """
+    check(wish, out)
+    source = opened(spec)
+    scores = {} if wish.scores is None else model_card.read_scores(wish.scores)
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        written = WRITERS[wish.to](source, wish, part)
+        card = model_card.card(facts(source, wish, out, written, scores))
+        (part / "README.md").write_text(card, encoding="utf-8")
+        (part / RECORD).write_text(json.dumps(record(source, wish), indent=2) + "\n")
+        shutil.rmtree(out, ignore_errors=True)
+        part.rename(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return [f"{out}: {wish.to} of {spec}", *written.notes, *([] if wish.push is None else [hub.push(out, wish.push)])]
+
+
+def write_ip_adapter(source: Source, wish: Wish, part: Path) -> Written:
+    """The adapter, its image encoder, and beside them a LoRA where the denoiser was tuned too.
+
+    Raises:
+        TamingError: see `ip_adapter.require_exportable`; or words mean something else than the base's.
+    """
+    encoder, family = source.pipeline.object_encoder, source.pipeline.family
+    ip_adapter.require_exportable(encoder, source.pipeline.denoiser)
+    found = Written(has_adapter=True)
+    base = None if source.began_on_base and wish.base is None else base_parts(source, wish)
+    require_own_words(source, base)
+    ip_adapter.write(encoder, source.pipeline.denoiser, part, DTYPES[wish.dtype])
+    if tuned(source, base):
+        found.has_lora = True
+        found.notes.append(base_change.write_lora(source, wish, part))
+    elif wish.rank is not None:
+        raise TamingError("--rank has no effect, for the denoiser is the base's own. Leave it out.")
+    found.notes += usage.adapter_notes(encoder, family.denoiser_name == "transformer")
+    return found
+
+
+def write_lora(source: Source, wish: Wish, part: Path) -> Written:
+    """The LoRA of the denoiser alone."""
+    found = Written([base_change.write_lora(source, wish, part)], has_lora=True)
+    found.notes.append("The LoRA is what training changed of the denoiser; the object encoder is not in it.")
+    return found
+
+
+def write_diffusers(source: Source, wish: Wish, part: Path) -> Written:
+    """A folder of the family's own pipeline, with the object encoder beside its parts."""
+    found, pipeline = Written(), source.pipeline
+    dtype = DTYPES[wish.dtype]
+    for component in pipeline.components.values():
+        if isinstance(component, nn.Module):
+            nn.Module.to(component, dtype)
+    stock_pipeline(pipeline).save_pretrained(part)
+    pipeline.object_encoder.save_pretrained(part / "object_encoder")
+    if source.training:
+        shutil.copy(source.folder / "training.json", part)
+    try:
+        ip_adapter.require_exportable(pipeline.object_encoder, source.pipeline.denoiser)
+    except TamingError:
+        found.notes.append("Stock diffusers draws with it as a text-to-image model; objects need TamingPipeline.")
+    else:
+        ip_adapter.write(pipeline.object_encoder.float(), source.pipeline.denoiser, part / "ip_adapter", dtype)
+        found.has_adapter = True
+        found.notes += usage.adapter_notes(pipeline.object_encoder, pipeline.family.denoiser_name == "transformer")
+    for path in part.rglob("*.json"):
+        strip_name(path)
+    return found
+
+
+WRITERS = {"ip-adapter": write_ip_adapter, "lora": write_lora, "diffusers": write_diffusers}
+
+
+def stock_pipeline(pipeline: TamingPipeline) -> Any:
+    """The family's pipeline of diffusers around the same components; it has no safety checker."""
+    stock, components = getattr(diffusers, pipeline.family.pipeline_name), pipeline.components
+    wanted = inspect.signature(stock.__init__).parameters
+    parts = {n: components.get(n) for n, p in wanted.items() if n != "self" and p.default is inspect.Parameter.empty}
+    switches = {"requires_safety_checker": False} if "requires_safety_checker" in wanted else {}
+    return stock(**parts, **switches)
+
+
+def facts(source: Source, wish: Wish, out: Path, written: Written, scores: Mapping[str, float]) -> model_card.Facts:
+    """What the card tells."""
+    name, base = wish.push or out.name, base_of(source, wish)
+    shown = Path(base).name if base is not None and Path(base).is_absolute() else base
+    encoder, pipeline = source.pipeline.object_encoder, source.pipeline.family.pipeline_name
+    used = usage.Usage(name, pipeline, shown, encoder, written.has_lora, written.has_adapter)
+    return model_card.Facts(
+        name=name, title=usage.TITLES[wish.to], tags=usage.TAGS[wish.to], base=shown,
+        licence=model_card.licence_of(base), training=source.training, scores=scores, code=usage.CODE[wish.to](used),
+        notes=written.notes,
+    )  # fmt: skip
+
+
+def record(source: Source, wish: Wish) -> dict[str, Any]:
+    """What it was made from, and by what."""
+    return {
+        "to": wish.to,
+        "dtype": wish.dtype,
+        "encoder": {"folder": source.folder.name, "fingerprint": provenance.folder_fingerprint(source.folder)},
+        "versions": provenance.versions(),
+    }
