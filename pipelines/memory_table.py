@@ -1,0 +1,46 @@
+"""The table of docs/memory.md: what every preset of every profile needs.
+
+python pipelines/memory_table.py docs/memory.md
+"""
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from taming_core import config, profiles
+from taming_core.memory import GIB, Need, need
+
+BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
+HEAD = ("profile", "GPU", "micro-batch", "checkpointing", "optimizer", "offload", "weights", "gradients", "averages",
+        "step", "in all")  # fmt: skip
+
+
+def main(page: Path) -> None:
+    """Replace the table of the page."""
+    before, rest = page.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    lines = [HEAD, ["---"] * len(HEAD), *(row(p, m) for p in profiles.BASES for m in profiles.sizes(p))]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+
+
+def row(profile: str, memory: int) -> list[str]:
+    """One preset."""
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "params.yaml").write_text(profiles.params_text(profile, memory))
+        params = config.load_params(Path(folder) / "params.yaml")
+    p, found = params.train, need(params)
+    print(profile, memory, gib(found), flush=True)
+    yes = {True: "yes", False: "no"}
+    return [f"`{profile}`", f"{memory} GB", str(p.micro_batch_size), yes[p.gradient_checkpointing], p.optimizer,
+            yes[p.offload], *gib(found)]  # fmt: skip
+
+
+def gib(found: Need) -> list[str]:
+    """The parts of a need and their sum, in GiB."""
+    parts = (found.weights, found.gradients, found.optimizer, found.step, found.total)
+    return [f"{part / GIB:.1f}" for part in parts]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

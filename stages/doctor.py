@@ -1,0 +1,37 @@
+"""what works on this machine, and what is missing"""
+
+from typing import Annotated
+
+import typer
+
+from stages.options import Device, ParamsFile
+
+
+def doctor(
+    params: ParamsFile = None,
+    device: Device = "auto",
+    fit: Annotated[
+        bool, typer.Option(help="Also compute whether the training fits, which takes some ten seconds.")
+    ] = True,
+) -> None:
+    """Tell what the params need and this machine lacks: packages, models, memory.
+
+    Nothing is downloaded and no model is loaded. The exit status is 1 when something that is needed is missing.
+
+    \b
+    Example: taming doctor --params params.yaml
+    """
+    from taming_core import config, diagnosis
+    from taming_core.errors import TamingError
+    from taming_core.pretrained.device import pick_device
+
+    p, where = config.load_params(params), pick_device(device)
+    checks = [*diagnosis.software(p), *diagnosis.machine(where, p), *diagnosis.models(p)]
+    diagnosis.show(checks)
+    if fit:
+        from taming_core.memory import need
+
+        checks.append(diagnosis.fit(need(p).total, where))
+        diagnosis.show(checks[-1:])
+    if missing := [c.what for c in checks if not c.well]:
+        raise TamingError(f"{len(missing)} things are missing: {', '.join(missing)}. The table above says what to do.")

@@ -1,0 +1,30 @@
+"""-> a project of one's own"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="The project's folder; made if it is not there.")],
+    profile: Annotated[
+        str, typer.Option("--profile", help="mini (runs on a CPU, no downloads), sd15, sdxl, sd3 or flux.")
+    ] = "mini",
+    memory: Annotated[
+        int | None,
+        typer.Option("--memory", help="GB of the GPU that trains: 8, 16, 24 or 80. Default: the profile as it stands."),
+    ] = None,
+) -> None:
+    """Start a project: params.yaml, the five stages for `dvc repro`, and a place for photos.
+
+    \b
+    Example: taming init my-project --profile sd15 --memory 16
+    """
+    from taming_core.project import project_files, write_project
+
+    write_project(folder, project_files(profile, memory))
+    print(f"{folder}: put photos into {folder / 'data/raw'}, a folder for each thing. Then, in {folder}:")
+    print("  taming doctor           # what is missing on this machine, and whether the training fits")
+    print("  dvc init --no-scm       # once; `git init && dvc init` where it is to be kept in git")
+    print("  dvc repro")

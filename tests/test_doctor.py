@@ -1,0 +1,100 @@
+"""`taming doctor` finds what is there, names what is missing, and says what to do."""
+
+import re
+from pathlib import Path
+
+import pytest
+import tiny
+from packaging.requirements import Requirement
+from typer.testing import CliRunner
+
+from stages.cli import app
+from taming_core import config, diagnosis, profiles
+from taming_core.errors import TamingError
+
+DEFAULT = config.load_params(config.packaged_params())
+
+
+def params(profile: str, memory: int | None, folder: Path) -> config.Params:
+    (folder / "params.yaml").write_text(profiles.params_text(profile, memory))
+    return config.load_params(folder / "params.yaml")
+
+
+def missing(found: list[diagnosis.Check]) -> dict[str, str]:
+    return {check.what: check.do for check in found if not check.well}
+
+
+def test_the_default_lacks_nothing() -> None:
+    found = [*diagnosis.software(DEFAULT), *diagnosis.machine("cpu", DEFAULT), *diagnosis.models(DEFAULT)]
+    assert missing(found) == {}
+    assert {"python", "torch", "detect.detector", "evaluate.text_judge"} <= {c.what for c in found}
+
+
+def test_every_model_of_a_profile_is_named_with_what_fetches_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    p = params("sd15", 80, tmp_path)
+    lacking = missing(list(diagnosis.models(p)))
+    assert list(lacking) == [model.key for model in diagnosis.named(p)]
+    assert "sam_vit_h_4b8939.pth into" in lacking["detect.segmenter"]
+    assert f"hf download {p.train.base}" in lacking["train.base"]
+    (tmp_path / "sam_vit_h_4b8939.pth").write_bytes(b"")
+    assert "detect.segmenter" not in missing(list(diagnosis.models(p)))
+
+
+def test_a_folder_whose_networks_have_no_weights_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet/config.json").write_text("{}")
+    p = DEFAULT.model_copy(update={"train": DEFAULT.train.model_copy(update={"start": str(tmp_path)})})
+    assert "train.start" in missing(list(diagnosis.models(p)))
+    (tmp_path / "unet/model.safetensors").write_bytes(b"")
+    assert "train.start" not in missing(list(diagnosis.models(p)))
+
+
+def test_a_package_of_another_version_is_named() -> None:
+    check = diagnosis.package(Requirement("torch>=1,<2"))
+    assert not check.well
+    assert check.do == "pip install 'torch<2,>=1'"
+    assert diagnosis.package(Requirement("no-such-package>=1")).found == "not installed"
+
+
+def test_eight_bits_need_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = DEFAULT.train.model_copy(update={"optimizer": "adamw8bit"})
+    p = DEFAULT.model_copy(update={"train": train})
+    monkeypatch.setattr(diagnosis, "find_spec", lambda _: None)
+    assert "pip install" in missing(list(diagnosis.software(p)))["bitsandbytes"]
+    assert "bitsandbytes" not in missing(list(diagnosis.software(DEFAULT)))
+
+
+def test_half_precision_needs_a_gpu() -> None:
+    p = DEFAULT.model_copy(update={"train": DEFAULT.train.model_copy(update={"precision": "fp16"})})
+    assert "bf16" in missing(list(diagnosis.machine("cpu", p)))["fp16"]
+
+
+def test_what_does_not_fit_says_what_to_lower() -> None:
+    there = diagnosis.capacity("cpu")
+    assert diagnosis.fit(there / 2, "cpu").well
+    assert "micro_batch_size" in missing([diagnosis.fit(there * 2, "cpu")])["training memory"]
+
+
+def test_the_command_says_so_by_its_exit_status(tmp_path: Path) -> None:
+    params("flux", None, tmp_path)
+    with pytest.raises(TamingError, match=r"train\.base"):
+        CliRunner().invoke(
+            app, ["doctor", "--params", str(tmp_path / "params.yaml"), "--no-fit"], catch_exceptions=False
+        )
+
+
+def test_the_command_computes_whether_the_training_fits(tmp_path: Path) -> None:
+    tiny.pipeline("decoupled").save_pretrained(tmp_path / "start")
+    changes = {
+        "start": str(tmp_path / "start"), "identity_weight": 0.0, "identity_network": None,
+        "identity_max_timestep": None,
+    }  # fmt: skip
+    text = profiles.changed(config.packaged_params().read_text(), {"train": changes})
+    (tmp_path / "params.yaml").write_text(text)
+    done = CliRunner().invoke(app, ["doctor", "--params", str(tmp_path / "params.yaml")], env={"COLUMNS": "150"})
+    assert done.exit_code == 0, done.output
+    assert re.search(r"ok +training memory +\d+\.\d of \d+\.\d GiB", done.output)
