@@ -8,19 +8,19 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from io import BytesIO
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from taming_core.cache_files import Entry, Store, any_entry, find, key_of
 from taming_core.captions import without_attributes
 from taming_core.conditions import OBJECT, Shown, subject_pixels
 from taming_core.errors import TamingError
+from taming_core.order import row_at
 from taming_core.rows import Rows
 from taming_core.schema import Row
 from taming_core.seeds import seed_for
@@ -36,61 +36,68 @@ class Example:
     """One row as tensors; without an object mask, subject and view are zero."""
 
     row_id: str
-    target: Float[Tensor, "3 height width"]  # x in [-1, 1]
+    target: Float[Tensor, "3 height width"] | None  # x in [-1, 1]
     mask: Float[Tensor, "1 height width"]  # m in {0, 1}
     caption: str
     present: bool  # whether the object embedding is shown
     subject: Float[Tensor, "references 3 size size"]  # o in [-1, 1], photos that the encoder sees together
     view: Float[Tensor, "3 size size"]  # o', cut out: what the identity loss compares with
     frame: Float[Tensor, "4"]  # x0, y0, x1, y1 of the target, in pixels: the square that frames the object like `view`
+    latents: Entry | None = None  # in the place of `target`, where they are cached
+    features: tuple[Tensor | None, ...] = ()  # of each photo of the subject that is cached
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples side by side."""
+    """Examples side by side, with what caches know of them."""
 
     row_ids: tuple[str, ...]
-    target: Float[Tensor, "batch 3 height width"]
+    target: Float[Tensor, "batch 3 height width"] | None  # None where its latents are cached
     mask: Float[Tensor, "batch 1 height width"]
     tokens: Int[Tensor, "batch length"]
     present: Bool[Tensor, " batch"]
     subject: Float[Tensor, "batch references 3 size size"]
     view: Float[Tensor, "batch 3 size size"]
     frame: Float[Tensor, "batch 4"]
+    mean: Float[Tensor, "batch channels rows columns"] | None = None  # of the target's latents
+    std: Float[Tensor, "batch channels rows columns"] | None = None
+    states: Float[Tensor, "batch length width"] | None = None  # of the text
+    pooled: Float[Tensor, "batch features"] | None = None
+    features: Float[Tensor, "batch references *states features"] | None = None  # of the tower; zero where not known
+    known: Bool[Tensor, "batch references"] | None = None  # whose features are cached
 
 
+@dataclass(frozen=True)
+class Caches:
+    """What frozen parts have said (`cache`); None where it is computed in each step."""
+
+    latents: Store | None = None  # by `image_key`
+    text: Store | None = None  # by `text_key`
+    tower: Store | None = None  # by `subject_key`
+
+
+NONE = Caches()
 BatchAt = Callable[[int], Batch]
 TokenIds = Callable[[Sequence[str]], Int[Tensor, "batch length"]]
 
 
 def batch_at(
-    step: int, rows: Rows, token_ids: TokenIds, size: int, p: TrainParams, shown: Shown
+    step: int,
+    rows: Rows,
+    token_ids: TokenIds,
+    size: int,
+    p: TrainParams,
+    shown: Shown,
+    share: slice = slice(None),
+    caches: Caches = NONE,
 ) -> Batch:
-    """The batch of one step; `size` is the side of the subject in pixels."""
-    positions = range(step * p.batch_size, (step + 1) * p.batch_size)
-    return collate([example(rows, row_at(rows, n, p), n, size, p, shown) for n in positions], token_ids)
+    """The batch of one step.
 
-
-def row_at(rows: Rows, position: int, p: TrainParams) -> int:
-    """The number of the row that stands at `position` of the whole training.
-
-    General rows are spread evenly among the others; both kinds are reshuffled each time they are used up.
+    `size` is the side of the subject in pixels, and `share` the places of the batch that this process computes.
     """
-    earlier = int(position * p.general)
-    if int((position + 1) * p.general) > earlier:
-        return int(rows.general[shuffled(len(rows.general), p.seed, "general order", earlier)])
-    return int(rows.objects[shuffled(len(rows.objects), p.seed, "order", position - earlier)])
-
-
-def shuffled(count: int, seed: int, purpose: str, position: int) -> int:
-    """What stands at `position` when the numbers below `count` are shuffled anew in every epoch."""
-    epoch, place = divmod(position, count)
-    return int(_permutation(count, seed_for(seed, purpose, epoch))[place])
-
-
-@lru_cache(maxsize=4)  # two kinds of rows, and the batches at the border of two epochs
-def _permutation(count: int, seed: int) -> NDArray[np.int64]:
-    return np.random.default_rng(seed).permutation(count)
+    positions = range(step * p.batch_size, (step + 1) * p.batch_size)[share]
+    examples = [example(rows, row_at(rows, n, p), n, size, p, shown, caches) for n in positions]
+    return collate(examples, token_ids, caches)
 
 
 def require_rows(rows: Rows, p: TrainParams) -> None:
@@ -111,24 +118,33 @@ def require_rows(rows: Rows, p: TrainParams) -> None:
                           "it to null, or run `taming materialize` without --general.")  # fmt: skip
 
 
+def sides(rows: Rows) -> list[int]:
+    """All widths and heights of targets, in pixels."""
+    return sorted({side for b in rows.buckets for side in (b.width, b.height)})
+
+
 def side(rows: Rows) -> int:
-    """Pixels of a target's side, which is the same in all rows."""
-    return opened(rows[0]["image"]).width
+    """Pixels of the side of a square target; where there is none, of the shortest side there is."""
+    squares = [b.width for b in rows.buckets if b.width == b.height]
+    return max(squares) if squares else sides(rows)[0]
 
 
-def example(rows: Rows, number: int, position: int, size: int, p: TrainParams, shown: Shown) -> Example:
+def example(
+    rows: Rows, number: int, position: int, size: int, p: TrainParams, shown: Shown, caches: Caches = NONE
+) -> Example:
     """The row as an example, with what regularized joint training drops and swaps (docs/method.md, section 4)."""
     row, rng = rows[number], np.random.default_rng(seed_for(p.seed, "example", position))
     cross, drop_object, drop_text = rng.random(3)
     present = bool(not row["general"] and drop_object >= p.object_drop)
     silence = shown.silence if present else ""
-    target = pixels(row["image"])
     found = Example(
-        row_id=row["row_id"], target=target, mask=torch.zeros(1, *target.shape[1:]), present=present,
+        row_id=row["row_id"], target=None if caches.latents else pixels(row["image"]), present=present,
+        mask=torch.zeros(1, row["height"], row["width"]),
+        latents=kept(caches.latents, image_key(row["image"])) if caches.latents else None,
         caption=silence if drop_text < p.text_drop else caption_of(row, present, p),
         subject=torch.zeros(p.references, 3, size, size), view=torch.zeros(3, size, size), frame=torch.zeros(4),
     )  # fmt: skip
-    return with_object(found, rows, row, bool(cross < p.cross_reference), rng, p, shown) if present else found
+    return with_object(found, rows, row, bool(cross < p.cross_reference), rng, p, shown, caches) if present else found
 
 
 def caption_of(row: Row, present: bool, p: TrainParams) -> str:
@@ -143,24 +159,28 @@ def caption_of(row: Row, present: bool, p: TrainParams) -> str:
 
 
 def with_object(
-    found: Example, rows: Rows, row: Row, cross: bool, rng: np.random.Generator, p: TrainParams, shown: Shown
-) -> Example:
+    found: Example, rows: Rows, row: Row, cross: bool, rng: np.random.Generator, p: TrainParams, shown: Shown,
+    caches: Caches,
+) -> Example:  # fmt: skip
     """The example with subject, view and mask; `cross` asks for a subject from other views of the identity."""
     size, others = found.view.shape[-1], row["references"]
     view = opened((other(rows, str(rng.choice(others))) if others else row)["subject"])
-    subjects = references(rows, row, cross, rng, p, shown.background)
+    views, stand_ins = references(rows, row, cross, rng, p, shown.background)
+    subjects = [subject_pixels(s, size) for s in (*views, *stand_ins)]
+    known = [kept(caches.tower, subject_key(s)) for s in subjects[: len(views)]] if caches.tower else []
     mask = mask_of(row)
     return replace(
         found, mask=torch.from_numpy(mask)[None].float(), view=subject_pixels(view, size),
-        subject=torch.stack([subject_pixels(s, size) for s in subjects]),
+        subject=torch.stack(subjects),
+        features=(*(k["features"] for k in known), *(None for _ in subjects[len(known) :])),
         frame=torch.from_numpy(frame(mask, np.asarray(view)[..., 3] >= 128)),
     )  # fmt: skip
 
 
 def references(
     rows: Rows, row: Row, cross: bool, rng: np.random.Generator, p: TrainParams, background: Background
-) -> list[Image.Image]:
-    """The photos that the encoder sees together, each of another view; changed copies stand in for those missing.
+) -> tuple[list[Image.Image], list[Image.Image]]:
+    """The photos that the encoder sees together, each of another view, and changed copies in the place of missing ones.
 
     With `cross` the row's own view is left out, else it comes first.
     """
@@ -170,7 +190,7 @@ def references(
     views = [seen(r, background) for r in (*own, *(other(rows, str(name)) for name in drawn))]
     models = views or [seen(row, background)]
     missing = range(p.references - len(views))
-    return [*views, *(changed(models[i % len(models)], p.stand_in, rng) for i in missing)]
+    return views, [changed(models[i % len(models)], p.stand_in, rng) for i in missing]
 
 
 def other(rows: Rows, row_id: str) -> Row:
@@ -184,15 +204,67 @@ def pixels(image: bytes) -> Float[Tensor, "3 height width"]:
     return torch.from_numpy(array / 127.5 - 1).permute(2, 0, 1).contiguous()
 
 
-def collate(examples: Sequence[Example], token_ids: TokenIds) -> Batch:
+def collate(examples: Sequence[Example], token_ids: TokenIds, caches: Caches = NONE) -> Batch:
     """The examples as one batch."""
-    names = ("target", "mask", "subject", "view", "frame")
+    names, tokens = ("mask", "subject", "view", "frame"), token_ids([e.caption for e in examples])
+    targets = [e.target for e in examples if e.target is not None]
+    told = [e.latents for e in examples if e.latents is not None]
+    said = [kept(caches.text, text_key(ids)) for ids in tokens] if caches.text else []
     return Batch(
         row_ids=tuple(e.row_id for e in examples),
-        tokens=token_ids([e.caption for e in examples]),
+        target=torch.stack(targets) if targets else None,
+        tokens=tokens,
         present=torch.tensor([e.present for e in examples]),
         **{name: torch.stack([getattr(e, name) for e in examples]) for name in names},
+        **{name: torch.stack([entry[name] for entry in told]) for name in ("mean", "std") if told},
+        **{
+            name: torch.stack([entry[name] for entry in said])
+            for name in ("states", "pooled")
+            if said and name in said[0]
+        },
+        **features_of(examples, caches.tower),
     )
+
+
+def features_of(examples: Sequence[Example], tower: Store | None) -> dict[str, Tensor]:
+    """The fields `features` and `known` of a batch, where there is a cache for them."""
+    if tower is None or (like := any_entry(tower)) is None:
+        return {}
+    blank = torch.zeros_like(like["features"])
+    # An example without an object has none.
+    rows = [e.features or (None,) * len(e.subject) for e in examples]
+    return {
+        "features": torch.stack([torch.stack([blank if f is None else f for f in row]) for row in rows]),
+        "known": torch.tensor([[f is not None for f in row] for row in rows]),
+    }
+
+
+def image_key(image: bytes) -> str:
+    """What names the latents of an encoded target, cropped and sized as it is."""
+    return key_of(image)
+
+
+def text_key(ids: Int[Tensor, " length"]) -> str:
+    """What names the states of a prompt's token ids."""
+    return key_of(ids.numpy().tobytes())
+
+
+def subject_key(subject: Float[Tensor, "3 size size"]) -> str:
+    """What names the tower's features of a photo's pixels."""
+    return key_of(subject.contiguous().numpy().tobytes())
+
+
+def kept(store: Store, key: str) -> Entry:
+    """A cached entry.
+
+    Raises:
+        TamingError: it was damaged or removed after training began.
+    """
+    found = find(store, key)
+    if found is None:
+        raise TamingError(f"A cached entry in {store.folder} was damaged or removed, or the rows were changed, while "
+                          "training ran. Run the same command again: it goes on where it stopped.")  # fmt: skip
+    return found
 
 
 def depth(device: torch.device) -> int:

@@ -3,21 +3,21 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from taming_core import config
+from taming_core import config, processes
 from taming_core.subject_model import SubjectModel
 from taming_core.train_params import TrainParams
 from taming_core.training import Run
 
-WITHOUT = frozenset({"save_every", "validation"})  # keys of the params that change no weight
+WITHOUT = frozenset({"save_every", "validation", "cache", "offload"})  # keys of the params that change no weight
 STATE = "state"  # a folder per saved step: state-000020
 
 
@@ -47,17 +47,30 @@ def model_state(model: SubjectModel) -> str:
     """Changes with any weight of the model."""
     digest = blake2b(digest_size=8)
     for part in model.parts.values():
-        for name, value in part.state_dict().items():
-            digest.update(name.encode() + value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        absorb(digest, part)
     return digest.hexdigest()
 
 
+def absorb(digest: Any, part: nn.Module) -> None:
+    """Let a digest depend on every weight of a network."""
+    for name, value in part.state_dict().items():
+        digest.update(name.encode() + value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+
+
 def save(run: Run, folder: Path) -> None:
-    """Save the run below `folder`, in the place of the state before."""
+    """Save the run below `folder`, in the place of the state before; every process of the run must call it."""
+    found = {name: processes.full(value).contiguous() for name, value in tensors(run)}
+    if run.crew.first:
+        write(run, found, folder)
+    run.crew.wait()
+
+
+def write(run: Run, found: Mapping[str, Tensor], folder: Path) -> None:
+    """Write what `tensors` found, whole."""
     part, whole = folder / f"{STATE}.part", folder / f"{STATE}-{run.step:06d}"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    save_file({n: t.detach().cpu().contiguous() for n, t in tensors(run)}, part / "tensors.safetensors")
+    save_file(dict(found), part / "tensors.safetensors")
     scaler = run.accelerator.scaler
     sidecar = {"step": run.step, "scaler": None if scaler is None else scaler.state_dict()}
     (part / "run.json").write_text(json.dumps(sidecar))
@@ -91,15 +104,22 @@ def load(run: Run, folder: Path) -> None:
 
 
 def tensors(run: Run) -> Iterator[tuple[str, Tensor]]:
-    """All that training changes, by name: `denoiser/conv_in.weight/weight`, AdamW's state of it, and its average."""
+    """All that training changes, by name: `denoiser/conv_in.weight/weight`, what the optimizer keeps, its average."""
     averages = averages_of(run)
     for part, weights in run.trained.items():
         for name, weight in weights.items():
             yield f"{part}/{name}/weight", weight
             for key, value in run.optimizer.state.get(weight, {}).items():
-                yield f"{part}/{name}/{key}", value
+                yield f"{part}/{name}/{key}", value_of(key, value)
             if averages:
                 yield f"{part}/{name}/average", averages[part, name]
+
+
+def value_of(key: str, value: Tensor | int) -> Tensor:
+    """A part of an optimizer's state as a tensor of its own: bitsandbytes counts in int, and shares its code books."""
+    if isinstance(value, int):
+        return torch.tensor(value)
+    return value.clone() if key.startswith("qmap") else value
 
 
 def averages_of(run: Run) -> dict[tuple[str, str], Tensor]:
@@ -116,8 +136,20 @@ def restore(run: Run, found: dict[str, Tensor]) -> None:
         part, name, key = full.split("/")
         weight = run.trained[part][name]
         if key == "weight":
-            weight.copy_(value)
+            processes.put(weight, value)
         elif key == "average":
-            averages[part, name].copy_(value)
-        else:  # AdamW keeps its count of steps on the CPU
-            run.optimizer.state[weight][key] = value if key == "step" else value.to(weight.device)
+            processes.put(averages[part, name], value)
+        else:
+            run.optimizer.state[weight][key] = placed(key, value, weight, run)
+
+
+def placed(key: str, value: Tensor, weight: nn.Parameter, run: Run) -> Tensor | int:
+    """A part of an optimizer's state where the optimizer keeps it."""
+    if key == "step":  # AdamW keeps it beside the weights where one kernel changes them all, bitsandbytes as an int
+        fused = run.optimizer.param_groups[0].get("fused")
+        return value.to(weight.device if fused else "cpu") if value.is_floating_point() else int(value)
+    if value.shape != weight.shape:  # of 8 bits
+        return value.to(weight.device)
+    found = torch.empty_like(weight, dtype=value.dtype)  # in the weight's memory format, and shared out as it is
+    processes.put(found, value)
+    return found

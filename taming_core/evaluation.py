@@ -18,10 +18,12 @@ from taming_core.customize import TamingPipeline
 from taming_core.errors import TamingError
 from taming_core.images import Order
 from taming_core.lookup import SPLITS
+from taming_core.objects import mask_box
 from taming_core.rows import Rows, load_rows
+from taming_core.schema import Row
 from taming_core.sections import EvaluateParams, Sampling
 from taming_core.seeds import seed_for
-from taming_core.triplets import Background, seen
+from taming_core.triplets import Background, mask_of, seen, window
 
 OURS, NO_OBJECT, ANOTHER, REAL = "ours", "no_object", "another_object", "real_photos"
 # Params that change scores, not images.
@@ -86,10 +88,10 @@ def views(rows: Rows) -> dict[str, list[int]]:
 def thing(rows: Rows, identity: str, places: Sequence[int], background: Background) -> Thing:
     """The identity's first view as its subject, and the photos of the others."""
     subject, *others = (rows[i] for i in places)
-    photos = {o["photo_id"]: o["image"] for o in others if o["photo_id"] != subject["photo_id"]}
+    photos = {o["photo_id"]: squared(o) for o in others if o["photo_id"] != subject["photo_id"]}
     return Thing(
         identity, _decoded(subject["subject"], "RGBA"), seen(subject, background),
-        tuple(_decoded(i, "RGB") for i in photos.values()), subject["class"],
+        tuple(photos.values()), subject["class"],
     )  # fmt: skip
 
 
@@ -188,6 +190,12 @@ def slug(text: str) -> str:
     'a-photo-of-object-on-the-beach'
     """
     return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+
+
+def squared(row: Row) -> Image.Image:
+    """The row's image, RGB, cut to the largest square that holds its object: judges see squares."""
+    image, mask = _decoded(row["image"], "RGB"), mask_of(row)
+    return image.crop(window(*image.size, (1, 1), mask_box(mask) if mask.any() else None))
 
 
 def _decoded(data: bytes, mode: str) -> Image.Image:

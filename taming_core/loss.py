@@ -1,11 +1,11 @@
 """The losses of docs/method.md section 5, one function per term; all of them per sample, float32."""
 
 from collections.abc import Sequence
-from math import isqrt
+from math import sqrt
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torchvision.ops import roi_align
 
@@ -90,8 +90,18 @@ def localization_loss(
 def _outside_minus_inside(
     share: Float[Tensor, "shown pixels"], mask: Float[Tensor, "shown 1 height width"]
 ) -> Float[Tensor, " shown"]:
-    inside = F.adaptive_avg_pool2d(mask, isqrt(share.shape[1])).flatten(1)
+    inside = F.adaptive_avg_pool2d(mask, grid_of(share.shape[1], mask.shape[2:])).flatten(1)
     return _mean(share, 1 - inside) - _mean(share, inside)
+
+
+def grid_of(pixels: int, size: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of a layer of so many pixels, of an image of `size` (height, width) that was halved evenly.
+
+    >>> grid_of(48, (96, 128))
+    (6, 8)
+    """
+    rows = round(sqrt(pixels * size[0] / size[1]))
+    return rows, pixels // rows
 
 
 def _mean(share: Float[Tensor, "shown pixels"], weights: Float[Tensor, "shown pixels"]) -> Float[Tensor, " shown"]:

@@ -1,16 +1,18 @@
 """What a batch is asked for: the parts of the loss and how much each sample counts (docs/method.md section 5)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from taming_core import loss, noise
+from taming_core.bases.family import Text
 from taming_core.batches import Batch
-from taming_core.subject_model import SubjectModel, encode_images, predict
+from taming_core.contexts import numbers
+from taming_core.subject_model import SubjectModel, encode_images, predict, sampled, whole
 from taming_core.train_params import TrainParams
 
 Identity = Callable[[Tensor], Tensor]
@@ -19,11 +21,15 @@ T = TypeVar("T", float, Tensor)
 
 @dataclass(frozen=True)
 class Counts:
-    """How much each sample of a batch counts in each loss, so that micro-batches add up to the batch."""
+    """How much each sample of a batch counts in each loss, so that micro-batches add up to the batch; on the CPU."""
 
     denoising: Float[Tensor, " batch"]
     identity: Float[Tensor, " batch"]
     localization: Float[Tensor, " batch"]
+
+    def some(self, rows: slice) -> "Counts":
+        """Those of some rows."""
+        return Counts(self.denoising[rows], self.identity[rows], self.localization[rows])
 
 
 @dataclass(frozen=True)
@@ -41,14 +47,14 @@ def total(denoising: T, identity: T, localization: T, p: TrainParams) -> T:
 
 
 def counts_of(
-    model: SubjectModel, identity: Identity | None, batch: Batch, timesteps: Tensor, p: TrainParams
+    model: SubjectModel, identity: Identity | None, present: Bool[Tensor, " batch"], timesteps: Tensor, p: TrainParams
 ) -> Counts:
-    """How much each sample counts: all in the denoising loss, samples with an object in the other two."""
+    """How much each sample counts: all in the denoising loss, those with an object (`present`) in the other two."""
     signal = noise.alpha_bar(model.schedule, timesteps).flatten()
     weights = loss.snr_weights(signal, noise.prediction_of(model.schedule), p.min_snr)
     nothing = torch.zeros_like(signal)
-    clear = loss.identity_weights(signal, timesteps, batch.present, p.identity_max_timestep or 0)
-    shown = batch.present.float() if p.localization_weight > 0 else nothing
+    clear = loss.identity_weights(signal, timesteps, present, p.identity_max_timestep or 0)
+    shown = present.float() if p.localization_weight > 0 else nothing
     return Counts(
         denoising=weights / len(signal),
         identity=nothing if identity is None else clear / clear.sum().clamp(min=1e-6),
@@ -57,28 +63,63 @@ def counts_of(
 
 
 def terms_of(
-    model: SubjectModel, identity: Identity | None, batch: Batch, drawn: noise.Noise, counts: Counts, p: TrainParams
+    model: SubjectModel,
+    identity: Identity | None,
+    batch: Batch,
+    drawn: noise.Noise,
+    counts: Counts,
+    p: TrainParams,
+    always: bool = False,
 ) -> Terms:
-    """The terms of a batch that is on the device as a whole."""
-    latents = encode_images(model, batch.target, drawn.encoding)
+    """The terms of a batch.
+
+    Batch and noise are on the device. `batch.present` and `counts` are on the CPU, where asking what they hold takes no
+    waiting until the device comes to it. For `always` see `predict`.
+    """
+    device = drawn.diffusion.device
+    weigh, shown = counts_on(counts, device), numbers(batch.present, device)
+    latents = latents_of(model, batch, drawn)
     noised, watch = noise.noised(model.schedule, latents, drawn), bool(counts.localization.any())
-    found = predict(model, noised, drawn.timesteps, batch.tokens, batch.subject, batch.present, watch)
+    text = None if batch.states is None else Text(batch.states, batch.pooled)
+    found = predict(
+        model, noised, drawn.timesteps, batch.tokens, batch.subject, batch.present, watch, always,
+        text, batch.features, batch.known,
+    )  # fmt: skip
     said, target = found.said.float(), noise.target_of(model.schedule, latents, drawn)
     weights = loss.mask_weights(batch.mask, p.mask_weight, (latents.shape[2], latents.shape[3]))
     return Terms(
-        denoising=(loss.denoising_loss(said, target, weights) * counts.denoising).sum(),
-        identity=identity_sum(model, identity, noised, said, drawn.timesteps, batch, counts.identity),
-        localization=localization_sum(found.shares, batch, counts.localization),
+        denoising=(loss.denoising_loss(said, target, weights) * weigh.denoising).sum(),
+        identity=identity_sum(
+            model, identity, noised, said, drawn.timesteps, batch, weigh.identity, numbers(counts.identity > 0, device)
+        ),
+        localization=localization_sum(found.shares, batch, weigh.localization, shown),
     )
 
 
+def counts_on(counts: Counts, device: torch.device) -> Counts:
+    """The same on the device."""
+    return Counts(**{f.name: getattr(counts, f.name).to(device, non_blocking=True) for f in fields(Counts)})
+
+
+def latents_of(model: SubjectModel, batch: Batch, drawn: noise.Noise) -> Float[Tensor, "batch channels rows columns"]:
+    """The latents of the targets; where they are cached, a sample from what is known of them."""
+    if batch.mean is not None and batch.std is not None:
+        return sampled(model, batch.mean, batch.std, drawn.encoding)
+    if batch.target is None:
+        raise ValueError("a batch has neither targets nor their latents")
+    return encode_images(model, batch.target, drawn.encoding)
+
+
 def localization_sum(
-    shares: list[Float[Tensor, "shown pixels"]], batch: Batch, counts: Float[Tensor, " batch"]
+    shares: list[Float[Tensor, "shown pixels"]],
+    batch: Batch,
+    counts: Float[Tensor, " batch"],
+    shown: Int[Tensor, " shown"],
 ) -> Float[Tensor, ""]:
     """The localization losses of the samples that show an object, as they count."""
     if not shares:
         return counts.new_zeros(())
-    return (loss.localization_loss(shares, batch.mask[batch.present]) * counts[batch.present]).sum()
+    return (loss.localization_loss(shares, batch.mask[shown]) * counts[shown]).sum()
 
 
 def identity_sum(
@@ -89,13 +130,14 @@ def identity_sum(
     timesteps: Tensor,
     batch: Batch,
     counts: Float[Tensor, " batch"],
+    some: Int[Tensor, " some"],
 ) -> Float[Tensor, ""]:
-    """The identity losses of the samples that count, weighted and summed; only those are decoded."""
-    some = counts > 0
-    if identity is None or not bool(some.any()):
+    """The identity losses of the samples that count, by number, weighted and summed; only those are decoded."""
+    if identity is None or not len(some):
         return counts.new_zeros(())
     estimate = noise.clean_estimate(model.schedule, noised[some], said[some], timesteps[some])
-    images = model.family.decode(estimate)
+    with whole(model.family.vae, estimate.device):
+        images = model.family.decode(estimate)
     found = identity(loss.object_crops(images, batch.mask[some], batch.frame[some], batch.view.shape[-1]))
     with torch.no_grad():
         wanted = identity(batch.view[some])

@@ -15,11 +15,12 @@ import pyarrow as pa
 from PIL import Image
 
 from taming_core import config, schema
-from taming_core.batches import shuffled, side
+from taming_core.batches import side
 from taming_core.checkpoint import model_state, rows_state
 from taming_core.customize import TamingPipeline
 from taming_core.drawings import draw_missing
 from taming_core.images import Order
+from taming_core.order import shuffled
 from taming_core.photo import difference_hash
 from taming_core.rows import Rows
 from taming_core.seeds import seed_for
@@ -75,6 +76,7 @@ def row(number: int, caption: str, path: Path, side: int) -> dict[str, Any]:
     known = {
         "row_id": name, "photo_id": name, "file_name": path.name, "caption": caption, "split": "train",
         "general": True, "references": [], "image": {"bytes": buffer.getvalue(), "path": None},
+        "width": side, "height": side,
         "view_hash": f"{difference_hash(np.asarray(resized)):016x}",
     }  # fmt: skip
     return dict.fromkeys(schema.ROWS.names) | known

@@ -18,6 +18,16 @@ PICTURES = ("image", "mask", "subject")
 
 
 @dataclass(frozen=True)
+class Bucket:
+    """The rows whose images are of one size."""
+
+    width: int  # pixels
+    height: int
+    objects: NDArray[np.int64]  # numbers of the rows that have a subject
+    general: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Rows:
     """The rows of one split, read from disk as they are asked for: rows[i] is a dict, its pictures encoded bytes.
 
@@ -53,6 +63,16 @@ class Rows:
     def general(self) -> NDArray[np.int64]:
         """Numbers of the rows that have a caption only."""
         return np.flatnonzero(np.array(self.column("general"), dtype=bool))
+
+    @cached_property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """The rows by the size of their images, narrow before wide."""
+        sizes = np.array([self.column("width"), self.column("height")], dtype=np.int64)
+        found = []
+        for w, h in np.unique(sizes, axis=1).T:
+            here = (sizes[0] == w) & (sizes[1] == h)
+            found.append(Bucket(int(w), int(h), *(kind[here[kind]] for kind in (self.objects, self.general))))
+        return tuple(found)
 
     @cached_property
     def _ids(self) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from taming_core.errors import TamingError
 
-VERSION = "1"  # raised whenever a column changes: tables of another version are refused
+VERSION = "2"  # raised whenever a column changes: tables of another version are refused
 
 Row = Mapping[str, Any]
 
@@ -78,7 +78,9 @@ ROWS = _schema(
     [
         column("row_id", pa.string(), "object_id, or photo_id for a general-domain row"),
         *PHOTO,
-        column("image", IMAGE, "target image, RGB, square", nullable=True),
+        column("image", IMAGE, "target image, RGB", nullable=True),
+        column("width", pa.int32(), "pixels of `image`; null where there is none", nullable=True),
+        column("height", pa.int32(), "pixels of `image`; null where there is none", nullable=True),
         column("mask", IMAGE, "where the object is in `image`, 8-bit gray, 0 or 255", nullable=True),
         column("subject", IMAGE, "the object cut out of its photo, RGBA, square", nullable=True),
         column("caption", pa.string(), "the caption in plain words", nullable=True),

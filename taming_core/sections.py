@@ -76,7 +76,7 @@ class CaptionParams(Section):
 class MaterializeParams(Section):
     """captions -> rows."""
 
-    size: PositiveInt  # pixels of the target image's side
+    size: PositiveInt  # pixels of the target image's side, or of the square one among the buckets
     buckets: list[Size] | None  # widths and heights to choose from; null for squares of size
     subject_size: PositiveInt  # pixels of the subject's side
     subject_fill: Fraction  # share of the subject's side that the object fills
@@ -92,6 +92,15 @@ class MaterializeParams(Section):
     def _something_to_train_on(self) -> "MaterializeParams":
         if self.validation + self.test >= 1:
             raise ValueError("materialize.validation and materialize.test must leave a share for training")
+        return self
+
+    @model_validator(mode="after")
+    def _buckets_hold_the_square(self) -> "MaterializeParams":
+        if self.buckets is not None and [self.size, self.size] not in self.buckets:
+            raise ValueError(f"materialize.buckets must be null or hold [{self.size}, {self.size}], the square of "
+                             "materialize.size")  # fmt: skip
+        if self.buckets is not None and len({tuple(b) for b in self.buckets}) < len(self.buckets):
+            raise ValueError("materialize.buckets must name nothing twice")
         return self
 
 

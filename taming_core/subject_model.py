@@ -2,20 +2,20 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from taming_core.attention import shown_beside
 from taming_core.bases.families import family_of
-from taming_core.bases.family import Family
-from taming_core.contexts import Part, Told, denoise, holes_in, parts_of, reference_features, reference_part
+from taming_core.bases.family import Family, Text
+from taming_core.contexts import Part, Told, denoise, holes_in, numbers, parts_of, reference_features, reference_part
 from taming_core.errors import TamingError
-from taming_core.noise import Schedule, schedule_like
+from taming_core.noise import Schedule, alpha_bar, schedule_like
 from taming_core.object_encoder import POOLED, ObjectEncoder, embed, silent_biases
 from taming_core.pretrained import towers
 from taming_core.seeds import seed_for
@@ -107,8 +107,8 @@ def require_side(model: SubjectModel, side: int) -> None:
     """
     multiple = model.family.side_multiple
     if side % multiple:
-        raise TamingError(f"The rows' images are {side} pixels wide, which this base model cannot take. Set "
-                          f"materialize.size to a multiple of {multiple}.")  # fmt: skip
+        raise TamingError(f"The rows' images are {side} pixels wide or high, which this base model cannot take. Set "
+                          f"materialize.size, and all of materialize.buckets, to a multiple of {multiple}.")  # fmt: skip
 
 
 def encode_images(
@@ -117,9 +117,32 @@ def encode_images(
     noise: Float[Tensor, "batch channels rows columns"],
 ) -> Float[Tensor, "batch channels rows columns"]:
     """Latents z_0: a sample from the autoencoder's posterior, by the noise that is given."""
-    with torch.no_grad():
-        posterior: Any = model.family.vae.encode(images.to(model.family.vae.dtype)).latent_dist
-        return model.family.scaled((posterior.mean + posterior.std * noise).float())
+    return sampled(model, *posterior(model, images), noise)
+
+
+def posterior(model: SubjectModel, images: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (B, C, h, w) of what the autoencoder makes of images in [-1, 1]."""
+    with torch.no_grad(), whole(model.family.vae, images.device):
+        found: Any = model.family.vae.encode(images.to(model.family.vae.dtype)).latent_dist
+        return found.mean, found.std
+
+
+def sampled(
+    model: SubjectModel,
+    mean: Float[Tensor, "batch channels rows columns"],
+    std: Float[Tensor, "batch channels rows columns"],
+    noise: Float[Tensor, "batch channels rows columns"],
+) -> Float[Tensor, "batch channels rows columns"]:
+    """Latents z_0 from a posterior, by the noise that is given."""
+    # In one layout, whether the autoencoder or a cache says the posterior: sums are rounded as numbers lie in memory.
+    return model.family.scaled((mean + std * noise).float()).contiguous()
+
+
+def whole(vae: Any, device: torch.device) -> AbstractContextManager[Any]:
+    """Within, an autoencoder in float32 computes in it whatever the training's precision: in fp16 SDXL's overflows."""
+    if vae.dtype != torch.float32 or not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def predict(
@@ -130,19 +153,31 @@ def predict(
     subject: Float[Tensor, "batch references 3 size size"],
     present: Bool[Tensor, " batch"],
     watch: bool = False,
+    always: bool = False,
+    text: Text | None = None,
+    features: Float[Tensor, "batch references *states features"] | None = None,
+    known: Bool[Tensor, "batch references"] | None = None,
 ) -> Prediction:
     """What the denoiser says of noised latents, told the caption, and the subject where it is present.
 
     With `watch` it also tells the share of attention, in [0, 1], that each pixel gives to the object's tokens, one
-    tensor per cross-attention layer, of the samples with an object in their order.
+    tensor per cross-attention layer, of the samples with an object in their order. `present` is on the CPU. With
+    `always` the encoder works even where no sample has an object, as in the processes beside this one.
+    What a cache knows is not computed: the `text` of the tokens, and of the photos that are `known` the tower's
+    `features`.
     """
     family, objects = model.family, None
-    if bool(present.any()):
-        shown = subject[present]
-        found = embed(model.object_encoder, family, shown.flatten(0, 1))
-        objects = found.view(len(shown), 1, -1, found.shape[-1])  # one object, the tokens of all its photos
+    if always or bool(present.any()):
+        nobody = not bool(present.any())
+        looked_at = torch.arange(len(present)) == 0 if nobody else present  # no tower looks at nothing
+        chosen = numbers(looked_at, subject.device)
+        shown = subject[chosen]
+        cached = () if features is None or known is None else (features[chosen].flatten(0, 1), known[looked_at].flatten())
+        found = embed(model.object_encoder, family, shown.flatten(0, 1), *cached)
+        objects = found.view(len(shown), 1, shown.shape[1] * found.shape[1], found.shape[2])  # all its photos' tokens
+        objects = objects[:0] if nobody else objects
     holes = holes_in(family.apart(tokens)[0], family.placeholder, 1)
-    told = Told(family.text(tokens), holes, present, objects)
+    told = Told(family.text(tokens) if text is None else text, holes, present, objects)
     shares = list[Tensor]() if watch else None
     guidance = TRAINING_GUIDANCE if family.reads_guidance else None
     said = denoise(family, latents, timesteps, parts(model, told, timesteps), shares, guidance)
@@ -157,8 +192,8 @@ def parts(model: SubjectModel, told: Told, timesteps: Tensor) -> list[Part]:
     if told.objects is None:
         return [reference_part(told, None)]
     with torch.no_grad():
-        silence = family.text(family.token_ids([""]).to(told.present.device))
-    times = timesteps[told.present]
+        silence = family.text(family.token_ids([""]).to(timesteps.device, non_blocking=True))
+    times = timesteps[numbers(told.present, timesteps.device)]
     noised = noised_subjects(model.schedule, told.objects, model.object_encoder.config["tokens"], times)
     return [reference_part(told, reference_features(family, noised, times, silence))]
 
@@ -176,7 +211,8 @@ def noised_subjects(
     side = math.isqrt(pixels)
     clean = objects.flatten(1, 2).unflatten(1, (-1, side, side)).permute(0, 1, 4, 2, 3)
     generator = torch.Generator().manual_seed(seed_for(0, "reference", 0))
-    noise = torch.randn(clean.shape[2:], generator=generator).to(clean).expand_as(clean)
-    times: Any = timesteps.repeat_interleave(clean.shape[1])
-    noised: Any = cast(DDPMScheduler, schedule).add_noise(clean.flatten(0, 1), noise.flatten(0, 1), times)  # pyright: ignore[reportArgumentType]
+    noise = torch.randn(clean.shape[2:], generator=generator).to(clean, non_blocking=True).expand_as(clean)
+    times = timesteps.repeat_interleave(clean.shape[1])
+    signal = alpha_bar(schedule, times).to(clean.dtype)
+    noised = signal.sqrt() * clean.flatten(0, 1) + (1 - signal).sqrt() * noise.flatten(0, 1)
     return noised.unflatten(0, clean.shape[:2])

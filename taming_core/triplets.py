@@ -4,6 +4,7 @@ Source: the training triplets of Jia et al., "Taming Encoder for Zero Fine-tunin
 """
 
 from io import BytesIO
+from math import log
 from typing import Any, Literal
 
 import numpy as np
@@ -16,22 +17,34 @@ from taming_core.schema import Row
 from taming_core.sections import MaterializeParams
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, half-open
+Size = tuple[int, int]  # width and height in pixels
 Pixels = NDArray[np.uint8]
 Background = Literal["removed", "kept"]
 
 
-def square(width: int, height: int, box: Box | None = None) -> Box:
-    """The largest square of a photo: its centre, shifted just so far that it holds `box`, or the box's middle.
+def bucket(width: int, height: int, p: MaterializeParams) -> Size:
+    """Width and height of the target that a photo of this size becomes: of the bucket nearest in aspect ratio."""
+    shapes = [(p.size, p.size)] if p.buckets is None else [(w, h) for w, h in p.buckets]
+    return min(shapes, key=lambda shape: abs(log(width / height) - log(shape[0] / shape[1])))
 
-    >>> square(300, 200)
+
+def window(width: int, height: int, shape: Size, box: Box | None = None) -> Box:
+    """The largest part of a photo that is as wide to its height as `shape`.
+
+    It is the photo's centre, shifted just so far that it holds `box`, or the box's middle.
+
+    >>> window(300, 200, (64, 64))
     (50, 0, 250, 200)
-    >>> square(300, 200, (260, 10, 290, 40))
+    >>> window(300, 200, (64, 64), (260, 10, 290, 40))
     (90, 0, 290, 200)
+    >>> window(300, 200, (96, 32))
+    (0, 50, 300, 150)
     """
-    side = min(width, height)
+    wide = min(width, max(1, round(height * shape[0] / shape[1])))
+    high = min(height, max(1, round(width * shape[1] / shape[0])))
     x0, y0, x1, y1 = box or (0, 0, width, height)
-    left, top = _start(width, side, x0, x1), _start(height, side, y0, y1)
-    return left, top, left + side, top + side
+    left, top = _start(width, wide, x0, x1), _start(height, high, y0, y1)
+    return left, top, left + wide, top + high
 
 
 def _start(length: int, side: int, low: int, high: int) -> int:
@@ -41,12 +54,18 @@ def _start(length: int, side: int, low: int, high: int) -> int:
 
 
 def target(image: Pixels, p: MaterializeParams, box: Box | None = None) -> dict[str, Any]:
-    """The columns `image` and `view_hash` of a row, from a photo (H, W, 3)."""
-    crop = Image.fromarray(image).crop(square(image.shape[1], image.shape[0], box))
-    small = crop.resize((p.size, p.size), Image.Resampling.LANCZOS)
+    """The columns `image`, `width`, `height` and `view_hash` of a row, from a photo (H, W, 3)."""
+    small = _cropped(Image.fromarray(image), p, box, Image.Resampling.LANCZOS)
     # Colour at full resolution: at a few hundred pixels, shared colour is visible around every edge.
     jpeg = _encoded(small, "JPEG", quality=p.jpeg_quality, subsampling=0)
-    return {"image": jpeg, "view_hash": f"{difference_hash(np.asarray(small)):016x}"}
+    size = {"width": small.width, "height": small.height}
+    return {"image": jpeg, **size, "view_hash": f"{difference_hash(np.asarray(small)):016x}"}
+
+
+def _cropped(photo: Image.Image, p: MaterializeParams, box: Box | None, filter: Image.Resampling) -> Image.Image:
+    """The photo, or a picture of its size, cut and resized to its bucket."""
+    shape = bucket(*photo.size, p)
+    return photo.crop(window(*photo.size, shape, box)).resize(shape, filter)
 
 
 def subject(image: Pixels, mask: NDArray[np.bool_], p: MaterializeParams, box: Box) -> dict[str, Any]:
@@ -55,8 +74,7 @@ def subject(image: Pixels, mask: NDArray[np.bool_], p: MaterializeParams, box: B
     Raises:
         ValueError: no pixel of the mask is true.
     """
-    crop = Image.fromarray(mask).convert("L").crop(square(image.shape[1], image.shape[0], box))
-    small = np.asarray(crop.resize((p.size, p.size), Image.Resampling.BOX)) >= 128
+    small = np.asarray(_cropped(Image.fromarray(mask).convert("L"), p, box, Image.Resampling.BOX)) >= 128
     cut = cutout(image, mask, p.subject_size, p.subject_fill)
     return {
         "mask": _encoded(Image.fromarray(small).convert("L"), "PNG"),

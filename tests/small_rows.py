@@ -54,6 +54,8 @@ def row(thing: Image.Image, identity: str, view: int, split: str) -> dict[str, A
         "photo_id": f"{identity}-{view}",
         "file_name": f"{identity}/{view}.png",
         "image": png(image),
+        "width": SIDE,
+        "height": SIDE,
         "mask": png(mask * np.uint8(255)),
         "subject": png(cutout(image, mask, SIDE, 0.92)),
         "caption": "a photo of a thing",

@@ -16,19 +16,27 @@ UNTRACKED = {
     *(f"taming_core/{name}.py" for name in ("errors", "progress")),
     *(f"stages/{name}.py" for name in ("__init__", "options", "cli")),
     "taming_core/pretrained/__init__.py",
+    "taming_core/bases/__init__.py",
 }
 # Journey order: a module imports only what stands above it.
 ORDER = (
-    "errors", "seeds", "sections", "train_params", "config", "schema", "shards", "counts", "progress",
+    "errors", "seeds", "sections", "train_params", "config", "schema", "shards", "cache_files", "counts", "progress",
+    "provenance",
     "photo", "objects", "findings", "subjects",
     "lexicon", "nouns", "phrases", "captions", "captioning",
     "triplets", "lookup", "sources", "splits", "rows",
-    "attention", "contexts", "object_encoder", "conditions", "stand_in", "batches",
-    "noise", "subject_model", "loss", "objective", "lora", "recompute", "average", "training", "checkpoint", "logbook",
+    "attention", "conditions", "bases/family", "bases/stable_diffusion", "bases/stable_diffusion_xl",
+    "bases/stable_diffusion_3", "bases/flux", "bases/families", "contexts", "object_encoder", "stand_in", "order",
+    "batches",
+    "noise", "subject_model", "loss", "objective", "lora", "recompute", "average", "optimizers", "processes",
+    "training", "checkpoint", "cache",
+    "logbook",
     "guidance", "customize", "images", "drawings", "prior", "sheets", "grid", "fresh", "validation",
     "curves", "encoder_folder",
     "scores", "shape", "evaluation", "verdicts", "plots", "report",
-    "provenance", "evaluation_folder", "generation", "cards",
+    "evaluation_folder", "generation", "cards",
+    "profiles", "project", "architectures", "memory", "diagnosis", "bench_plain", "bench",
+    "hub", "ip_adapter", "lora_extraction", "base_change", "model_card", "usage", "export",
     "world/styles", "world/wording", "world/artwork", "world/plan", "world/render", "world/photos", "world/folder",
 )  # fmt: skip
 
@@ -141,7 +149,8 @@ def test_no_two_chains_make_the_same() -> None:
 def modules() -> dict[str, str]:
     """Name in ORDER -> file, of every module but those of `pretrained`, which stand beside the order."""
     core = ROOT / "taming_core"
-    files = [f.relative_to(core) for f in sorted([*core.glob("*.py"), *core.glob("world/*.py")])]
+    folders = "", "bases/", "world/"
+    files = [f.relative_to(core) for folder in folders for f in sorted(core.glob(f"{folder}*.py"))]
     return {f.with_suffix("").as_posix(): f"taming_core/{f.as_posix()}" for f in files if f.stem != "__init__"}
 
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 from stages.train import train
 from taming_core import config, prior, validation
-from taming_core.batches import row_at
 from taming_core.checkpoint import model_state
 from taming_core.customize import TamingPipeline
 from taming_core.errors import TamingError
+from taming_core.order import row_at
 from taming_core.rows import Rows, joined, load_rows
 from taming_core.subject_model import subject_model
 from taming_core.train_params import TrainParams

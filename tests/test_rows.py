@@ -18,7 +18,7 @@ from taming_core.rows import load_rows
 from taming_core.sections import MaterializeParams
 from taming_core.sources import BLANK
 from taming_core.splits import references, views, write_splits
-from taming_core.triplets import square, subject, target
+from taming_core.triplets import bucket, subject, target, window
 
 P = load_params(Path(__file__).parent.parent / "params.yaml").materialize
 SIDES = st.integers(1, 500)
@@ -33,25 +33,40 @@ def boxes(draw: st.DrawFn) -> tuple[int, int, tuple[int, int, int, int]]:
     return width, height, (x0, y0, draw(st.integers(x0 + 1, width)), draw(st.integers(y0 + 1, height)))
 
 
-@given(boxes())
-def test_the_crop_is_square_inside_the_photo_and_holds_the_object(found: Any) -> None:
+def holds(start: int, end: int, low: int, high: int) -> bool:
+    """Whether a crop holds the object's extent; or, where that is longer, nothing beside it."""
+    return start <= low and end >= high if high - low <= end - start else low <= start and end <= high
+
+
+@given(boxes(), st.sampled_from([(1, 1), (9, 7), (7, 9), (3, 1), (1, 4)]))
+def test_the_crop_has_its_shape_inside_the_photo_and_holds_the_object(found: Any, shape: tuple[int, int]) -> None:
     width, height, (x0, y0, x1, y1) = found
-    left, top, right, bottom = square(width, height, (x0, y0, x1, y1))
-    side = min(width, height)
-    assert right - left == bottom - top == side
-    assert 0 <= left <= width - side
-    assert 0 <= top <= height - side
-    if max(x1 - x0, y1 - y0) <= side:
-        assert left <= x0
-        assert top <= y0
-        assert right >= x1
-        assert bottom >= y1
-    else:  # the object is as long as the crop at least: nothing beside it is seen
-        assert (left >= x0 and right <= x1) or (top >= y0 and bottom <= y1)
+    left, top, right, bottom = window(width, height, shape, (x0, y0, x1, y1))
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height
+    wide, high = right - left, bottom - top
+    assert (wide, high)[wide < width] == (width, height)[wide < width]  # as large as can be
+    assert abs(wide - high * shape[0] / shape[1]) <= max(1, shape[0] / shape[1])
+    assert holds(left, right, x0, x1)
+    assert holds(top, bottom, y0, y1)
 
 
-def test_without_an_object_the_crop_is_the_centre() -> None:
-    assert square(300, 200) == (50, 0, 250, 200)
+@given(SIDES, SIDES)
+def test_a_square_crop_is_the_shorter_side_and_without_an_object_the_centre(width: int, height: int) -> None:
+    left, top, right, bottom = window(width, height, (64, 64))
+    assert right - left == bottom - top == min(width, height)
+    assert abs(left - (width - right)) <= 1
+    assert abs(top - (height - bottom)) <= 1
+
+
+def test_a_photo_goes_into_the_bucket_nearest_in_aspect_ratio() -> None:
+    assert bucket(4000, 3000, P) == (P.size, P.size)
+    some = P.model_copy(update={"size": 512, "buckets": [[512, 512], [576, 448], [448, 576], [768, 320]]})
+    shapes = {(500, 500): (512, 512), (640, 480): (576, 448), (480, 640): (448, 576), (2000, 700): (768, 320)}
+    assert {photo: bucket(*photo, some) for photo in shapes} == shapes
+    # Nearest as a ratio: 1.134 is as far from 1 as from 1.286.
+    assert bucket(1130, 1000, some) == (512, 512)
+    assert bucket(1140, 1000, some) == (576, 448)
 
 
 def test_image_mask_and_subject_show_the_same_place() -> None:
