@@ -13,7 +13,7 @@ import pytest
 import tiny
 import tiny_bases
 import torch
-from diffusers import DiffusionPipeline, UNet2DConditionModel
+from diffusers import DiffusionPipeline
 from huggingface_hub import ModelCard
 from numpy.typing import NDArray
 from PIL import Image

@@ -31,7 +31,7 @@ ORDER = (
     "noise", "subject_model", "loss", "objective", "lora", "recompute", "average", "optimizers", "processes",
     "training", "checkpoint", "cache",
     "logbook",
-    "guidance", "customize", "images", "drawings", "prior", "sheets", "grid", "fresh", "validation",
+    "guidance", "taming_pipeline", "customize", "images", "drawings", "prior", "sheets", "grid", "fresh", "validation",
     "curves", "encoder_folder",
     "scores", "shape", "evaluation", "verdicts", "plots", "report",
     "evaluation_folder", "generation", "cards",

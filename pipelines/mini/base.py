@@ -30,10 +30,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
+from taming_core.bases.families import family_of
 from taming_core.checkpoint import rows_state
 from taming_core.conditions import token_ids
 from taming_core.config import load_params
-from taming_core.customize import text_states
 from taming_core.evaluation import scene_prompt
 from taming_core.images import scheduler_named
 from taming_core.noise import Noise, noised, schedule_like, target_of
@@ -115,7 +115,7 @@ def new_base(p: BaseParams, autoencoder: Path, clip: Path) -> dict[str, Any]:
     if p.widths is None or p.heads is None:
         return started(load_base(str(p.start)), p)
     vae: Any = AutoencoderKL.from_pretrained(autoencoder, torch_dtype=torch.float32)
-    text = loaded(CLIPTextModel, str(clip))
+    text = loaded(CLIPTextModel, str(clip), "--clip")
     denoiser = new_denoiser(p.widths, p.heads, vae.config["latent_channels"], side_of(vae, p), text.config.hidden_size)
     return {"vae": vae.eval().requires_grad_(False), "text_encoder": text.eval(), "unet": denoiser,
             "tokenizer": AutoTokenizer.from_pretrained(clip), "scheduler": new_scheduler()}  # fmt: skip
@@ -198,6 +198,12 @@ def save(parts: dict[str, Any], out: Path) -> None:
         parts[name].save_pretrained(out / name)
 
 
+def text_states(parts: dict[str, Any], prompts: Sequence[str]) -> Float[Tensor, "batch length width"]:
+    """What the denoiser is told of prompts."""
+    family = family_of(parts)
+    return family.text(family.token_ids(prompts).to(parts["text_encoder"].device)).states
+
+
 @torch.no_grad()
 def held_out_errors(
     parts: dict[str, Any], pictures: Pictures, wanted: Sequence[Plan], device: str, p: BaseParams
@@ -208,7 +214,7 @@ def held_out_errors(
     for i in range(0, len(wanted), AT_ONCE):
         chunk = wanted[i : i + AT_ONCE]
         latents = latents_of(parts["vae"], seen(pictures, chunk, p.size))
-        states = text_states(parts["tokenizer"], parts["text_encoder"], [plan.caption for plan in chunk])
+        states = text_states(parts, [plan.caption for plan in chunk])
         times = (torch.full((len(chunk),), t, device=device) for t in p.timesteps)
         noises = [Noise(t, latents, torch.randn_like(latents)) for t in times]
         found.append(torch.stack([errors(parts["unet"], schedule, states, latents, n) for n in noises], 1))
@@ -224,7 +230,7 @@ def drawn(
     unet, vae, side = parts["unet"], parts["vae"], parts["unet"].config["sample_size"]
     for first in range(0, len(prompts), s.batch_size):
         batch = list(prompts[first : first + s.batch_size])
-        text = text_states(parts["tokenizer"], parts["text_encoder"], [*[""] * len(batch), *batch])
+        text = text_states(parts, [*[""] * len(batch), *batch])
         seeds = (seed_for(seed, "base/image", first + i) for i in range(len(batch)))
         shape = (unet.config["in_channels"], side, side)
         noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(own)) for own in seeds])
