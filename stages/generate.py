@@ -30,7 +30,7 @@ def generate(
     guidance_object: Annotated[float | None, typer.Option(min=0, help="More of the object; instead of params.")] = None,
     guidance_text: Annotated[float | None, typer.Option(min=0, help="More of the prompt; instead of params.")] = None,
     guidance_embedded: Annotated[
-        float | None, typer.Option(min=0.1, help="For a base that reads its guidance, as FLUX.1-dev; instead of params.")
+        float | None, typer.Option(min=0.1, help="For a base that reads it, as FLUX.1-dev; instead of params.")
     ] = None,
     object_scale: Annotated[
         float, typer.Option(min=0, help="Less or more of the object, where the encoder adds attention of its own.")

@@ -74,8 +74,8 @@ def require_losses(pipeline: TamingPipeline, p: TrainParams) -> None:
         key = "min_snr to null" if p.min_snr is not None else "zero_terminal_snr to false"
         raise TamingError(f"The base learned by flow matching, whose noise has no such schedule. Set train.{key}.")
     if family.denoiser_name == "transformer" and p.localization_weight > 0:
-        raise TamingError("train.localization_weight must be 0 with a transformer, whose attention mixes image and text. "
-                          "Set it to 0.")  # fmt: skip
+        raise TamingError("train.localization_weight must be 0 with a transformer, where image and text mix. Set it "
+                          "to 0.")  # fmt: skip
 
 
 def continued(pipeline: TamingPipeline, p: TrainParams) -> TamingPipeline:
@@ -108,10 +108,7 @@ def fresh_encoder(family: Family, p: TrainParams) -> ObjectEncoder:
     settings = {"injection": p.injection, "layers": added, "background": p.background, "captions": p.captions}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(p.seed, "encoder", 0))
-        if p.encoder is None:
-            found = latent_encoder(family, settings)
-        else:
-            found = tower_encoder(family, p.encoder, settings)
+        found = latent_encoder(family, settings) if p.encoder is None else tower_encoder(family, p.encoder, settings)
     start_layers(found, family.denoiser)
     return found.eval()
 

@@ -108,7 +108,7 @@ def require_side(model: SubjectModel, side: int) -> None:
     multiple = model.family.side_multiple
     if side % multiple:
         raise TamingError(f"The rows' images are {side} pixels wide or high, which this base model cannot take. Set "
-                          f"materialize.size, and all of materialize.buckets, to a multiple of {multiple}.")  # fmt: skip
+                          f"materialize.size and all of materialize.buckets to a multiple of {multiple}.")  # fmt: skip
 
 
 def encode_images(
@@ -172,7 +172,9 @@ def predict(
         looked_at = torch.arange(len(present)) == 0 if nobody else present  # no tower looks at nothing
         chosen = numbers(looked_at, subject.device)
         shown = subject[chosen]
-        cached = () if features is None or known is None else (features[chosen].flatten(0, 1), known[looked_at].flatten())
+        cached = (
+            () if features is None or known is None else (features[chosen].flatten(0, 1), known[looked_at].flatten())
+        )
         found = embed(model.object_encoder, family, shown.flatten(0, 1), *cached)
         objects = found.view(len(shown), 1, shown.shape[1] * found.shape[1], found.shape[2])  # all its photos' tokens
         objects = objects[:0] if nobody else objects

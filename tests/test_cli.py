@@ -9,7 +9,19 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["detect", "caption", "materialize", "train", "eval", "generate", "inspect", "world"]
+COMMANDS = [
+    "init",
+    "doctor",
+    "detect",
+    "caption",
+    "materialize",
+    "train",
+    "eval",
+    "generate",
+    "export",
+    "inspect",
+    "world",
+]
 HEAVY = "{'torch', 'diffusers', 'transformers', 'ultralytics', 'pyarrow', 'numpy', 'PIL', 'datasets'}"
 
 
