@@ -35,8 +35,8 @@ def export(
     \b
     Example: taming export --encoder data/encoder --to diffusers --out out/exported
     """
-    from taming_core import export as exports
-    from taming_core.base_change import Wish
+    from taming_core.exports import export as exports
+    from taming_core.exports.base_change import Wish
 
     wish = Wish(to, base, rank, dtype, scores, push)  # pyright: ignore[reportArgumentType]  (checked there)
     print("\n".join(exports.export(encoder, out, wish)))

@@ -144,7 +144,7 @@ def on_device_of(like: Tensor, values: Sequence[float]) -> Float[Tensor, " value
 def silent_biases(encoder: ObjectEncoder) -> list[nn.Parameter]:
     """Biases of the projector that are zero and stay so, by which an embedding of zeros gives tokens of zeros.
 
-    Stock diffusers makes the null of a base IP-Adapter in that way (`taming_core/ip_adapter.py`).
+    Stock diffusers makes the null of a base IP-Adapter in that way (`taming_core/exports/ip_adapter.py`).
     """
     if (encoder.config["injection"], encoder.config["projector"]) != ("decoupled", "linear"):
         return []

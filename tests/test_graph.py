@@ -36,7 +36,8 @@ ORDER = (
     "scores", "shape", "evaluation", "verdicts", "plots", "report",
     "evaluation_folder", "generation", "cards",
     "profiles", "project", "architectures", "memory", "diagnosis", "bench_plain", "bench",
-    "hub", "ip_adapter", "lora_extraction", "base_change", "model_card", "usage", "export",
+    "exports/hub", "exports/ip_adapter", "exports/lora_extraction", "exports/base_change", "exports/model_card",
+    "exports/usage", "exports/export",
     "world/styles", "world/wording", "world/artwork", "world/plan", "world/render", "world/photos", "world/folder",
 )  # fmt: skip
 
@@ -149,7 +150,7 @@ def test_no_two_chains_make_the_same() -> None:
 def modules() -> dict[str, str]:
     """Name in ORDER -> file, of every module but those of `pretrained`, which stand beside the order."""
     core = ROOT / "taming_core"
-    folders = "", "bases/", "world/"
+    folders = "", "bases/", "exports/", "world/"
     files = [f.relative_to(core) for folder in folders for f in sorted(core.glob(f"{folder}*.py"))]
     return {f.with_suffix("").as_posix(): f"taming_core/{f.as_posix()}" for f in files if f.stem != "__init__"}
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from taming_core.ip_adapter import FILE, guides_exactly
+from taming_core.exports.ip_adapter import FILE, guides_exactly
 from taming_core.object_encoder import ObjectEncoder
 
 TITLES = {

@@ -11,8 +11,12 @@ from typing import Any, get_args
 import diffusers
 from torch import nn
 
-from taming_core import base_change, hub, ip_adapter, model_card, provenance, usage
-from taming_core.base_change import (
+from taming_core import provenance
+from taming_core.customize import TamingPipeline
+from taming_core.encoder_folder import strip_name
+from taming_core.errors import TamingError
+from taming_core.exports import base_change, hub, ip_adapter, model_card, usage
+from taming_core.exports.base_change import (
     DTYPES,
     Dtype,
     Source,
@@ -24,9 +28,6 @@ from taming_core.base_change import (
     require_own_words,
     tuned,
 )
-from taming_core.customize import TamingPipeline
-from taming_core.encoder_folder import strip_name
-from taming_core.errors import TamingError
 
 RECORD = "export.json"
 

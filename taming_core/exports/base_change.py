@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from taming_core import lora, lora_extraction
+from taming_core import lora
 from taming_core.attention import eject
 from taming_core.conditions import OBJECT
 from taming_core.customize import TamingPipeline, load_pipeline
 from taming_core.errors import TamingError
+from taming_core.exports import lora_extraction
 from taming_core.pretrained.base import load_base
 
 Target = Literal["ip-adapter", "lora", "diffusers"]
