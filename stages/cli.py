@@ -1,10 +1,11 @@
 """The command table; `main` is the `taming` entry point."""
 
 import sys
+from typing import Annotated
 
 import typer
 
-from stages import caption, detect, evaluate, generate, inspect, materialize, train, world
+from stages import bench, caption, detect, doctor, evaluate, export, generate, init, inspect, materialize, train, world
 from taming_core.errors import TamingError
 
 app = typer.Typer(
@@ -13,14 +14,38 @@ app = typer.Typer(
     add_completion=False,
     help="Photos in, a customization encoder you own out. The journey: detect, caption, materialize, train, eval.",
 )
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and stop, if it is wanted."""
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("taming"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What goes with every command."""
+
+
+app.command("init")(init.init)
+app.command("doctor")(doctor.doctor)
 app.command("detect")(detect.detect)
 app.command("caption")(caption.caption)
 app.command("materialize")(materialize.materialize)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("generate")(generate.generate)
+app.command("export")(export.export)
 app.command("inspect")(inspect.inspect)
 app.command("world")(world.world)
+app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:

@@ -13,67 +13,101 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="The encoder folder to write; replaced as a whole.")] = ENCODER,
     params: ParamsFile = None,
     device: Device = "auto",
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Several processes hold a part of the denoiser's weights each.")
+    ] = False,
 ) -> None:
     """Teach a text-to-image model to draw the very thing that a photo shows.
 
     After a crash the same command goes on where it last saved, and ends with the same weights. Metrics, TensorBoard
     events and validation pictures appear below runs/ meanwhile; the pictures show the validation split's objects, or
-    training objects where it has none.
+    training objects where it has none. For two GPUs start it as `torchrun --nproc-per-node 2 --no-python taming train`;
+    the batches stay as they are.
 
     \b
     Example: taming train --in data/rows --out data/encoder
     """
+    from collections import Counter
+    from contextlib import nullcontext
     from functools import partial
 
-    from taming_core import batches, checkpoint, config, encoder_folder, logbook, prior, shards, training, validation
+    from taming_core import batches, cache, checkpoint, config, encoder_folder, logbook, prior, shards, training
     from taming_core.average import averaged
     from taming_core.conditions import Shown
     from taming_core.fresh import starting_pipeline
     from taming_core.noise import ending_in_noise
     from taming_core.pretrained.device import pick_device
     from taming_core.pretrained.identity import load_identity
+    from taming_core.processes import team
     from taming_core.progress import track, track_to
     from taming_core.rows import joined, load_rows
     from taming_core.subject_model import require_side, subject_model
+    from taming_core.validation import draw_grid, grid_subjects, shown_rows
 
     p = config.load_params(params).train
     encoder_folder.check_out(out)
     seen, unseen = load_rows(rows, "train"), load_rows(rows, "validation")
     batches.require_rows(seen, p)
     accelerator = training.accelerator_for(pick_device(device), p.precision)
-    pipeline = starting_pipeline(p).to(accelerator.device)
+    crew = team(accelerator.process_index, accelerator.num_processes)
+    pipeline = starting_pipeline(p)
     start = subject_model(pipeline.components)
-    require_side(start, batches.side(seen))
+    for side in batches.sides(seen):
+        require_side(start, side)
     identity = load_identity(p.identity_network, accelerator.device) if p.identity_network else None
     made_of = [checkpoint.fingerprint(p, rows, start)]
+    training.place(start, accelerator.device, p)  # after that, for frozen weights may turn to half precision
     if p.prior is not None:
         drawn = shards.RUNS / f"prior-{prior.fingerprint(p, rows, start, pipeline)}"
-        with accelerator.autocast():
-            track_to(prior.make_prior(pipeline, seen, p, drawn), "prior", p.prior)
+        if crew.first:
+            with accelerator.autocast():
+                track_to(prior.make_prior(pipeline, seen, p, drawn), "prior", p.prior)
+        crew.wait()
         seen, made_of = joined(seen, load_rows(drawn, "train")), [*made_of, drawn.name]
 
     if p.zero_terminal_snr:  # after the prior, which the base draws as it is
         pipeline.register_modules(scheduler=ending_in_noise(pipeline.scheduler))
-    run = training.begin(subject_model(pipeline.components), identity, accelerator, p)
+    run = training.begin(subject_model(pipeline.components), identity, accelerator, p, crew, shard)
     state = shards.RUNS / "-".join(["train", *made_of])
     checkpoint.load(run, state)
     subject_side, shown = pipeline.object_encoder.image_size, Shown.of(pipeline.object_encoder.config)
     words = pipeline.family.token_ids
-    batch_at = partial(batches.batch_at, rows=seen, token_ids=words, size=subject_side, p=p, shown=shown)
+    parked, kinds = cache.parked(run.model, p, seen), cache.kinds(run.model, p, words, shown, subject_side)
+    mine, damaged = cache.share_of(seen, p, crew.index, crew.count), Counter[str]()
+    for name, kind in kinds.items():
+        with accelerator.autocast():
+            done = cache.fill(kind, map(seen.__getitem__, mine), p.micro_batch_size, accelerator.device, damaged)
+            track_to(done, f"cache {name}", len(mine))
+    crew.wait()
+    if damaged.total():
+        typer.echo(f"{damaged.total()} cached entries or shards were damaged, and are computed again.", err=True)
+    cache.park(parked)
+    batch_at = training.pinning(accelerator.device, partial(
+        batches.batch_at, rows=seen, token_ids=words, size=subject_side, p=p, shown=shown,
+        share=crew.share(p.batch_size), caches=cache.opened(kinds),
+    ))  # fmt: skip
     reports = training.train(run, p, batches.ahead(batch_at, p.steps, batches.depth(accelerator.device)))
-    subjects = validation.grid_subjects(validation.shown_rows(unseen, seen), p, shown.background)
+    subjects = grid_subjects(shown_rows(unseen, seen), p, shown.background)
 
-    with logbook.logbook(state, run.step) as log:
+    with logbook.logbook(state, run.step) if crew.first else nullcontext(lambda _: None) as log:
         for report, seconds in track(training.timed(reports), "train", p.steps - run.step):
             log(logbook.figures(report, seconds, p))
             if training.due(report.step, p.validation.every, p.steps):
-                with accelerator.autocast(), averaged(run.average, run.weights):
-                    grid = validation.draw_grid(pipeline, subjects, p.validation, p.seed, f"After {report.step} steps")
-                grid.save(state / logbook.grid_name(report.step))
+                drawing = cache.at_work(parked, accelerator.device)
+                with accelerator.autocast(), averaged(run.average, run.weights), drawing:
+                    grid = draw_grid(pipeline, subjects, p.validation, p.seed, f"After {report.step} steps")
+                if crew.first:
+                    grid.save(state / logbook.grid_name(report.step))
             if training.due(report.step, p.save_every, p.steps):  # last: what was saved is never done again
                 checkpoint.save(run, state)
-    account = encoder_folder.account(run, seen, unseen, checkpoint.rows_state(rows), state)
     with averaged(run.average, run.weights):
-        encoder_folder.write_encoder(pipeline, account, p, state, out)
-    checkpoint.forget(state)
-    print(encoder_folder.summary(account, out))
+        results = training.results(run)
+    if crew.first:
+        finished = starting_pipeline(p)
+        finished.register_modules(scheduler=pipeline.scheduler)
+        training.deliver(results, subject_model(finished.components), p)
+        account = encoder_folder.account(run, seen, unseen, checkpoint.rows_state(rows), state)
+        encoder_folder.write_encoder(finished, account, p, state, out)
+        checkpoint.forget(state)
+        print(encoder_folder.summary(account, out))
+    crew.leave()

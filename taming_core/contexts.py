@@ -88,7 +88,7 @@ def without(
     """
     gone = torch.zeros(text.shape[:2], dtype=torch.uint8, device=text.device).scatter(1, holes, value=1)
     # Not by a mask, whose number of places a device would have to be asked for.
-    kept = gone.argsort(1, stable=True)[:, : text.shape[1] - holes.shape[1]]
+    kept = gone.argsort(dim=1, stable=True)[:, : text.shape[1] - holes.shape[1]]
     return text.gather(1, kept[..., None].expand(-1, -1, text.shape[2]))
 
 
@@ -156,8 +156,5 @@ def reference_part(told: Told, features: Mapping[str, Float[Tensor, "shown pixel
     everyone, having = torch.arange(len(told.present), device=device), numbers(told.present, device)
     if features is None:
         return Part(everyone, told.text)
-    spread = {
-        name: x.new_zeros(len(everyone), *x.shape[1:]).index_put((having,), x)
-        for name, x in features.items()
-    }
+    spread = {name: x.new_zeros(len(everyone), *x.shape[1:]).index_put((having,), x) for name, x in features.items()}
     return Part(everyone, told.text, features=spread)

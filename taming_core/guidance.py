@@ -35,7 +35,7 @@ def guided(
     text = Text(torch.cat([t.states for t in texts]), torch.cat(pooled) if pooled else None)
     holes = torch.cat([p.words.holes for p in passes])
     given = [p.objects for p in passes if p.objects is not None]
-    present = torch.tensor([p.objects is not None for p in passes], device=latents.device)
+    present = torch.tensor([p.objects is not None for p in passes])
     told = Told(text, holes, present.repeat_interleave(len(latents)), torch.cat(given) if given else None)
     batch = torch.cat([latents] * len(passes))
     times = t.to(batch.device).expand(len(batch))

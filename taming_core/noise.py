@@ -71,7 +71,7 @@ def _generator(seed: int, purpose: str, step: int) -> torch.Generator:
 
 def part_of(noise: Noise, rows: slice, device: torch.device) -> Noise:
     """Some rows of the noise, on the device."""
-    return Noise(**{f.name: getattr(noise, f.name)[rows].to(device) for f in fields(Noise)})
+    return Noise(**{f.name: getattr(noise, f.name)[rows].to(device, non_blocking=True) for f in fields(Noise)})
 
 
 def schedule_like(scheduler: Any) -> Schedule:
@@ -136,7 +136,8 @@ def target_of(
     if kind == "epsilon":
         return noise.diffusion
     if kind == "v_prediction":
-        return schedule.get_velocity(latents, noise.diffusion, noise.timesteps)  # pyright: ignore[reportArgumentType]
+        signal = alpha_bar(schedule, noise.timesteps)
+        return signal.sqrt() * noise.diffusion - (1 - signal).sqrt() * latents
     return latents
 
 
@@ -147,7 +148,9 @@ def noised(
     if not isinstance(schedule, DDPMScheduler):
         sigma = sigma_of(schedule, noise.timesteps)
         return (1 - sigma) * latents + sigma * noise.diffusion
-    return schedule.add_noise(latents, noise.diffusion, noise.timesteps)  # pyright: ignore[reportArgumentType]
+    # By our own hands: the schedule's would move its table to the device, where the host has to wait for it.
+    signal = alpha_bar(schedule, noise.timesteps)
+    return signal.sqrt() * latents + (1 - signal).sqrt() * noise.diffusion
 
 
 def alpha_bar(
@@ -157,7 +160,7 @@ def alpha_bar(
     if not isinstance(schedule, DDPMScheduler):
         sigma = sigma_of(schedule, timesteps)
         return (1 - sigma) ** 2 / ((1 - sigma) ** 2 + sigma**2)
-    return schedule.alphas_cumprod.to(timesteps.device)[timesteps].view(-1, 1, 1, 1)
+    return schedule.alphas_cumprod.to(timesteps.device, non_blocking=True)[timesteps].view(-1, 1, 1, 1)
 
 
 def clean_estimate(

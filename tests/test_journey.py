@@ -69,7 +69,7 @@ def shown_commands() -> list[list[str]]:
     readme = (ROOT / "README.md").read_text()
     blocks = re.findall(r"```bash\n(.*?)```", readme, re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    for command in [*JOURNEY, "generate", "inspect"]:
+    for command in [*JOURNEY, "generate", "export", "inspect"]:
         shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "250"}).output
         lines += re.findall(r"^\s*(?:Example:\s*)?(taming .+)$", shown, re.MULTILINE)
     found = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("taming ")]

@@ -11,12 +11,15 @@ import torch
 from accelerate.state import AcceleratorState
 from pydantic import ValidationError
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from taming_core import training
 from taming_core.average import averaged
-from taming_core.batches import BatchAt, batch_at
+from taming_core.batches import Batch, BatchAt, batch_at
 from taming_core.conditions import Shown
 from taming_core.errors import TamingError
+from taming_core.noise import Noise, part_of
+from taming_core.objective import counts_of, terms_of
 from taming_core.pretrained.identity import Identity, load_identity
 from taming_core.rows import Rows, load_rows
 from taming_core.subject_model import require_side, subject_model
@@ -47,10 +50,19 @@ def batches(rows: Rows, p: TrainParams, injection: str = "concat") -> BatchAt:
     return partial(batch_at, rows=rows, token_ids=tiny.token_ids, size=tiny.SIDE, p=p, shown=shown)
 
 
+def losses_of(run: training.Run, batch: Batch, drawn: Noise, p: TrainParams) -> training.Losses:
+    """The losses of a batch, whose gradients are then there."""
+    sums, counted = training.forward_backward(run, batch, drawn, p)
+    figures = torch.cat([sums, torch.zeros(1)])
+    return training.read(training.taken_of(0, batch.row_ids, 0.0, figures, counted), p).losses
+
+
+NAMES = {"text_encoder": "text", "object_encoder": "object"}
+
+
 def weights(run: training.Run) -> dict[str, Tensor]:
-    parts = {"denoiser": run.model.denoiser, "text": run.model.text_encoder, "object": run.model.object_encoder}
-    found = {f"{n}.{k}": v for n, m in (parts | {"vae": run.model.vae}).items() for k, v in m.state_dict().items()}
-    return {name: value.clone() for name, value in found.items()}
+    parts = {NAMES.get(name, name): part for name, part in run.model.parts.items()}
+    return {f"{n}.{k}": v.clone() for n, m in parts.items() for k, v in m.state_dict().items()}
 
 
 def moved(run: training.Run, before: dict[str, Tensor]) -> set[str]:
@@ -86,7 +98,7 @@ def test_all_that_should_train_does_and_nothing_else(
     assert moved(run, before) == expected
     # Weight decay alone moves a weight: look at the gradients, too.
     moments = {
-        f"{part}.{name}": run.optimizer.state[w]["exp_avg_sq"]
+        f"{NAMES.get(part, part)}.{name}": run.optimizer.state[w]["exp_avg_sq"]
         for part, named in run.trained.items() for name, w in named.items()
     }  # fmt: skip
     # A key bias cancels in the softmax.
@@ -123,7 +135,7 @@ def test_micro_batches_add_up_to_the_batch(rows: Rows, identity: Identity, injec
         p = tiny.train_params(micro_batch_size=size, offset_noise=0.1, object_drop=0.0, **terms)
         run = begun(p, identity, injection)
         batch = batches(rows, p, injection)(0)
-        losses.append(training.forward_backward(run, batch, training.noise_of(run, batch, 0, p), p))
+        losses.append(losses_of(run, batch, training.noise_of(run, batch, 0, p), p))
         gradients.append([w.grad for w in run.weights])
     whole = losses[0]
     assert whole.identity is not None
@@ -171,7 +183,7 @@ def test_the_identity_loss_alone_brings_the_estimate_nearer(rows: Rows, identity
     drawn = training.noise_of(run, batch, 0, p)
     found = []
     for _ in range(p.steps):
-        found.append(training.forward_backward(run, batch, drawn, p).identity)
+        found.append(losses_of(run, batch, drawn, p).identity)
         run.optimizer.step()
         run.optimizer.zero_grad()
     assert found[-1] < 0.8 * found[0]
@@ -211,7 +223,7 @@ def test_epsilon_and_zero_snr_do_not_poison_the_gradients(rows: Rows, identity: 
     run = begun(p, identity, prediction="epsilon")
     batch = batches(rows, p)(0)
     drawn = replace(training.noise_of(run, batch, 0, p), timesteps=torch.tensor([999, 999, 10, 300]))
-    losses = training.forward_backward(run, batch, drawn, p)
+    losses = losses_of(run, batch, drawn, p)
     assert losses.identity is not None
     assert all(w.grad is None or w.grad.isfinite().all() for named in run.trained.values() for w in named.values())
 
@@ -222,7 +234,7 @@ def test_a_gradient_that_is_not_finite_names_step_and_rows_and_changes_nothing(r
     reports = training.train(run, p, batches(rows, p))
     next(reports)
     before = weights(run)
-    run.model.denoiser.conv_out.weight.register_hook(lambda grad: grad * float("inf"))
+    run.model.family.denoiser.conv_out.weight.register_hook(lambda grad: grad * float("inf"))
     with pytest.raises(TamingError, match=f"gradient norm is (inf|nan) in step 2, with rows {seen.row_ids[0]}"):
         next(reports)
     assert run.step == 1
@@ -254,7 +266,7 @@ def test_the_localization_loss_alone_draws_attention_to_the_object(rows: Rows) -
     drawn = training.noise_of(run, batch, 0, p)
     found = []
     for _ in range(p.steps):
-        found.append(training.forward_backward(run, batch, drawn, p).localization)
+        found.append(losses_of(run, batch, drawn, p).localization)
         run.optimizer.step()
         run.optimizer.zero_grad()
     assert found[-1] < found[0] - 0.05
@@ -276,10 +288,10 @@ def test_computing_twice_gives_the_same_gradients(rows: Rows, injection: str) ->
         run = begun(p, None, injection)
         steps, count = batches(rows, p, injection), []
         list(training.train(run, p.model_copy(update={"steps": 2}), steps))  # until no layer is zero
-        block = run.model.denoiser.down_blocks[1].attentions[0].transformer_blocks[0]
+        block = run.model.family.denoiser.down_blocks[1].attentions[0].transformer_blocks[0]
         # Before and not after it, for the second time it stops where backward needs no more.
         block.register_forward_pre_hook(lambda *_, count=count: count.append(torch.is_grad_enabled()))
-        losses = training.forward_backward(run, steps(2), training.noise_of(run, steps(2), 2, p), p)
+        losses = losses_of(run, steps(2), training.noise_of(run, steps(2), 2, p), p)
         gradients[twice] = [torch.tensor(losses.loss), *(w.grad for w in run.weights)]
         calls[twice] = sum(count)  # the passes of `reference` over the subject keep no gradient
     torch.testing.assert_close(gradients[True], gradients[False], atol=1e-6, rtol=1e-4)
@@ -310,18 +322,110 @@ def _another_precision() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_another_precision")
-def test_bf16_computes_in_half_and_keeps_single_weights(rows: Rows, identity: Identity) -> None:
-    p = tiny.train_params(steps=1, precision="bf16", identity_max_timestep=1000)
-    run = begun(p, identity, "decoupled")
+@pytest.mark.parametrize(
+    ("injection", "values"),
+    [
+        ("decoupled", {}),
+        ("concat", ADAPTER),
+        ("reference", LORA),
+        ("gated", {"gradient_checkpointing": True, **ADAPTER}),
+        ("substitute", {"localization_weight": 1.0, **LORA}),
+    ],
+)
+def test_bf16_computes_in_half_and_trains_single_weights(
+    rows: Rows, identity: Identity, injection: str, values: dict[str, Any]
+) -> None:
+    p = tiny.train_params(steps=1, precision="bf16", identity_max_timestep=1000, general=0.0, object_drop=0.0, **values)
+    run = begun(p, identity, injection)
     kinds = []
-    run.model.denoiser.conv_out.register_forward_hook(lambda _, __, out: kinds.append(out.dtype))
-    report = next(training.train(run, p, batches(rows, p)))
-    assert set(kinds) == {torch.bfloat16}
-    assert {w.dtype for w in weights(run).values() if w.is_floating_point()} == {torch.float32}
+    run.model.family.denoiser.conv_out.register_forward_hook(lambda _, __, out: kinds.append(out.dtype))
+    report = next(training.train(run, p, batches(rows, p, injection)))
+    assert torch.bfloat16 in kinds
+    assert {w.dtype for w in run.weights} == {torch.float32}
+    frozen = {
+        name: w.dtype
+        for part in run.model.parts.values() for name, w in part.named_parameters() if not w.requires_grad
+    }  # fmt: skip
+    assert {kind for name, kind in frozen.items() if "norm" not in name} == {torch.bfloat16}
+    assert {kind for name, kind in frozen.items() if "norm" in name} == {torch.float32}
     AcceleratorState._reset_state(reset_partial_state=True)
     p = p.model_copy(update={"precision": "fp32"})
-    single = next(training.train(begun(p, identity, "decoupled"), p, batches(rows, p)))
+    single = next(training.train(begun(p, identity, injection), p, batches(rows, p, injection)))
     assert report.losses.loss == pytest.approx(single.losses.loss, rel=0.03)
+    assert report.grad_norm == pytest.approx(single.grad_norm, rel=0.1)
+
+
+def test_results_go_into_a_model_whose_frozen_weights_are_whole(rows: Rows) -> None:
+    p = tiny.train_params(steps=1, general=0.0, object_drop=0.0, **LORA)
+    run = begun(p, None, "decoupled")
+    list(training.train(run, p, batches(rows, p, "decoupled")))
+    for part in run.model.parts.values():  # as if the precision had been low
+        for weight in part.parameters():
+            weight.data = weight.data if weight.requires_grad else weight.data.bfloat16().float()
+    fresh = subject_model(tiny.pipeline("decoupled").components)
+    whole = {n: w.clone() for n, w in fresh.family.denoiser.named_parameters()}
+    training.deliver(training.results(run), fresh, p)
+    found = dict(fresh.family.denoiser.named_parameters())
+    assert all(torch.equal(found[n.replace(".weight", ".base_layer.weight")] if n not in found else found[n], w)
+               for n, w in whole.items() if not n.endswith(".bias") or n in found)  # fmt: skip
+    trained = {**fresh.parts["denoiser"].state_dict(), **fresh.object_encoder.state_dict()}
+    for weights in run.trained.values():
+        assert all(torch.equal(trained[n], w) for n, w in weights.items())
+
+
+class NoAnswer(TorchDispatchMode):
+    """Nothing may move from the CPU to the device but by copies that nobody waits for."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and args[0].device.type == "cpu":
+            assert kwargs.get("non_blocking") or str(kwargs.get("device", "cpu")) == "cpu", "a copy that waits"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("injection", tiny.DESIGNS)
+@pytest.mark.parametrize("general", [0.0, 0.5])
+def test_no_step_asks_the_device_for_a_number(rows: Rows, injection: str, general: float) -> None:
+    """On PyTorch's device `meta` tensors have no numbers: to ask for one, or how many are true, is an error."""
+    watched = {"localization_weight": 1.0} if injection in ("substitute", "concat") else {}
+    p = tiny.train_params(micro_batch_size=4, general=general, object_drop=0.0, text_drop=0.5, **watched)
+    run, meta = begun(p, None, injection), torch.device("meta")
+    model = run.model
+    batch = batches(rows, p, injection)(0)
+    drawn = training.noise_of(run, batch, 0, p)
+    counts = counts_of(model, None, batch.present, drawn.timesteps, p)
+    training.place(model, meta, p)
+    with NoAnswer():
+        part, noise_here = training.rows_of(batch, slice(None), meta), part_of(drawn, slice(None), meta)
+        terms = terms_of(model, None, part, noise_here, counts, p)
+        (terms.denoising + terms.localization).backward()
+        trained = [w for part in model.parts.values() for w in part.parameters() if w.grad is not None]
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+    assert {weight.grad.device.type for weight in trained if weight.grad is not None} == {"meta"}
+
+
+def test_figures_that_come_late_are_the_same_and_none_are_late_when_something_is_due(rows: Rows) -> None:
+    p = tiny.train_params(steps=6, save_every=4)
+    p = p.model_copy(update={"validation": p.validation.model_copy(update={"every": 0})})
+    runs = begun(p, None), begun(p, None)
+    at_once = list(training.train(runs[0], p, batches(rows, p), behind=0))
+    late, stood = [], []
+    for report in training.train(runs[1], p, batches(rows, p), behind=1):
+        late.append(report)
+        stood.append(runs[1].step)
+    assert late == at_once
+    assert stood == [2, 3, 4, 4, 6, 6]
+
+
+def test_a_loss_that_is_read_late_is_read_before_anything_is_saved(rows: Rows) -> None:
+    p = tiny.train_params(steps=6, save_every=3)
+    broken = replace(batches(rows, p)(2), target=torch.full((4, 3, tiny.SIDE, tiny.SIDE), float("nan")))
+    reports = training.train(
+        begun(p, None), p, lambda step: broken if step == 2 else batches(rows, p)(step), behind=1
+    )  # fmt: skip
+    assert next(reports).step == 1
+    assert next(reports).step == 2
+    with pytest.raises(TamingError, match=f"loss is nan in step 3, with rows {broken.row_ids[0]}"):
+        next(reports)
 
 
 def test_fp16_needs_a_gpu() -> None:

@@ -1,0 +1,135 @@
+"""how fast it is"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stages.options import Device, ParamsFile
+
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="How fast training, loading and drawing are here.")
+
+Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Measurements of each loop, in turns; medians are shown.")]
+Out = Annotated[Path | None, typer.Option("--out", help="A JSON file for the figures.")]
+RowsFolder = Annotated[Path | None, typer.Option("--in", help="A folder of rows. Default: random pictures.")]
+
+
+@app.command("train")
+def train(
+    rows: RowsFolder = None,
+    params: ParamsFile = None,
+    random: Annotated[
+        bool, typer.Option("--random", help="Random weights in the networks' full sizes; nothing is fetched.")
+    ] = False,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Default: the params' own.")] = None,
+    tune: Annotated[str | None, typer.Option("--tune", help="adapter or whole. Default: the params' own.")] = None,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of a round.")] = 10,
+    rounds: Rounds = 3,
+    device: Device = "auto",
+    out: Out = None,
+) -> None:
+    """Compare our training with the plain loop of public scripts, which computes everything in every step.
+
+    Both train the same network on the same rows, in turns.
+
+    \b
+    Example: taming bench train --random --batch-size 8 --tune adapter
+    """
+    import tempfile
+    from contextlib import chdir
+
+    from taming_core import bench, config, training
+    from taming_core.fresh import starting_pipeline
+    from taming_core.pretrained.device import pick_device
+    from taming_core.rows import load_rows
+    from taming_core.subject_model import subject_model
+
+    settings = config.load_params(params)
+    p = bench.variant(settings.train, batch_size, tune)
+    settings = settings.model_copy(update={"train": p})
+    accelerator = training.accelerator_for(pick_device(device), p.precision)
+    seen = None if rows is None else load_rows(rows.resolve(), "train")
+    model = bench.random_model(settings) if random else subject_model(starting_pipeline(p).components)
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):  # its caches are of no use to anybody
+        seen = bench.random_rows(Path("rows"), settings.materialize) if seen is None else seen
+        show(bench.compare(model, seen, accelerator, p, steps, rounds), out)
+
+
+@app.command("data")
+def data(rows: RowsFolder = None, params: ParamsFile = None, out: Out = None) -> None:
+    """Measure how many rows a second the loader decodes.
+
+    \b
+    Example: taming bench data --in data/rows
+    """
+    import tempfile
+
+    from taming_core import bench, config
+    from taming_core.conditions import Shown
+    from taming_core.fresh import starting_pipeline
+    from taming_core.rows import load_rows
+
+    settings = config.load_params(params)
+    p = bench.variant(settings.train, None, None)
+    pipeline = starting_pipeline(p)
+    encoder = pipeline.object_encoder
+    with tempfile.TemporaryDirectory() as folder:
+        seen = bench.random_rows(Path(folder), settings.materialize) if rows is None else load_rows(rows, "train")
+        words, shown = pipeline.family.token_ids, Shown.of(encoder.config)
+        show(bench.loading(seen, p, encoder.image_size, words, shown), out)
+
+
+@app.command("generate")
+def generate(
+    encoder: Annotated[str, typer.Option("--encoder", help="The folder that `taming train` wrote, or mini.")] = "mini",
+    count: Annotated[int, typer.Option("--count", min=1, help="Images drawn at once.")] = 1,
+    params: ParamsFile = None,
+    rounds: Rounds = 3,
+    device: Device = "auto",
+    out: Out = None,
+) -> None:
+    """Compare drawing a thing with drawing by diffusers' own pipeline of the same base.
+
+    \b
+    Example: taming bench generate --encoder mini --count 2
+    """
+    from PIL import Image
+
+    from taming_core import bench, config
+    from taming_core.customize import load_pipeline
+    from taming_core.pretrained.device import pick_device
+
+    p = config.load_params(params).generate
+    pipeline = load_pipeline(encoder, pick_device(device))
+    pipeline.set_progress_bar_config(disable=True)
+    side = pipeline.object_encoder.image_size
+    subject = Image.new("RGBA", (side, side), (200, 40, 40, 255))
+    show(bench.drawing(pipeline, subject, "a photo of a <object> on the beach", count, p.sampling, rounds), out)
+
+
+def show(found: Sequence[Any], out: Path | None) -> None:
+    """Print the figures as a table, and write them down."""
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from taming_core.bench import as_rows
+
+    rows = as_rows(found)
+    table = Table(*(name.replace("_", " ") for name in rows[0]))
+    for row in rows:
+        table.add_row(*(said(value) for value in row.values()))
+    Console().print(table)
+    if out is not None:
+        part = out.with_name(out.name + ".part")
+        part.write_text(json.dumps(rows, indent=2) + "\n")
+        part.replace(out)
+
+
+def said(value: Mapping[str, Any] | float | str | None) -> str:
+    """A figure as it stands in the table."""
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

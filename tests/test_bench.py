@@ -1,0 +1,73 @@
+"""`taming bench` in tiny sizes: that it measures what it says, not how fast this machine is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+import yaml
+
+from stages import bench as stage
+from taming_core import bench, config
+from taming_core.errors import TamingError
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    params = yaml.safe_load(config.packaged_params().read_text())
+    params["train"] |= {"start": str(tmp_path / "start"), "batch_size": 2, "micro_batch_size": 1, "cache": ["latents"]}
+    params["materialize"] |= {"size": tiny.SIDE, "subject_size": tiny.SIDE}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    tiny.pipeline("decoupled").save_pretrained(tmp_path / "start")
+    return tmp_path
+
+
+def test_training_is_measured_beside_the_plain_loop(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = project / "figures.json"
+    stage.train(params=Path("params.yaml"), tune="adapter", steps=1, rounds=1, device="cpu", out=out)
+    ours, plain = json.loads(out.read_text())
+    assert (ours["loop"], plain["loop"]) == ("ours", "plain")
+    for found in (ours, plain):
+        assert found["step_ms"] == pytest.approx(2 / found["images_per_second"] * 1000)
+        assert 0 < found["share_of_peak"] < 1
+        assert found["memory_gib"] > 0
+        assert found["step_tflop"] > 0
+    assert ours["step_tflop"] < 0.9 * plain["step_tflop"]  # what is cached is not computed
+    assert "plain" in capsys.readouterr().out
+    assert not (project / "runs").exists()
+
+
+def test_loading_is_measured(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stage.data(rows=None, params=Path("params.yaml"), out=project / "data.json")
+    found = json.loads((project / "data.json").read_text())
+    assert [one["threads"] for one in found][:2] == [1, 2]
+    assert all(one["rows_per_second"] > 0 for one in found)
+
+
+def test_drawing_is_measured_beside_the_stock_pipeline() -> None:
+    pipeline = tiny.pipeline("decoupled")
+    p = tiny.PARAMS.generate.sampling.model_copy(update={"steps": 1})
+    subject = bench.Image.new("RGBA", (tiny.SIDE, tiny.SIDE), "red")
+    ours, stock = bench.drawing(pipeline, subject, "a photo of a <object>", 2, p, 1)
+    assert (ours.loop, stock.loop) == ("with an object", "stock diffusers")
+    assert ours.images_per_second > 0
+    assert stock.images_per_second > 0
+
+
+@pytest.mark.parametrize(("tune", "rate"), [("adapter", 0.0), ("whole", 1.0)])
+def test_a_variant_is_checked_like_params(tune: str, rate: float) -> None:
+    p = bench.variant(tiny.train_params(), 8, tune)
+    assert (p.tune, p.denoiser_rate, p.batch_size, p.micro_batch_size) == (tune, rate, 8, 8)
+
+
+def test_a_variant_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(TamingError, match="--tune"):
+        bench.variant(tiny.train_params(), None, "everything")
+
+
+def test_the_peak_of_a_cpu_is_measured() -> None:
+    found: Any = bench.peak_of(torch.device("cpu"), "fp32")
+    assert found > 1e9
