@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from taming_core import config, profiles
-from taming_core.memory import GIB, Need, need
+from taming_core import config
+from taming_core.projects import profiles
+from taming_core.projects.memory import GIB, Need, need
 
 BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
 HEAD = ("profile", "GPU", "micro-batch", "checkpointing", "optimizer", "offload", "weights", "gradients", "averages",

@@ -21,15 +21,16 @@ def doctor(
     \b
     Example: taming doctor --params params.yaml
     """
-    from taming_core import config, diagnosis
+    from taming_core import config
     from taming_core.errors import TamingError
     from taming_core.pretrained.device import pick_device
+    from taming_core.projects import diagnosis
 
     p, where = config.load_params(params), pick_device(device)
     checks = [*diagnosis.software(p), *diagnosis.machine(where, p), *diagnosis.models(p)]
     diagnosis.show(checks)
     if fit:
-        from taming_core.memory import need
+        from taming_core.projects.memory import need
 
         checks.append(diagnosis.fit(need(p).total, where))
         diagnosis.show(checks[-1:])

@@ -21,7 +21,7 @@ def init(
     \b
     Example: taming init my-project --profile sd15 --memory 16
     """
-    from taming_core.project import project_files, write_project
+    from taming_core.projects.project import project_files, write_project
 
     write_project(folder, project_files(profile, memory))
     print(f"{folder}: put photos into {folder / 'data/raw'}, a folder for each thing. Then, in {folder}:")

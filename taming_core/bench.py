@@ -17,13 +17,14 @@ from accelerate import Accelerator
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from taming_core import batches, cache, memory, schema, training, triplets
+from taming_core import batches, cache, schema, training, triplets
 from taming_core.attention import eject
 from taming_core.bench_plain import plain_losses
 from taming_core.conditions import Shown
 from taming_core.config import Params
 from taming_core.customize import TamingPipeline
 from taming_core.errors import TamingError
+from taming_core.projects import memory
 from taming_core.rows import Rows, load_rows
 from taming_core.sections import MaterializeParams, Sampling
 from taming_core.subject_model import SubjectModel

@@ -9,19 +9,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = [
-    "init",
-    "doctor",
-    "detect",
-    "caption",
-    "materialize",
-    "train",
-    "eval",
-    "generate",
-    "export",
-    "inspect",
-    "world",
-]
+COMMANDS = "init doctor detect caption materialize train eval generate export inspect world bench".split()
 HEAVY = "{'torch', 'diffusers', 'transformers', 'ultralytics', 'pyarrow', 'numpy', 'PIL', 'datasets'}"
 
 

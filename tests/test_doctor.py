@@ -9,8 +9,9 @@ from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 from stages.cli import app
-from taming_core import config, diagnosis, profiles
+from taming_core import config
 from taming_core.errors import TamingError
+from taming_core.projects import diagnosis, profiles
 
 DEFAULT = config.load_params(config.packaged_params())
 

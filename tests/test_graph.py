@@ -21,21 +21,19 @@ UNTRACKED = {
 # Journey order: a module imports only what stands above it.
 ORDER = (
     "errors", "seeds", "sections", "train_params", "config", "schema", "shards", "cache_files", "counts", "progress",
-    "provenance",
-    "photo", "objects", "findings", "subjects",
+    "provenance", "photo", "objects", "findings", "subjects",
     "lexicon", "nouns", "phrases", "captions", "captioning",
     "triplets", "lookup", "sources", "splits", "rows",
     "attention", "conditions", "bases/family", "bases/stable_diffusion", "bases/stable_diffusion_xl",
     "bases/stable_diffusion_3", "bases/flux", "bases/families", "contexts", "object_encoder", "stand_in", "order",
-    "batches",
-    "noise", "subject_model", "loss", "objective", "lora", "recompute", "average", "optimizers", "processes",
-    "training", "checkpoint", "cache",
-    "logbook",
+    "batches", "noise", "subject_model", "loss", "objective", "lora", "recompute", "average", "optimizers", "processes",
+    "training", "checkpoint", "cache", "logbook",
     "guidance", "taming_pipeline", "customize", "images", "drawings", "prior", "sheets", "grid", "fresh", "validation",
     "curves", "encoder_folder",
     "scores", "shape", "evaluation", "verdicts", "plots", "report",
     "evaluation_folder", "generation", "cards",
-    "profiles", "project", "architectures", "memory", "diagnosis", "bench_plain", "bench",
+    "projects/profiles", "projects/project", "projects/architectures", "projects/memory", "projects/diagnosis",
+    "bench_plain", "bench",
     "exports/hub", "exports/ip_adapter", "exports/lora_extraction", "exports/base_change", "exports/model_card",
     "exports/usage", "exports/export",
     "world/styles", "world/wording", "world/artwork", "world/plan", "world/render", "world/photos", "world/folder",
@@ -150,7 +148,7 @@ def test_no_two_chains_make_the_same() -> None:
 def modules() -> dict[str, str]:
     """Name in ORDER -> file, of every module but those of `pretrained`, which stand beside the order."""
     core = ROOT / "taming_core"
-    folders = "", "bases/", "exports/", "world/"
+    folders = "", "bases/", "exports/", "projects/", "world/"
     files = [f.relative_to(core) for folder in folders for f in sorted(core.glob(f"{folder}*.py"))]
     return {f.with_suffix("").as_posix(): f"taming_core/{f.as_posix()}" for f in files if f.stem != "__init__"}
 

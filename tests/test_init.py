@@ -10,8 +10,9 @@ from dvc.repo import Repo
 from typer.testing import CliRunner
 
 from stages.cli import app
-from taming_core import config, profiles, project, schema
+from taming_core import config, schema
 from taming_core.errors import TamingError
+from taming_core.projects import profiles, project
 
 ROOT = Path(__file__).parent.parent
 PRESETS = [(profile, memory) for profile in profiles.PROFILES for memory in (None, *profiles.sizes(profile))]

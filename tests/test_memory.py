@@ -8,7 +8,8 @@ import tiny
 import torch
 from torch import Tensor
 
-from taming_core import architectures, config, memory
+from taming_core import config
+from taming_core.projects import architectures, memory
 from taming_core.subject_model import subject_model
 from taming_core.train_params import TrainParams
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from taming_core import profiles
 from taming_core.errors import TamingError
+from taming_core.projects import profiles
 
 
 def project_files(profile: str, memory: int | None) -> dict[str, str]:

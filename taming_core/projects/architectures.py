@@ -10,7 +10,7 @@ from taming_core.errors import TamingError
 
 Config = dict[str, Any]
 
-KNOWN = Path(__file__).parent / "architectures"
+KNOWN = Path(__file__).parent / "configs"
 NETWORKS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "object_encoder")
 SCHEDULER = "scheduler"
 

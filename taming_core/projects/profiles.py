@@ -18,9 +18,10 @@ Changes = dict[str, dict[str, Any]]  # by section and key
 
 
 def folder(name: str) -> Path:
-    """A folder of `pipelines`: in the wheel beside this file, in a checkout at its top."""
-    installed = Path(__file__).parent / "pipelines" / name
-    return installed if installed.is_dir() else Path(__file__).parent.parent / "pipelines" / name
+    """A folder of `pipelines`: in the wheel inside the package, in a checkout at its top."""
+    package = Path(__file__).parent.parent
+    installed = package / "pipelines" / name
+    return installed if installed.is_dir() else package.parent / "pipelines" / name
 
 
 def profile_file(profile: str) -> Path:

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers.initialization import no_init_weights
 
-from taming_core import architectures, lora
+from taming_core import lora
 from taming_core.attention import LAYERS, inject, layer_channels
 from taming_core.bases.families import family_of, kind_of
 from taming_core.bases.family import tokenizer_of
@@ -35,6 +35,7 @@ from taming_core.noise import Noise, Schedule, schedule_like
 from taming_core.object_encoder import ObjectEncoder
 from taming_core.objective import Counts, Identity, terms_of, total
 from taming_core.pretrained import base, clip, towers
+from taming_core.projects import architectures
 from taming_core.recompute import recompute
 from taming_core.subject_model import SubjectModel, unfreeze
 from taming_core.train_params import TrainParams
