@@ -9,7 +9,20 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = "init doctor detect caption materialize train eval generate export inspect world bench".split()
+COMMANDS = [
+    "init",
+    "doctor",
+    "detect",
+    "caption",
+    "materialize",
+    "train",
+    "eval",
+    "generate",
+    "export",
+    "inspect",
+    "world",
+    "bench",
+]
 HEAVY = "{'torch', 'diffusers', 'transformers', 'ultralytics', 'pyarrow', 'numpy', 'PIL', 'datasets'}"
 
 
