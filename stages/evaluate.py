@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stages.options import ENCODER, EVALUATION, ROWS, Device, ParamsFile
+from stages.options import ENCODER, EVALUATION, ROWS, Device, Offload, ParamsFile, Precision
 
 
 def evaluate(
@@ -18,6 +18,8 @@ def evaluate(
     ] = EVALUATION,
     params: ParamsFile = None,
     device: Device = "auto",
+    precision: Precision = "fp32",
+    offload: Offload = False,
 ) -> None:
     """Draw held-out objects in new scenes and styles, and score what came out.
 
@@ -42,7 +44,7 @@ def evaluate(
     p, d = settings.evaluate, settings.detect
     evaluation_folder.check_out(out)
     where = pick_device(device)
-    pipeline = load_pipeline(encoder, where)
+    pipeline = load_pipeline(encoder, where, precision, offload)
     made_for = pipeline.object_encoder.config
     things = evaluation.things(rows, p, made_for["background"])
     judge, reader = judges.load_judge(p.judge, where), judges.load_text_judge(p.text_judge, where)
@@ -50,7 +52,9 @@ def evaluate(
     find = load_finder(d, where)
 
     weights = provenance.folder_fingerprint(Path(pipeline.name_or_path))
-    made = config.fingerprint(p, schema.VERSION, weights, photo.folder_state(rows), without=evaluation.UNDRAWN)
+    made = config.fingerprint(
+        p, schema.VERSION, precision, weights, photo.folder_state(rows), without=evaluation.UNDRAWN
+    )
     state = shards.RUNS / f"evaluate-{made}"
     embeds, encoding = evaluation.encode(pipeline, [t.shown for t in things])
     wants = evaluation.plan(things, p, made_for["captions"])
@@ -68,7 +72,7 @@ def evaluate(
         subjects = verdicts.posed_gallery(rows, p.split, strict)
         found = verdicts.strictly(found, images, objects, strict, subjects, strict.accepted_from)
     summary = verdicts.summary([*found, *verdicts.diversity(found, read)], p.seed)
-    facts = evaluation_folder.facts(encoder, weights, known, p)
+    facts = evaluation_folder.facts(encoder, weights, precision, known, p)
     result = Evaluated(things, found, images, summary, p, facts)
     evaluation_folder.write(result, timings, state, out)
     shutil.rmtree(state)

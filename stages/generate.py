@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stages.options import ENCODER, Device, ParamsFile
+from stages.options import ENCODER, Device, Offload, ParamsFile, Precision
 
 
 def generate(
@@ -43,6 +43,8 @@ def generate(
     ] = None,
     params: ParamsFile = None,
     device: Device = "auto",
+    precision: Precision = "fp32",
+    offload: Offload = False,
 ) -> None:
     """Draw the thing of a photo wherever the prompt says.
 
@@ -74,7 +76,7 @@ def generate(
     found = generation.wanted(things, prompts, seed, images, together)
     where = pick_device(device)
     spec = encoder or (str(ENCODER) if ENCODER.is_dir() else "mini")
-    pipeline = load_pipeline(spec, where)
+    pipeline = load_pipeline(spec, where, precision, offload)
     config_of = pipeline.object_encoder.config
     found = generation.in_words(found, config_of["captions"])
     photos = [generation.photos_of(thing) for thing in things]
@@ -92,6 +94,6 @@ def generate(
         pictures.append(picture)
     grid.save(generation.sheet(seen, found, pictures), out / "sheet.png")
     weights = provenance.folder_fingerprint(Path(pipeline.name_or_path))
-    made = generation.record(found, sampling, spec, weights, provenance.versions(), object_scale, size)
+    made = generation.record(found, sampling, spec, weights, provenance.versions(), object_scale, size, precision)
     generation.add_record(made, out / "generation.json")
     print(f"{len(pictures)} images in {out}, with the encoder {spec}; {out / 'sheet.png'} shows them")

@@ -28,7 +28,10 @@ from taming_core.errors import TamingError
 from taming_core.object_encoder import ObjectEncoder
 from taming_core.taming_pipeline import TamingPipeline
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 __all__ = [
+    "PRECISIONS",
     "TamingFluxPipeline",
     "TamingPipeline",
     "TamingStableDiffusion3Pipeline",
@@ -138,17 +141,31 @@ def mini_folder() -> Path:
     return Path(__file__).parent / "pretrained" / "mini" / "encoder"
 
 
-def load_pipeline(spec: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> TamingPipeline:
+def load_pipeline(spec: str, device: str = "cpu", precision: str = "fp32", offload: bool = False) -> TamingPipeline:
     """The pipeline of `mini` or of a folder that `taming train` wrote.
 
+    Args:
+        spec: mini, or the folder.
+        device: where it draws.
+        precision: of its weights, a key of `PRECISIONS`.
+        offload: whether parts wait in the CPU's memory until they are needed.
+
     Raises:
-        TamingError: there is no such folder, or it is no pipeline.
+        TamingError: there is no such folder, or it is no pipeline; or the device has no use for precision or offload.
     """
+    if precision not in PRECISIONS:
+        raise TamingError(f"There is no precision {precision}. Use one of {', '.join(PRECISIONS)}.")
+    if device == "cpu" and (offload or precision == "fp16"):
+        raise TamingError(f"{'--offload' if offload else '--precision fp16'} is of no use on the CPU. Leave it out, or "
+                          "use another --device.")  # fmt: skip
     folder = mini_folder() if spec == "mini" else Path(spec)
     if not (folder / "model_index.json").is_file():
         raise TamingError(f"{folder} holds no encoder. Run `taming train` first, or name `mini` or another folder.")
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    pipeline = TamingPipeline.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    pipeline = TamingPipeline.from_pretrained(folder, dtype=PRECISIONS[precision], local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
+    if offload:
+        pipeline.enable_model_cpu_offload(device=device)
+        return pipeline
     return pipeline.to(device)

@@ -61,9 +61,7 @@ def check_out(out: Path) -> None:
         raise TamingError(f"{out} holds something else than an encoder. Name a folder of its own with --out.")
 
 
-def write_encoder(
-    pipeline: TamingPipeline, account: Mapping[str, Any], p: TrainParams, runs: Path, out: Path
-) -> None:
+def write_encoder(pipeline: TamingPipeline, account: Mapping[str, Any], p: TrainParams, runs: Path, out: Path) -> None:
     """Put the pipeline, its card and what was written down in `runs` in the place of `out`, as a whole.
 
     The pipeline's weights take in a LoRA, which is also saved by itself, and turn to fp16; nothing in the folder names

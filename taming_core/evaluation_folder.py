@@ -61,11 +61,11 @@ def _replace(part: Path, out: Path) -> None:
     part.rmdir()
 
 
-def facts(encoder: str, weights: str, known: Gallery, p: EvaluateParams) -> dict[str, str]:
+def facts(encoder: str, weights: str, precision: str, known: Gallery, p: EvaluateParams) -> dict[str, str]:
     """How it was measured, for the report."""
     s = p.sampling
     return {
-        "Encoder": f"{encoder}, fingerprint {weights}; one pass for each object, nothing is tuned",
+        "Encoder": f"{encoder}, fingerprint {weights}, in {precision}; one pass for each object, nothing is tuned",
         "Sampling": f"{s.scheduler}, {s.steps} steps, guidance {s.guidance_object:g} to the object and "
         f"{s.guidance_text:g} to the text; seed {p.seed}, and every image a seed of its own",
         "Recognising": f"judge “{p.judge}”, which no training used; {known.held_out.sum()} held-out things to choose "

@@ -156,6 +156,7 @@ def record(
     versions: Mapping[str, str],
     scale: float,
     size: tuple[int, int] | None,
+    precision: str,
 ) -> dict[str, Any]:
     """By file, all that it takes to draw the image again."""
     made = {
@@ -163,6 +164,7 @@ def record(
         "sampling": sampling.model_dump(),
         "object_scale": scale,
         "size": size,
+        "precision": precision,
         "versions": dict(versions),
     }
     return {w.file: {"objects": list(w.photos), "prompt": w.prompt, "seed": w.seed, **made} for w in found}

@@ -12,7 +12,7 @@ from taming_core import loss, noise
 from taming_core.bases.family import Text
 from taming_core.batches import Batch
 from taming_core.contexts import numbers
-from taming_core.subject_model import SubjectModel, encode_images, predict, sampled, whole
+from taming_core.subject_model import SubjectModel, encode_images, predict, sampled
 from taming_core.train_params import TrainParams
 
 Identity = Callable[[Tensor], Tensor]
@@ -136,8 +136,7 @@ def identity_sum(
     if identity is None or not len(some):
         return counts.new_zeros(())
     estimate = noise.clean_estimate(model.schedule, noised[some], said[some], timesteps[some])
-    with whole(model.family.vae, estimate.device):
-        images = model.family.decode(estimate)
+    images = model.family.decode(estimate)
     found = identity(loss.object_crops(images, batch.mask[some], batch.frame[some], batch.view.shape[-1]))
     with torch.no_grad():
         wanted = identity(batch.view[some])

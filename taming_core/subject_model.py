@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from taming_core.attention import shown_beside
 from taming_core.bases.families import family_of
-from taming_core.bases.family import Family, Text
+from taming_core.bases.family import Family, Text, own_precision
 from taming_core.contexts import Part, Told, denoise, holes_in, numbers, parts_of, reference_features, reference_part
 from taming_core.errors import TamingError
 from taming_core.noise import Schedule, alpha_bar, schedule_like
@@ -122,7 +121,7 @@ def encode_images(
 
 def posterior(model: SubjectModel, images: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (B, C, h, w) of what the autoencoder makes of images in [-1, 1]."""
-    with torch.no_grad(), whole(model.family.vae, images.device):
+    with torch.no_grad(), own_precision(model.family.vae, images.device):
         found: Any = model.family.vae.encode(images.to(model.family.vae.dtype)).latent_dist
         return found.mean, found.std
 
@@ -136,13 +135,6 @@ def sampled(
     """Latents z_0 from a posterior, by the noise that is given."""
     # In one layout, whether the autoencoder or a cache says the posterior: sums are rounded as numbers lie in memory.
     return model.family.scaled((mean + std * noise).float()).contiguous()
-
-
-def whole(vae: Any, device: torch.device) -> AbstractContextManager[Any]:
-    """Within, an autoencoder in float32 computes in it whatever the training's precision: in fp16 SDXL's overflows."""
-    if vae.dtype != torch.float32 or not torch.amp.is_autocast_available(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
 
 
 def predict(

@@ -93,6 +93,7 @@ def test_a_base_goes_the_whole_way(
     generate(
         [Path("thing.png")], ["a photo of a <object> on the beach"], Path("out"), None, encoder="data/encoder",
         params=Path("params.yaml"), device="cpu", width=48, height=32,
+        precision="bf16",
     )  # fmt: skip
     assert Image.open(next(p for p in Path("out").glob("thing-*.png"))).size == (48, 32)
 

@@ -70,7 +70,7 @@ def test_the_record_says_how_to_draw_an_image_again(drawn: tuple[Path, dict[str,
 def test_the_record_of_earlier_images_stays(tmp_path: Path) -> None:
     found = generation.wanted([Path("a.jpg")], [BEACH, SNOW], 0, 1)
     for w in found:
-        entry = generation.record([w], PARAMS.generate.sampling, "mini", "0" * 16, {}, 1.0, None)
+        entry = generation.record([w], PARAMS.generate.sampling, "mini", "0" * 16, {}, 1.0, None, "fp32")
         generation.add_record(entry, tmp_path / "generation.json")
     assert list(json.loads((tmp_path / "generation.json").read_text())) == [w.file for w in found]
 

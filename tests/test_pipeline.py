@@ -11,7 +11,7 @@ from PIL import Image
 from test_bases import CALL, GUIDED, OURS, PROMPTS, seeds, tamed
 from tiny_bases import FAMILIES
 
-from taming_core.customize import TamingPipeline
+from taming_core.customize import TamingPipeline, load_pipeline
 from taming_core.errors import TamingError
 
 SHOWN = {**CALL, "guidance_object": 2.0}
@@ -189,3 +189,16 @@ def test_a_lora_of_diffusers_is_loaded_and_leaves_again(pipeline: TamingPipeline
     assert np.abs(images(pipeline, family) - before).max() > 1e-3
     pipeline.unload_lora_weights()  # pyright: ignore[reportAttributeAccessIssue]
     np.testing.assert_allclose(images(pipeline, family), before, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"offload": True}, "--offload is of no use on the CPU"),
+        ({"precision": "fp16"}, "--precision fp16 is of no use on the CPU"),
+        ({"precision": "fp8"}, "There is no precision fp8. Use one of fp32, bf16, fp16"),
+    ],
+)
+def test_what_is_of_no_use_is_refused(asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(TamingError, match=words):
+        load_pipeline("mini", **asked)

@@ -5,6 +5,7 @@ A family knows how the parts of its checkpoints go together, and nothing of obje
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -142,13 +143,14 @@ class Family(ABC):
     def decode(self, latents: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch 3 height width"]:
         """Images in about [-1, 1]; gradients flow to the latents."""
         # SDXL's autoencoder overflows in half precision, and says so in its config.
-        whole = self.vae.dtype == torch.float16 and self.vae.config.get("force_upcast", False)
-        if whole:
+        narrow = self.vae.dtype == torch.float16 and self.vae.config.get("force_upcast", False)
+        if narrow:
             self.vae.to(torch.float32)
         try:
-            return self.vae.decode(self.unscaled(latents).to(self.vae.dtype), return_dict=False)[0]
+            with own_precision(self.vae, latents.device):
+                return self.vae.decode(self.unscaled(latents).to(self.vae.dtype), return_dict=False)[0]
         finally:
-            if whole:
+            if narrow:
                 self.vae.to(torch.float16)
 
     def set_timesteps(self, scheduler: Any, steps: int, device: torch.device, latents: Tensor) -> None:
@@ -159,6 +161,13 @@ class Family(ABC):
     def trained_parts(self) -> dict[str, nn.Module]:
         """Every network but the object encoder, by the name that training gives it."""
         return {"vae": self.vae, **self.text_encoders, "denoiser": self.denoiser}
+
+
+def own_precision(vae: Any, device: torch.device) -> AbstractContextManager[Any]:
+    """Within, an autoencoder in float32 computes in it whatever autocast asks for: in fp16 SDXL's overflows."""
+    if vae.dtype != torch.float32 or not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def tokenizer_of(text_encoder: str) -> str:
