@@ -99,7 +99,7 @@ def freeze_tower(encoder: ObjectEncoder, blocks: int | None) -> None:
 
 
 def require_side(model: SubjectModel, side: int) -> None:
-    """Refuse pictures that the model cannot halve as often as it does.
+    """Refuse pictures that the model cannot halve as often as it does, or has no places for.
 
     Raises:
         TamingError: naming the sizes that fit.
@@ -108,6 +108,10 @@ def require_side(model: SubjectModel, side: int) -> None:
     if side % multiple:
         raise TamingError(f"The rows' images are {side} pixels wide or high, which this base model cannot take. Set "
                           f"materialize.size and all of materialize.buckets to a multiple of {multiple}.")  # fmt: skip
+    limit = model.family.side_limit
+    if limit is not None and side > limit:
+        raise TamingError(f"The rows' images are {side} pixels wide or high, and this base model takes {limit} at most. "
+                          "Lower materialize.size and materialize.buckets.")  # fmt: skip
 
 
 def encode_images(

@@ -261,6 +261,9 @@ class TamingPipeline(DiffusionPipeline):
         if any(side % family.side_multiple for side in sides):
             raise TamingError(f"This base cannot draw {sides[1]} x {sides[0]} pixels. Set height and width to "
                               f"multiples of {family.side_multiple}.")  # fmt: skip
+        if family.side_limit is not None and max(sides) > family.side_limit:
+            raise TamingError(f"This base cannot draw {sides[1]} x {sides[0]} pixels. Set height and width to "
+                              f"{family.side_limit} at most.")  # fmt: skip
         shape = (count, family.latent_channels, *(side // family.vae_side for side in sides))
         generator = generator if generator is None or isinstance(generator, torch.Generator) else list(generator)
         return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=self.denoiser.dtype)

@@ -196,6 +196,14 @@ def test_sizes_that_do_not_fit_are_refused(family: str, multiple: int) -> None:
         pipeline(PROMPTS, height=32, width=34)
 
 
+def test_an_image_that_sd3_has_no_places_for_is_refused() -> None:
+    pipeline = tamed("sd3", "concat")
+    with pytest.raises(TamingError, match="takes 96 at most"):
+        require_side(subject_model(pipeline.components), 100)
+    with pytest.raises(TamingError, match="Set height and width to 96 at most"):
+        pipeline(PROMPTS, height=32, width=100)
+
+
 def test_guidance_that_nobody_reads_is_refused() -> None:
     with pytest.raises(TamingError, match="guidance_embedded has no effect on this base"):
         tamed("sd3", "concat")(PROMPTS, guidance_embedded=3.0)

@@ -121,6 +121,11 @@ class Family(ABC):
         """An image's sides are multiples of so many pixels."""
 
     @property
+    def side_limit(self) -> int | None:
+        """Pixels of the longest side that the denoiser has places for; None where there is no limit."""
+        return None
+
+    @property
     def latent_channels(self) -> int:
         """Channels of the latents, before any packing."""
         return self.vae.config["latent_channels"]

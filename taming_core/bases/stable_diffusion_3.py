@@ -36,6 +36,10 @@ class StableDiffusion3(Family):
     def side_multiple(self) -> int:
         return self.vae_side * self.denoiser.config["patch_size"]
 
+    @property
+    def side_limit(self) -> int:
+        return self.side_multiple * self.denoiser.config["pos_embed_max_size"]
+
     def text(self, ids: Int[Tensor, "batch length"]) -> Text:
         first, second, *rest = self.apart(ids)
         said = [
