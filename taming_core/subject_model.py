@@ -110,7 +110,7 @@ def require_side(model: SubjectModel, side: int) -> None:
                           f"materialize.size and all of materialize.buckets to a multiple of {multiple}.")  # fmt: skip
     limit = model.family.side_limit
     if limit is not None and side > limit:
-        raise TamingError(f"The rows' images are {side} pixels wide or high, and this base model takes {limit} at most. "
+        raise TamingError(f"The rows' images are {side} pixels wide or high, and this base takes {limit} at most. "
                           "Lower materialize.size and materialize.buckets.")  # fmt: skip
 
 
