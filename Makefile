@@ -23,7 +23,7 @@ demo: setup
 	@echo "Unseen objects        out/demo/sheet.png"
 
 test: setup
-	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=5 --cov=taming_core --cov=stages --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=5
 
 lint: setup
 	ruff check .
@@ -31,7 +31,7 @@ lint: setup
 	pyright
 
 clean:
-	rm -rf .venv runs out dist .pytest_cache .ruff_cache .coverage data/*.parquet data/rows data/encoder \
+	rm -rf .venv runs out dist .pytest_cache .ruff_cache data/*.parquet data/rows data/encoder \
 	  data/evaluation data/sheets
 
 setup: .venv/ready

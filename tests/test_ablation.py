@@ -224,7 +224,7 @@ def test_before_any_training_plain_text_to_image_is_the_base_models(tmp_path: Pa
     assert [v["plain_change"] for v in found] == pytest.approx([0, 0, 0], abs=1e-5)
     assert len({v["subject"] for v in found}) == 3
     with torch.no_grad():
-        s.model.denoiser.conv_out.weight.mul_(1.5)
+        s.model.family.denoiser.conv_out.weight.mul_(1.5)
     changes = [v["plain_change"] for v in plain_changes(s, load_rows(tmp_path / "rows", "train"))]
     assert all(abs(c) > 1e-3 for c in changes)
 

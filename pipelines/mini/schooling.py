@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from diffusers.training_utils import EMAModel
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from ruamel.yaml import YAML
@@ -31,6 +30,9 @@ from taming_core.seeds import seed_for
 from taming_core.shards import RUNS
 from taming_core.world.artwork import World
 from taming_core.world.plan import Chances, Plan, generator, plan
+
+if TYPE_CHECKING:
+    from diffusers.training_utils import EMAModel
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE.parents[1] / "taming_core" / "pretrained" / "mini"
@@ -78,7 +80,7 @@ class School:
 
     parts: nn.ModuleDict  # what learns
     optimizer: torch.optim.Optimizer
-    average: EMAModel | None
+    average: "EMAModel | None"
     step: int = 0
 
 
@@ -94,6 +96,8 @@ class Report:
 
 def begin(parts: dict[str, nn.Module], p: Lesson, rates: dict[str, float] | None = None) -> School:
     """A school at step 0; `rates` are shares of the learning rate by part, 1 where none is given."""
+    from diffusers.training_utils import EMAModel  # here, for it takes seconds and not every stage learns
+
     learners = nn.ModuleDict(parts)
     groups = [
         {"params": [w for w in part.parameters() if w.requires_grad], "share": (rates or {}).get(name, 1.0)}
