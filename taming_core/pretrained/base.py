@@ -8,6 +8,7 @@ import diffusers
 import torch
 import transformers
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils import logging
 
 from taming_core.bases.families import kind_of
 from taming_core.errors import TamingError
@@ -29,6 +30,7 @@ def load_base(spec: str) -> dict[str, Any]:
     try:
         index = index_of(place)
         names = kind_of(index).part_names()
+        logging.disable_progress_bar()  # of diffusers, as `quiet` does it for transformers
         with quiet():
             return {name: _part(place, name, index[name]) for name in names if index.get(name, [None])[0] is not None}
     except (OSError, KeyError) as error:
