@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -24,6 +23,7 @@ from taming_core.conditions import Shown
 from taming_core.config import Params
 from taming_core.customize import TamingPipeline
 from taming_core.errors import TamingError
+from taming_core.exports.export import stock_pipeline
 from taming_core.projects import memory
 from taming_core.rows import Rows, load_rows
 from taming_core.sections import MaterializeParams, Sampling
@@ -226,7 +226,7 @@ def drawing(
 ) -> list[Speed]:
     """Images a second of a thing, and of diffusers' own pipeline of the same base, which knows no thing."""
     device = pipeline.device
-    stock = stock_pipeline(pipeline)
+    stock = stock_of(pipeline)
     plain_prompt = prompt.replace("<object>", "thing")
     loops: dict[str, Callable[[], object]] = {
         "with an object": lambda: pipeline(
@@ -246,15 +246,12 @@ def drawing(
     return [Speed(name, count / s, 1000 * s, used(device) / GIB, None, None) for name, s in found.items()]
 
 
-def stock_pipeline(pipeline: TamingPipeline) -> Any:
-    """Diffusers' own pipeline with copies of the same weights."""
-    family = pipeline.family
-    parts = {name: pipeline.components[name] for name in family.part_names() if name in pipeline.components}
-    parts[family.denoiser_name] = deepcopy(family.denoiser)
-    eject(parts[family.denoiser_name])
-    kind: Any = getattr(diffusers, family.pipeline_name)
-    without = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    found = kind(**parts, **(without if family.pipeline_name == "StableDiffusionPipeline" else {}))
+def stock_of(pipeline: TamingPipeline) -> Any:
+    """Diffusers' own pipeline of the same base, with a copy of the denoiser that sees no objects."""
+    denoiser = deepcopy(pipeline.denoiser)
+    eject(denoiser)
+    found = stock_pipeline(pipeline)
+    found.register_modules(**{pipeline.family.denoiser_name: denoiser})
     found.set_progress_bar_config(disable=True)
     return found
 

@@ -22,6 +22,7 @@ from taming_core.cache_files import Entry, Store, find, full, holds, open_store,
 from taming_core.checkpoint import absorb
 from taming_core.conditions import Shown, subject_pixels
 from taming_core.errors import TamingError
+from taming_core.pretrained.device import PRECISIONS
 from taming_core.provenance import versions
 from taming_core.rows import Rows
 from taming_core.schema import Row
@@ -29,7 +30,6 @@ from taming_core.subject_model import SubjectModel, posterior
 from taming_core.train_params import Cache, TrainParams
 from taming_core.triplets import seen
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 READ_OF_ENCODER = ("projector", "mean", "std", "size")  # keys of its config that change what the tower says
 
 Asked = tuple[str, Callable[[], Tensor]]  # a key, and what makes the input that it names
@@ -48,7 +48,7 @@ def kinds(
     model: SubjectModel, p: TrainParams, token_ids: TokenIds, shown: Shown, size: int
 ) -> dict[Cache, Kind]:  # fmt: skip
     """What `train.cache` names; `size` is the side of the subject in pixels."""
-    dtype = DTYPES[p.precision]
+    dtype = PRECISIONS[p.precision]
     made: dict[Cache, tuple[Any, Any]] = {
         "latents": (image_asked, partial(latents_said, model)),
         "text": (partial(text_asked, p=p, shown=shown, token_ids=token_ids), partial(text_said, model, dtype)),

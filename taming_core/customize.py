@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers.loaders.lora_pipeline import (
     FluxLoraLoaderMixin,
     SD3LoraLoaderMixin,
@@ -26,12 +25,10 @@ from taming_core.bases.stable_diffusion_3 import StableDiffusion3
 from taming_core.bases.stable_diffusion_xl import StableDiffusionXL
 from taming_core.errors import TamingError
 from taming_core.object_encoder import ObjectEncoder
+from taming_core.pretrained.device import PRECISIONS
 from taming_core.taming_pipeline import TamingPipeline
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 __all__ = [
-    "PRECISIONS",
     "TamingFluxPipeline",
     "TamingPipeline",
     "TamingStableDiffusion3Pipeline",

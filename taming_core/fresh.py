@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from taming_core.attention import LAYERS, GatedLayer, layer_channels
 from taming_core.bases.families import family_of
 from taming_core.bases.family import Family, is_flow
+from taming_core.bases.transformer import Transformer
 from taming_core.conditions import OBJECT
 from taming_core.customize import TamingPipeline, assembled, load_pipeline
 from taming_core.errors import TamingError
@@ -58,7 +59,7 @@ def require_design(family: Family, p: TrainParams) -> None:
     if p.injection not in family.designs:
         raise TamingError(f"train.injection cannot be {p.injection} with the base {p.base}, whose {name} has no place "
                           f"for it. Use one of {', '.join(family.designs)}.")  # fmt: skip
-    if family.denoiser_name == "transformer" and p.layers is not None and p.injection == "concat":
+    if isinstance(family, Transformer) and p.layers is not None and p.injection == "concat":
         raise TamingError(f"train.layers must be null for concat in a {name}: there every layer passes the object's "
                           "tokens on to the next.")  # fmt: skip
 
@@ -73,7 +74,7 @@ def require_losses(pipeline: TamingPipeline, p: TrainParams) -> None:
     if is_flow(pipeline.scheduler) and (p.min_snr is not None or p.zero_terminal_snr):
         key = "min_snr to null" if p.min_snr is not None else "zero_terminal_snr to false"
         raise TamingError(f"The base learned by flow matching, whose noise has no such schedule. Set train.{key}.")
-    if family.denoiser_name == "transformer" and p.localization_weight > 0:
+    if isinstance(family, Transformer) and p.localization_weight > 0:
         raise TamingError("train.localization_weight must be 0 with a transformer, where image and text mix. Set it "
                           "to 0.")  # fmt: skip
 

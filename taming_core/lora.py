@@ -1,5 +1,6 @@
 """Low-rank changes of the denoiser's attention in place of its weights (Hu et al., "LoRA", 2022), by peft."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,15 @@ def present(denoiser: nn.Module) -> bool:
 def settle(pipeline: Any, folder: Path) -> None:
     """Save the LoRA as `lora/pytorch_lora_weights.safetensors` below `folder`, add it to the weights, and remove it."""
     denoiser = pipeline.denoiser
-    layers = {n: w.half().contiguous() for n, w in weights(denoiser).items()}
-    type(pipeline).save_lora_weights(folder / FOLDER, **{f"{pipeline.family.denoiser_name}_lora_layers": layers})
+    save(pipeline, {n: w.half() for n, w in weights(denoiser).items()}, folder / FOLDER)
     denoiser.fuse_lora()
     denoiser.unload_lora()
+
+
+def save(pipeline: Any, layers: Mapping[str, Tensor], folder: Path) -> None:
+    """Write a denoiser's LoRA as diffusers does it for the family."""
+    whole = {name: weight.contiguous() for name, weight in layers.items()}
+    type(pipeline).save_lora_weights(folder, **{f"{pipeline.family.denoiser_name}_lora_layers": whole})
 
 
 def weights(denoiser: Any) -> dict[str, Tensor]:

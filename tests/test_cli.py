@@ -43,7 +43,7 @@ def test_every_help_has_an_example_of_itself_with_known_options(command: str) ->
     assert examples(command)
     for example in examples(command):
         words = shlex.split(example)
-        assert " ".join(words[1:]).startswith(command)
+        assert words[1 : 1 + len(command.split())] == command.split()
         for option in (w for w in words if w.startswith("--")):
             assert re.search(rf"{option}\b", shown.split("Options:")[1]), f"{option} is not an option of {command}"
 

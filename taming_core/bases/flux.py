@@ -8,17 +8,16 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from taming_core.bases.family import Family, Text, time_shift
+from taming_core.bases.family import Text, time_shift
+from taming_core.bases.transformer import Transformer
 
 T5_LENGTH = 512  # tokens, what diffusers' pipeline reads
 
 
-class Flux(Family):
+class Flux(Transformer):
     """T5's states, and CLIP's summary."""
 
-    denoiser_name = "transformer"
     text_encoder_names = ("text_encoder", "text_encoder_2")
-    designs = ("concat", "decoupled")
     pipeline_name = "FluxPipeline"
 
     @property
@@ -29,10 +28,6 @@ class Flux(Family):
     @property
     def text_length(self) -> int:
         return self.lengths[1]
-
-    @property
-    def width(self) -> int:
-        return self.denoiser.config["joint_attention_dim"]
 
     @property
     def side_multiple(self) -> int:

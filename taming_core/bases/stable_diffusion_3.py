@@ -5,17 +5,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from taming_core.bases.family import Family, Text
+from taming_core.bases.family import Text
+from taming_core.bases.transformer import Transformer
 
 T5_LENGTH = 256  # tokens, what diffusers' pipeline reads
 
 
-class StableDiffusion3(Family):
+class StableDiffusion3(Transformer):
     """Two CLIPs side by side, followed by T5, which may be left out to save memory."""
 
-    denoiser_name = "transformer"
     text_encoder_names = ("text_encoder", "text_encoder_2", "text_encoder_3")
-    designs = ("concat", "decoupled")
     pipeline_name = "StableDiffusion3Pipeline"
 
     @property
@@ -27,10 +26,6 @@ class StableDiffusion3(Family):
     def text_length(self) -> int:
         found = self.lengths
         return found[0] + (found[2] if len(found) > 2 else T5_LENGTH)
-
-    @property
-    def width(self) -> int:
-        return self.denoiser.config["joint_attention_dim"]
 
     @property
     def side_multiple(self) -> int:

@@ -17,10 +17,10 @@ from taming_core.customize import TamingPipeline, load_pipeline
 from taming_core.errors import TamingError
 from taming_core.exports import lora_extraction
 from taming_core.pretrained.base import load_base
+from taming_core.pretrained.device import PRECISIONS
 
 Target = Literal["ip-adapter", "lora", "diffusers"]
 Dtype = Literal["fp16", "bf16", "fp32"]
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 LORA = "pytorch_lora_weights.safetensors"
 WORD = "object"  # what `<object>` means to a text encoder that was not trained
 
@@ -98,7 +98,7 @@ def write_lora(source: Source, wish: Wish, folder: Path) -> str:
     """
     trained = source.folder / lora.FOLDER / LORA
     if source.began_on_base and trained.is_file() and wish.rank is None:
-        save_lora(source, {n: w.to(DTYPES[wish.dtype]) for n, w in load_file(trained).items()}, folder)
+        save_lora(source, {n: w.to(PRECISIONS[wish.dtype]) for n, w in load_file(trained).items()}, folder)
         return "The LoRA is the one that was trained."
     if wish.rank is None:
         raise TamingError("The denoiser was tuned, and not by one LoRA alone. Give the --rank of a LoRA to take from "
@@ -107,7 +107,7 @@ def write_lora(source: Source, wish: Wish, folder: Path) -> str:
     taken = lora_extraction.extract(
         lora_extraction.changes(source.pipeline.denoiser, base), source.pipeline.denoiser, wish.rank
     )
-    save_lora(source, {n: w.to(DTYPES[wish.dtype]) for n, w in taken.layers.items()}, folder)
+    save_lora(source, {n: w.to(PRECISIONS[wish.dtype]) for n, w in taken.layers.items()}, folder)
     return (
         f"The LoRA of rank {wish.rank} keeps {taken.kept:.1%} of what training changed of the denoiser, as a sum of "
         f"squares; {taken.covered:.1%} lies in linear and convolution weights, the most that any rank can keep."
@@ -117,8 +117,7 @@ def write_lora(source: Source, wish: Wish, folder: Path) -> str:
 def save_lora(source: Source, layers: Mapping[str, Tensor], folder: Path) -> None:
     """As diffusers writes it for the family; names may begin with the denoiser's."""
     name = source.pipeline.family.denoiser_name
-    bare = {n.removeprefix(f"{name}."): w.contiguous() for n, w in layers.items()}
-    type(source.pipeline).save_lora_weights(folder, **{f"{name}_lora_layers": bare})  # pyright: ignore
+    lora.save(source.pipeline, {n.removeprefix(f"{name}."): w for n, w in layers.items()}, folder)
 
 
 def require_own_words(source: Source, base: Mapping[str, Any] | None) -> None:
@@ -127,8 +126,8 @@ def require_own_words(source: Source, base: Mapping[str, Any] | None) -> None:
     Raises:
         TamingError: a text encoder was trained, or `<object>` means something else than "object".
     """
-    for name in source.pipeline.family.text_encoder_names:
-        tokenizer, ours = (source.pipeline.components[n] for n in (name.replace("text_encoder", "tokenizer"), name))
+    family = source.pipeline.family
+    for tokenizer, (name, ours) in zip(family.tokenizers, family.text_encoders.items(), strict=True):
         table = ours.get_input_embeddings().weight
         word = tokenizer(WORD, add_special_tokens=False).input_ids
         rows = table[[tokenizer.convert_tokens_to_ids(OBJECT), *word]]

@@ -12,12 +12,12 @@ import diffusers
 from torch import nn
 
 from taming_core import provenance
+from taming_core.bases.transformer import Transformer
 from taming_core.customize import TamingPipeline
 from taming_core.encoder_folder import strip_name
 from taming_core.errors import TamingError
 from taming_core.exports import base_change, hub, ip_adapter, model_card, usage
 from taming_core.exports.base_change import (
-    DTYPES,
     Dtype,
     Source,
     Target,
@@ -28,6 +28,7 @@ from taming_core.exports.base_change import (
     require_own_words,
     tuned,
 )
+from taming_core.pretrained.device import PRECISIONS
 
 RECORD = "export.json"
 
@@ -95,13 +96,13 @@ def write_ip_adapter(source: Source, wish: Wish, part: Path) -> Written:
     found = Written(has_adapter=True)
     base = None if source.began_on_base and wish.base is None else base_parts(source, wish)
     require_own_words(source, base)
-    ip_adapter.write(encoder, source.pipeline.denoiser, part, DTYPES[wish.dtype])
+    ip_adapter.write(encoder, source.pipeline.denoiser, part, PRECISIONS[wish.dtype])
     if tuned(source, base):
         found.has_lora = True
         found.notes.append(base_change.write_lora(source, wish, part))
     elif wish.rank is not None:
         raise TamingError("--rank has no effect, for the denoiser is the base's own. Leave it out.")
-    found.notes += usage.adapter_notes(encoder, family.denoiser_name == "transformer")
+    found.notes += usage.adapter_notes(encoder, isinstance(family, Transformer))
     return found
 
 
@@ -115,7 +116,7 @@ def write_lora(source: Source, wish: Wish, part: Path) -> Written:
 def write_diffusers(source: Source, wish: Wish, part: Path) -> Written:
     """A folder of the family's own pipeline, with the object encoder beside its parts."""
     found, pipeline = Written(), source.pipeline
-    dtype = DTYPES[wish.dtype]
+    dtype = PRECISIONS[wish.dtype]
     for component in pipeline.components.values():
         if isinstance(component, nn.Module):
             nn.Module.to(component, dtype)
@@ -130,7 +131,7 @@ def write_diffusers(source: Source, wish: Wish, part: Path) -> Written:
     else:
         ip_adapter.write(pipeline.object_encoder.float(), source.pipeline.denoiser, part / "ip_adapter", dtype)
         found.has_adapter = True
-        found.notes += usage.adapter_notes(pipeline.object_encoder, pipeline.family.denoiser_name == "transformer")
+        found.notes += usage.adapter_notes(pipeline.object_encoder, isinstance(pipeline.family, Transformer))
     for path in part.rglob("*.json"):
         strip_name(path)
     return found

@@ -1,8 +1,10 @@
-"""Which processor the networks run on."""
+"""Which processor the networks run on, and in which precision."""
 
 import torch
 
 from taming_core.errors import TamingError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str) -> str:
