@@ -1,46 +1,70 @@
-# `make demo` and `make test` are all that a fresh machine with Python 3.11 needs.
+# `make demo` and `make test` are all that a fresh machine with Python 3.11 needs, in either order.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-export OMP_WAIT_POLICY = passive  # threads that wait must not spin while others compute
 export HF_HUB_OFFLINE = 1
-export PYTHONWARNINGS = ignore::FutureWarning,ignore::DeprecationWarning
 
 UNSEEN = cherries-fluent3d hibiscus-twemoji headstone-twemoji nest-with-eggs-fluent3d
+INSTALL = PIP_CONSTRAINT=requirements.lock PIP_BUILD_CONSTRAINT=requirements.lock \
+  .venv/bin/pip install -qq --disable-pip-version-check
+BUILD = $(shell $(PYTHON) -c "import shlex, tomllib; \
+  print(shlex.join(tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires']))")
+PYTEST = OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test lint clean setup
+.PHONY: demo test test-all lint lock setup clean
 
-demo: setup
-	dvc repro
-	taming generate $(foreach o,$(UNSEEN),--object data/raw/$(o)/0.jpg) --out out/demo \
+demo: .venv/demo
+	@echo "Step 1 of 4, about a minute: find objects in the photos, caption them, build the training set"
+	@dvc repro --quiet materialize
+	@echo "Step 2 of 4, a minute or two: train an encoder, from mini's on"
+	@dvc repro --quiet train
+	@echo "Step 3 of 4, a minute or two: draw held-out objects in new scenes and styles, and score them"
+	@dvc repro --quiet
+	@echo "Step 4 of 4, half a minute: draw four objects that no model has seen, and contact sheets"
+	@taming generate $(foreach o,$(UNSEEN),--object data/raw/$(o)/0.jpg) --out out/demo \
 	  --prompt "a photo of a <object> on the beach" --prompt "a photo of a <object> in outer space" \
 	  --prompt "a pixel art of a <object> in a city at night"
-	taming inspect data/objects.parquet --out data/sheets/objects.png
-	taming inspect data/captions.parquet --out data/sheets/captions.png
-	taming inspect data/rows --out data/sheets/rows.png
+	@taming inspect data/objects.parquet --out data/sheets/objects.png
+	@taming inspect data/captions.parquet --out data/sheets/captions.png
+	@taming inspect data/rows --out data/sheets/rows.png
 	@echo
 	@echo "Scores and pictures   data/evaluation/report.html"
 	@echo "Contact sheets        data/sheets/objects.png, data/sheets/captions.png, data/sheets/rows.png"
 	@echo "Unseen objects        out/demo/sheet.png"
 
-test: setup
-	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=5
+test: .venv/test
+	$(PYTEST) -m "not slow" --durations=5
 
-lint: setup
+test-all: .venv/test
+	$(PYTEST) -m slow --durations=5
+
+lint: .venv/test
 	ruff check .
 	ruff format --check .
 	pyright
+
+setup: .venv/test
+
+# Renews requirements.lock within the ranges of pyproject.toml: resolved anew, nothing is installed.
+lock: .venv/bin/pip
+	.venv/bin/pip install -qq --disable-pip-version-check --dry-run --ignore-installed --report - \
+	  --editable ".[dev]" $(BUILD) | .venv/bin/python .ci/lock.py > requirements.lock.part
+	mv requirements.lock.part requirements.lock
 
 clean:
 	rm -rf .venv runs out dist .pytest_cache .ruff_cache data/*.parquet data/rows data/encoder \
 	  data/evaluation data/sheets
 
-setup: .venv/ready
-
-.venv/ready: pyproject.toml
+.venv/bin/pip:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'taming needs Python 3.11 or newer')"
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+
+.venv/demo: pyproject.toml requirements.lock | .venv/bin/pip
+	$(INSTALL) --editable ".[dvc]"
 	@# ultralytics brings an OpenCV that needs the system's libGL; where that is missing, the headless one serves.
-	.venv/bin/python -c "import cv2" 2>/dev/null || .venv/bin/pip install --quiet --force-reinstall --no-deps \
-	  "opencv-python-headless==$$(.venv/bin/pip show opencv-python | sed -n 's/^Version: //p')"
+	.venv/bin/python -c "import cv2" 2>/dev/null || $(INSTALL) --force-reinstall --no-deps \
+	  opencv-python-headless==$$(sed -n 's/^opencv-python==//p' requirements.lock)
+	touch $@
+
+.venv/test: .venv/demo
+	$(INSTALL) --editable ".[dev]"
 	touch $@

@@ -39,17 +39,22 @@ def train(
     import tempfile
     from contextlib import chdir
 
-    from taming_core import bench, config, training
-    from taming_core.fresh import starting_pipeline
-    from taming_core.pretrained.device import pick_device
+    from taming_core import arguments, config
     from taming_core.rows import load_rows
-    from taming_core.subject_model import subject_model
 
     settings = config.load_params(params)
+    arguments.require_device(device)
+    arguments.require_models(*([] if random else [settings.train]))
+    seen = None if rows is None else load_rows(rows.resolve(), "train")
+
+    from taming_core import bench, training
+    from taming_core.fresh import starting_pipeline
+    from taming_core.pretrained.device import pick_device
+    from taming_core.subject_model import subject_model
+
     p = bench.variant(settings.train, batch_size, tune)
     settings = settings.model_copy(update={"train": p})
     accelerator = training.accelerator_for(pick_device(device), p.precision)
-    seen = None if rows is None else load_rows(rows.resolve(), "train")
     model = bench.random_model(settings) if random else subject_model(starting_pipeline(p).components)
     with tempfile.TemporaryDirectory() as folder, chdir(folder):  # its caches are of no use to anybody
         seen = bench.random_rows(Path("rows"), settings.materialize) if seen is None else seen
@@ -65,17 +70,22 @@ def data(rows: RowsFolder = None, params: ParamsFile = None, out: Out = None) ->
     """
     import tempfile
 
-    from taming_core import bench, config
-    from taming_core.conditions import Shown
-    from taming_core.fresh import starting_pipeline
+    from taming_core import arguments, config
     from taming_core.rows import load_rows
 
     settings = config.load_params(params)
+    arguments.require_models(settings.train)
+    given = None if rows is None else load_rows(rows, "train")
+
+    from taming_core import bench
+    from taming_core.conditions import Shown
+    from taming_core.fresh import starting_pipeline
+
     p = bench.variant(settings.train, None, None)
     pipeline = starting_pipeline(p)
     encoder = pipeline.object_encoder
     with tempfile.TemporaryDirectory() as folder:
-        seen = bench.random_rows(Path(folder), settings.materialize) if rows is None else load_rows(rows, "train")
+        seen = bench.random_rows(Path(folder), settings.materialize) if given is None else given
         words, shown = pipeline.family.token_ids, Shown.of(encoder.config)
         show(bench.loading(seen, p, encoder.image_size, words, shown), out)
 
@@ -96,11 +106,16 @@ def generate(
     """
     from PIL import Image
 
-    from taming_core import bench, config
+    from taming_core import arguments, config
+
+    p = config.load_params(params).generate
+    arguments.encoder_folder(encoder)
+    arguments.require_device(device)
+
+    from taming_core import bench
     from taming_core.customize import load_pipeline
     from taming_core.pretrained.device import pick_device
 
-    p = config.load_params(params).generate
     pipeline = load_pipeline(encoder, pick_device(device))
     pipeline.set_progress_bar_config(disable=True)
     side = pipeline.object_encoder.image_size

@@ -29,16 +29,20 @@ def caption(
     """
     from functools import partial
 
-    from taming_core import captioning, config, counts, photo, schema, shards
-    from taming_core.pretrained.captioner import load_captioner
-    from taming_core.pretrained.device import pick_device
-    from taming_core.pretrained.matcher import load_matcher
+    from taming_core import arguments, captioning, config, counts, photo, schema, shards
     from taming_core.progress import track_to
 
     if objects is None and raw == RAW and OBJECTS.is_file():
         objects = OBJECTS
     p = config.load_params(params).caption
+    arguments.require_device(device)
+    arguments.require_models(p)
     sources = captioning.list_sources(raw, objects)
+
+    from taming_core.pretrained.captioner import load_captioner
+    from taming_core.pretrained.device import pick_device
+    from taming_core.pretrained.matcher import load_matcher
+
     where = pick_device(device)
     describe = load_captioner(p.captioner, where, num_beams=p.num_beams, max_new_tokens=p.max_new_tokens)
     make = partial(captioning.rows_of, describe=describe, match=load_matcher(p.matcher, where), p=p)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from stages import bench, caption, detect, doctor, evaluate, export, generate, init, inspect, materialize, train, world
+from stages.process import prepare
 from taming_core.errors import TamingError
 
 app = typer.Typer(
@@ -50,6 +51,7 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> None:
     """Run one command; what the user can fix is one line on standard error and exit status 1."""
+    prepare()
     try:
         app()
     except TamingError as error:

@@ -24,14 +24,18 @@ def detect(
     """
     from functools import partial
 
-    from taming_core import config, counts, findings, photo, schema, shards
-    from taming_core.pretrained.detector import load_detector
-    from taming_core.pretrained.device import pick_device
-    from taming_core.pretrained.segmenter import load_segmenter
+    from taming_core import arguments, config, counts, findings, photo, schema, shards
     from taming_core.progress import track_to
 
     p = config.load_params(params).detect
+    arguments.require_device(device)
+    arguments.require_models(p)
     sources = findings.list_sources(raw, p.identity)
+
+    from taming_core.pretrained.detector import load_detector
+    from taming_core.pretrained.device import pick_device
+    from taming_core.pretrained.segmenter import load_segmenter
+
     where = pick_device(device)
     own = p.segmenter == "detector"
     find = load_detector(p.detector, where, p.image_size, p.score_floor, p.max_found, classes=p.classes, with_masks=own)

@@ -11,7 +11,7 @@ def doctor(
     params: ParamsFile = None,
     device: Device = "auto",
     fit: Annotated[
-        bool, typer.Option(help="Also compute whether the training fits, which takes some ten seconds.")
+        bool, typer.Option(help="Also compute whether the training fits: some ten seconds, once for the same params.")
     ] = True,
 ) -> None:
     """Tell what the params need and this machine lacks: packages, models, memory.
@@ -21,18 +21,22 @@ def doctor(
     \b
     Example: taming doctor --params params.yaml
     """
-    from taming_core import config
+    from taming_core import arguments, config
     from taming_core.errors import TamingError
+
+    p = config.load_params(params)
+    arguments.require_device(device)
+
     from taming_core.pretrained.device import pick_device
     from taming_core.projects import diagnosis
 
-    p, where = config.load_params(params), pick_device(device)
+    where = pick_device(device)
     checks = [*diagnosis.software(p), *diagnosis.machine(where, p), *diagnosis.models(p)]
     diagnosis.show(checks)
     if fit:
-        from taming_core.projects.memory import need
+        from taming_core.projects.fit import needed
 
-        checks.append(diagnosis.fit(need(p).total, where))
+        checks.append(diagnosis.fit(needed(p), where))
         diagnosis.show(checks[-1:])
     if missing := [c.what for c in checks if not c.well]:
         raise TamingError(f"{len(missing)} things are missing: {', '.join(missing)}. The table above says what to do.")

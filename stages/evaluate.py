@@ -32,26 +32,33 @@ def evaluate(
     import shutil
     from time import perf_counter
 
-    from taming_core import config, evaluation, evaluation_folder, photo, provenance, schema, shards, verdicts
-    from taming_core.customize import load_pipeline
-    from taming_core.pretrained import judges
-    from taming_core.pretrained.device import pick_device
+    from taming_core import arguments, config, photo, provenance, schema, shards
     from taming_core.progress import track, track_to
-    from taming_core.report import Evaluated
+    from taming_core.rows import load_rows
     from taming_core.subjects import load_finder
 
     settings = config.load_params(params)
     p, d = settings.evaluate, settings.detect
-    evaluation_folder.check_out(out)
+    arguments.require_evaluation_out(out)
+    folder = arguments.encoder_folder(encoder)
+    load_rows(rows, p.split)
+    arguments.require_scheduler(p.sampling.scheduler)
+    arguments.require_device(device)
+    arguments.require_precision(precision, device, offload)
+    arguments.require_models(p, d)
+
+    from taming_core import evaluation, verdicts
+    from taming_core.customize import load_pipeline
+    from taming_core.pretrained import judges
+    from taming_core.pretrained.device import pick_device
+
     where = pick_device(device)
     pipeline = load_pipeline(encoder, where, precision, offload)
     made_for = pipeline.object_encoder.config
     things = evaluation.things(rows, p, made_for["background"])
     judge, reader = judges.load_judge(p.judge, where), judges.load_text_judge(p.text_judge, where)
     strict = None if p.strict_judge is None else judges.load_judge(p.strict_judge, where, "strict_judge")
-    find = load_finder(d, where)
-
-    weights = provenance.folder_fingerprint(Path(pipeline.name_or_path))
+    weights = provenance.folder_fingerprint(folder)
     made = config.fingerprint(
         p, schema.VERSION, precision, weights, photo.folder_state(rows), without=evaluation.UNDRAWN
     )
@@ -63,6 +70,10 @@ def evaluate(
     track_to(evaluation.draw_missing(pipeline, wants, paths, embeds, p.sampling), "draw", len(wants))
     timings = evaluation.cost(embeds, encoding, perf_counter() - start, missing)
 
+    from taming_core import evaluation_folder  # what is needed once all is drawn is imported and loaded then
+    from taming_core.report import Evaluated
+
+    find = load_finder(d, where)
     images, found = verdicts.images_of(paths, things), verdicts.rows_of(wants, things)
     known, read = verdicts.gallery(rows, p.split, judge), reader.images(images)
     found = verdicts.read(verdicts.judged(found, judge(images), known), read, reader.texts, p)

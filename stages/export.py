@@ -35,8 +35,14 @@ def export(
     \b
     Example: taming export --encoder data/encoder --to diffusers --out out/exported
     """
-    from taming_core.exports import export as exports
-    from taming_core.exports.base_change import Wish
+    from taming_core import arguments
+    from taming_core.exports.wish import Wish, check
 
     wish = Wish(to, base, rank, dtype, scores, push)  # pyright: ignore[reportArgumentType]  (checked there)
+    check(wish, out)
+    arguments.encoder_folder(encoder)
+    arguments.require_files([] if scores is None else [scores])
+
+    from taming_core.exports import export as exports
+
     print("\n".join(exports.export(encoder, out, wish)))

@@ -56,11 +56,7 @@ def generate(
     """
     from functools import partial
 
-    from taming_core import config, generation, grid, provenance, subjects
-    from taming_core.customize import load_pipeline
-    from taming_core.drawings import save
-    from taming_core.images import draw
-    from taming_core.pretrained.device import pick_device
+    from taming_core import arguments, config, generation, grid, provenance, subjects
     from taming_core.progress import track
 
     p = config.load_params(params)
@@ -74,15 +70,28 @@ def generate(
     )
     size = generation.size_of(width, height)
     found = generation.wanted(things, prompts, seed, images, together)
-    where = pick_device(device)
+    arguments.require_files([*things, *(masks or [])])
+    photos = [generation.photos_of(thing) for thing in things]
+    every_photo = [photo for of_one in photos for photo in of_one]
+    subjects.require_masks(every_photo, masks or [])
     spec = encoder or (str(ENCODER) if ENCODER.is_dir() else "mini")
+    folder = arguments.encoder_folder(spec)
+    arguments.require_scheduler(sampling.scheduler)
+    arguments.require_device(device)
+    arguments.require_precision(precision, device, offload)
+    arguments.require_models(p.detect)
+
+    from taming_core.customize import load_pipeline
+    from taming_core.drawings import save
+    from taming_core.images import draw
+    from taming_core.pretrained.device import pick_device
+
+    where = pick_device(device)
     pipeline = load_pipeline(spec, where, precision, offload)
     config_of = pipeline.object_encoder.config
     found = generation.in_words(found, config_of["captions"])
-    photos = [generation.photos_of(thing) for thing in things]
     cut = subjects.subjects_of(
-        [photo for of_one in photos for photo in of_one], masks or [], partial(subjects.load_finder, p.detect, where),
-        p.materialize, config_of["background"],
+        every_photo, masks or [], partial(subjects.load_finder, p.detect, where), p.materialize, config_of["background"]
     )  # fmt: skip
     left = iter(cut)
     seen = [[next(left) for _ in of_one] for of_one in photos]
@@ -93,7 +102,7 @@ def generate(
         save(picture, out / w.file)
         pictures.append(picture)
     grid.save(generation.sheet(seen, found, pictures), out / "sheet.png")
-    weights = provenance.folder_fingerprint(Path(pipeline.name_or_path))
+    weights = provenance.folder_fingerprint(folder)
     made = generation.record(found, sampling, spec, weights, provenance.versions(), object_scale, size, precision)
     generation.add_record(made, out / "generation.json")
     print(f"{len(pictures)} images in {out}, with the encoder {spec}; {out / 'sheet.png'} shows them")

@@ -31,7 +31,20 @@ def train(
     from contextlib import nullcontext
     from functools import partial
 
-    from taming_core import batches, cache, checkpoint, config, encoder_folder, logbook, prior, shards, training
+    from taming_core import arguments, config, shards
+    from taming_core.progress import track, track_to
+    from taming_core.rows import joined, load_rows
+
+    p = config.load_params(params).train
+    arguments.require_encoder_out(out)
+    arguments.require_device(device)
+    arguments.require_models(p)
+    arguments.require_scheduler(p.validation.sampling.scheduler)
+    if p.start is not None:
+        arguments.encoder_folder(p.start)
+    seen, unseen = load_rows(rows, "train"), load_rows(rows, "validation")
+
+    from taming_core import batches, cache, checkpoint, encoder_folder, logbook, prior, training
     from taming_core.average import averaged
     from taming_core.conditions import Shown
     from taming_core.fresh import starting_pipeline
@@ -39,14 +52,9 @@ def train(
     from taming_core.pretrained.device import pick_device
     from taming_core.pretrained.identity import load_identity
     from taming_core.processes import team
-    from taming_core.progress import track, track_to
-    from taming_core.rows import joined, load_rows
     from taming_core.subject_model import require_side, subject_model
     from taming_core.validation import draw_grid, grid_subjects, shown_rows
 
-    p = config.load_params(params).train
-    encoder_folder.check_out(out)
-    seen, unseen = load_rows(rows, "train"), load_rows(rows, "validation")
     batches.require_rows(seen, p)
     accelerator = training.accelerator_for(pick_device(device), p.precision)
     crew = team(accelerator.process_index, accelerator.num_processes)

@@ -41,18 +41,22 @@ def world(
     \b
     Example: taming world --out photos --photos 200 --split unseen-concepts
     """
-    from taming_core import config, schema
+    from taming_core import arguments, config, schema
     from taming_core.errors import TamingError
-    from taming_core.pretrained.device import pick_device
     from taming_core.progress import track
-    from taming_core.world import folder
-    from taming_core.world.artwork import MINI, licences, load_pictures, load_world
 
     p = config.load_params(params).world
+    arguments.require_device(device)
+    arguments.require_files([] if artwork is None else [artwork])
     if out.exists() and any(out.iterdir()):
         raise TamingError(f"{out} is not empty. Name a new folder, or empty this one first.")
     if general and truth:
         raise TamingError("--truth goes with things, not with --general. Leave one of them out.")
+
+    from taming_core.pretrained.device import pick_device
+    from taming_core.world import folder
+    from taming_core.world.artwork import MINI, licences, load_pictures, load_world
+
     found = load_world(artwork or MINI)
     wanted = list((folder.pairs if general else folder.shots)(found, photos, split, p))
     written = folder.write(found, load_pictures(found, pick_device(device)), wanted, licences(artwork or MINI), out, p)

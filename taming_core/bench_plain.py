@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from taming_core.batches import Batch, collate, example
 from taming_core.conditions import Shown
-from taming_core.pretrained.device import PRECISIONS
+from taming_core.pretrained.device import DTYPES
 from taming_core.rows import Rows
 from taming_core.subject_model import SubjectModel, predict, unfreeze
 from taming_core.train_params import TrainParams
@@ -43,7 +43,7 @@ def plain_losses(model: SubjectModel, rows: Rows, accelerator: Accelerator, p: T
     for part in (*model.parts.values(), *([] if vision is None else [vision])):
         frozen = not any(w.requires_grad for w in part.parameters())
         # Diffusers' own `to` warns that it keeps no module in float32.
-        torch.nn.Module.to(part, device, PRECISIONS[p.precision] if frozen else torch.float32)
+        torch.nn.Module.to(part, device, DTYPES[p.precision] if frozen else torch.float32)
     optimizer: Any = accelerator.prepare(torch.optim.AdamW(trained, lr=p.learning_rate, weight_decay=p.weight_decay))
     workers = 4 if device.type == "cuda" else 0
     pictures = Pictures(rows, model, p)

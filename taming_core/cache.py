@@ -22,7 +22,7 @@ from taming_core.cache_files import Entry, Store, find, full, holds, open_store,
 from taming_core.checkpoint import absorb
 from taming_core.conditions import Shown, subject_pixels
 from taming_core.errors import TamingError
-from taming_core.pretrained.device import PRECISIONS
+from taming_core.pretrained.device import DTYPES
 from taming_core.provenance import versions
 from taming_core.rows import Rows
 from taming_core.schema import Row
@@ -48,7 +48,7 @@ def kinds(
     model: SubjectModel, p: TrainParams, token_ids: TokenIds, shown: Shown, size: int
 ) -> dict[Cache, Kind]:  # fmt: skip
     """What `train.cache` names; `size` is the side of the subject in pixels."""
-    dtype = PRECISIONS[p.precision]
+    dtype = DTYPES[p.precision]
     made: dict[Cache, tuple[Any, Any]] = {
         "latents": (image_asked, partial(latents_said, model)),
         "text": (partial(text_asked, p=p, shown=shown, token_ids=token_ids), partial(text_said, model, dtype)),

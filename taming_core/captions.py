@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from taming_core import lexicon
+from taming_core.errors import TamingError
 from taming_core.lexicon import Likeness
 from taming_core.nouns import is_alive, is_part_or_picture
 from taming_core.phrases import Phrase, phrases
@@ -292,3 +293,20 @@ def _without_adjectives(object_caption: str) -> str:
     start = next((p.start for p in said if p.start <= len(before) < p.end), len(before))
     kept = VERY.sub("", before[:start]) if start < len(before) else before
     return AN.sub(r"\1\2", kept) + found + after if found else object_caption
+
+
+def told(prompt: str, captions: str, noun: str | None) -> str:
+    """The prompt in the words that training used: with `captions` "plain", the class noun stands for `<object>`.
+
+    >>> told("a photo of a <object> in the snow", "plain", "animal")
+    'a photo of an animal in the snow'
+
+    Raises:
+        TamingError: the noun is wanted, and there is none.
+    """
+    if captions != "plain":
+        return prompt
+    if noun is None:
+        raise TamingError("An encoder trained with plain captions needs each object's class, and the rows hold one "
+                          "without. Run `taming detect` on their photos.")  # fmt: skip
+    return with_noun(prompt, noun)

@@ -11,8 +11,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from taming_core.captions import OBJECT, with_noun
-from taming_core.errors import TamingError
+from taming_core.captions import OBJECT
 from taming_core.triplets import Background
 
 
@@ -28,23 +27,6 @@ class Shown:
         """As an object encoder's `config` wants it."""
         # `substitute` puts the embedding in the place of the word, which must be there.
         return cls(config["background"], OBJECT if config["injection"] == "substitute" else "")
-
-
-def told(prompt: str, captions: str, noun: str | None) -> str:
-    """The prompt in the words that training used: with `captions` "plain", the class noun stands for `<object>`.
-
-    >>> told("a photo of a <object> in the snow", "plain", "animal")
-    'a photo of an animal in the snow'
-
-    Raises:
-        TamingError: the noun is wanted, and there is none.
-    """
-    if captions != "plain":
-        return prompt
-    if noun is None:
-        raise TamingError("An encoder trained with plain captions needs each object's class, and the rows hold one "
-                          "without. Run `taming detect` on their photos.")  # fmt: skip
-    return with_noun(prompt, noun)
 
 
 def token_ids(

@@ -1,7 +1,6 @@
 """The pipelines of each family of base models, and how to open one."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from diffusers.loaders.lora_pipeline import (
@@ -19,13 +18,13 @@ from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerBase, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
+from taming_core.arguments import encoder_folder, require_precision
 from taming_core.bases.flux import Flux
 from taming_core.bases.stable_diffusion import StableDiffusion
 from taming_core.bases.stable_diffusion_3 import StableDiffusion3
 from taming_core.bases.stable_diffusion_xl import StableDiffusionXL
-from taming_core.errors import TamingError
 from taming_core.object_encoder import ObjectEncoder
-from taming_core.pretrained.device import PRECISIONS
+from taming_core.pretrained.device import DTYPES
 from taming_core.taming_pipeline import TamingPipeline
 
 __all__ = [
@@ -133,34 +132,23 @@ def assembled(parts: Mapping[str, Any], object_encoder: ObjectEncoder) -> Taming
     return TamingPipeline.of(parts)(**parts, object_encoder=object_encoder)
 
 
-def mini_folder() -> Path:
-    """The embedded default's pipeline folder."""
-    return Path(__file__).parent / "pretrained" / "mini" / "encoder"
-
-
 def load_pipeline(spec: str, device: str = "cpu", precision: str = "fp32", offload: bool = False) -> TamingPipeline:
     """The pipeline of `mini` or of a folder that `taming train` wrote.
 
     Args:
         spec: mini, or the folder.
         device: where it draws.
-        precision: of its weights, a key of `PRECISIONS`.
+        precision: of its weights, one of `PRECISIONS`.
         offload: whether parts wait in the CPU's memory until they are needed.
 
     Raises:
         TamingError: there is no such folder, or it is no pipeline; or the device has no use for precision or offload.
     """
-    if precision not in PRECISIONS:
-        raise TamingError(f"There is no precision {precision}. Use one of {', '.join(PRECISIONS)}.")
-    if device == "cpu" and (offload or precision == "fp16"):
-        raise TamingError(f"{'--offload' if offload else '--precision fp16'} is of no use on the CPU. Leave it out, or "
-                          "use another --device.")  # fmt: skip
-    folder = mini_folder() if spec == "mini" else Path(spec)
-    if not (folder / "model_index.json").is_file():
-        raise TamingError(f"{folder} holds no encoder. Run `taming train` first, or name `mini` or another folder.")
+    require_precision(precision, device, offload)
+    folder = encoder_folder(spec)
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    pipeline = TamingPipeline.from_pretrained(folder, dtype=PRECISIONS[precision], local_files_only=True)
+    pipeline = TamingPipeline.from_pretrained(folder, dtype=DTYPES[precision], local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     if offload:
         pipeline.enable_model_cpu_offload(device=device)

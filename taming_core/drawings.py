@@ -7,7 +7,8 @@ from PIL import Image
 from torch import Tensor
 
 from taming_core.customize import TamingPipeline
-from taming_core.images import Order, batched, draw
+from taming_core.image_orders import Order, batched
+from taming_core.images import draw
 from taming_core.sections import Sampling
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from taming_core import lora
+from taming_core.arguments import require_encoder_out
 from taming_core.curves import curves
 from taming_core.customize import TamingPipeline
-from taming_core.errors import TamingError
 from taming_core.logbook import METRICS, last_line, without_speed
 from taming_core.rows import Rows
 from taming_core.train_params import TrainParams
@@ -55,19 +55,13 @@ from and of the photos it was trained on.
 """
 
 
-def check_out(out: Path) -> None:
-    """Raises TamingError if `out` holds something else than an encoder, for all that is in it will be replaced."""
-    if out.exists() and not (out / "model_index.json").is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise TamingError(f"{out} holds something else than an encoder. Name a folder of its own with --out.")
-
-
 def write_encoder(pipeline: TamingPipeline, account: Mapping[str, Any], p: TrainParams, runs: Path, out: Path) -> None:
     """Put the pipeline, its card and what was written down in `runs` in the place of `out`, as a whole.
 
     The pipeline's weights take in a LoRA, which is also saved by itself, and turn to fp16; nothing in the folder names
     a place on this machine.
     """
-    check_out(out)
+    require_encoder_out(out)
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     if lora.present(pipeline.denoiser):

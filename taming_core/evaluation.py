@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from taming_core import drawings
-from taming_core.conditions import OBJECT, told
+from taming_core.captions import OBJECT, told
 from taming_core.customize import TamingPipeline
 from taming_core.errors import TamingError
-from taming_core.images import Order
+from taming_core.image_orders import Order, slug
 from taming_core.lookup import SPLITS
 from taming_core.objects import mask_box
 from taming_core.rows import Rows, load_rows
@@ -181,15 +181,6 @@ def draw_missing(
 ) -> Iterator[int]:
     """Draw the wanted images to their paths, and yield how many are there."""
     yield from drawings.draw_missing(pipeline, [w.order for w in wants], paths, embeds, sampling)
-
-
-def slug(text: str) -> str:
-    """Words that any file system takes.
-
-    >>> slug("a photo of <object> on the beach")
-    'a-photo-of-object-on-the-beach'
-    """
-    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
 
 
 def squared(row: Row) -> Image.Image:

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from taming_core import grid, plots, report, verdicts
-from taming_core.errors import TamingError
+from taming_core.arguments import EVALUATION_FILES
 from taming_core.evaluation import OURS, REAL
 from taming_core.plots import NAMES
 from taming_core.provenance import versions
@@ -17,16 +17,7 @@ from taming_core.report import Evaluated
 from taming_core.sections import EvaluateParams
 from taming_core.verdicts import LOOKED_AT, MEASURES, Gallery
 
-LEFT = (
-    "images", "plots", "scores.jsonl", "report.html", "sheet.png", "timings.json", "intervals.json", "metrics.json",
-)  # fmt: skip
 PRINTED = ("judge_top1", "strict_top1", "strict_pass", "judge_cosine", "shape", "scene_accuracy", "style_accuracy")
-
-
-def check_out(out: Path) -> None:
-    """Raises TamingError if `out` holds something that an evaluation does not leave; hidden files do not count."""
-    if out.exists() and (not out.is_dir() or any(p.name not in LEFT for p in out.iterdir() if p.name[0] != ".")):
-        raise TamingError(f"{out} holds other files than an evaluation. Name a folder of its own with --out.")
 
 
 def write(e: Evaluated, timings: Mapping[str, float], images: Path, out: Path) -> None:
@@ -54,7 +45,7 @@ def write(e: Evaluated, timings: Mapping[str, float], images: Path, out: Path) -
 def _replace(part: Path, out: Path) -> None:
     """Move what is in `part` to `out`, the metrics last; what `dvc` hides in there stays."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in LEFT:
+    for name in EVALUATION_FILES:
         if (out / name).is_dir():
             shutil.rmtree(out / name)
         (part / name).replace(out / name)

@@ -9,11 +9,10 @@ from typing import Any
 
 from PIL import Image
 
-from taming_core.conditions import OBJECT, told
+from taming_core.captions import OBJECT, told
 from taming_core.errors import TamingError
-from taming_core.evaluation import slug
 from taming_core.grid import Cell, grid
-from taming_core.images import Order
+from taming_core.image_orders import Order, slug
 from taming_core.photo import list_photos
 from taming_core.sections import Sampling
 from taming_core.seeds import seed_for

@@ -1,8 +1,8 @@
 """Seeds to images: every image has its own generator, so that its batch cannot change it."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import diffusers
 import torch
@@ -10,30 +10,22 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from PIL import Image
 from torch import Tensor
 
+from taming_core.arguments import require_scheduler
 from taming_core.bases.family import is_flow
 from taming_core.customize import TamingPipeline
 from taming_core.errors import TamingError
+from taming_core.image_orders import Order, batched
 from taming_core.sections import Sampling
 
 
-@dataclass(frozen=True)
-class Order:
-    """One image that is wanted."""
-
-    prompt: str
-    objects: tuple[int, ...]  # which of the embeddings; several for several objects in one image, none for plain text
-    seed: int
-
-
-def scheduler_named(name: str, like: SchedulerMixin) -> SchedulerMixin:
+def scheduler_named(name: str, like: Any) -> SchedulerMixin:
     """Any diffusers scheduler by its class name, with the noise schedule of the model's own.
 
     Raises:
         TamingError: diffusers has no such scheduler, or it is not for models trained as this one was.
     """
-    found = getattr(diffusers, name, None)
-    if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
-        raise TamingError(f"diffusers has no scheduler '{name}'. Name one of its classes, such as DDIMScheduler.")
+    require_scheduler(name)
+    found: Any = getattr(diffusers, name)
     known = inspect.signature(found).parameters
     flows = name.startswith("FlowMatch")
     if is_flow(like) and not flows and "use_flow_sigmas" not in known:
@@ -45,11 +37,11 @@ def scheduler_named(name: str, like: SchedulerMixin) -> SchedulerMixin:
     if is_flow(like) and not flows:
         shift = like.config.get("shift") or like.config.get("flow_shift") or 1.0  # pyright: ignore
         flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
-        return found.from_config(like.config, **flow)  # pyright: ignore[reportAttributeAccessIssue]
+        return found.from_config(like.config, **flow)
     if flows and not is_flow(like):
         raise TamingError(f"{name} draws with models of flow matching, and this is none. Name another, such as "
                           "DDIMScheduler.")  # fmt: skip
-    return found.from_config(like.config)  # pyright: ignore[reportAttributeAccessIssue]
+    return found.from_config(like.config)
 
 
 def draw(
@@ -90,17 +82,3 @@ def draw(
             )[0]
     finally:
         pipeline.scheduler = own
-
-
-def batched(
-    orders: Sequence[Order], size: int, alike: Callable[[Order], object] = lambda o: len(o.objects)
-) -> Iterator[list[Order]]:
-    """Runs of orders that are `alike`, in their number of objects and tokens, at most `size` long."""
-    run: list[Order] = []
-    for order in orders:
-        if run and (len(run) == size or alike(run[0]) != alike(order)):
-            yield run
-            run = []
-        run.append(order)
-    if run:
-        yield run

@@ -1,9 +1,10 @@
-"""What a training writes down: metrics.jsonl, one line a step, and the same as TensorBoard events."""
+"""What a training writes down: metrics.jsonl, one line a step; the same for TensorBoard, where that is installed."""
 
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -46,18 +47,36 @@ def without_speed(line: str) -> dict[str, float | int | None]:
 @contextmanager
 def logbook(folder: Path, step: int) -> Iterator[Log]:
     """Open the metrics of a run that stands at `step`; what an interrupted run wrote of later steps is taken back."""
-    from torch.utils.tensorboard import SummaryWriter
-
     forget_after(folder, step)
-    with (folder / METRICS).open("a") as lines, SummaryWriter(str(folder), purge_step=step + 1) as events:
+    with (folder / METRICS).open("a") as lines, tensorboard(folder, step) as event:
 
         def log(figures: Figures) -> None:
             print(json.dumps(figures), file=lines, flush=True)
+            event(figures)
+
+        yield log
+
+
+@contextmanager
+def tensorboard(folder: Path, step: int) -> Iterator[Log]:
+    """Open TensorBoard's events of a run that stands at `step`; without the package nothing is written."""
+    if find_spec("tensorboard") is None:
+        yield nothing
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder), purge_step=step + 1) as events:
+
+        def log(figures: Figures) -> None:
             for name, value in figures.items():
                 if name != "step" and value is not None:
                     events.add_scalar(f"train/{name}", value, figures["step"])
 
         yield log
+
+
+def nothing(figures: Figures) -> None:
+    """A log that writes nothing."""
 
 
 def grid_name(step: int) -> str:

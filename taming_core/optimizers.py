@@ -1,5 +1,6 @@
 """What changes the weights: AdamW (Loshchilov and Hutter, 2019), in full or with its averages in 8 bits."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ def eight_bit(device: torch.device) -> Any:
     """
     if device.type == "mps":
         raise TamingError("train.optimizer adamw8bit needs a GPU of CUDA or a CPU. Set it to adamw.")
+    if sys.modules.get("bitsandbytes", "") is None:  # a command hides it from those that would import it in passing
+        del sys.modules["bitsandbytes"]
     try:
         from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports]
     except ImportError as error:

@@ -19,7 +19,7 @@ from taming_core.batches import side
 from taming_core.checkpoint import model_state, rows_state
 from taming_core.customize import TamingPipeline
 from taming_core.drawings import draw_missing
-from taming_core.images import Order
+from taming_core.image_orders import Order
 from taming_core.order import shuffled
 from taming_core.photo import difference_hash
 from taming_core.rows import Rows

@@ -12,8 +12,6 @@ from taming_core.errors import TamingError
 from taming_core.findings import Detector, Segmenter, measured
 from taming_core.objects import cutout, in_photo
 from taming_core.photo import PhotoError, read_photo
-from taming_core.pretrained.detector import load_detector
-from taming_core.pretrained.segmenter import load_segmenter
 from taming_core.sections import DetectParams, MaterializeParams
 
 Mask = NDArray[np.bool_]
@@ -32,6 +30,9 @@ def finder(detect: Detector, segment: Segmenter | None, p: DetectParams) -> Find
 
 def load_finder(p: DetectParams, device: str) -> Finder:
     """The finder that works with the detector and the segmenter of the params."""
+    from taming_core.pretrained.detector import load_detector
+    from taming_core.pretrained.segmenter import load_segmenter
+
     own = p.segmenter == "detector"
     segment = None if own else load_segmenter(p.segmenter, device)
     detect = load_detector(
@@ -50,11 +51,16 @@ def subjects_of(
     Raises:
         TamingError: there are masks, but not one for each photo.
     """
-    if masks and len(masks) != len(photos):
-        raise TamingError(f"There are {len(masks)} masks for {len(photos)} photos. Give --mask once for each photo.")
+    require_masks(photos, masks)
     load = cache(load)
     pairs = zip(photos, masks or [None] * len(photos), strict=True)
     return [subject_of(photo, mask, lambda image: load()(image), p, background) for photo, mask in pairs]
+
+
+def require_masks(photos: Sequence[Path], masks: Sequence[Path]) -> None:
+    """Raises TamingError if there are masks, but not one for each photo."""
+    if masks and len(masks) != len(photos):
+        raise TamingError(f"There are {len(masks)} masks for {len(photos)} photos. Give --mask once for each photo.")
 
 
 def subject_of(photo: Path, mask: Path | None, find: Finder, p: MaterializeParams, background: str) -> Image.Image:

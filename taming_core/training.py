@@ -19,7 +19,7 @@ from taming_core.batches import Batch, BatchAt
 from taming_core.errors import TamingError
 from taming_core.objective import Identity, Terms, counts_of, terms_of, total
 from taming_core.optimizers import optimizer_of
-from taming_core.pretrained.device import PRECISIONS
+from taming_core.pretrained.device import DTYPES
 from taming_core.processes import Team
 from taming_core.recompute import recompute
 from taming_core.subject_model import Parameters, SubjectModel, rates, unfreeze
@@ -136,7 +136,7 @@ def begin(
 def place(model: SubjectModel, device: torch.device, p: TrainParams) -> None:
     """Bring all parts to the device, what is frozen in the precision of the training, what trains in float32."""
     unfreeze(model, p)
-    half = None if p.precision == "fp32" else PRECISIONS[p.precision]
+    half = None if p.precision == "fp32" else DTYPES[p.precision]
     for name, part in model.parts.items():
         if half is not None and not (half == torch.float16 and name == "vae"):  # fp16 is too narrow for SDXL's
             lighten(part, half)

@@ -6,10 +6,11 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
-from taming_core.conditions import told
+from taming_core.captions import told
 from taming_core.customize import TamingPipeline
 from taming_core.grid import Cell, grid
-from taming_core.images import Order, draw
+from taming_core.image_orders import Order
+from taming_core.images import draw
 from taming_core.rows import Rows
 from taming_core.seeds import seed_for
 from taming_core.train_params import TrainParams, ValidationGrid

@@ -269,11 +269,11 @@ def test_every_cell_is_valid_and_a_change_in_the_other_sizes_too(size: str) -> N
         Params.model_validate(merged(reference, cell.overrides))
 
 
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project after `dvc exp run` with the overrides of smoke.args."""
+@pytest.fixture(scope="module", params=["rows", pytest.param("table", marks=pytest.mark.slow)])
+def copy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project after the chain with the overrides of smoke.args, by DVC up to the stage `param`."""
     folder = tmp_path_factory.mktemp("smoke") / "taming"
-    return smoke_run(folder, LEFT_BEHIND, "pipelines/ablation/dvc.yaml:table", "pipelines/ablation/smoke.args")
+    return smoke_run(folder, LEFT_BEHIND, "pipelines/ablation/dvc.yaml", "table", by_dvc=request.param)
 
 
 @pytest.mark.timeout(600)

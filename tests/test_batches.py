@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from taming_core.batches import Batch, Example, ahead, batch_at, caption_of, example, require_rows
-from taming_core.conditions import Shown, subject_pixels, told
+from taming_core.captions import told
+from taming_core.conditions import Shown, subject_pixels
 from taming_core.errors import TamingError
 from taming_core.order import row_at
 from taming_core.rows import Rows, load_rows

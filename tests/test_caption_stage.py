@@ -1,7 +1,6 @@
 """`taming caption`: the ladder with spoken-for models, and the command with the real ones of `mini`."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from project_copy import copy_tracked
 from typer.testing import CliRunner
 
 from stages.cli import app
@@ -244,7 +244,7 @@ def taming(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 def demo(tmp_path: Path) -> Path:
     """Some demo photos, among them bad ones, and params with small shards."""
     for name in ("robot-fluent3d", "socks-openmoji", "broken"):
-        shutil.copytree(ROOT / "data" / "raw" / name, tmp_path / "raw" / name)
+        copy_tracked(tmp_path / "raw" / name, f"data/raw/{name}")
     params = (ROOT / "params.yaml").read_text().replace("shard_size: 32", "shard_size: 2")
     (tmp_path / "params.yaml").write_text(params)
     return tmp_path

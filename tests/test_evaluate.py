@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 from small_rows import composed, row, write_rows
 
-from taming_core import evaluation, evaluation_folder, schema
+from taming_core import arguments, evaluation, schema
 from taming_core.config import load_params, packaged_params
 from taming_core.customize import load_pipeline
 from taming_core.errors import TamingError
@@ -257,11 +257,11 @@ def test_after_kill_9_the_same_command_ends_with_the_same_bytes(evaluated: tuple
 def test_a_folder_with_other_things_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("/images\n")  # as dvc leaves it
     (tmp_path / "metrics.json").write_text("{}")
-    evaluation_folder.check_out(tmp_path)
-    evaluation_folder.check_out(tmp_path / "absent")
+    arguments.require_evaluation_out(tmp_path)
+    arguments.require_evaluation_out(tmp_path / "absent")
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(TamingError, match="--out"):
-        evaluation_folder.check_out(tmp_path)
+        arguments.require_evaluation_out(tmp_path)
 
 
 def test_the_rows_are_real_pictures() -> None:

@@ -29,6 +29,7 @@ from taming_core.conditions import subject_pixels
 from taming_core.customize import TamingPipeline, assembled, load_pipeline
 from taming_core.errors import TamingError
 from taming_core.exports import base_change, export, hub, ip_adapter, lora_extraction
+from taming_core.exports.wish import Wish, check
 from taming_core.fresh import start_layers
 from taming_core.object_encoder import ObjectEncoder, silent_biases
 from taming_core.subject_model import freeze_tower
@@ -91,10 +92,8 @@ def saved(pipeline: TamingPipeline, folder: Path, tune: str = "adapter", **param
     return str(folder / "encoder")
 
 
-def wish(to: Any, **values: Any) -> base_change.Wish:
-    return base_change.Wish(
-        **{"to": to, "base": None, "rank": None, "dtype": "fp32", "scores": None, "push": None, **values}
-    )
+def wish(to: Any, **values: Any) -> Wish:
+    return Wish(**{"to": to, "base": None, "rank": None, "dtype": "fp32", "scores": None, "push": None, **values})
 
 
 def cutout() -> Image.Image:
@@ -363,12 +362,12 @@ def test_a_base_whose_self_attention_reads_the_text_is_refused() -> None:
 
 def test_options_without_effect_and_folders_of_others_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TamingError, match=r"--to onnx is unknown. Give one of ip-adapter, lora, diffusers"):
-        export.check(wish("onnx"), tmp_path / "out")
+        check(wish("onnx"), tmp_path / "out")
     with pytest.raises(TamingError, match="--rank has no effect with --to diffusers"):
-        export.check(wish("diffusers", rank=4), tmp_path / "out")
+        check(wish("diffusers", rank=4), tmp_path / "out")
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(TamingError, match="holds something else than an export"):
-        export.check(wish("diffusers"), tmp_path)
+        check(wish("diffusers"), tmp_path)
 
 
 def test_an_embedding_of_zeros_stays_zero_through_training() -> None:
@@ -472,10 +471,10 @@ def test_what_the_hub_needs_is_asked_for_before_any_work(tmp_path: Path, monkeyp
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(TamingError, match="Run `hf auth login` first"):
-        export.check(wish("diffusers", push="me/mine"), tmp_path / "out")
+        check(wish("diffusers", push="me/mine"), tmp_path / "out")
     for name in ("mine", "not a name"):
         with pytest.raises(TamingError, match="Give --push OWNER/NAME"):
-            export.check(wish("diffusers", push=name), tmp_path / "out")
+            check(wish("diffusers", push=name), tmp_path / "out")
     monkeypatch.setenv("HF_TOKEN", "hf_none")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(TamingError, match="was written, but not pushed"):

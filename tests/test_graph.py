@@ -13,27 +13,28 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # Params are tracked by value, tables are checked when read, and the rest changes no result.
 UNTRACKED = {
     *(f"taming_core/{name}.py" for name in ("__init__", "sections", "train_params", "config", "schema")),
-    *(f"taming_core/{name}.py" for name in ("errors", "progress")),
-    *(f"stages/{name}.py" for name in ("__init__", "options", "cli")),
+    *(f"taming_core/{name}.py" for name in ("arguments", "errors", "progress")),
+    *(f"stages/{name}.py" for name in ("__init__", "options", "cli", "process")),
     "taming_core/pretrained/__init__.py",
     "taming_core/bases/__init__.py",
 }
 # Journey order: a module imports only what stands above it.
 ORDER = (
-    "errors", "seeds", "sections", "train_params", "config", "schema", "shards", "cache_files", "counts", "progress",
-    "provenance", "photo", "objects", "findings", "subjects",
+    "errors", "seeds", "sections", "train_params", "config", "arguments", "schema", "shards", "cache_files", "counts",
+    "progress", "provenance", "photo", "objects", "findings", "subjects",
     "lexicon", "nouns", "phrases", "captions", "captioning",
     "triplets", "lookup", "sources", "splits", "rows",
     "attention", "conditions", "bases/family", "bases/stable_diffusion", "bases/stable_diffusion_xl",
     "bases/transformer", "bases/stable_diffusion_3", "bases/flux", "bases/families", "contexts", "object_encoder",
     "stand_in", "order", "batches", "noise", "subject_model", "loss", "objective", "lora", "recompute", "average",
     "optimizers", "processes", "training", "checkpoint", "cache", "logbook",
-    "guidance", "taming_pipeline", "customize", "images", "drawings", "prior", "sheets", "grid", "fresh", "validation",
-    "curves", "encoder_folder",
+    "guidance", "taming_pipeline", "customize", "image_orders", "images", "drawings", "prior", "sheets", "grid",
+    "fresh", "validation", "curves", "encoder_folder",
     "scores", "shape", "evaluation", "verdicts", "plots", "report",
     "evaluation_folder", "generation", "cards",
-    "projects/profiles", "projects/project", "projects/architectures", "projects/memory", "projects/diagnosis",
-    "exports/hub", "exports/ip_adapter", "exports/lora_extraction", "exports/base_change", "exports/model_card",
+    "projects/profiles", "projects/project", "projects/architectures", "projects/memory", "projects/fit",
+    "projects/diagnosis", "exports/hub", "exports/wish", "exports/ip_adapter", "exports/lora_extraction",
+    "exports/base_change", "exports/model_card",
     "exports/usage", "exports/export", "bench_plain", "bench",
     "world/styles", "world/wording", "world/artwork", "world/plan", "world/render", "world/photos", "world/folder",
 )  # fmt: skip

@@ -6,7 +6,8 @@ import torch
 
 from taming_core.customize import TamingPipeline
 from taming_core.errors import TamingError
-from taming_core.images import Order, batched, draw, scheduler_named
+from taming_core.image_orders import Order, batched
+from taming_core.images import draw, scheduler_named
 from taming_core.sections import Sampling
 
 ORDERS = [

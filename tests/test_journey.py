@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
+from project_copy import copy_tracked
 from typer.testing import CliRunner
 
 from stages.cli import app
@@ -44,11 +45,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("project")
     (folder / "params.yaml").write_text(yaml.safe_dump(small_params()))
     for name in IDENTITIES:
-        shutil.copytree(ROOT / "data/raw" / name, folder / "data/raw" / name)
+        copy_tracked(folder / "data/raw" / name, f"data/raw/{name}")
         for photo in sorted((folder / "data/raw" / name).glob("*.jpg"))[2:]:
             if name != "broken":
                 photo.unlink()
-    shutil.copytree(ROOT / "data/general", folder / "data/general")
+    copy_tracked(folder / "data/general", "data/general")
     shutil.copytree(folder / "data/raw", folder / "raw")
     shutil.copy(ROOT / "data/raw/robot-fluent3d/0.jpg", folder / "photo.jpg")
     Image.open(folder / "photo.jpg").convert("RGBA").save(folder / "subject.png")

@@ -21,13 +21,13 @@ LEFT_BEHIND = (
 )  # the chain makes its own
 
 
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project without weights, after `dvc exp run` with the overrides of smoke.args."""
+@pytest.fixture(scope="module", params=["rows", pytest.param("card", marks=pytest.mark.slow)])
+def copy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project without weights, after the chain with the overrides of smoke.args, by DVC up to the stage `param`."""
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed: the artwork comes from its packages")
     folder = tmp_path_factory.mktemp("chain") / "taming"
-    return smoke_run(folder, LEFT_BEHIND, "pipelines/mini/dvc.yaml", "pipelines/mini/smoke.args")
+    return smoke_run(folder, LEFT_BEHIND, "pipelines/mini/dvc.yaml", "card", by_dvc=request.param)
 
 
 @pytest.mark.timeout(900)

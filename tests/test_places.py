@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from taming_core.errors import TamingError
-from taming_core.pretrained.detector import DETECTOR, PUBLISHED
 from taming_core.pretrained.places import absent, find, is_hub_name, on_disk, source_of, weights_folder, weights_in
-from taming_core.pretrained.segmenter import SEGMENTER
+from taming_core.pretrained.published import DETECTOR, PUBLISHED, SEGMENTER
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -16,25 +16,12 @@ from taming_core.conditions import OBJECT
 from taming_core.customize import TamingPipeline, load_pipeline
 from taming_core.errors import TamingError
 from taming_core.exports import lora_extraction
+from taming_core.exports.wish import Wish
 from taming_core.pretrained.base import load_base
-from taming_core.pretrained.device import PRECISIONS
+from taming_core.pretrained.device import DTYPES
 
-Target = Literal["ip-adapter", "lora", "diffusers"]
-Dtype = Literal["fp16", "bf16", "fp32"]
 LORA = "pytorch_lora_weights.safetensors"
 WORD = "object"  # what `<object>` means to a text encoder that was not trained
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What is asked for."""
-
-    to: Target
-    base: str | None  # the text-to-image model that training began on; None takes it from training.json
-    rank: int | None  # of a LoRA of what training changed
-    dtype: Dtype
-    scores: Path | None  # folder of an evaluation
-    push: str | None  # OWNER/NAME on the hub
 
 
 @dataclass(frozen=True)
@@ -98,7 +85,7 @@ def write_lora(source: Source, wish: Wish, folder: Path) -> str:
     """
     trained = source.folder / lora.FOLDER / LORA
     if source.began_on_base and trained.is_file() and wish.rank is None:
-        save_lora(source, {n: w.to(PRECISIONS[wish.dtype]) for n, w in load_file(trained).items()}, folder)
+        save_lora(source, {n: w.to(DTYPES[wish.dtype]) for n, w in load_file(trained).items()}, folder)
         return "The LoRA is the one that was trained."
     if wish.rank is None:
         raise TamingError("The denoiser was tuned, and not by one LoRA alone. Give the --rank of a LoRA to take from "
@@ -107,7 +94,7 @@ def write_lora(source: Source, wish: Wish, folder: Path) -> str:
     taken = lora_extraction.extract(
         lora_extraction.changes(source.pipeline.denoiser, base), source.pipeline.denoiser, wish.rank
     )
-    save_lora(source, {n: w.to(PRECISIONS[wish.dtype]) for n, w in taken.layers.items()}, folder)
+    save_lora(source, {n: w.to(DTYPES[wish.dtype]) for n, w in taken.layers.items()}, folder)
     return (
         f"The LoRA of rank {wish.rank} keeps {taken.kept:.1%} of what training changed of the denoiser, as a sum of "
         f"squares; {taken.covered:.1%} lies in linear and convolution weights, the most that any rank can keep."

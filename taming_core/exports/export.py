@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import diffusers
 from torch import nn
@@ -17,20 +17,9 @@ from taming_core.customize import TamingPipeline
 from taming_core.encoder_folder import strip_name
 from taming_core.errors import TamingError
 from taming_core.exports import base_change, hub, ip_adapter, model_card, usage
-from taming_core.exports.base_change import (
-    Dtype,
-    Source,
-    Target,
-    Wish,
-    base_of,
-    base_parts,
-    opened,
-    require_own_words,
-    tuned,
-)
-from taming_core.pretrained.device import PRECISIONS
-
-RECORD = "export.json"
+from taming_core.exports.base_change import Source, base_of, base_parts, opened, require_own_words, tuned
+from taming_core.exports.wish import RECORD, Wish, check
+from taming_core.pretrained.device import DTYPES
 
 
 @dataclass
@@ -40,25 +29,6 @@ class Written:
     notes: list[str] = field(default_factory=list)
     has_lora: bool = False
     has_adapter: bool = False
-
-
-def check(wish: Wish, out: Path) -> None:
-    """Refuse before any work what cannot go well.
-
-    Raises:
-        TamingError: an option has no effect or is no such option, `out` holds something else, or there is no token.
-    """
-    for name, value, known in (("--to", wish.to, Target), ("--dtype", wish.dtype, Dtype)):
-        if value not in get_args(known):
-            raise TamingError(f"{name} {value} is unknown. Give one of {', '.join(get_args(known))}.")
-    if wish.rank is not None and wish.to == "diffusers":
-        raise TamingError(
-            "--rank has no effect with --to diffusers, whose folder holds the denoiser itself. Leave it out."
-        )
-    if out.exists() and not (out / RECORD).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise TamingError(f"{out} holds something else than an export. Name a folder of its own with --out.")
-    if wish.push is not None:
-        hub.require_token(wish.push)
 
 
 def export(spec: str, out: Path, wish: Wish) -> list[str]:
@@ -96,7 +66,7 @@ def write_ip_adapter(source: Source, wish: Wish, part: Path) -> Written:
     found = Written(has_adapter=True)
     base = None if source.began_on_base and wish.base is None else base_parts(source, wish)
     require_own_words(source, base)
-    ip_adapter.write(encoder, source.pipeline.denoiser, part, PRECISIONS[wish.dtype])
+    ip_adapter.write(encoder, source.pipeline.denoiser, part, DTYPES[wish.dtype])
     if tuned(source, base):
         found.has_lora = True
         found.notes.append(base_change.write_lora(source, wish, part))
@@ -116,7 +86,7 @@ def write_lora(source: Source, wish: Wish, part: Path) -> Written:
 def write_diffusers(source: Source, wish: Wish, part: Path) -> Written:
     """A folder of the family's own pipeline, with the object encoder beside its parts."""
     found, pipeline = Written(), source.pipeline
-    dtype = PRECISIONS[wish.dtype]
+    dtype = DTYPES[wish.dtype]
     for component in pipeline.components.values():
         if isinstance(component, nn.Module):
             nn.Module.to(component, dtype)

@@ -10,11 +10,12 @@ import transformers
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging
 
+from taming_core.arguments import mini_base
 from taming_core.bases.families import kind_of
 from taming_core.errors import TamingError
 from taming_core.pretrained.networks import quiet
 
-MINI = Path(__file__).parents[2] / "pipelines" / "mini" / "base"
+MINI = mini_base()
 
 
 def load_base(spec: str) -> dict[str, Any]:

@@ -13,21 +13,12 @@ from safetensors.torch import load_file
 
 from taming_core.errors import TamingError
 from taming_core.objects import Detections
-from taming_core.pretrained.places import Role, find, weights_in
-from taming_core.pretrained.ultralytics_offline import RELEASE, import_ultralytics
+from taming_core.pretrained.places import find, weights_in
+from taming_core.pretrained.published import DETECTOR
+from taming_core.pretrained.ultralytics_offline import import_ultralytics, same_threads
 from taming_core.pretrained.vocabulary import set_classes
 
 MINI = Path(__file__).parent / "mini" / "detector"
-PUBLISHED = (
-    *(f"yolo{version}{size}{head}" for version in ("11", "26", "v8") for size in "nsmlx" for head in ("-seg", "")),
-    *(f"yolo12{size}" for size in "nsmlx"),
-    *(f"yoloe-{family}{size}-seg{free}" for family in ("11", "v8") for size in "sml" for free in ("", "-pf")),
-    *(f"yoloe-26{size}-seg{free}" for size in "nsmlx" for free in ("", "-pf")),
-    *(f"yolov8{size}-world{version}" for size in "smlx" for version in ("v2", "")),
-)
-DETECTOR = Role(
-    "detector", "detect.detector", (".pt",), "best.pt", {name: f"{RELEASE}/{name}.pt" for name in PUBLISHED}
-)
 
 Detector = Callable[[Sequence[NDArray[np.uint8]]], list[Detections]]
 
@@ -111,7 +102,8 @@ def detect(yolo: Any, settings: dict[str, Any], photos: Sequence[NDArray[np.uint
         return []
     bgr = [np.ascontiguousarray(photo[..., ::-1]) for photo in photos]
     # rect=False pads every photo to a square, so that what is found on it does not depend on its neighbours.
-    results = yolo.predict(bgr, agnostic_nms=True, retina_masks=True, rect=False, verbose=False, **settings)
+    with same_threads():
+        results = yolo.predict(bgr, agnostic_nms=True, retina_masks=True, rect=False, verbose=False, **settings)
     return [_detections(result) for result in results]
 
 

@@ -2,9 +2,10 @@
 
 import torch
 
+from taming_core.arguments import PRECISIONS
 from taming_core.errors import TamingError
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: dict[str, torch.dtype] = dict(zip(PRECISIONS, (torch.float32, torch.bfloat16, torch.float16), strict=True))
 
 
 def pick_device(name: str) -> str:

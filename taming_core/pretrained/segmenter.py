@@ -26,16 +26,11 @@ from torch import Tensor, nn
 
 from taming_core.errors import TamingError
 from taming_core.objects import Masks
-from taming_core.pretrained.places import Role, find, weights_in
+from taming_core.pretrained.places import find, weights_in
+from taming_core.pretrained.published import SEGMENTER
 from taming_core.pretrained.sam_names import as_published
 
 MINI = Path(__file__).parent / "mini" / "segmenter"
-RELEASE = "https://dl.fbaipublicfiles.com/segment_anything"
-FILES = ("sam_vit_b_01ec64", "sam_vit_l_0b3195", "sam_vit_h_4b8939")
-SEGMENTER = Role(
-    "segmenter", "detect.segmenter", (".pth", ".safetensors"), "model.safetensors",
-    {name: f"{RELEASE}/{file}.pth" for file in FILES for name in (file[:9], file)},
-)  # fmt: skip
 _EXAMPLE = "one of the segment-anything project, such as sam_vit_b"
 PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 

@@ -6,12 +6,13 @@ unpickles. What is set here must be set before the first import, so nothing else
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 from taming_core.pretrained.places import cache_folder
 
-RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.4.0"  # where their files are, to fetch by hand
 INTEGRATIONS = ("sync", "raytune", "mlflow", "dvc", "clearml", "comet", "tensorboard", "wandb")
 
 
@@ -27,12 +28,27 @@ def import_ultralytics() -> ModuleType:
     }
     os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))  # ultralytics imports it, and it writes as well
     _place_font(folder / "Ultralytics" / "Arial.ttf")
+    threads = os.environ.get("OMP_NUM_THREADS")
     import ultralytics
 
+    if threads is None:  # ultralytics sets it to 1, and all that computes afterwards would take it for the user's wish
+        os.environ.pop("OMP_NUM_THREADS", None)
     known = {name: False for name in INTEGRATIONS if name in ultralytics.settings}
     if any(ultralytics.settings[name] for name in known):
         ultralytics.settings.update(known)
     return ultralytics
+
+
+@contextmanager
+def same_threads() -> Iterator[None]:
+    """ultralytics leaves torch with a thread less than the CPU has cores; afterwards there are as many as before."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _place_font(target: Path) -> None:

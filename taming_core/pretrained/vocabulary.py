@@ -19,7 +19,7 @@ from torch import Tensor
 from taming_core.errors import TamingError
 from taming_core.pretrained.networks import REFUSALS, quiet
 from taming_core.pretrained.places import on_disk, weights_folder
-from taming_core.pretrained.ultralytics_offline import RELEASE
+from taming_core.pretrained.published import YOLO_RELEASE
 
 CLIP = "openai/clip-vit-base-patch32"
 CLIP_FILES = "config.json tokenizer.json tokenizer_config.json vocab.json merges.txt"
@@ -125,7 +125,7 @@ def script_features(file: str, texts: list[str], near: Path) -> Float[Tensor, "n
     if path is None:
         raise TamingError(
             f"detect.classes needs the text network {file}, which is neither beside the detector nor in the working "
-            f"directory nor in {weights_folder()}. Download {RELEASE}/{file} into one of them."
+            f"directory nor in {weights_folder()}. Download {YOLO_RELEASE}/{file} into one of them."
         )
     _require_harmless(path)
     return torch.jit.load(path, map_location="cpu")(clip_tokens(texts, near, LENGTH))
@@ -139,7 +139,7 @@ def _require_harmless(path: Path) -> None:
     except (zipfile.BadZipFile, UnicodeDecodeError) as error:
         raise TamingError(f"{path} is no TorchScript file, or is damaged. Download it again.") from error
     if found := next(filter(None, map(REACHING_OUT.search, code)), None):
-        raise TamingError(f"{path} is not run, for its code holds `{found[0]}`. Download it from {RELEASE}.")
+        raise TamingError(f"{path} is not run, for its code holds `{found[0]}`. Download it from {YOLO_RELEASE}.")
 
 
 def clip_tokens(texts: list[str], near: Path, length: int) -> Int[Tensor, "n length"]:

@@ -17,18 +17,17 @@ from packaging.specifiers import SpecifierSet
 from rich.console import Console
 from rich.table import Table
 
+from taming_core.arguments import mini_base, mini_folder
 from taming_core.config import Params
-from taming_core.pretrained import base
-from taming_core.pretrained.detector import DETECTOR
 from taming_core.pretrained.places import Role, absent, is_hub_name, on_disk, weights_folder
-from taming_core.pretrained.segmenter import SEGMENTER
+from taming_core.pretrained.published import DETECTOR, SEGMENTER
 
 GB = 1e9
 GIB = 2**30
 SHOWN = ("torch", "diffusers", "transformers", "accelerate", "peft", "ultralytics")  # even where nothing is wrong
 WEIGHTS = (".safetensors", ".pt", ".pth")
 DISK = 5 * GB  # below it, the states of a training may not find room
-SHIPPED = Path(base.__file__).parent / "mini"
+SHIPPED = mini_folder().parent
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def named(params: Params) -> list[Named]:
         ("caption.captioner", c.captioner, "captioner", SHIPPED / "captioner", None),
         ("caption.matcher", c.matcher, "matcher", SHIPPED / "matcher", None),
         ("train.start", t.start, "encoder", SHIPPED / "encoder", None),
-        ("train.base", t.base, "text-to-image model", base.MINI, None),
+        ("train.base", t.base, "text-to-image model", mini_base(), None),
         ("train.encoder.tower", t.encoder and t.encoder.tower, "vision model", SHIPPED / "clip", None),
         ("train.identity_network", t.identity_network, "identity network", SHIPPED / "clip", None),
         ("evaluate.judge", e.judge, "judge", SHIPPED / "judge", None),
