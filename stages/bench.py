@@ -123,16 +123,40 @@ def generate(
     show(bench.drawing(pipeline, subject, "a photo of a <object> on the beach", count, p.sampling, rounds), out)
 
 
+@app.command("start")
+def start(
+    rounds: Rounds = 3,
+    only: Annotated[list[str] | None, typer.Option("--only", help="A command; may be given again.")] = None,
+    out: Out = None,
+) -> None:
+    """Measure how long commands take to start, on `mini`, beside the bare import of torch and a network of diffusers.
+
+    `generate` and `doctor` are measured to their end, the others until their first batch begins. Processes run in
+    turns, and medians are shown.
+
+    \b
+    Example: taming bench start --rounds 5
+    """
+    import tempfile
+
+    from taming_core import bench_start
+    from taming_core.errors import TamingError
+
+    if unknown := set(only or ()) - set(bench_start.NAMES):
+        raise TamingError(f"--only {min(unknown)} is unknown. Name some of {', '.join(bench_start.NAMES)}.")
+    with tempfile.TemporaryDirectory() as folder:
+        show(bench_start.measure(Path(folder), rounds, only), out)
+
+
 def show(found: Sequence[Any], out: Path | None) -> None:
     """Print the figures as a table, and write them down."""
     import json
+    from dataclasses import asdict
 
     from rich.console import Console
     from rich.table import Table
 
-    from taming_core.bench import as_rows
-
-    rows = as_rows(found)
+    rows = [dict(one) if isinstance(one, Mapping) else asdict(one) for one in found]
     table = Table(*(name.replace("_", " ") for name in rows[0]))
     for row in rows:
         table.add_row(*(said(value) for value in row.values()))

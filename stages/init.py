@@ -21,10 +21,14 @@ def init(
     \b
     Example: taming init my-project --profile sd15 --memory 16
     """
+    from importlib.util import find_spec
+
     from taming_core.projects.project import project_files, write_project
 
     write_project(folder, project_files(profile, memory))
     print(f"{folder}: put photos into {folder / 'data/raw'}, a folder for each thing. Then, in {folder}:")
     print("  taming doctor           # what is missing on this machine, and whether the training fits")
+    if find_spec("dvc") is None:
+        print("  pip install 'taming[dvc]'")
     print("  dvc init --no-scm       # once; `git init && dvc init` where it is to be kept in git")
     print("  dvc repro")

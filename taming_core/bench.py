@@ -3,9 +3,9 @@
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -254,8 +254,3 @@ def stock_of(pipeline: TamingPipeline) -> Any:
     found.register_modules(**{pipeline.family.denoiser_name: denoiser})
     found.set_progress_bar_config(disable=True)
     return found
-
-
-def as_rows(found: Sequence[Any]) -> list[dict[str, Any]]:
-    """For JSON."""
-    return [dict(one) if isinstance(one, Mapping) else asdict(one) for one in found]

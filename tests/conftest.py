@@ -1,5 +1,6 @@
 """What several test files draw with. The imports are inside: tests that need no torch stay quick."""
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,6 +9,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from taming_core.customize import TamingPipeline
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is kept between commands stays out of the user's own cache folder."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")

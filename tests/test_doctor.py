@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from stages.cli import app
 from taming_core import config
+from taming_core.config import Params
 from taming_core.errors import TamingError
-from taming_core.projects import diagnosis, profiles
+from taming_core.projects import diagnosis, fit, memory, profiles
 
 DEFAULT = config.load_params(config.packaged_params())
 
@@ -99,3 +100,25 @@ def test_the_command_computes_whether_the_training_fits(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["doctor", "--params", str(tmp_path / "params.yaml")], env={"COLUMNS": "150"})
     assert done.exit_code == 0, done.output
     assert re.search(r"ok +training memory +\d+\.\d of \d+\.\d GiB", done.output)
+
+
+def test_what_fits_is_computed_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked: list[Params] = []
+
+    def need(p: Params) -> memory.Need:
+        asked.append(p)
+        return memory.Need(len(asked), 0, 0, 0)
+
+    monkeypatch.setattr(memory, "need", need)
+    other = DEFAULT.model_copy(update={"train": DEFAULT.train.model_copy(update={"micro_batch_size": 1})})
+    found = [fit.needed(p) for p in (DEFAULT, DEFAULT, other, DEFAULT)]
+    assert asked == [DEFAULT, other]
+    assert found == [memory.Need(n, 0, 0, 0).total for n in (1, 1, 2, 1)]
+
+
+def test_configs_of_local_models_count(tmp_path: Path) -> None:
+    p = DEFAULT.model_copy(update={"train": DEFAULT.train.model_copy(update={"start": str(tmp_path)})})
+    before = fit.key(p)
+    (tmp_path / "config.json").write_text("{}")
+    assert fit.key(p) != before

@@ -35,7 +35,7 @@ ORDER = (
     "projects/profiles", "projects/project", "projects/architectures", "projects/memory", "projects/fit",
     "projects/diagnosis", "exports/hub", "exports/wish", "exports/ip_adapter", "exports/lora_extraction",
     "exports/base_change", "exports/model_card",
-    "exports/usage", "exports/export", "bench_plain", "bench",
+    "exports/usage", "exports/export", "bench_plain", "bench", "bench_start",
     "world/styles", "world/wording", "world/artwork", "world/plan", "world/render", "world/photos", "world/folder",
 )  # fmt: skip
 

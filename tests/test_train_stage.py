@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 from stages.train import train
-from taming_core import config, lora
+from taming_core import config, logbook, lora
 from taming_core.customize import TamingPipeline, load_pipeline
 from taming_core.errors import TamingError
 from taming_core.fresh import starting_pipeline
@@ -171,6 +171,14 @@ def test_metrics_hold_every_step_once(project: Path) -> None:
     assert all(line.keys() == names for line in lines)
     shipped = [json.loads(line) for line in (project / "data/encoder/metrics.jsonl").read_text().splitlines()]
     assert shipped == [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def test_without_tensorboard_all_else_is_written(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logbook, "find_spec", lambda _: None)
+    write_params(project, steps=2)
+    run()
+    assert not list((project / "runs").rglob("events.out.tfevents.*"))
+    assert len((project / "data/encoder/metrics.jsonl").read_text().splitlines()) == 2
 
 
 def test_killed_and_started_again_it_ends_with_the_same_bytes(project: Path) -> None:

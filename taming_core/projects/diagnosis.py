@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -25,6 +24,11 @@ from taming_core.pretrained.published import DETECTOR, SEGMENTER
 GB = 1e9
 GIB = 2**30
 SHOWN = ("torch", "diffusers", "transformers", "accelerate", "peft", "ultralytics")  # even where nothing is wrong
+OPTIONAL = {  # what nothing is missing without
+    "dvc": "`dvc repro` needs it: pip install 'taming[dvc]'",
+    "tensorboard": "trainings write events where it is: pip install 'taming[tensorboard]'",
+    "resvg-py": "only the making of mini's artwork needs it",
+}
 WEIGHTS = (".safetensors", ".pt", ".pth")
 DISK = 5 * GB  # below it, the states of a training may not find room
 SHIPPED = mini_folder().parent
@@ -64,24 +68,31 @@ def software(params: Params) -> Iterator[Check]:
                 yield check
     if params.train.optimizer == "adamw8bit":
         yield eight_bit()
-    resvg = "installed" if find_spec("resvg_py") else "not installed; only the making of mini's artwork needs it"
-    yield Check("resvg-py", resvg)
+    for name, use in OPTIONAL.items():
+        yield Check(name, installed(name) or f"not installed; {use}")
+
+
+def installed(name: str) -> str | None:
+    """The version of a package; None where it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def package(wanted: Requirement) -> Check:
     """Whether a package is installed in a version that was tested."""
     do = f"pip install '{wanted.name}{wanted.specifier}'"
-    try:
-        found = metadata.version(wanted.name)
-    except metadata.PackageNotFoundError:
+    found = installed(wanted.name)
+    if found is None:
         return Check(wanted.name, "not installed", well=False, do=do)
     return Check(wanted.name, found, wanted.specifier.contains(found, prereleases=True), do)
 
 
 def eight_bit() -> Check:
     """The package that keeps an optimizer's averages in 8 bits."""
-    there = find_spec("bitsandbytes") is not None
-    return Check("bitsandbytes", "installed" if there else "not installed", there,
+    found = installed("bitsandbytes")
+    return Check("bitsandbytes", found or "not installed", found is not None,
                  "pip install 'taming[8bit]', or set train.optimizer to adamw.")  # fmt: skip
 
 
