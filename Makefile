@@ -13,11 +13,11 @@ PYTEST = OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder
 .PHONY: demo test test-all lint lock setup clean
 
 demo: .venv/demo
-	@echo "Step 1 of 4, about a minute: find objects in the photos, caption them, build the training set"
+	@echo "Step 1 of 4, half a minute: find objects in the photos, caption them, build the training set"
 	@dvc repro --quiet materialize
-	@echo "Step 2 of 4, a minute or two: train an encoder, from mini's on"
+	@echo "Step 2 of 4, a minute and a half: train an encoder, beginning with mini's"
 	@dvc repro --quiet train
-	@echo "Step 3 of 4, a minute or two: draw held-out objects in new scenes and styles, and score them"
+	@echo "Step 3 of 4, two to three minutes: draw held-out objects in new scenes and styles, and score them"
 	@dvc repro --quiet
 	@echo "Step 4 of 4, half a minute: draw four objects that no model has seen, and contact sheets"
 	@taming generate $(foreach o,$(UNSEEN),--object data/raw/$(o)/0.jpg) --out out/demo \

@@ -19,10 +19,10 @@ def train(
 ) -> None:
     """Teach a text-to-image model to draw the very thing that a photo shows.
 
-    After a crash the same command goes on where it last saved, and ends with the same weights. Metrics and
-    validation pictures appear below runs/ meanwhile, and TensorBoard's events where that is installed; the pictures
-    show the validation split's objects, or training objects where it has none. For two GPUs start it as `torchrun --nproc-per-node 2 --no-python taming train`;
-    the batches stay as they are.
+    After a crash the same command goes on where it last saved, and ends with the same weights. Metrics and validation
+    pictures appear below runs/ meanwhile, and TensorBoard's events where that is installed; the pictures show the
+    validation split's objects, or training objects where it has none. For two GPUs start it as
+    `torchrun --nproc-per-node 2 --no-python taming train`; the batches stay as they are.
 
     \b
     Example: taming train --in data/rows --out data/encoder

@@ -1,5 +1,6 @@
 """What changes the weights: AdamW (Loshchilov and Hutter, 2019), in full or with its averages in 8 bits."""
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,6 +33,8 @@ def eight_bit(device: torch.device) -> Any:
         raise TamingError("train.optimizer adamw8bit needs a GPU of CUDA or a CPU. Set it to adamw.")
     if sys.modules.get("bitsandbytes", "") is None:  # a command hides it from those that would import it in passing
         del sys.modules["bitsandbytes"]
+    # It warns that a kernel of inference in 4 bits cannot be fetched, which no optimizer uses.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports]
     except ImportError as error:

@@ -5,6 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from stages.process import prepare
+
+prepare()  # as every command does, before anything large is imported
+
 if TYPE_CHECKING:
     from torch import Tensor
 

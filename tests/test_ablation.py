@@ -269,7 +269,7 @@ def test_every_cell_is_valid_and_a_change_in_the_other_sizes_too(size: str) -> N
         Params.model_validate(merged(reference, cell.overrides))
 
 
-@pytest.fixture(scope="module", params=["rows", pytest.param("table", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["photos", pytest.param("table", marks=pytest.mark.slow)])
 def copy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project after the chain with the overrides of smoke.args, by DVC up to the stage `param`."""
     folder = tmp_path_factory.mktemp("smoke") / "taming"

@@ -65,7 +65,7 @@ def test_a_package_of_another_version_is_named() -> None:
 def test_eight_bits_need_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
     train = DEFAULT.train.model_copy(update={"optimizer": "adamw8bit"})
     p = DEFAULT.model_copy(update={"train": train})
-    monkeypatch.setattr(diagnosis, "find_spec", lambda _: None)
+    monkeypatch.setattr(diagnosis, "installed", lambda _: None)
     assert "pip install" in missing(list(diagnosis.software(p)))["bitsandbytes"]
     assert "bitsandbytes" not in missing(list(diagnosis.software(DEFAULT)))
 
