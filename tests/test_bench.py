@@ -1,6 +1,7 @@
 """`taming bench` in tiny sizes: that it measures what it says, not how fast this machine is."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 import yaml
 
 from stages import bench as stage
-from taming_core import bench, config
+from taming_core import bench, bench_start, config
 from taming_core.errors import TamingError
 
 
@@ -73,14 +74,38 @@ def test_the_peak_of_a_cpu_is_measured() -> None:
     assert found > 1e9
 
 
+@pytest.mark.slow
 def test_starts_are_measured_beside_the_bare_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stage.start(rounds=1, only=["detect"], out=tmp_path / "start.json")
+    stage.start(rounds=1, out=tmp_path / "start.json")
     found = {one["command"]: one for one in json.loads((tmp_path / "start.json").read_text())}
-    assert list(found) == ["import", "detect"]
+    assert list(found) == ["import", *bench_start.NAMES]
     assert found["import"]["of_import"] == 1
     assert all(one["seconds"] > 0 for one in found.values())
-    assert found["detect"]["until"] == "first batch"
     assert "first batch" in capsys.readouterr().out
+
+
+def test_processes_are_timed_in_turns_and_the_first_round_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def seconds(code: str, words: Sequence[str], folder: Path) -> float:
+        asked.append(words[0] if words else "import")
+        (folder / "raw" / "robot").mkdir(parents=True, exist_ok=True)
+        (folder / "raw" / "robot" / "0.jpg").touch()
+        return float(len(asked))
+
+    monkeypatch.setattr(bench_start, "seconds", seconds)
+    found = bench_start.measure(tmp_path, 2, ["detect"])
+    assert asked == ["world", "materialize", *["import", "detect"] * 3]
+    assert [(one.command, one.seconds, one.slowest) for one in found] == [("import", 6, 7), ("detect", 7, 8)]
+    assert [one.of_import for one in found] == pytest.approx([1, 7 / 6])
+
+
+def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
+    assert bench_start.seconds("pass", (), tmp_path) > 0
+    with pytest.raises(TamingError, match="taming detect failed: taming: absent is not a folder"):
+        bench_start.seconds(bench_start.TO_FIRST_BATCH, ("detect", "--in", "absent"), tmp_path)
 
 
 def test_only_commands_that_there_are_can_be_measured() -> None:

@@ -24,7 +24,6 @@ def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_nobody_imports_bitsandbytes_in_passing_and_who_uses_it_gets_it() -> None:
-    pytest.importorskip("bitsandbytes")
     done = python("""
 import sys
 from stages.process import prepare
