@@ -22,8 +22,12 @@ progress.track = progress.track_to = end
 from stages.cli import main
 main()
 """
-SEEDS = ("world", "--photos", "48", "--truth", ".", "--out", "raw")
-ROWS = ("materialize", "--in", "raw", "--objects", "objects.parquet", "--captions", "captions.parquet", "--out", "rows")
+PREPARATION = (
+    ("world", "--split", "train", "--photos", "48", "--truth", ".", "--out", "raw"),
+    ("world", "--split", "train", "--photos", "8", "--general", "--out", "general"),
+    ("materialize", "--in", "raw", "--objects", "objects.parquet", "--captions", "captions.parquet",
+     "--general", "general", "--out", "rows"),
+)  # fmt: skip
 NAMES = ("generate", "doctor", "detect", "caption", "train", "eval")
 PROMPT = "a photo of a <object> on the beach"
 
@@ -61,7 +65,7 @@ def measure(folder: Path, rounds: int, names: Sequence[str] | None = None) -> li
     Raises:
         TamingError: one of them fails.
     """
-    for words in (SEEDS, ROWS):
+    for words in PREPARATION:
         seconds(WHOLE, words, folder)
     todo = {name: c for name, c in commands(folder).items() if names is None or name in (*names, "import")}
     found: dict[str, list[float]] = {name: [] for name in todo}
@@ -89,5 +93,5 @@ def seconds(code: str, words: Sequence[str], folder: Path) -> float:
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        raise TamingError(f"taming {' '.join(words[:1])} failed: {' '.join(said)}. Run it by itself to see why.")
+        raise TamingError(f"taming {' '.join(words[:1])} failed: {' '.join(said)} Run it by itself to see why.")
     return time.perf_counter() - begin
