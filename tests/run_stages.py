@@ -13,8 +13,11 @@ import yaml
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
+from stages.process import prepare
+
 
 def main(chain: str, target: str) -> None:
+    prepare()
     with Repo() as repo:
         todo = stages_before(repo, chain, target)
     for stage in todo:

@@ -1,7 +1,6 @@
 """A few steps of tiny trainings, as one process of several does them; tests/test_processes.py starts and reads them."""
 
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,3 @@ def main(folder: Path) -> None:
     if crew.first:
         torch.save(found, folder / "found.pt")
     crew.leave()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -26,7 +26,7 @@ from taming_core.rows import load_rows
 from taming_core.sections import EvaluateParams
 
 ROOT = Path(__file__).parent.parent
-RUN = "import typer; from stages.evaluate import evaluate; typer.run(evaluate)"
+RUN = "from stages.cli import main; main()"
 SCENES, STYLES = ["on the beach", "in the snow"], ["a black and white photo of"]
 
 
@@ -53,7 +53,7 @@ def things_of(count: int) -> list[evaluation.Thing]:
 
 
 def start(home: Path, out: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", RUN, "--encoder", "mini", "--in", str(home / "rows"), "--out", out]
+    command = [sys.executable, "-c", RUN, "eval", "--encoder", "mini", "--in", str(home / "rows"), "--out", out]
     command += ["--params", str(home / "params.yaml"), "--device", "cpu"]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(command, cwd=home, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -23,7 +23,7 @@ IDENTITIES = ["robot-fluent3d", "socks-openmoji", "hibiscus-twemoji", "cherries-
 SMALL = {
     "materialize": {"validation": 0.3, "test": 0.4},
     "train": {"steps": 2, "batch_size": 2, "micro_batch_size": 1, "save_every": 1},
-    "evaluate": {"objects": 2, "control_objects": 1, "scenes": ["on the beach", "in the snow"], "styles": []},
+    "evaluate": {"objects": 2, "control_objects": 1, "scenes": ["on the beach"], "styles": []},
 }
 JOURNEY = ["detect", "caption", "materialize", "train", "eval"]
 
@@ -35,7 +35,7 @@ def small_params() -> dict[str, Any]:
         params[section] |= values
     params["train"]["validation"] |= {"every": 2, "objects": 1, "prompts": ["a photo of a <object> on the beach"]}
     for sampling in (params["train"]["validation"], params["evaluate"], params["generate"]):
-        sampling["sampling"]["steps"] = 2
+        sampling["sampling"]["steps"] = 1
     return params
 
 

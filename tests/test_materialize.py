@@ -282,8 +282,8 @@ def test_a_held_out_photo_does_not_come_in_as_general(tmp_path: Path) -> None:
 def test_a_crash_changes_no_byte(journey: Path, tmp_path: Path) -> None:
     arguments = ["--in", RAW, "--objects", journey / "objects.parquet", "--captions", journey / "captions.parquet"]
     arguments += ["--general", ROOT / "data" / "general", "--params", params_with_small_shards(tmp_path)]
-    code = "import typer; from stages.materialize import materialize; typer.run(materialize)"
-    command = [sys.executable, "-c", code, *map(str, arguments), "--out", "rows"]
+    code = "from stages.cli import main; main()"
+    command = [sys.executable, "-c", code, "materialize", *map(str, arguments), "--out", "rows"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     crashed, calm = tmp_path / "crashed", tmp_path / "calm"
     crashed.mkdir()

@@ -21,7 +21,7 @@ LEFT_BEHIND = (
 )  # the chain makes its own
 
 
-@pytest.fixture(scope="module", params=["photos", pytest.param("card", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["artwork", pytest.param("card", marks=pytest.mark.slow)])
 def copy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project without weights, after the chain with the overrides of smoke.args, by DVC up to the stage `param`."""
     if shutil.which("npm") is None:

@@ -43,7 +43,7 @@ def small(folder: Path) -> None:
     params["evaluate"] |= {"objects": 2, "control_objects": 1, "scenes": ["on the beach"]}
     params["evaluate"]["styles"] = params["evaluate"]["styles"][:1]
     for sampling in (params["train"]["validation"], params["evaluate"], params["generate"]):
-        sampling["sampling"]["steps"] = 2
+        sampling["sampling"]["steps"] = 1
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     for name in ("robot-fluent3d", "socks-openmoji", "hibiscus-twemoji", "cherries-fluent3d", "scroll-noto"):
         copy_tracked(folder / "data/raw" / name, f"data/raw/{name}")
