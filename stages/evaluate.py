@@ -35,7 +35,7 @@ def evaluate(
     from taming_core import arguments, config, photo, provenance, schema, shards
     from taming_core.progress import track, track_to
     from taming_core.rows import load_rows
-    from taming_core.subjects import load_finder
+    from taming_core.subjects import load_finder, require_finder
 
     settings = config.load_params(params)
     p, d = settings.evaluate, settings.detect
@@ -46,6 +46,7 @@ def evaluate(
     arguments.require_device(device)
     arguments.require_precision(precision, device, offload)
     arguments.require_models(p, d)
+    require_finder(d)
 
     from taming_core import evaluation, verdicts
     from taming_core.customize import load_pipeline

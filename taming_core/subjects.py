@@ -28,6 +28,16 @@ def finder(detect: Detector, segment: Segmenter | None, p: DetectParams) -> Find
     return find
 
 
+def require_finder(p: DetectParams) -> None:
+    """Raises TamingError if the detector or the segmenter of the params is not here and cannot be fetched."""
+    from taming_core.pretrained.places import find
+    from taming_core.pretrained.published import DETECTOR, SEGMENTER
+
+    for spec, role in ((p.detector, DETECTOR), (p.segmenter, SEGMENTER)):
+        if spec not in ("mini", "detector"):
+            find(spec, role)
+
+
 def load_finder(p: DetectParams, device: str) -> Finder:
     """The finder that works with the detector and the segmenter of the params."""
     from taming_core.pretrained.detector import load_detector

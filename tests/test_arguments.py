@@ -47,6 +47,7 @@ MISTAKES = {
     "eval: no rows": (["eval", "--encoder", "mini", "--in", "absent"], "absent holds no rows"),
     "eval: another folder": (["eval", "--encoder", "mini", "--in", "rows", "--out", "full"], "full holds other files"),
     "eval: no such model": (["eval", "--encoder", "mini", "--in", "rows", "--params", "wrong.yaml"], "evaluate.judge"),
+    "eval: no detector": (["eval", "--encoder", "mini", "--in", "rows", "--params", "fetch.yaml"], "yolo11n-seg"),
     "eval: no scheduler": (["eval", "--encoder", "mini", "--in", "rows", "--params", "scheduler.yaml"], "Nothing"),
     "export: no encoder": (["export", "--to", "lora", "--out", "o", "--encoder", "absent"], "absent holds no encoder"),
     "export: unknown": (["export", "--to", "paper", "--out", "o", "--encoder", "mini"], "paper"),
@@ -84,6 +85,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     no_models = {"detect": "detector", "caption": "captioner", "train": "identity_network", "evaluate": "judge"}
     changes = {
         "wrong": {section: {key: "./absent"} for section, key in no_models.items()},
+        "fetch": {"detect": {"detector": "yolo11n-seg"}},
         "start": {"train": {"start": "./empty"}},
         "scheduler": {
             s: {**nested, "sampling": {**p["sampling"], "scheduler": "Nothing"}}
