@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from taming_core import config
+from taming_core.params.load import load_params
 from taming_core.projects import profiles
 from taming_core.projects.memory import GIB, Need, need
 
@@ -29,7 +29,7 @@ def row(profile: str, memory: int) -> list[str]:
     """One preset."""
     with TemporaryDirectory() as folder:
         (Path(folder) / "params.yaml").write_text(profiles.params_text(profile, memory))
-        params = config.load_params(Path(folder) / "params.yaml")
+        params = load_params(Path(folder) / "params.yaml")
     p, found = params.train, need(params)
     print(profile, memory, gib(found), flush=True)
     yes = {True: "yes", False: "no"}

@@ -39,26 +39,28 @@ def train(
     import tempfile
     from contextlib import chdir
 
-    from taming_core import arguments, config
-    from taming_core.rows import load_rows
+    from taming_core.params import arguments
+    from taming_core.params.load import load_params
+    from taming_core.tables.rows import load_rows
 
-    settings = config.load_params(params)
+    settings = load_params(params)
     arguments.require_device(device)
     arguments.require_models(*([] if random else [settings.train]))
     seen = None if rows is None else load_rows(rows.resolve(), "train")
 
-    from taming_core import bench, training
-    from taming_core.fresh import starting_pipeline
-    from taming_core.pretrained.device import pick_device
-    from taming_core.subject_model import subject_model
+    from taming_core.benchmarks import speed
+    from taming_core.model.subject_model import subject_model
+    from taming_core.training import loop
+    from taming_core.training.start import starting_pipeline
+    from taming_core.weights.device import pick_device
 
-    p = bench.variant(settings.train, batch_size, tune)
+    p = speed.variant(settings.train, batch_size, tune)
     settings = settings.model_copy(update={"train": p})
-    accelerator = training.accelerator_for(pick_device(device), p.precision)
-    model = bench.random_model(settings) if random else subject_model(starting_pipeline(p).components)
+    accelerator = loop.accelerator_for(pick_device(device), p.precision)
+    model = speed.random_model(settings) if random else subject_model(starting_pipeline(p).components)
     with tempfile.TemporaryDirectory() as folder, chdir(folder):  # its caches are of no use to anybody
-        seen = bench.random_rows(Path("rows"), settings.materialize) if seen is None else seen
-        show(bench.compare(model, seen, accelerator, p, steps, rounds), out)
+        seen = speed.random_rows(Path("rows"), settings.materialize) if seen is None else seen
+        show(speed.compare(model, seen, accelerator, p, steps, rounds), out)
 
 
 @app.command("data")
@@ -70,24 +72,25 @@ def data(rows: RowsFolder = None, params: ParamsFile = None, out: Out = None) ->
     """
     import tempfile
 
-    from taming_core import arguments, config
-    from taming_core.rows import load_rows
+    from taming_core.params import arguments
+    from taming_core.params.load import load_params
+    from taming_core.tables.rows import load_rows
 
-    settings = config.load_params(params)
+    settings = load_params(params)
     arguments.require_models(settings.train)
     given = None if rows is None else load_rows(rows, "train")
 
-    from taming_core import bench
-    from taming_core.conditions import Shown
-    from taming_core.fresh import starting_pipeline
+    from taming_core.benchmarks import speed
+    from taming_core.model.inputs import Shown
+    from taming_core.training.start import starting_pipeline
 
-    p = bench.variant(settings.train, None, None)
+    p = speed.variant(settings.train, None, None)
     pipeline = starting_pipeline(p)
     encoder = pipeline.object_encoder
     with tempfile.TemporaryDirectory() as folder:
-        seen = bench.random_rows(Path(folder), settings.materialize) if given is None else given
+        seen = speed.random_rows(Path(folder), settings.materialize) if given is None else given
         words, shown = pipeline.family.token_ids, Shown.of(encoder.config)
-        show(bench.loading(seen, p, encoder.image_size, words, shown), out)
+        show(speed.loading(seen, p, encoder.image_size, words, shown), out)
 
 
 @app.command("generate")
@@ -106,21 +109,23 @@ def generate(
     """
     from PIL import Image
 
-    from taming_core import arguments, config
+    from taming_core.params import arguments
+    from taming_core.params.load import load_params
+    from taming_core.weights.mini import encoder_folder
 
-    p = config.load_params(params).generate
-    arguments.encoder_folder(encoder)
+    p = load_params(params).generate
+    encoder_folder(encoder)
     arguments.require_device(device)
 
-    from taming_core import bench
-    from taming_core.customize import load_pipeline
-    from taming_core.pretrained.device import pick_device
+    from taming_core.benchmarks import speed
+    from taming_core.images.families import load_pipeline
+    from taming_core.weights.device import pick_device
 
     pipeline = load_pipeline(encoder, pick_device(device))
     pipeline.set_progress_bar_config(disable=True)
     side = pipeline.object_encoder.image_size
     subject = Image.new("RGBA", (side, side), (200, 40, 40, 255))
-    show(bench.drawing(pipeline, subject, "a photo of a <object> on the beach", count, p.sampling, rounds), out)
+    show(speed.drawing(pipeline, subject, "a photo of a <object> on the beach", count, p.sampling, rounds), out)
 
 
 @app.command("start")
@@ -139,13 +144,13 @@ def start(
     """
     import tempfile
 
-    from taming_core import bench_start
+    from taming_core.benchmarks import startup
     from taming_core.errors import TamingError
 
-    if unknown := set(only or ()) - set(bench_start.NAMES):
-        raise TamingError(f"--only {min(unknown)} is unknown. Name some of {', '.join(bench_start.NAMES)}.")
+    if unknown := set(only or ()) - set(startup.NAMES):
+        raise TamingError(f"--only {min(unknown)} is unknown. Name some of {', '.join(startup.NAMES)}.")
     with tempfile.TemporaryDirectory() as folder:
-        show(bench_start.measure(Path(folder), rounds, only), out)
+        show(startup.measure(Path(folder), rounds, only), out)
 
 
 def show(found: Sequence[Any], out: Path | None) -> None:

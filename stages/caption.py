@@ -29,28 +29,33 @@ def caption(
     """
     from functools import partial
 
-    from taming_core import arguments, captioning, config, counts, photo, schema, shards
+    from taming_core.captions import captioning
+    from taming_core.fingerprints import fingerprint
+    from taming_core.params import arguments
+    from taming_core.params.load import load_params
+    from taming_core.photos.files import folder_state
     from taming_core.progress import track_to
+    from taming_core.tables import drop_counts, schema, shards
 
     if objects is None and raw == RAW and OBJECTS.is_file():
         objects = OBJECTS
-    p = config.load_params(params).caption
+    p = load_params(params).caption
     arguments.require_device(device)
     arguments.require_models(p)
     sources = captioning.list_sources(raw, objects)
 
-    from taming_core.pretrained.captioner import load_captioner
-    from taming_core.pretrained.device import pick_device
-    from taming_core.pretrained.matcher import load_matcher
+    from taming_core.captions.captioner import load_captioner
+    from taming_core.captions.matcher import load_matcher
+    from taming_core.weights.device import pick_device
 
     where = pick_device(device)
     describe = load_captioner(p.captioner, where, num_beams=p.num_beams, max_new_tokens=p.max_new_tokens)
     make = partial(captioning.rows_of, describe=describe, match=load_matcher(p.matcher, where), p=p)
 
-    stamped = schema.stamped(schema.CAPTIONS, config.fingerprint(p))
-    inputs = schema.VERSION, photo.folder_state(raw), captioning.table_state(objects)
-    state = shards.RUNS / f"caption-{config.fingerprint(p, *inputs)}"
+    stamped = schema.stamped(schema.CAPTIONS, fingerprint(p))
+    inputs = schema.VERSION, folder_state(raw), captioning.table_state(objects)
+    state = shards.RUNS / f"caption-{fingerprint(p, *inputs)}"
     track_to(shards.each(sources, p.shard_size, state, stamped, make), "caption", len(sources))
     found = shards.join(state, stamped, out)
-    methods = counts.sentence(captioning.count_methods(out)) or "none"
-    counts.print_counts(found, f"{out}: {len(sources)} photos, <object> by {methods}")
+    methods = drop_counts.sentence(captioning.count_methods(out)) or "none"
+    drop_counts.print_counts(found, f"{out}: {len(sources)} photos, <object> by {methods}")

@@ -24,25 +24,30 @@ def detect(
     """
     from functools import partial
 
-    from taming_core import arguments, config, counts, findings, photo, schema, shards
+    from taming_core.fingerprints import fingerprint
+    from taming_core.objects import detection
+    from taming_core.params import arguments
+    from taming_core.params.load import load_params
+    from taming_core.photos.files import folder_state
     from taming_core.progress import track_to
+    from taming_core.tables import drop_counts, schema, shards
 
-    p = config.load_params(params).detect
+    p = load_params(params).detect
     arguments.require_device(device)
     arguments.require_models(p)
-    sources = findings.list_sources(raw, p.identity)
+    sources = detection.list_sources(raw, p.identity)
 
-    from taming_core.pretrained.detector import load_detector
-    from taming_core.pretrained.device import pick_device
-    from taming_core.pretrained.segmenter import load_segmenter
+    from taming_core.objects.detector import load_detector
+    from taming_core.objects.segmenter import load_segmenter
+    from taming_core.weights.device import pick_device
 
     where = pick_device(device)
     own = p.segmenter == "detector"
     find = load_detector(p.detector, where, p.image_size, p.score_floor, p.max_found, classes=p.classes, with_masks=own)
     segment = None if own else load_segmenter(p.segmenter, where)
-    make = partial(findings.rows_of, detect=find, segment=segment, p=p)
+    make = partial(detection.rows_of, detect=find, segment=segment, p=p)
 
-    stamped = schema.stamped(schema.OBJECTS, config.fingerprint(p))
-    state = shards.RUNS / f"detect-{config.fingerprint(p, schema.VERSION, photo.folder_state(raw))}"
+    stamped = schema.stamped(schema.OBJECTS, fingerprint(p))
+    state = shards.RUNS / f"detect-{fingerprint(p, schema.VERSION, folder_state(raw))}"
     track_to(shards.each(sources, p.shard_size, state, stamped, make), "detect", len(sources))
-    counts.print_counts(shards.join(state, stamped, out), f"{out}: {len(sources)} photos")
+    drop_counts.print_counts(shards.join(state, stamped, out), f"{out}: {len(sources)} photos")

@@ -21,14 +21,15 @@ def doctor(
     \b
     Example: taming doctor --params params.yaml
     """
-    from taming_core import arguments, config
     from taming_core.errors import TamingError
+    from taming_core.params import arguments
+    from taming_core.params.load import load_params
 
-    p = config.load_params(params)
+    p = load_params(params)
     arguments.require_device(device)
 
-    from taming_core.pretrained.device import pick_device
     from taming_core.projects import diagnosis
+    from taming_core.weights.device import pick_device
 
     where = pick_device(device)
     checks = [*diagnosis.software(p), *diagnosis.machine(where, p), *diagnosis.models(p)]

@@ -35,12 +35,13 @@ def export(
     \b
     Example: taming export --encoder data/encoder --to diffusers --out out/exported
     """
-    from taming_core import arguments
-    from taming_core.exports.wish import Wish, check
+    from taming_core.exports.options import Wish, check
+    from taming_core.params import arguments
+    from taming_core.weights.mini import encoder_folder
 
     wish = Wish(to, base, rank, dtype, scores, push)  # pyright: ignore[reportArgumentType]  (checked there)
     check(wish, out)
-    arguments.encoder_folder(encoder)
+    encoder_folder(encoder)
     arguments.require_files([] if scores is None else [scores])
 
     from taming_core.exports import export as exports

@@ -56,10 +56,15 @@ def generate(
     """
     from functools import partial
 
-    from taming_core import arguments, config, generation, grid, provenance, subjects
+    from taming_core import fingerprints, generation
+    from taming_core.figures import image_grid
+    from taming_core.objects import subjects
+    from taming_core.params import arguments
+    from taming_core.params.load import load_params
     from taming_core.progress import track
+    from taming_core.weights.mini import encoder_folder
 
-    p = config.load_params(params)
+    p = load_params(params)
     sampling = generation.overridden(
         p.generate.sampling,
         guidance_object=guidance_object,
@@ -75,16 +80,15 @@ def generate(
     every_photo = [photo for of_one in photos for photo in of_one]
     subjects.require_masks(every_photo, masks or [])
     spec = encoder or (str(ENCODER) if ENCODER.is_dir() else "mini")
-    folder = arguments.encoder_folder(spec)
+    folder = encoder_folder(spec)
     arguments.require_scheduler(sampling.scheduler)
     arguments.require_device(device)
     arguments.require_precision(precision, device, offload)
     arguments.require_models(p.detect)
 
-    from taming_core.customize import load_pipeline
-    from taming_core.drawings import save
-    from taming_core.images import draw
-    from taming_core.pretrained.device import pick_device
+    from taming_core.images.draw import draw, save
+    from taming_core.images.families import load_pipeline
+    from taming_core.weights.device import pick_device
 
     where = pick_device(device)
     pipeline = load_pipeline(spec, where, precision, offload)
@@ -101,8 +105,8 @@ def generate(
     for w, picture in track(zip(found, drawn, strict=True), "draw", len(found)):
         save(picture, out / w.file)
         pictures.append(picture)
-    grid.save(generation.sheet(seen, found, pictures), out / "sheet.png")
-    weights = provenance.folder_fingerprint(folder)
-    made = generation.record(found, sampling, spec, weights, provenance.versions(), object_scale, size, precision)
+    image_grid.save(generation.sheet(seen, found, pictures), out / "sheet.png")
+    weights = fingerprints.folder_fingerprint(folder)
+    made = generation.record(found, sampling, spec, weights, fingerprints.versions(), object_scale, size, precision)
     generation.add_record(made, out / "generation.json")
     print(f"{len(pictures)} images in {out}, with the encoder {spec}; {out / 'sheet.png'} shows them")

@@ -24,14 +24,18 @@ def inspect(
     """
     from collections import Counter
 
-    from taming_core import cards, counts, sheets
+    from taming_core import inspection
+    from taming_core.figures import contact_sheet
+    from taming_core.tables import drop_counts
 
     target = out or table.with_suffix(".png")
-    sheets.check_name(target)
-    found, look = cards.open_table(table)
-    kinds = cards.reasons(found)
-    chosen = cards.chosen(kinds, rows, only)
+    contact_sheet.check_name(target)
+    found, look = inspection.open_table(table)
+    kinds = inspection.reasons(found)
+    chosen = inspection.chosen(kinds, rows, only)
     counted = Counter(kinds.tolist())
-    sheets.save(cards.cards(found, look, chosen, raw), f"{table.name}: {counts.sentence(counted)}", look.side, target)
-    counts.print_counts(counted, f"{table}: {len(kinds)} rows")
+    contact_sheet.save(
+        inspection.cards(found, look, chosen, raw), f"{table.name}: {drop_counts.sentence(counted)}", look.side, target
+    )
+    drop_counts.print_counts(counted, f"{table}: {len(kinds)} rows")
     print(f"{target} shows {len(chosen)} of them")

@@ -28,20 +28,23 @@ def materialize(
     import shutil
     from collections import Counter
 
-    from taming_core import config, counts, lookup, schema, shards, sources, splits
+    from taming_core.fingerprints import fingerprint
+    from taming_core.params.load import load_params
     from taming_core.progress import track_to
+    from taming_core.rows import index, sources, splits
+    from taming_core.tables import drop_counts, schema, shards
 
-    p = config.load_params(params).materialize
+    p = load_params(params).materialize
     splits.check_out(out)
     inputs = sources.Inputs(raw, objects, captions, general)
-    db = lookup.index(objects, captions)
-    stamped = schema.stamped(schema.ROWS, config.fingerprint(p))
-    state = shards.RUNS / f"materialize-{config.fingerprint(p, schema.VERSION, *inputs.state())}"
+    db = index.index(objects, captions)
+    stamped = schema.stamped(schema.ROWS, fingerprint(p))
+    state = shards.RUNS / f"materialize-{fingerprint(p, schema.VERSION, *inputs.state())}"
 
     track_to(sources.make_shards(inputs, db, state / "shards", stamped, p), "materialize", inputs.count())
     made = sorted((state / "shards").glob("*/*.parquet"))
     track_to(splits.write_splits(made, state / "rows", stamped, p), "references", len(made))
     splits.replace_folder(state / "rows", out)
     shutil.rmtree(state, ignore_errors=True)
-    found = splits.reasons(out) + Counter({"object dropped by detect": lookup.count_dropped(db)})
-    counts.print_counts(found, f"{out}: {splits.headline(out)}")
+    found = splits.reasons(out) + Counter({"object dropped by detect": index.count_dropped(db)})
+    drop_counts.print_counts(found, f"{out}: {splits.headline(out)}")

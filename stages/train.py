@@ -31,32 +31,35 @@ def train(
     from contextlib import nullcontext
     from functools import partial
 
-    from taming_core import arguments, config, shards
+    from taming_core.params import arguments
+    from taming_core.params.load import load_params
     from taming_core.progress import track, track_to
-    from taming_core.rows import joined, load_rows
+    from taming_core.tables import shards
+    from taming_core.tables.rows import joined, load_rows
+    from taming_core.weights.mini import encoder_folder
 
-    p = config.load_params(params).train
+    p = load_params(params).train
     arguments.require_encoder_out(out)
     arguments.require_device(device)
     arguments.require_models(p)
     arguments.require_scheduler(p.validation.sampling.scheduler)
     if p.start is not None:
-        arguments.encoder_folder(p.start)
+        encoder_folder(p.start)
     seen, unseen = load_rows(rows, "train"), load_rows(rows, "validation")
 
-    from taming_core import batches, cache, checkpoint, encoder_folder, logbook, prior, training
-    from taming_core.average import averaged
-    from taming_core.conditions import Shown
-    from taming_core.fresh import starting_pipeline
-    from taming_core.noise import ending_in_noise
-    from taming_core.pretrained.device import pick_device
-    from taming_core.pretrained.identity import load_identity
-    from taming_core.processes import team
-    from taming_core.subject_model import require_side, subject_model
-    from taming_core.validation import draw_grid, grid_subjects, shown_rows
+    from taming_core.model.diffusion import ending_in_noise
+    from taming_core.model.inputs import Shown
+    from taming_core.model.subject_model import require_side, subject_model
+    from taming_core.training import batches, checkpoint, encoder_folder, feature_cache, loop, metrics_log, prior
+    from taming_core.training.distributed import team
+    from taming_core.training.ema import averaged
+    from taming_core.training.identity import load_identity
+    from taming_core.training.start import starting_pipeline
+    from taming_core.training.validation import draw_grid, grid_subjects, shown_rows
+    from taming_core.weights.device import pick_device
 
     batches.require_rows(seen, p)
-    accelerator = training.accelerator_for(pick_device(device), p.precision)
+    accelerator = loop.accelerator_for(pick_device(device), p.precision)
     crew = team(accelerator.process_index, accelerator.num_processes)
     pipeline = starting_pipeline(p)
     start = subject_model(pipeline.components)
@@ -64,7 +67,7 @@ def train(
         require_side(start, side)
     identity = load_identity(p.identity_network, accelerator.device) if p.identity_network else None
     made_of = [checkpoint.fingerprint(p, rows, start)]
-    training.place(start, accelerator.device, p)  # after that, for frozen weights may turn to half precision
+    loop.place(start, accelerator.device, p)  # after that, for frozen weights may turn to half precision
     if p.prior is not None:
         drawn = shards.RUNS / f"prior-{prior.fingerprint(p, rows, start, pipeline)}"
         if crew.first:
@@ -75,45 +78,50 @@ def train(
 
     if p.zero_terminal_snr:  # after the prior, which the base draws as it is
         pipeline.register_modules(scheduler=ending_in_noise(pipeline.scheduler))
-    run = training.begin(subject_model(pipeline.components), identity, accelerator, p, crew, shard)
+    run = loop.begin(subject_model(pipeline.components), identity, accelerator, p, crew, shard)
     state = shards.RUNS / "-".join(["train", *made_of])
     checkpoint.load(run, state)
     subject_side, shown = pipeline.object_encoder.image_size, Shown.of(pipeline.object_encoder.config)
     words = pipeline.family.token_ids
-    parked, kinds = cache.parked(run.model, p, seen), cache.kinds(run.model, p, words, shown, subject_side)
-    mine, damaged = cache.share_of(seen, p, crew.index, crew.count), Counter[str]()
+    parked, kinds = (
+        feature_cache.parked(run.model, p, seen),
+        feature_cache.kinds(run.model, p, words, shown, subject_side),
+    )
+    mine, damaged = feature_cache.share_of(seen, p, crew.index, crew.count), Counter[str]()
     for name, kind in kinds.items():
         with accelerator.autocast():
-            done = cache.fill(kind, map(seen.__getitem__, mine), p.micro_batch_size, accelerator.device, damaged)
+            done = feature_cache.fill(
+                kind, map(seen.__getitem__, mine), p.micro_batch_size, accelerator.device, damaged
+            )
             track_to(done, f"cache {name}", len(mine))
     crew.wait()
     if damaged.total():
         typer.echo(f"{damaged.total()} cached entries or shards were damaged, and are computed again.", err=True)
-    cache.park(parked)
-    batch_at = training.pinning(accelerator.device, partial(
+    feature_cache.park(parked)
+    batch_at = loop.pinning(accelerator.device, partial(
         batches.batch_at, rows=seen, token_ids=words, size=subject_side, p=p, shown=shown,
-        share=crew.share(p.batch_size), caches=cache.opened(kinds),
+        share=crew.share(p.batch_size), caches=feature_cache.opened(kinds),
     ))  # fmt: skip
-    reports = training.train(run, p, batches.ahead(batch_at, p.steps, batches.depth(accelerator.device)))
+    reports = loop.train(run, p, batches.ahead(batch_at, p.steps, batches.depth(accelerator.device)))
     subjects = grid_subjects(shown_rows(unseen, seen), p, shown.background)
 
-    with logbook.logbook(state, run.step) if crew.first else nullcontext(lambda _: None) as log:
-        for report, seconds in track(training.timed(reports), "train", p.steps - run.step):
-            log(logbook.figures(report, seconds, p))
-            if training.due(report.step, p.validation.every, p.steps):
-                drawing = cache.at_work(parked, accelerator.device)
+    with metrics_log.logbook(state, run.step) if crew.first else nullcontext(lambda _: None) as log:
+        for report, seconds in track(loop.timed(reports), "train", p.steps - run.step):
+            log(metrics_log.figures(report, seconds, p))
+            if loop.due(report.step, p.validation.every, p.steps):
+                drawing = feature_cache.at_work(parked, accelerator.device)
                 with accelerator.autocast(), averaged(run.average, run.weights), drawing:
                     grid = draw_grid(pipeline, subjects, p.validation, p.seed, f"After {report.step} steps")
                 if crew.first:
-                    grid.save(state / logbook.grid_name(report.step))
-            if training.due(report.step, p.save_every, p.steps):  # last: what was saved is never done again
+                    grid.save(state / metrics_log.grid_name(report.step))
+            if loop.due(report.step, p.save_every, p.steps):  # last: what was saved is never done again
                 checkpoint.save(run, state)
     with averaged(run.average, run.weights):
-        results = training.results(run)
+        results = loop.results(run)
     if crew.first:
         finished = starting_pipeline(p)
         finished.register_modules(scheduler=pipeline.scheduler)
-        training.deliver(results, subject_model(finished.components), p)
+        loop.deliver(results, subject_model(finished.components), p)
         account = encoder_folder.account(run, seen, unseen, checkpoint.rows_state(rows), state)
         encoder_folder.write_encoder(finished, account, p, state, out)
         checkpoint.forget(state)

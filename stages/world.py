@@ -41,11 +41,14 @@ def world(
     \b
     Example: taming world --out photos --photos 200 --split unseen-concepts
     """
-    from taming_core import arguments, config, schema
     from taming_core.errors import TamingError
+    from taming_core.fingerprints import fingerprint
+    from taming_core.params import arguments
+    from taming_core.params.load import load_params
     from taming_core.progress import track
+    from taming_core.tables import schema
 
-    p = config.load_params(params).world
+    p = load_params(params).world
     arguments.require_device(device)
     arguments.require_files([] if artwork is None else [artwork])
     if out.exists() and any(out.iterdir()):
@@ -53,20 +56,23 @@ def world(
     if general and truth:
         raise TamingError("--truth goes with things, not with --general. Leave one of them out.")
 
-    from taming_core.pretrained.device import pick_device
+    from taming_core.weights.device import pick_device
+    from taming_core.weights.mini import MINI
     from taming_core.world import folder
-    from taming_core.world.artwork import MINI, licences, load_pictures, load_world
+    from taming_core.world.artwork import licences, load_pictures, load_world
 
-    found = load_world(artwork or MINI)
+    found = load_world(artwork or MINI / "world")
     wanted = list((folder.pairs if general else folder.shots)(found, photos, split, p))
-    written = folder.write(found, load_pictures(found, pick_device(device)), wanted, licences(artwork or MINI), out, p)
+    written = folder.write(
+        found, load_pictures(found, pick_device(device)), wanted, licences(artwork or MINI / "world"), out, p
+    )
     objects, captions = [], []
     for batch in track(written, "world", -(-len(wanted) // folder.AT_ONCE)):
         if truth:
             objects.append(schema.table(list(folder.object_rows(*batch, split)), schema.OBJECTS))
             captions.append(schema.table(list(folder.caption_rows(*batch)), schema.CAPTIONS))
     if truth:
-        schema.write(objects, schema.stamped(schema.OBJECTS, config.fingerprint(p)), truth / "objects.parquet")
-        schema.write(captions, schema.stamped(schema.CAPTIONS, config.fingerprint(p)), truth / "captions.parquet")
+        schema.write(objects, schema.stamped(schema.OBJECTS, fingerprint(p)), truth / "objects.parquet")
+        schema.write(captions, schema.stamped(schema.CAPTIONS, fingerprint(p)), truth / "captions.parquet")
     things = len({s.identity for s in wanted} - {None})
     print(f"{out}: {len(wanted)} photos" + (f" of {things} things" if things else ""))

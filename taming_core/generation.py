@@ -9,12 +9,12 @@ from typing import Any
 
 from PIL import Image
 
-from taming_core.captions import OBJECT, told
 from taming_core.errors import TamingError
-from taming_core.grid import Cell, grid
-from taming_core.image_orders import Order, slug
-from taming_core.photo import list_photos
-from taming_core.sections import Sampling
+from taming_core.figures.image_grid import Cell, grid
+from taming_core.images.requests import Order, slug
+from taming_core.language.placeholder import OBJECT, told
+from taming_core.params.sections import Sampling
+from taming_core.photos.files import list_photos
 from taming_core.seeds import seed_for
 
 NAME = 60  # letters of a prompt in a file name, at most

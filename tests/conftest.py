@@ -12,7 +12,7 @@ prepare()  # as every command does, before anything large is imported
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from taming_core.customize import TamingPipeline
+    from taming_core.images.families import TamingPipeline
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,7 +24,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="module")
 def pipeline() -> "TamingPipeline":
     """The shipped weights."""
-    from taming_core.customize import load_pipeline
+    from taming_core.images.families import load_pipeline
 
     return load_pipeline("mini")
 

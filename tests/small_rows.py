@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from taming_core import schema
-from taming_core.objects import cutout
-from taming_core.world.artwork import MINI
+from taming_core.photos.masks import cutout
+from taming_core.tables import schema
+from taming_core.weights.mini import MINI
 
 SIDE = 128
 
@@ -19,7 +19,7 @@ SIDE = 128
 @lru_cache
 def artwork(count: int) -> list[Image.Image]:
     """Cut-outs (RGBA) of things that no training has seen, one of each concept."""
-    table = pq.read_table(MINI / "cutouts.parquet", columns=["concept", "split", "image"])
+    table = pq.read_table(MINI / "world" / "cutouts.parquet", columns=["concept", "split", "image"])
     held_out = [r for r in table.to_pylist() if r["split"] == "unseen-concepts"]
     first = {r["concept"]: r["image"]["bytes"] for r in reversed(held_out)}
     return [Image.open(BytesIO(data)).convert("RGBA") for _, data in sorted(first.items())[:count]]
@@ -27,7 +27,7 @@ def artwork(count: int) -> list[Image.Image]:
 
 @lru_cache
 def scene(number: int) -> Image.Image:
-    table = pq.read_table(MINI / "scenes.parquet", columns=["image"])
+    table = pq.read_table(MINI / "world" / "scenes.parquet", columns=["image"])
     data = table.slice(number * 41 % len(table), 1).to_pylist()[0]["image"]["bytes"]
     return Image.open(BytesIO(data)).convert("RGBA").resize((SIDE, SIDE))
 

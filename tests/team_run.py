@@ -8,13 +8,13 @@ from typing import Any
 import tiny
 import torch
 
-from taming_core import checkpoint, training
-from taming_core.batches import batch_at
-from taming_core.conditions import Shown
-from taming_core.processes import Team, team
-from taming_core.rows import load_rows
-from taming_core.subject_model import subject_model
-from taming_core.train_params import TrainParams
+from taming_core.model.inputs import Shown
+from taming_core.model.subject_model import subject_model
+from taming_core.params.train import TrainParams
+from taming_core.tables.rows import load_rows
+from taming_core.training import checkpoint, loop
+from taming_core.training.batches import batch_at
+from taming_core.training.distributed import Team, team
 
 Found = dict[str, Any]
 
@@ -22,26 +22,26 @@ Found = dict[str, Any]
 def trained(folder: Path, injection: str, p: TrainParams, crew: Team, shard: bool = False, stop: int = 0) -> Found:
     """Losses and weights of a training, to its end or to step `stop`, where its state is saved."""
     model = subject_model(tiny.pipeline(injection).components)
-    run = training.begin(model, None, training.accelerator_for("cpu", p.precision), p, crew, shard)
+    run = loop.begin(model, None, loop.accelerator_for("cpu", p.precision), p, crew, shard)
     checkpoint.load(run, folder / "state")
     make = partial(
         batch_at, rows=load_rows(folder / "rows", "train"), token_ids=tiny.token_ids, size=tiny.SIDE, p=p,
         shown=Shown.of(model.object_encoder.config), share=crew.share(p.batch_size),
     )  # fmt: skip
     reports = []
-    for report in training.train(run, p, make):
+    for report in loop.train(run, p, make):
         reports.append((report.losses.loss, report.grad_norm))
         if report.step == stop:
             checkpoint.save(run, folder / "state")
             break
-    weights = {f"{part}/{n}": w for part, named in training.results(run).items() for n, w in named.items()}
+    weights = {f"{part}/{n}": w for part, named in loop.results(run).items() for n, w in named.items()}
     return {"reports": reports, "weights": weights}
 
 
 def main(folder: Path) -> None:
     """Do all that `asked.json` asks for, and write what is found."""
     torch.set_num_threads(1)
-    accelerator = training.accelerator_for("cpu", "fp32")
+    accelerator = loop.accelerator_for("cpu", "fp32")
     crew = team(accelerator.process_index, accelerator.num_processes)
     found = {}
     for name, asked in json.loads((folder / "asked.json").read_text()).items():

@@ -21,11 +21,11 @@ from score import Setting, by_turns, plain_changes, uses
 from small_rows import write_rows
 from table import as_csv, as_markdown, chosen, own_scale, points, sheet
 
-from taming_core.conditions import Shown
-from taming_core.config import Params, load_params
 from taming_core.errors import TamingError
-from taming_core.rows import load_rows
-from taming_core.subject_model import subject_model
+from taming_core.model.inputs import Shown
+from taming_core.model.subject_model import subject_model
+from taming_core.params.load import Params, load_params
+from taming_core.tables.rows import load_rows
 
 ROOT = Path(__file__).parents[1]
 TOLD = load(CELLS)

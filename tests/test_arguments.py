@@ -12,9 +12,10 @@ import small_rows
 import yaml
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
-from taming_core import arguments, config
 from taming_core.errors import TamingError
-from taming_core.pretrained.device import DTYPES
+from taming_core.params import arguments
+from taming_core.params.load import load_params, packaged_params
+from taming_core.weights.device import DTYPES
 
 ROOT = Path(__file__).parent.parent
 PHOTO = str(ROOT / "data/raw/robot-fluent3d/0.jpg")
@@ -81,7 +82,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     (folder / "full").mkdir()
     (folder / "full" / "thesis.txt").write_text("years of work")
     small_rows.write_rows(folder / "rows", held_out=2, seen=1)
-    own = yaml.safe_load(config.packaged_params().read_text())
+    own = yaml.safe_load(packaged_params().read_text())
     no_models = {"detect": "detector", "caption": "captioner", "train": "identity_network", "evaluate": "judge"}
     changes = {
         "wrong": {section: {key: "./absent"} for section, key in no_models.items()},
@@ -140,7 +141,7 @@ def test_devices_that_cannot_exist_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("where", ["/models/absent", "./absent", "~/absent", "absent/"])
 def test_a_model_by_a_path_must_be_there(where: str) -> None:
-    p = config.load_params(config.packaged_params()).evaluate
+    p = load_params(packaged_params()).evaluate
     with pytest.raises(TamingError, match=r"evaluate\.text_judge"):
         arguments.require_models(p.model_copy(update={"text_judge": where}))
     for name in ("mini", "owner/name", "openai/clip-vit-base-patch32", str(ROOT)):

@@ -21,7 +21,7 @@ from taming_core.errors import TamingError
 
 ROOT = Path(__file__).parents[1]
 MINI = ROOT / "pipelines" / "mini"
-WORLD = ROOT / "taming_core" / "pretrained" / "mini" / "world"
+WORLD = ROOT / "taming_core" / "mini" / "world"
 
 
 def script(name: str) -> SimpleNamespace:

@@ -6,10 +6,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from taming_core.attention import Processor, cross_attentions, eject, inject, layer_channels, rescale, watched
 from taming_core.bases.family import Text
-from taming_core.contexts import Told, denoise, holes_in, parts_of, reference_features, reference_part
-from taming_core.customize import load_pipeline
+from taming_core.images.families import load_pipeline
+from taming_core.model.attention import Processor, cross_attentions, eject, inject, layer_channels, rescale, watched
+from taming_core.model.conditioning import Told, denoise, holes_in, parts_of, reference_features, reference_part
 
 K, LENGTH = tiny.TOKENS, 7
 PRESENT = torch.tensor([True, False, True])

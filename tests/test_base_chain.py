@@ -18,9 +18,10 @@ from stages.evaluate import evaluate
 from stages.export import export
 from stages.generate import generate
 from stages.train import train
-from taming_core import checkpoint, config
-from taming_core.conditions import subject_pixels
-from taming_core.customize import TamingPipeline
+from taming_core.images.families import TamingPipeline
+from taming_core.model.inputs import subject_pixels
+from taming_core.params.load import packaged_params
+from taming_core.training import checkpoint
 
 FRESH = {
     "start": None, "background": "removed", "tune": "adapter", "denoiser_rate": 0.0, "steps": 4, "batch_size": 4,
@@ -32,7 +33,7 @@ SCENES = {"scenes": ["on the beach"], "styles": [], "objects": 1, "control_objec
 
 def project(folder: Path, family: str, projector: str, **values: Any) -> None:
     """A folder with rows, a base, and params."""
-    params = yaml.safe_load(config.packaged_params().read_text())
+    params = yaml.safe_load(packaged_params().read_text())
     base = {"base": tiny_bases.saved(family, folder / "base"), "identity_network": tiny.clip(folder / "clip")}
     params["train"] |= {**FRESH, **base, "identity_max_timestep": 1000, **values}
     params["train"]["encoder"] |= {"tower": tower(), "projector": projector}

@@ -14,13 +14,13 @@ from tiny_bases import FAMILIES
 
 from taming_core.bases.families import family_of, kind_of
 from taming_core.bases.flux import packed, unpacked
-from taming_core.customize import TamingPipeline, assembled
+from taming_core.bases.load import load_base
 from taming_core.errors import TamingError
-from taming_core.fresh import fresh_encoder, require_design, require_losses, teach_placeholder
-from taming_core.images import scheduler_named
-from taming_core.pretrained.base import load_base
-from taming_core.subject_model import require_side, subject_model
-from taming_core.train_params import TrainParams
+from taming_core.images.draw import scheduler_named
+from taming_core.images.families import TamingPipeline, assembled
+from taming_core.model.subject_model import require_side, subject_model
+from taming_core.params.train import TrainParams
+from taming_core.training.start import fresh_encoder, require_design, require_losses, teach_placeholder
 
 PROMPTS = ["a photo of a dog on the beach", "a cat"]
 CALL = {"num_inference_steps": 3, "height": 32, "width": 48, "output_type": "np"}

@@ -13,15 +13,15 @@ import tiny
 import torch
 from PIL import Image
 
-from taming_core.batches import Batch, Example, ahead, batch_at, caption_of, example, require_rows
-from taming_core.captions import told
-from taming_core.conditions import Shown, subject_pixels
 from taming_core.errors import TamingError
-from taming_core.order import row_at
-from taming_core.rows import Rows, load_rows
-from taming_core.stand_in import changed, corners
-from taming_core.train_params import StandIn
-from taming_core.triplets import frame, seen
+from taming_core.language.placeholder import told
+from taming_core.model.inputs import Shown, subject_pixels
+from taming_core.params.train import StandIn
+from taming_core.tables.row_images import frame, seen
+from taming_core.tables.rows import Rows, load_rows
+from taming_core.training.augmentation import changed, corners
+from taming_core.training.batches import Batch, Example, ahead, batch_at, caption_of, example, require_rows
+from taming_core.training.sampler import row_at
 
 SIZE = 32
 CUT_OUT, IN_PHOTO = Shown("removed", ""), Shown("kept", "")

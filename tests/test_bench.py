@@ -11,14 +11,15 @@ import torch
 import yaml
 
 from stages import bench as stage
-from taming_core import bench, bench_start, config
+from taming_core.benchmarks import speed, startup
 from taming_core.errors import TamingError
+from taming_core.params.load import packaged_params
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    params = yaml.safe_load(config.packaged_params().read_text())
+    params = yaml.safe_load(packaged_params().read_text())
     params["train"] |= {"start": str(tmp_path / "start"), "batch_size": 2, "micro_batch_size": 1, "cache": ["latents"]}
     params["materialize"] |= {"size": tiny.SIDE, "subject_size": tiny.SIDE}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
@@ -51,8 +52,8 @@ def test_loading_is_measured(project: Path, capsys: pytest.CaptureFixture[str]) 
 def test_drawing_is_measured_beside_the_stock_pipeline() -> None:
     pipeline = tiny.pipeline("decoupled")
     p = tiny.PARAMS.generate.sampling.model_copy(update={"steps": 1})
-    subject = bench.Image.new("RGBA", (tiny.SIDE, tiny.SIDE), "red")
-    ours, stock = bench.drawing(pipeline, subject, "a photo of a <object>", 2, p, 1)
+    subject = speed.Image.new("RGBA", (tiny.SIDE, tiny.SIDE), "red")
+    ours, stock = speed.drawing(pipeline, subject, "a photo of a <object>", 2, p, 1)
     assert (ours.loop, stock.loop) == ("with an object", "stock diffusers")
     assert ours.images_per_second > 0
     assert stock.images_per_second > 0
@@ -60,17 +61,17 @@ def test_drawing_is_measured_beside_the_stock_pipeline() -> None:
 
 @pytest.mark.parametrize(("tune", "rate"), [("adapter", 0.0), ("whole", 1.0)])
 def test_a_variant_is_checked_like_params(tune: str, rate: float) -> None:
-    p = bench.variant(tiny.train_params(), 8, tune)
+    p = speed.variant(tiny.train_params(), 8, tune)
     assert (p.tune, p.denoiser_rate, p.batch_size, p.micro_batch_size) == (tune, rate, 8, 8)
 
 
 def test_a_variant_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(TamingError, match="--tune"):
-        bench.variant(tiny.train_params(), None, "everything")
+        speed.variant(tiny.train_params(), None, "everything")
 
 
 def test_the_peak_of_a_cpu_is_measured() -> None:
-    found: Any = bench.peak_of(torch.device("cpu"), "fp32")
+    found: Any = speed.peak_of(torch.device("cpu"), "fp32")
     assert found > 1e9
 
 
@@ -78,7 +79,7 @@ def test_the_peak_of_a_cpu_is_measured() -> None:
 def test_starts_are_measured_beside_the_bare_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stage.start(rounds=1, out=tmp_path / "start.json")
     found = {one["command"]: one for one in json.loads((tmp_path / "start.json").read_text())}
-    assert list(found) == ["import", *bench_start.NAMES]
+    assert list(found) == ["import", *startup.NAMES]
     assert found["import"]["of_import"] == 1
     assert all(one["seconds"] > 0 for one in found.values())
     assert "first batch" in capsys.readouterr().out
@@ -95,17 +96,17 @@ def test_processes_are_timed_in_turns_and_the_first_round_does_not_count(
         (folder / "raw" / "robot" / "0.jpg").touch()
         return float(len(asked))
 
-    monkeypatch.setattr(bench_start, "seconds", seconds)
-    found = bench_start.measure(tmp_path, 2, ["detect"])
+    monkeypatch.setattr(startup, "seconds", seconds)
+    found = startup.measure(tmp_path, 2, ["detect"])
     assert asked == ["world", "world", "materialize", *["import", "detect"] * 3]
     assert [(one.command, one.seconds, one.slowest) for one in found] == [("import", 7, 8), ("detect", 8, 9)]
     assert [one.of_import for one in found] == pytest.approx([1, 8 / 7])
 
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
-    assert bench_start.seconds("pass", (), tmp_path) > 0
+    assert startup.seconds("pass", (), tmp_path) > 0
     with pytest.raises(TamingError, match="taming detect failed: taming: absent is not a folder"):
-        bench_start.seconds(bench_start.TO_FIRST_BATCH, ("detect", "--in", "absent"), tmp_path)
+        startup.seconds(startup.TO_FIRST_BATCH, ("detect", "--in", "absent"), tmp_path)
 
 
 def test_only_commands_that_there_are_can_be_measured() -> None:

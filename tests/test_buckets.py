@@ -14,19 +14,22 @@ from PIL import Image
 from pydantic import ValidationError
 
 from stages.materialize import materialize
-from taming_core import schema, training
-from taming_core.batches import batch_at, side, sides
-from taming_core.conditions import Shown
-from taming_core.config import fingerprint, load_params
-from taming_core.evaluation import squared
-from taming_core.loss import grid_of, localization_loss, object_crops
-from taming_core.objects import encode_mask, mask_box
-from taming_core.order import bucket_at, row_at, shuffled
-from taming_core.photo import photo_id_of
-from taming_core.rows import Rows, load_rows
-from taming_core.sections import MaterializeParams
-from taming_core.subject_model import subject_model
-from taming_core.triplets import mask_of, opened, seen, subject, target, window
+from taming_core.evaluation.protocol import squared
+from taming_core.fingerprints import fingerprint
+from taming_core.model.inputs import Shown
+from taming_core.model.subject_model import subject_model
+from taming_core.params.load import load_params
+from taming_core.params.sections import MaterializeParams
+from taming_core.photos.files import photo_id_of
+from taming_core.photos.masks import encode_mask, mask_box, window
+from taming_core.rows.triplets import subject, target
+from taming_core.tables import schema
+from taming_core.tables.row_images import mask_of, opened, seen
+from taming_core.tables.rows import Rows, load_rows
+from taming_core.training import loop
+from taming_core.training.batches import batch_at, side, sides
+from taming_core.training.losses import grid_of, localization_loss, object_crops
+from taming_core.training.sampler import bucket_at, row_at, shuffled
 
 SQUARE, WIDE, TALL = (32, 32), (48, 24), (24, 48)
 CUT_OUT = Shown("removed", "")
@@ -120,13 +123,13 @@ def test_training_goes_through_all_buckets_and_micro_batches_add_up(rows: Rows) 
     found = []
     for size in (4, 2):
         p = tiny.train_params(micro_batch_size=size, **values)
-        run = training.begin(
-            subject_model(tiny.pipeline("concat").components), shrunk, training.accelerator_for("cpu", "fp32"), p
+        run = loop.begin(
+            subject_model(tiny.pipeline("concat").components), shrunk, loop.accelerator_for("cpu", "fp32"), p
         )
         make = partial(batch_at, rows=rows, token_ids=tiny.token_ids, size=tiny.SIDE, p=p, shown=CUT_OUT)
         shapes = [make(step).mask.shape[2:] for step in range(2)]
         assert len(set(shapes)) > 1
-        found.append([(r.losses.loss, r.losses.localization) for r in training.train(run, p, make)])
+        found.append([(r.losses.loss, r.losses.localization) for r in loop.train(run, p, make)])
     assert found[1] == [pytest.approx(f, rel=1e-4) for f in found[0]]
     assert all(math.isfinite(loss) for loss, _ in found[0])
 

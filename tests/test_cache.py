@@ -17,17 +17,19 @@ import yaml
 from torch import Tensor
 
 from stages.train import train
-from taming_core import cache, cache_files, config, schema, training
 from taming_core.bases.families import family_of
-from taming_core.batches import Caches, batch_at, image_key
-from taming_core.cache import Kind
-from taming_core.cache_files import find, key_of, open_store, write_shard
-from taming_core.conditions import Shown
-from taming_core.customize import load_pipeline
 from taming_core.errors import TamingError
-from taming_core.rows import Rows, load_rows
-from taming_core.subject_model import SubjectModel, subject_model
-from taming_core.train_params import TrainParams
+from taming_core.images.families import load_pipeline
+from taming_core.model.inputs import Shown
+from taming_core.model.subject_model import SubjectModel, subject_model
+from taming_core.params.load import packaged_params
+from taming_core.params.train import TrainParams
+from taming_core.tables import schema
+from taming_core.tables.rows import Rows, load_rows
+from taming_core.training import feature_cache, feature_store, loop
+from taming_core.training.batches import Caches, batch_at, image_key
+from taming_core.training.feature_cache import Kind
+from taming_core.training.feature_store import find, key_of, open_store, write_shard
 
 CPU = torch.device("cpu")
 BOTH = {"cache": ["latents", "text"]}
@@ -51,9 +53,9 @@ def fresh(injection: str, projector: str = "full", **values: Any) -> TrainParams
     return tiny.train_params(**FRESH, injection=injection, encoder=encoder, **values)
 
 
-def begun(p: TrainParams, injection: str, projector: str = "full") -> training.Run:
+def begun(p: TrainParams, injection: str, projector: str = "full") -> loop.Run:
     model = subject_model(tiny.pipeline(injection, projector=projector).components)
-    return training.begin(model, None, training.accelerator_for("cpu", "fp32"), p)
+    return loop.begin(model, None, loop.accelerator_for("cpu", "fp32"), p)
 
 
 def shown(injection: str) -> Shown:
@@ -61,12 +63,12 @@ def shown(injection: str) -> Shown:
 
 
 def kinds(model: SubjectModel, p: TrainParams, injection: str = "concat") -> dict[Any, Kind]:
-    return cache.kinds(model, p, tiny.token_ids, shown(injection), tiny.SIDE)
+    return feature_cache.kinds(model, p, tiny.token_ids, shown(injection), tiny.SIDE)
 
 
 def filling(kind: Kind, rows: Rows, p: TrainParams, counts: Counter[str] | None = None) -> Iterator[int]:
-    shares = map(rows.__getitem__, cache.share_of(rows, p, 0, 1))
-    return cache.fill(kind, shares, p.micro_batch_size, CPU, Counter() if counts is None else counts)
+    shares = map(rows.__getitem__, feature_cache.share_of(rows, p, 0, 1))
+    return feature_cache.fill(kind, shares, p.micro_batch_size, CPU, Counter() if counts is None else counts)
 
 
 def filled(model: SubjectModel, rows: Rows, p: TrainParams, injection: str = "concat") -> tuple[Caches, Counter[str]]:
@@ -74,12 +76,12 @@ def filled(model: SubjectModel, rows: Rows, p: TrainParams, injection: str = "co
     found, counts = kinds(model, p, injection), Counter[str]()
     for kind in found.values():
         list(filling(kind, rows, p, counts))
-    return cache.opened(found), counts
+    return feature_cache.opened(found), counts
 
 
 def trained(
     rows: Rows, p: TrainParams, injection: str, projector: str = "full"
-) -> tuple[list[training.Losses], Sequence[Tensor]]:
+) -> tuple[list[loop.Losses], Sequence[Tensor]]:
     """Losses and final weights."""
     run = begun(p, injection, projector)
     caches, _ = filled(run.model, rows, p, injection)
@@ -88,7 +90,7 @@ def trained(
     )
     batch = make(0)
     assert (batch.target is None, batch.states is None) == ("latents" in p.cache, "text" not in p.cache)
-    return [r.losses for r in training.train(run, p, make)], run.weights
+    return [r.losses for r in loop.train(run, p, make)], run.weights
 
 
 @pytest.mark.parametrize("injection", ["concat", "decoupled"])
@@ -121,8 +123,8 @@ def test_changed_copies_are_looked_at_and_the_others_are_not(rows: Rows) -> None
     assert not batch.known[~batch.present].any()
     looked = []
     run.model.object_encoder.vision.register_forward_hook(lambda _, __, out: looked.append(len(out[0])))
-    drawn = training.noise_of(run, batch, 0, p)
-    training.forward_backward(run, batch, drawn, p)
+    drawn = loop.noise_of(run, batch, 0, p)
+    loop.forward_backward(run, batch, drawn, p)
     assert sum(looked) == batch.present.sum()
 
 
@@ -130,7 +132,7 @@ def test_changed_copies_are_looked_at_and_the_others_are_not(rows: Rows) -> None
 def test_texts_of_every_family_are_kept_as_its_encoders_say_them(rows: Rows, family: str) -> None:
     model = SubjectModel(family_of(tiny_bases.parts(family)), tiny.pipeline().object_encoder, None)  # type: ignore
     p = tiny.train_params(cache=["text"], text_drop=0.1, object_drop=0.0)
-    found = cache.kinds(model, p, model.family.token_ids, shown("concat"), tiny.SIDE)["text"]
+    found = feature_cache.kinds(model, p, model.family.token_ids, shown("concat"), tiny.SIDE)["text"]
     list(filling(found, rows, p))
     store = open_store(found.store.folder)
     assert len(store.keys) == 3  # with an object, silence, general
@@ -239,7 +241,7 @@ def test_a_shard_that_was_cut_off_is_computed_again(rows: Rows, left: int, lost:
 
 
 def test_after_a_crash_only_what_is_missing_is_computed(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_files, "ENTRIES", 2)
+    monkeypatch.setattr(feature_store, "ENTRIES", 2)
     model, p = subject_model(tiny.pipeline().components), tiny.train_params(cache=["latents"], **ONE)
     work = filling(kinds(model, p)["latents"], rows, p)
     assert [next(work) for _ in range(5)] == [1, 2, 3, 4, 5]
@@ -250,9 +252,11 @@ def test_after_a_crash_only_what_is_missing_is_computed(rows: Rows, monkeypatch:
 
 def test_processes_share_the_rows_and_may_fill_the_same_folder_at_once(rows: Rows) -> None:
     model, p = subject_model(tiny.pipeline().components), tiny.train_params(cache=["latents"], **ONE)
-    shares = [cache.share_of(rows, p, rank, 3) for rank in range(3)]
+    shares = [feature_cache.share_of(rows, p, rank, 3) for rank in range(3)]
     assert sorted(n for share in shares for n in share) == list(range(7))
-    assert len(cache.share_of(rows, p.model_copy(update={"general": 0.0}), 0, 1)) == 4  # general rows are never shown
+    assert (
+        len(feature_cache.share_of(rows, p.model_copy(update={"general": 0.0}), 0, 1)) == 4
+    )  # general rows are never shown
     first, second = (filling(kinds(model, p)["latents"], rows, p) for _ in range(2))
     assert list(zip(first, second, strict=True)) == [(n, n) for n in range(1, 8)]
     store = open_store(kinds(model, p)["latents"].store.folder)
@@ -285,7 +289,7 @@ def test_an_entry_that_vanishes_in_training_names_the_way_out(rows: Rows) -> Non
     caches, _ = filled(subject_model(tiny.pipeline().components), rows, p)
     assert caches.latents is not None
     shard_of(Kind(caches.latents, None, None)).write_bytes(b"")  # type: ignore
-    cache_files._header_kept.cache_clear()
+    feature_store._header_kept.cache_clear()
     with pytest.raises(TamingError, match="Run the same command again"):
         batch_at(0, rows, tiny.token_ids, tiny.SIDE, p, shown("concat"), caches=caches)
 
@@ -299,7 +303,7 @@ def parked(rows: Rows, injection: str = "concat", **values: Any) -> set[str]:
     p = (fresh if "tower" in values.get("cache", []) else tiny.train_params)(
         **({"injection": injection} if "tower" in values["cache"] else {}), offload=True, **values
     )
-    return set(cache.parked(subject_model(tiny.pipeline(injection).components), p, rows))
+    return set(feature_cache.parked(subject_model(tiny.pipeline(injection).components), p, rows))
 
 
 NO_IDENTITY = {"identity_weight": 0.0, "identity_network": None, "identity_max_timestep": None}
@@ -314,12 +318,12 @@ def test_parts_wait_only_where_no_step_needs_them(rows: Rows) -> None:
     with pytest.raises(TamingError, match=r"train.offload has no effect"):
         parked(rows, "reference", cache=["latents", "text"], **NO_IDENTITY)
     p = tiny.train_params(cache=["text"])
-    assert cache.parked(subject_model(tiny.pipeline().components), p, rows) == {}
+    assert feature_cache.parked(subject_model(tiny.pipeline().components), p, rows) == {}
 
 
 def staged(folder: Path, **values: Any) -> dict[str, bytes]:
     """The encoder that `taming train` leaves."""
-    params = yaml.safe_load(config.packaged_params().read_text())
+    params = yaml.safe_load(packaged_params().read_text())
     small = {"start": str(folder / "start"), "steps": 2, "batch_size": 2, "micro_batch_size": 1, "warmup": 1}
     params["train"] |= {**small, **NO_IDENTITY, **values}
     params["train"]["validation"] |= {"every": 2, "objects": 1, "prompts": ["a <object> in the snow"]}
@@ -337,7 +341,7 @@ def test_the_stage_fills_caches_sends_parts_away_and_leaves_the_same_encoder(
     plain = staged(tmp_path)
     assert "damaged" not in capsys.readouterr().err
     model = subject_model(load_pipeline(str(tmp_path / "start")).components)
-    folder = Path("runs/cache") / cache.name_of("latents", model, tiny.train_params())
+    folder = Path("runs/cache") / feature_cache.name_of("latents", model, tiny.train_params())
     folder.mkdir(parents=True)
     (folder / "0.safetensors").write_bytes(b"cut off")
     assert staged(tmp_path, **BOTH, offload=True) == plain
@@ -360,8 +364,8 @@ class Traveller(torch.nn.Linear):
 
 def test_parts_come_back_for_a_picture_and_leave_again_whatever_happens() -> None:
     part = Traveller()
-    cache.park({"vae": part})
-    with suppress(KeyboardInterrupt), cache.at_work({"vae": part}, torch.device("cuda")):
+    feature_cache.park({"vae": part})
+    with suppress(KeyboardInterrupt), feature_cache.at_work({"vae": part}, torch.device("cuda")):
         assert part.places == ["cpu", "cuda"]
         raise KeyboardInterrupt
     assert part.places == ["cpu", "cuda", "cpu"]

@@ -19,13 +19,17 @@ from project_copy import copy_tracked
 from typer.testing import CliRunner
 
 from stages.cli import app
-from taming_core import captioning, config, photo, schema
-from taming_core.captioning import Source, Target
+from taming_core.captions import captioning
+from taming_core.captions.captioning import Source, Target
 from taming_core.errors import TamingError
-from taming_core.sections import CaptionParams
+from taming_core.params.load import load_params
+from taming_core.params.sections import CaptionParams
+from taming_core.photos.decode import read_photo
+from taming_core.photos.files import list_photos
+from taming_core.tables import schema
 
 ROOT = Path(__file__).parent.parent
-P = config.load_params(ROOT / "params.yaml").caption.model_copy(
+P = load_params(ROOT / "params.yaml").caption.model_copy(
     update={"match_min": 0.5, "replace": "noun", "template": "a photo of a <object>", "batch_size": 2}
 )
 
@@ -34,7 +38,7 @@ def draw(path: Path, colour: int = 0) -> str:
     """A plain photo; its id."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (40, 30), (colour, colour, colour)).save(path)
-    return photo.read_photo(path).photo_id
+    return read_photo(path).photo_id
 
 
 def rows(
@@ -271,7 +275,7 @@ def test_mini_captions_real_photos_again_to_the_same_bytes_after_kill_9(demo: Pa
     assert (demo / "again.parquet").read_bytes() == (demo / "whole.parquet").read_bytes()
 
     made = pq.read_table(demo / "whole.parquet").to_pylist()
-    assert len(made) == len(photo.list_photos(demo / "raw"))
+    assert len(made) == len(list_photos(demo / "raw"))
     for row in made:
         assert (row["object_caption"] is None) == (row["caption"] is None)
         if row["caption"]:

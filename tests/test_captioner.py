@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
 
+from taming_core.captions.captioner import Captioner, load_captioner, tidy
 from taming_core.errors import TamingError
-from taming_core.pretrained.captioner import MINI, Captioner, load_captioner, tidy
+from taming_core.weights.mini import MINI
 from taming_core.world.artwork import World, load_pictures, load_world
 from taming_core.world.photos import Photos, render
 from taming_core.world.plan import Chances

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taming_core import captions
-from taming_core.captions import OBJECT, ObjectCaption
-from taming_core.phrases import phrases
+from taming_core.language import placeholder
+from taming_core.language.noun_phrases import phrases
+from taming_core.language.placeholder import OBJECT, ObjectCaption
 
 # class, caption, with the noun replaced, with the phrase replaced where that differs
 NAMED = [
@@ -153,8 +153,8 @@ HEADS = [
 ]
 
 
-def named(caption: str, noun: str, replace: captions.Replace) -> str | None:
-    found = captions.name_object(caption, noun, replace)
+def named(caption: str, noun: str, replace: placeholder.Replace) -> str | None:
+    found = placeholder.name_object(caption, noun, replace)
     return found and found.object_caption
 
 
@@ -167,34 +167,34 @@ def test_the_words_for_the_class_become_the_object(case: tuple[str, ...]) -> Non
 
 @pytest.mark.parametrize(("noun", "caption"), UNNAMED)
 def test_no_words_for_the_class(noun: str, caption: str) -> None:
-    assert captions.name_object(caption, noun, "noun") is None
+    assert placeholder.name_object(caption, noun, "noun") is None
 
 
 @pytest.mark.parametrize(("caption", "head"), HEADS)
 def test_what_a_caption_is_about(caption: str, head: str) -> None:
-    found = captions.head_object(caption, "phrase")
+    found = placeholder.head_object(caption, "phrase")
     assert found
     assert (found.replaced, found.method) == (head, "head")
 
 
 @pytest.mark.parametrize("caption", ["", "?!", "and on the", "quickly"])
 def test_a_caption_without_a_noun_is_about_nothing(caption: str) -> None:
-    assert captions.head_object(caption, "phrase") is None
+    assert placeholder.head_object(caption, "phrase") is None
 
 
 def test_where_and_what_was_replaced() -> None:
-    assert captions.name_object("an apple on a table", "fruit", "noun") == ObjectCaption(
+    assert placeholder.name_object("an apple on a table", "fruit", "noun") == ObjectCaption(
         "an apple on a table", "a <object> on a table", "apple", 3, 8, "noun"
     )
 
 
 def test_objects_of_one_class_get_words_of_their_own_from_left_to_right() -> None:
-    found = captions.name_objects("a squirrel and a fox near a car", ["animal", "vehicle", "animal"], "noun")
+    found = placeholder.name_objects("a squirrel and a fox near a car", ["animal", "vehicle", "animal"], "noun")
     assert [f and f.replaced for f in found] == ["squirrel", "car", "fox"]
 
 
 def test_objects_share_a_plural() -> None:
-    found = captions.name_objects("two dogs on a couch", ["dog", "dog"], "noun")
+    found = placeholder.name_objects("two dogs on a couch", ["dog", "dog"], "noun")
     assert [f and f.object_caption for f in found] == ["two <object> on a couch"] * 2
 
 
@@ -210,7 +210,7 @@ def test_objects_share_a_plural() -> None:
     ],
 )
 def test_scene(caption: str, where: str) -> None:
-    assert captions.scene(caption) == where
+    assert placeholder.scene(caption) == where
 
 
 @pytest.mark.parametrize(
@@ -222,14 +222,14 @@ def test_scene(caption: str, where: str) -> None:
     ],
 )
 def test_template(template: str, noun: str, caption: str, object_caption: str) -> None:
-    found = captions.fill_template(template, noun, "in the snow")
+    found = placeholder.fill_template(template, noun, "in the snow")
     assert (found.caption, found.object_caption, found.method) == (caption, object_caption, "template")
     assert caption[found.start : found.end] == found.replaced
 
 
 def test_a_given_caption_may_hold_the_placeholder_already() -> None:
-    assert captions.read_given("a photo of a dog", "dog") is None
-    found = captions.read_given("a <object> and another <object>", "dog")
+    assert placeholder.read_given("a photo of a dog", "dog") is None
+    found = placeholder.read_given("a <object> and another <object>", "dog")
     assert found
     assert (found.caption, found.object_caption) == ("a dog and another dog", "a <object> and another dog")
 
@@ -262,7 +262,7 @@ WITHOUT_ATTRIBUTES = [
 
 @pytest.mark.parametrize("case", WITHOUT_ATTRIBUTES, ids=lambda case: case[0])
 def test_words_for_what_may_change_of_the_object_can_go(case: tuple[str, str, str, str]) -> None:
-    assert captions.without_attributes(case[0], case[1]) == case[2:]
+    assert placeholder.without_attributes(case[0], case[1]) == case[2:]
 
 
 SAID = (
@@ -276,9 +276,9 @@ TEXTS = st.one_of(st.text(max_size=40), st.lists(WORDS, max_size=12).map(" ".joi
 
 @given(TEXTS, NOUNS, st.sampled_from(["noun", "phrase"]))
 def test_the_object_caption_is_the_caption_with_the_span_replaced(
-    caption: str, noun: str, replace: captions.Replace
+    caption: str, noun: str, replace: placeholder.Replace
 ) -> None:
-    for found in (captions.name_object(caption, noun, replace), captions.head_object(caption, replace)):
+    for found in (placeholder.name_object(caption, noun, replace), placeholder.head_object(caption, replace)):
         if found is None or OBJECT in caption:
             continue
         assert 0 <= found.start < found.end <= len(caption)
@@ -287,15 +287,15 @@ def test_the_object_caption_is_the_caption_with_the_span_replaced(
         assert found.object_caption.count(OBJECT) == 1
         before, after = found.object_caption.split(OBJECT)
         assert after == caption[found.end :]
-        assert before == captions.AN.sub(r"\1\2", caption[: found.start])
+        assert before == placeholder.AN.sub(r"\1\2", caption[: found.start])
 
 
 @given(TEXTS, NOUNS)
 def test_the_words_that_were_replaced_can_be_put_back(caption: str, noun: str) -> None:
-    found = captions.name_object(caption, noun, "noun")
+    found = placeholder.name_object(caption, noun, "noun")
     if found is None or OBJECT in caption:
         return
-    assert captions.replaced_words(caption, found.object_caption) == found.replaced
+    assert placeholder.replaced_words(caption, found.object_caption) == found.replaced
 
 
 @given(TEXTS)

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from ship import require_small, round_files, rounded
 
 from taming_core.errors import TamingError
-from taming_core.pretrained.detector import MINI
+from taming_core.weights.mini import MINI
 
-WEIGHTS = MINI.parent
+WEIGHTS = MINI
 FACTS = BASE.parent / "card.yaml"
 
 

@@ -9,13 +9,13 @@ import tiny
 import torch
 from torch import Tensor
 
-from taming_core import checkpoint, training
-from taming_core.batches import batch_at
-from taming_core.conditions import Shown
-from taming_core.pretrained.identity import Identity, load_identity
-from taming_core.rows import load_rows
-from taming_core.subject_model import subject_model
-from taming_core.train_params import TrainParams
+from taming_core.model.inputs import Shown
+from taming_core.model.subject_model import subject_model
+from taming_core.params.train import TrainParams
+from taming_core.tables.rows import load_rows
+from taming_core.training import checkpoint, loop
+from taming_core.training.batches import batch_at
+from taming_core.training.identity import Identity, load_identity
 
 LORA = {"tune": "lora", "lora": {"rank": 2, "alpha": 4.0}}
 ADAPTER = {"tune": "adapter", "denoiser_rate": 0.0}
@@ -39,26 +39,26 @@ def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
     return load_identity(tiny.clip(tmp_path_factory.mktemp("clip")), "cpu")
 
 
-def begun(p: TrainParams, injection: str, identity: Identity | None = None) -> training.Run:
+def begun(p: TrainParams, injection: str, identity: Identity | None = None) -> loop.Run:
     model = subject_model(tiny.pipeline(injection).components)
-    return training.begin(model, identity, training.accelerator_for("cpu", p.precision), p)
+    return loop.begin(model, identity, loop.accelerator_for("cpu", p.precision), p)
 
 
-def steps(run: training.Run, p: TrainParams, folder: Path, until: int) -> list[training.Report]:
+def steps(run: loop.Run, p: TrainParams, folder: Path, until: int) -> list[loop.Report]:
     """Train to the end of step `until`, whatever the params say of the end."""
     shown = Shown.of(run.model.object_encoder.config)
     make = partial(
         batch_at, rows=load_rows(folder, "train"), token_ids=tiny.token_ids, size=tiny.SIDE, p=p, shown=shown
     )
     found = []
-    for report in training.train(run, p, make):
+    for report in loop.train(run, p, make):
         found.append(report)
         if report.step == until:
             break
     return found
 
 
-def state(run: training.Run) -> dict[str, Tensor]:
+def state(run: loop.Run) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in checkpoint.tensors(run)}
 
 

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
-from taming_core import config
 from taming_core.errors import TamingError
+from taming_core.fingerprints import fingerprint
+from taming_core.params.load import load_params, packaged_params
 
-DEFAULT = yaml.safe_load(config.packaged_params().read_text())
+DEFAULT = yaml.safe_load(packaged_params().read_text())
 
 
 def changed(tmp_path: Path, section: str, **values: Any) -> Path:
@@ -20,11 +21,11 @@ def changed(tmp_path: Path, section: str, **values: Any) -> Path:
 
 
 def test_the_default_is_valid() -> None:
-    assert config.load_params(config.packaged_params()).detect.detector == "mini"
+    assert load_params(packaged_params()).detect.detector == "mini"
 
 
 def test_sections_are_frozen() -> None:
-    params = config.load_params(config.packaged_params())
+    params = load_params(packaged_params())
     with pytest.raises(ValueError, match="frozen"):
         params.detect.score = 0.5
 
@@ -75,45 +76,45 @@ WRONG = [
 @pytest.mark.parametrize(("section", "values", "message"), WRONG, ids=[f"{i} {m}" for i, (_, _, m) in enumerate(WRONG)])
 def test_an_error_names_the_key(tmp_path: Path, section: str, values: dict[str, Any], message: str) -> None:
     with pytest.raises(TamingError) as caught:
-        config.load_params(changed(tmp_path, section, **values))
+        load_params(changed(tmp_path, section, **values))
     assert message in str(caught.value)
 
 
 def test_numbers_are_read_as_dvc_writes_them(tmp_path: Path) -> None:
     path = changed(tmp_path, "train", learning_rate=0.25)
     path.write_text(path.read_text().replace("learning_rate: 0.25", "learning_rate: 1e-05"))
-    assert config.load_params(path).train.learning_rate == 1.0e-5
+    assert load_params(path).train.learning_rate == 1.0e-5
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump({**DEFAULT, "detect": {k: v for k, v in DEFAULT["detect"].items() if k != "score"}}))
     with pytest.raises(TamingError, match=r"detect\.score is missing"):
-        config.load_params(path)
+        load_params(path)
 
 
 def test_a_nested_section_is_named(tmp_path: Path) -> None:
     with pytest.raises(TamingError, match=r"generate\.sampling\.stepz is not a known key; known here: batch_size"):
-        config.load_params(changed(tmp_path, "generate", sampling={**DEFAULT["generate"]["sampling"], "stepz": 1}))
+        load_params(changed(tmp_path, "generate", sampling={**DEFAULT["generate"]["sampling"], "stepz": 1}))
 
 
 def test_an_absent_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(TamingError, match=r"does not exist\. Copy "):
-        config.load_params(tmp_path / "none.yaml")
+        load_params(tmp_path / "none.yaml")
 
 
 def test_broken_yaml_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("detect: [")
     with pytest.raises(TamingError, match="is not YAML") as caught:
-        config.load_params(path)
+        load_params(path)
     assert "\n" not in str(caught.value)
 
 
 def test_the_fingerprint_follows_values_and_inputs_but_not_the_keys_left_out() -> None:
-    train = config.load_params(config.packaged_params()).train
+    train = load_params(packaged_params()).train
     same = train.model_copy(update={"save_every": 7})
     out = frozenset({"save_every"})
-    assert config.fingerprint(train, "a", without=out) == config.fingerprint(same, "a", without=out)
-    assert config.fingerprint(train, "a") != config.fingerprint(same, "a")
-    assert config.fingerprint(train, "a") != config.fingerprint(train, "b")
+    assert fingerprint(train, "a", without=out) == fingerprint(same, "a", without=out)
+    assert fingerprint(train, "a") != fingerprint(same, "a")
+    assert fingerprint(train, "a") != fingerprint(train, "b")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from taming_core.curves import curves, smooth
+from taming_core.figures.curves import curves, smooth
 
 
 def line(step: int, **values: float | None) -> dict[str, float | int | None]:

@@ -11,9 +11,9 @@ from PIL import Image
 from small_rows import artwork
 
 from taming_core.bases.family import Text
-from taming_core.customize import TamingPipeline, load_pipeline
 from taming_core.errors import TamingError
-from taming_core.guidance import Words, guidance_passes
+from taming_core.images.families import TamingPipeline, load_pipeline
+from taming_core.images.guidance import Words, guidance_passes
 
 BEACH, SNOW = "a photo of a <object> on the beach", "a photo of a <object> in the snow"
 

@@ -14,9 +14,10 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from taming_core.errors import TamingError
-from taming_core.objects import Detections
-from taming_core.pretrained.detector import MINI, Detector, load_detector, open_yolo
-from taming_core.pretrained.ultralytics_offline import import_ultralytics
+from taming_core.objects.detector import Detector, load_detector, open_yolo
+from taming_core.objects.filters import Detections
+from taming_core.objects.ultralytics_offline import import_ultralytics
+from taming_core.weights.mini import MINI
 from taming_core.world.artwork import Pictures, World, class_nouns, load_pictures, load_world
 from taming_core.world.photos import Photos, render
 from taming_core.world.plan import Chances
@@ -117,7 +118,7 @@ def test_nothing_found_and_nothing_asked(photos: Photos) -> None:
 def test_a_checkpoint_gives_what_the_same_weights_give_from_a_folder(
     photos: Photos, mini: Detector, tmp_path: Path
 ) -> None:
-    open_yolo(MINI).save(tmp_path / "best.pt")
+    open_yolo(MINI / "detector").save(tmp_path / "best.pt")
     images = list(photos.image[:2].numpy())
     for spec in (tmp_path, tmp_path / "best.pt"):
         for found, expected in zip(load_detector(str(spec), "cpu", 160, 0.1, 5)(images), mini(images), strict=True):

@@ -9,17 +9,17 @@ from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 from stages.cli import app
-from taming_core import config
-from taming_core.config import Params
 from taming_core.errors import TamingError
+from taming_core.params.load import Params, load_params, packaged_params
+from taming_core.params.load import Params as config_Params
 from taming_core.projects import diagnosis, fit, memory, profiles
 
-DEFAULT = config.load_params(config.packaged_params())
+DEFAULT = load_params(packaged_params())
 
 
-def params(profile: str, memory: int | None, folder: Path) -> config.Params:
+def params(profile: str, memory: int | None, folder: Path) -> config_Params:
     (folder / "params.yaml").write_text(profiles.params_text(profile, memory))
-    return config.load_params(folder / "params.yaml")
+    return load_params(folder / "params.yaml")
 
 
 def missing(found: list[diagnosis.Check]) -> dict[str, str]:
@@ -95,7 +95,7 @@ def test_the_command_computes_whether_the_training_fits(tmp_path: Path) -> None:
         "start": str(tmp_path / "start"), "identity_weight": 0.0, "identity_network": None,
         "identity_max_timestep": None,
     }  # fmt: skip
-    text = profiles.changed(config.packaged_params().read_text(), {"train": changes})
+    text = profiles.changed(packaged_params().read_text(), {"train": changes})
     (tmp_path / "params.yaml").write_text(text)
     done = CliRunner().invoke(app, ["doctor", "--params", str(tmp_path / "params.yaml")], env={"COLUMNS": "150"})
     assert done.exit_code == 0, done.output

@@ -22,18 +22,19 @@ from transformers import CLIPImageProcessor
 from typer.testing import CliRunner
 
 from stages.cli import app
-from taming_core import lora, provenance
-from taming_core.attention import layer_channels
+from taming_core import fingerprints
 from taming_core.bases.families import family_of
-from taming_core.conditions import subject_pixels
-from taming_core.customize import TamingPipeline, assembled, load_pipeline
 from taming_core.errors import TamingError
 from taming_core.exports import base_change, export, hub, ip_adapter, lora_extraction
-from taming_core.exports.wish import Wish, check
-from taming_core.fresh import start_layers
-from taming_core.object_encoder import ObjectEncoder, silent_biases
-from taming_core.subject_model import freeze_tower
-from taming_core.train_params import LoraParams
+from taming_core.exports.options import Wish, check
+from taming_core.images.families import TamingPipeline, assembled, load_pipeline
+from taming_core.model import lora
+from taming_core.model.attention import layer_channels
+from taming_core.model.inputs import subject_pixels
+from taming_core.model.object_encoder import ObjectEncoder, silent_biases
+from taming_core.model.subject_model import freeze_tower
+from taming_core.params.train import LoraParams
+from taming_core.training.start import start_layers
 
 PROMPT = "a photo of a object on the beach"
 SIDE = tiny.SIDE
@@ -492,7 +493,7 @@ def test_the_command_writes_an_account_of_itself(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "out/export.json").read_text())
     assert record["encoder"] == {
         "folder": "encoder",
-        "fingerprint": provenance.folder_fingerprint(tmp_path / "encoder"),
+        "fingerprint": fingerprints.folder_fingerprint(tmp_path / "encoder"),
     }
     assert {w.dtype for w in load_file(tmp_path / "out" / ip_adapter.FILE).values()} == {torch.float16}
     again = CliRunner().invoke(app, ["export", "--encoder", "encoder", "--to", "ip-adapter", "--out", "out"])

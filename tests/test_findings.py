@@ -5,10 +5,11 @@ import pytest
 from PIL import Image
 from test_objects import P
 
-from taming_core import schema
 from taming_core.errors import TamingError
-from taming_core.findings import list_sources, rows_of
-from taming_core.objects import Detections, Masks, decode_mask
+from taming_core.objects.detection import list_sources, rows_of
+from taming_core.objects.filters import Detections, Masks
+from taming_core.photos.masks import decode_mask
+from taming_core.tables import schema
 
 COLOURS = {"ball": (255, 0, 0), "leaf": (0, 255, 0)}
 

@@ -10,11 +10,12 @@ from PIL import Image
 from small_rows import artwork, composed
 
 from stages.generate import generate
-from taming_core import generation, subjects
-from taming_core.config import load_params, packaged_params
+from taming_core import generation
 from taming_core.errors import TamingError
-from taming_core.objects import cutout
-from taming_core.sections import Sampling
+from taming_core.objects import subjects
+from taming_core.params.load import load_params, packaged_params
+from taming_core.params.sections import Sampling
+from taming_core.photos.masks import cutout
 
 BEACH, SNOW = "a photo of a <object> on the beach", "a photo of a <object> in the snow"
 PARAMS = load_params(packaged_params())

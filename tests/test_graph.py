@@ -1,79 +1,79 @@
-"""dvc.yaml, params.yaml and the imports agree, and no module imports one below it."""
+"""dvc.yaml, params.yaml and the imports agree; packages stand in an order, and no module imports one below it."""
 
 import ast
+from collections.abc import Iterable
 from pathlib import Path
 
+import packages
 import pytest
 import yaml
+from packages import CORE, ORDER, ROOT
 
-from taming_core import config
+from taming_core.params import load
 
-ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-# Params are tracked by value, tables are checked when read, and the rest changes no result.
-UNTRACKED = {
-    *(f"taming_core/{name}.py" for name in ("__init__", "sections", "train_params", "config", "schema")),
-    *(f"taming_core/{name}.py" for name in ("arguments", "errors", "progress")),
-    *(f"stages/{name}.py" for name in ("__init__", "options", "cli", "process")),
-    "taming_core/pretrained/__init__.py",
-    "taming_core/bases/__init__.py",
-}
-# Journey order: a module imports only what stands above it.
-ORDER = (
-    "errors", "seeds", "sections", "train_params", "config", "arguments", "schema", "shards", "cache_files", "counts",
-    "progress", "provenance", "photo", "objects", "findings", "subjects",
-    "lexicon", "nouns", "phrases", "captions", "captioning",
-    "triplets", "lookup", "sources", "splits", "rows",
-    "attention", "conditions", "bases/family", "bases/stable_diffusion", "bases/stable_diffusion_xl",
-    "bases/transformer", "bases/stable_diffusion_3", "bases/flux", "bases/families", "contexts", "object_encoder",
-    "stand_in", "order", "batches", "noise", "subject_model", "loss", "objective", "lora", "recompute", "average",
-    "optimizers", "processes", "training", "checkpoint", "cache", "logbook",
-    "guidance", "taming_pipeline", "customize", "image_orders", "images", "drawings", "prior", "sheets", "grid",
-    "fresh", "validation", "curves", "encoder_folder",
-    "scores", "shape", "evaluation", "verdicts", "plots", "report",
-    "evaluation_folder", "generation", "cards",
-    "projects/profiles", "projects/project", "projects/architectures", "projects/memory", "projects/fit",
-    "projects/diagnosis", "exports/hub", "exports/wish", "exports/ip_adapter", "exports/lora_extraction",
-    "exports/base_change", "exports/model_card",
-    "exports/usage", "exports/export", "bench_plain", "bench", "bench_start",
-    "world/styles", "world/wording", "world/artwork", "world/plan", "world/render", "world/photos", "world/folder",
-)  # fmt: skip
+# What changes no result: params are tracked by value, and the rest is how files are written and errors read.
+UNTRACKED = {"params", "errors", "progress", "files", "fingerprints"}
 
 
-def imported(path: Path) -> set[str]:
-    """The project's own files that a file imports, at its top or inside functions."""
+def code_of(paths: Iterable[Path]) -> set[str]:
+    """What a stage that runs these files must name as deps: files as they are, of taming_core whole packages."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        found |= {n.replace(".", "/") + ".py" for n in names}
-    return {f for f in found if (ROOT / f).is_file()}
+    for path in packages.reached(paths):
+        if path.name == "__init__.py" or (path.is_relative_to(ROOT / "stages") and path not in paths):
+            continue
+        if path.is_relative_to(CORE):
+            name = packages.package_of(path)
+            found |= set() if name in UNTRACKED else {f"taming_core/{name}{'' if (CORE / name).is_dir() else '.py'}"}
+        else:
+            found.add(path.relative_to(ROOT).as_posix())
+    return found
 
 
-def reached(path: str) -> set[str]:
-    """All project files that a file needs."""
-    seen, todo = set(), [path]
-    while todo:
-        current = todo.pop()
-        if current not in seen:
-            seen.add(current)
-            todo += imported(ROOT / current)
-    return seen
+def code_in(deps: Iterable[str]) -> set[str]:
+    """The deps that are code, without weights and data."""
+    return {d for d in deps if d.endswith(".py") or any((ROOT / d).glob("*.py"))}
+
+
+def test_every_package_has_its_place_in_the_order() -> None:
+    assert set(ORDER) == set(packages.modules())
+    assert len(set(ORDER)) == len(ORDER)
+
+
+def test_no_package_imports_one_below_it() -> None:
+    assert [(name, other) for name, other in packages.arrows() if ORDER.index(other) >= ORDER.index(name)] == []
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_no_files_of_a_package_import_each_other_in_a_circle(package: str) -> None:
+    files = packages.modules()[package]
+    for path in files:
+        below = {f for f in packages.imported(path) if f in files}
+        assert path not in packages.reached(below), f"{path.stem} is imported by what it imports"
+
+
+def test_nothing_in_the_library_imports_commands_or_chains() -> None:
+    outside = [f for files in packages.modules().values() for path in files for f in packages.imported(path)
+               if not f.is_relative_to(CORE)]  # fmt: skip
+    assert outside == []
+
+
+def test_the_picture_of_the_packages_is_current() -> None:
+    assert packages.PICTURE.read_text() == packages.picture(), "run `python docs/packages.py`"
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_name_the_code_that_a_stage_runs(stage: str) -> None:
-    deps = {d for d in STAGES[stage]["deps"] if d.endswith(".py")}
-    assert deps == reached(f"stages/{stage}.py") - UNTRACKED
+    assert code_in(STAGES[stage]["deps"]) == code_of([ROOT / f"stages/{stage}.py"])
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_tracks_its_own_params_section(stage: str) -> None:
-    assert STAGES[stage]["params"] == [stage]
-    assert stage in config.Params.model_fields
+def test_a_stage_tracks_the_params_that_it_reads(stage: str) -> None:
+    """By value; `settings.detect` in the file of a stage reads the section `detect`."""
+    tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
+    read = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr in load.Params.model_fields}
+    assert set(STAGES[stage]["params"]) == read
+    assert stage in read
 
 
 def test_stages_stand_in_journey_order() -> None:
@@ -143,22 +143,3 @@ def test_stages_of_the_ablation_name_files_that_exist_or_are_made_by_an_earlier_
 def test_no_two_chains_make_the_same() -> None:
     outs = [next(iter(o)) for d in (*MINI_STAGES.values(), *ABLATION_STAGES.values()) for o in d.get("outs", [])]
     assert len(set(outs)) == len(outs)
-
-
-def modules() -> dict[str, str]:
-    """Name in ORDER -> file, of every module but those of `pretrained`, which stand beside the order."""
-    core = ROOT / "taming_core"
-    folders = "", "bases/", "exports/", "projects/", "world/"
-    files = [f.relative_to(core) for folder in folders for f in sorted(core.glob(f"{folder}*.py"))]
-    return {f.with_suffix("").as_posix(): f"taming_core/{f.as_posix()}" for f in files if f.stem != "__init__"}
-
-
-@pytest.mark.parametrize("name", modules())
-def test_no_module_imports_one_below_it(name: str) -> None:
-    above = {modules()[n] for n in ORDER[: ORDER.index(name)]}
-    assert imported(ROOT / modules()[name]) & set(modules().values()) <= above
-
-
-def test_pretrained_models_know_nothing_of_stages_or_pipelines() -> None:
-    for path in (ROOT / "taming_core" / "pretrained").glob("*.py"):
-        assert not {f for f in imported(path) if f.startswith(("stages", "pipelines"))}

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from taming_core.customize import TamingPipeline
 from taming_core.errors import TamingError
-from taming_core.image_orders import Order, batched
-from taming_core.images import draw, scheduler_named
-from taming_core.sections import Sampling
+from taming_core.images.draw import draw, scheduler_named
+from taming_core.images.families import TamingPipeline
+from taming_core.images.requests import Order, batched
+from taming_core.params.sections import Sampling
 
 ORDERS = [
     Order("a photo of a <object> on the beach", (0,), 11),

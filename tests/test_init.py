@@ -10,9 +10,10 @@ from dvc.repo import Repo
 from typer.testing import CliRunner
 
 from stages.cli import app
-from taming_core import config, schema
 from taming_core.errors import TamingError
+from taming_core.params.load import Params, load_params
 from taming_core.projects import profiles, project
+from taming_core.tables import schema
 
 ROOT = Path(__file__).parent.parent
 PRESETS = [(profile, memory) for profile in profiles.PROFILES for memory in (None, *profiles.sizes(profile))]
@@ -24,10 +25,10 @@ def taming(*arguments: str) -> str:
     return done.output
 
 
-def params_of(tmp_path: Path, profile: str, memory: int | None) -> config.Params:
+def params_of(tmp_path: Path, profile: str, memory: int | None) -> Params:
     path = tmp_path / "params.yaml"
     path.write_text(profiles.params_text(profile, memory))
-    return config.load_params(path)
+    return load_params(path)
 
 
 @pytest.mark.parametrize(("profile", "memory"), PRESETS)

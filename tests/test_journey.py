@@ -15,8 +15,9 @@ from project_copy import copy_tracked
 from typer.testing import CliRunner
 
 from stages.cli import app
-from taming_core import config, rows, schema
-from taming_core.customize import load_pipeline
+from taming_core.images.families import load_pipeline
+from taming_core.params.load import packaged_params
+from taming_core.tables import rows, schema
 
 ROOT = Path(__file__).parent.parent
 IDENTITIES = ["robot-fluent3d", "socks-openmoji", "hibiscus-twemoji", "cherries-fluent3d", "scroll-noto", "broken"]
@@ -30,7 +31,7 @@ JOURNEY = ["detect", "caption", "materialize", "train", "eval"]
 
 def small_params() -> dict[str, Any]:
     """The default's params with as little work as shows everything."""
-    params = yaml.safe_load(config.packaged_params().read_text())
+    params = yaml.safe_load(packaged_params().read_text())
     for section, values in SMALL.items():
         params[section] |= values
     params["train"]["validation"] |= {"every": 2, "objects": 1, "prompts": ["a photo of a <object> on the beach"]}

@@ -23,8 +23,8 @@ from transformers import (
 )
 
 from taming_core.errors import TamingError
-from taming_core.pretrained import judges
-from taming_core.pretrained.judges import ImageJudge, TextJudge, load_judge, load_text_judge, on_grey, poses
+from taming_core.evaluation import judges
+from taming_core.evaluation.judges import ImageJudge, TextJudge, load_judge, load_text_judge, on_grey, poses
 from taming_core.world.artwork import SPLITS, Pictures, World, load_pictures, load_world
 
 THINGS = 8

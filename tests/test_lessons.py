@@ -110,7 +110,7 @@ def test_each_round_shows_every_photo_once():
 def test_the_tower_starts_alike_with_clip():
     from transformers import BlipVisionModel, CLIPVisionModel
 
-    clip = MINI.parents[1] / "taming_core" / "pretrained" / "mini" / "clip"
+    clip = MINI.parents[1] / "taming_core" / "mini" / "clip"
     tower = BlipVisionModel(blip.tower_config()).eval()
     blip.start_from_clip(tower, clip / "model.safetensors")
     photos = torch.rand(2, 3, blip.SEEN, blip.SEEN, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -9,9 +9,9 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 from torch import Tensor
 
-from taming_core import lora
-from taming_core.customize import TamingPipeline
-from taming_core.train_params import LoraParams
+from taming_core.images.families import TamingPipeline
+from taming_core.model import lora
+from taming_core.params.train import LoraParams
 
 PARAMS = LoraParams(rank=2, alpha=6.0)
 

@@ -8,7 +8,8 @@ import torch
 from transformers import CLIPVisionModelWithProjection
 
 from taming_core.errors import TamingError
-from taming_core.loss import (
+from taming_core.training.identity import load_identity
+from taming_core.training.losses import (
     denoising_loss,
     identity_loss,
     identity_weights,
@@ -17,7 +18,6 @@ from taming_core.loss import (
     object_crops,
     snr_weights,
 )
-from taming_core.pretrained.identity import load_identity
 
 
 def test_weights_inside_the_object_are_larger_and_average_to_one() -> None:
@@ -127,7 +127,7 @@ def model_std() -> tuple[float, ...]:
 
 def test_a_folder_of_another_model_is_no_identity_network() -> None:
     with pytest.raises(TamingError, match=r"is no CLIP model|There is no CLIP model"):
-        load_identity(str(tiny.ROOT / "taming_core/pretrained/mini/encoder/text_encoder"), "cpu")
+        load_identity(str(tiny.ROOT / "taming_core/mini/encoder/text_encoder"), "cpu")
 
 
 def test_a_missing_identity_network_is_a_clear_error(tmp_path: Path) -> None:

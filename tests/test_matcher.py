@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import BertTokenizer, BlipConfig, BlipForImageTextRetrieval, BlipImageProcessor, BlipProcessor
 
+from taming_core.captions.matcher import Matcher, load_matcher
 from taming_core.errors import TamingError
-from taming_core.pretrained.captioner import MINI
-from taming_core.pretrained.matcher import Matcher, load_matcher
+from taming_core.weights.mini import MINI
 from taming_core.world.artwork import World, load_pictures, load_world
 from taming_core.world.photos import Photos, render
 from taming_core.world.plan import Chances

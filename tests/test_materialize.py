@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stages.materialize import materialize
-from taming_core import schema
-from taming_core.config import load_params
 from taming_core.errors import TamingError
-from taming_core.lookup import index, split_in, split_of
-from taming_core.objects import encode_mask
-from taming_core.photo import PhotoError, photo_id_of
-from taming_core.rows import load_rows
+from taming_core.params.load import load_params
+from taming_core.photos.decode import PhotoError
+from taming_core.photos.files import photo_id_of
+from taming_core.photos.masks import encode_mask
+from taming_core.rows.index import index, split_in, split_of
+from taming_core.tables import schema
+from taming_core.tables.rows import load_rows
 
 ROOT = Path(__file__).parent.parent
 RAW = ROOT / "data" / "raw"

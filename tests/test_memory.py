@@ -8,10 +8,10 @@ import tiny
 import torch
 from torch import Tensor
 
-from taming_core import config
+from taming_core.model.subject_model import subject_model
+from taming_core.params.load import Params
+from taming_core.params.train import TrainParams
 from taming_core.projects import architectures, memory
-from taming_core.subject_model import subject_model
-from taming_core.train_params import TrainParams
 
 MILLIONS = {  # of parameters, as their authors and users count them
     "stable-diffusion-v1-5/stable-diffusion-v1-5": {"unet": 859.5, "vae": 83.7, "text_encoder": 123.1},
@@ -31,7 +31,7 @@ def test_known_models_have_as_many_parameters_as_they_have(spec: str) -> None:
     assert found == pytest.approx(MILLIONS[spec], abs=0.06)
 
 
-def params(folder: Path, **train: Any) -> config.Params:
+def params(folder: Path, **train: Any) -> Params:
     """To go on from a tiny encoder; pictures as large as make activations outweigh the weights."""
     p = tiny.PARAMS
     return p.model_copy(update={

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 from project_copy import run, smoke_run
 
-from taming_core.customize import TamingPipeline
+from taming_core.images.families import TamingPipeline
 from taming_core.world.artwork import load_world
 
 LEFT_BEHIND = (
@@ -17,7 +17,7 @@ LEFT_BEHIND = (
     "docs/",
     "dvc.lock",
     "pipelines/mini/base/",
-    "taming_core/pretrained/mini/",
+    "taming_core/mini/",
 )  # the chain makes its own
 
 
@@ -38,7 +38,7 @@ def test_every_stage_ran(copy: Path) -> None:
 
 
 def test_what_was_made_opens(copy: Path) -> None:
-    shipped = copy / "taming_core/pretrained/mini"
+    shipped = copy / "taming_core/mini"
     assert load_world(shipped / "world").of_split("unseen-concepts")
     assert TamingPipeline.from_pretrained(shipped / "encoder").object_encoder.config.injection == "concat"
     assert all(f.stat().st_size < 20_000_000 for f in copy.rglob("*.safetensors") if "out" not in f.parts)
@@ -51,7 +51,7 @@ def test_the_evaluation_is_of_what_was_made(copy: Path) -> None:
 
 
 def test_the_card_tells_of_every_model(copy: Path) -> None:
-    card = (copy / "taming_core/pretrained/mini/README.md").read_text()
+    card = (copy / "taming_core/mini/README.md").read_text()
     for role in ("detector", "segmenter", "captioner", "matcher", "autoencoder", "encoder", "judge"):
         assert role in card
     missing = [line for line in card.splitlines() if "not measured" in line]

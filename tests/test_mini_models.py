@@ -15,10 +15,11 @@ import typer
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from taming_core.pretrained.base import load_base
-from taming_core.pretrained.identity import load_identity
-from taming_core.pretrained.judges import load_text_judge
-from taming_core.world.artwork import MINI, Pictures, World, load_pictures, load_world
+from taming_core.bases.load import load_base
+from taming_core.evaluation.judges import load_text_judge
+from taming_core.training.identity import load_identity
+from taming_core.weights.mini import MINI
+from taming_core.world.artwork import Pictures, World, load_pictures, load_world
 from taming_core.world.photos import plans
 from taming_core.world.plan import Chances
 
@@ -60,7 +61,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return load_world(MINI)
+    return load_world(MINI / "world")
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +214,7 @@ def test_full_size_models_are_the_shipped_architectures(world: World) -> None:
     assert shapes(base.new_denoiser(p.widths, p.heads, 4, 32, 256)) == shapes(shipped["unet"])
     assert said(base.new_scheduler()) == said(shipped["scheduler"])
     ours = clip_model.new_clip(section(clip_model.ClipParams, "clip"), words.word_tokenizer(world))
-    theirs = clip_model.load_clip(ROOT / "taming_core/pretrained/mini/clip", "cpu")
+    theirs = clip_model.load_clip(ROOT / "taming_core/mini/clip", "cpu")
     table = "text_model.embeddings.token_embedding.weight"  # the vocabulary is another
     assert {k: v for k, v in shapes(ours.model).items() if k != table} == {
         k: v for k, v in shapes(theirs.model).items() if k != table

@@ -15,7 +15,7 @@ from diffusers import (
 )
 
 from taming_core.errors import TamingError
-from taming_core.noise import (
+from taming_core.model.diffusion import (
     Noise,
     alpha_bar,
     clean_estimate,

@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 from transformers import BertConfig, BitImageProcessor
 
-from taming_core.conditions import subject_pixels, token_ids
+from taming_core.bases.family import token_ids
 from taming_core.errors import TamingError
-from taming_core.fresh import fresh_encoder
-from taming_core.object_encoder import ObjectEncoder, embed
-from taming_core.pretrained import clip
-from taming_core.pretrained.towers import new_tower
+from taming_core.model import clip
+from taming_core.model.inputs import subject_pixels
+from taming_core.model.object_encoder import ObjectEncoder, embed
+from taming_core.model.towers import new_tower
+from taming_core.training.start import fresh_encoder
 
 TOWERS = {
     "clip": tiny.TOWER,

@@ -2,20 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from taming_core.objects import (
-    Object,
-    aspect,
-    containment,
-    cutout,
-    decode_mask,
-    drop_reasons,
-    encode_mask,
-    mask_box,
-    measure,
-    pixel_box,
-    without_islands,
-)
-from taming_core.sections import DetectParams
+from taming_core.objects.filters import Object, aspect, containment, drop_reasons, measure, pixel_box, without_islands
+from taming_core.params.sections import DetectParams
+from taming_core.photos.masks import cutout, decode_mask, encode_mask, mask_box
 
 P = DetectParams(
     detector="mini", segmenter="mini", classes=None, image_size=160, identity="folder", min_side=1, score_floor=0.05,

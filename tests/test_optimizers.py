@@ -8,9 +8,9 @@ import tiny
 import torch
 from test_checkpoint import begun, state, steps
 
-from taming_core import checkpoint
 from taming_core.errors import TamingError
-from taming_core.optimizers import optimizer_of
+from taming_core.training import checkpoint
+from taming_core.training.optimizers import optimizer_of
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from project_copy import copy_tracked
 
-from taming_core import config
+from taming_core.params.load import packaged_params
 
 OURS = tuple(
     re.compile(pattern)
@@ -36,7 +36,7 @@ GENERATE = ["generate", "--object", PHOTO, "--prompt", "a photo of a <object>", 
 
 def small(folder: Path) -> None:
     """A project of `mini` with a few photos and as little work as shows everything."""
-    params = yaml.safe_load(config.packaged_params().read_text())
+    params = yaml.safe_load(packaged_params().read_text())
     params["materialize"] |= {"validation": 0.3, "test": 0.4}
     params["train"] |= {"steps": 2, "batch_size": 2, "micro_batch_size": 1, "general": 0.0}
     params["train"]["validation"] |= {"every": 2, "objects": 1}

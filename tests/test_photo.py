@@ -12,20 +12,11 @@ import pytest
 from PIL import Image, ImageCms
 
 from taming_core.errors import TamingError
-from taming_core.photo import (
-    Given,
-    PhotoError,
-    copies,
-    difference_hash,
-    folder_identity,
-    folder_state,
-    hamming,
-    hash_of,
-    list_photos,
-    photo_id_of,
-    read_metadata,
-    read_photo,
-)
+from taming_core.fingerprints import hash_of
+from taming_core.photos.decode import PhotoError, read_photo
+from taming_core.photos.files import copies, folder_identity, folder_state, list_photos, photo_id_of
+from taming_core.photos.metadata import Given, read_metadata
+from taming_core.photos.view_hash import difference_hash, hamming
 
 
 def gradient(width: int = 48, height: int = 32) -> Image.Image:

@@ -11,8 +11,8 @@ from PIL import Image
 from test_bases import CALL, GUIDED, OURS, PROMPTS, seeds, tamed
 from tiny_bases import FAMILIES
 
-from taming_core.customize import TamingPipeline, load_pipeline
 from taming_core.errors import TamingError
+from taming_core.images.families import TamingPipeline, load_pipeline
 
 SHOWN = {**CALL, "guidance_object": 2.0}
 SUBJECT = Image.new("RGBA", (40, 40), (220, 30, 60, 255))

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from taming_core.errors import TamingError
-from taming_core.pretrained.places import absent, find, is_hub_name, on_disk, source_of, weights_folder, weights_in
-from taming_core.pretrained.published import DETECTOR, PUBLISHED, SEGMENTER
+from taming_core.objects.published import DETECTOR, PUBLISHED, SEGMENTER
+from taming_core.weights.locate import absent, find, is_hub_name, on_disk, source_of, weights_folder, weights_in
 
 
 @pytest.fixture

@@ -11,14 +11,15 @@ import yaml
 from PIL import Image
 
 from stages.train import train
-from taming_core import config, prior, validation
-from taming_core.checkpoint import model_state
-from taming_core.customize import TamingPipeline
 from taming_core.errors import TamingError
-from taming_core.order import row_at
-from taming_core.rows import Rows, joined, load_rows
-from taming_core.subject_model import subject_model
-from taming_core.train_params import TrainParams
+from taming_core.images.families import TamingPipeline
+from taming_core.model.subject_model import subject_model
+from taming_core.params.load import packaged_params
+from taming_core.params.train import TrainParams
+from taming_core.tables.rows import Rows, joined, load_rows
+from taming_core.training import prior, validation
+from taming_core.training.checkpoint import model_state
+from taming_core.training.sampler import row_at
 
 COUNT = 5
 
@@ -144,7 +145,7 @@ def test_a_training_without_general_photos_draws_them_and_goes_on(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tiny.pipeline().save_pretrained("start")
-    settings = yaml.safe_load(config.packaged_params().read_text())
+    settings = yaml.safe_load(packaged_params().read_text())
     settings["train"] = params(
         start="start", steps=2, save_every=2, identity_weight=0.0, identity_network=None, identity_max_timestep=None
     ).model_dump()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from taming_core import config
-from taming_core.subjects import load_finder
+from taming_core.objects.subjects import load_finder
+from taming_core.params.load import load_params, packaged_params
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,9 +29,9 @@ import sys
 from stages.process import prepare
 prepare()
 import torch
-import taming_core.customize, peft
+import taming_core.images.families, peft
 print(sys.modules["bitsandbytes"])
-from taming_core.optimizers import eight_bit
+from taming_core.training.optimizers import eight_bit
 print(eight_bit(torch.device("cpu")).__module__.split(".")[0])
 """)
     assert done.stdout.split() == ["None", "bitsandbytes"]
@@ -52,7 +52,7 @@ def test_finding_objects_leaves_torch_its_threads() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        find = load_finder(config.load_params(config.packaged_params()).detect, "cpu")
+        find = load_finder(load_params(packaged_params()).detect, "cpu")
         find(np.zeros((64, 64, 3), np.uint8))
         assert torch.get_num_threads() == 2
     finally:
@@ -61,5 +61,5 @@ def test_finding_objects_leaves_torch_its_threads() -> None:
 
 def test_importing_the_detector_sets_no_limit_on_threads() -> None:
     code = "import os; os.environ.pop('OMP_NUM_THREADS', None); import torch\n"
-    code += "from taming_core.pretrained.ultralytics_offline import import_ultralytics; import_ultralytics()\n"
+    code += "from taming_core.objects.ultralytics_offline import import_ultralytics; import_ultralytics()\n"
     assert python(code + "print(os.environ.get('OMP_NUM_THREADS'))").stdout.strip() == "None"

@@ -14,8 +14,8 @@ import tiny
 import torch
 
 from taming_core.errors import TamingError
-from taming_core.processes import Team, add_up, buckets, require_shares
-from taming_core.train_params import TrainParams
+from taming_core.params.train import TrainParams
+from taming_core.training.distributed import Team, add_up, buckets, require_shares
 
 ROOT = Path(__file__).parent.parent
 # As a command does it, which takes half the time to import everything.

@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 from small_rows import artwork
 
-from taming_core import grid, plots, report, verdicts
-from taming_core.config import load_params, packaged_params
-from taming_core.evaluation import Thing
-from taming_core.grid import Cell
-from taming_core.report import Evaluated
-from taming_core.sections import EvaluateParams
+from taming_core.evaluation import measures, plots, report
+from taming_core.evaluation.protocol import Thing
+from taming_core.evaluation.report import Evaluated
+from taming_core.figures import image_grid
+from taming_core.figures.image_grid import Cell
+from taming_core.params.load import load_params, packaged_params
+from taming_core.params.sections import EvaluateParams
 
 SCENES, STYLES = ["on the beach", "in the snow"], ["a pencil sketch of"]
 
@@ -56,7 +57,7 @@ def evaluated() -> Evaluated:
     identities = dict.fromkeys(r["identity"] for r in rows)
     things = [Thing(name, art, art, (), None) for name, art in zip(identities, artwork(2), strict=True)]
     images = [picture(i % 6) for i in range(len(rows))]
-    return Evaluated(things, rows, images, verdicts.summary(rows, 0), p, {"Encoder": "mini & others"})
+    return Evaluated(things, rows, images, measures.summary(rows, 0), p, {"Encoder": "mini & others"})
 
 
 @pytest.fixture
@@ -151,22 +152,24 @@ def test_without_controls_and_photos_there_is_still_a_report(evaluated: Evaluate
     places = [i for i, r in enumerate(evaluated.rows) if r["condition"] == "ours" and r["kind"] == "scene"]
     rows, images = [evaluated.rows[i] for i in places], [evaluated.images[i] for i in places]
     p = EvaluateParams.model_validate({**evaluated.params.model_dump(), "styles": []})
-    few = Evaluated(evaluated.things, rows, images, verdicts.summary(rows, 0), p, {})
+    few = Evaluated(evaluated.things, rows, images, measures.summary(rows, 0), p, {})
     plots.write(tmp_path, few.summary, few.rows)
     assert "Is it really" not in report.html(few, tmp_path)
 
 
 def test_a_grid_shows_every_picture_under_its_caption() -> None:
     rows = [[Cell(picture(1), "one"), Cell(picture(2))], [Cell(None), Cell(picture(3), "wrong", good=False)]]
-    sheet = np.asarray(grid.grid("Heading", ["left", "right"], rows, 128))
+    sheet = np.asarray(image_grid.grid("Heading", ["left", "right"], rows, 128))
     for number in (1, 2, 3):
         assert (sheet == 40 * number).all(-1).sum() >= 128 * 128
-    red = np.asarray(Image.new("RGB", (1, 1), grid.BAD))[0, 0]
+    red = np.asarray(Image.new("RGB", (1, 1), image_grid.BAD))[0, 0]
     assert (sheet == red).all(-1).any()
 
 
 def test_a_long_caption_makes_room_for_itself() -> None:
-    short, long = (grid.grid("", [text], [[Cell(picture(1))]], 128) for text in ("beach", "on a very long beach " * 6))
+    short, long = (
+        image_grid.grid("", [text], [[Cell(picture(1))]], 128) for text in ("beach", "on a very long beach " * 6)
+    )
     assert long.height > short.height
     assert long.width == short.width
 

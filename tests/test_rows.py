@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taming_core import schema
-from taming_core.config import load_params
 from taming_core.errors import TamingError
-from taming_core.lookup import split_of
-from taming_core.rows import load_rows
-from taming_core.sections import MaterializeParams
-from taming_core.sources import BLANK
-from taming_core.splits import references, views, write_splits
-from taming_core.triplets import bucket, subject, target, window
+from taming_core.params.load import load_params
+from taming_core.params.sections import MaterializeParams
+from taming_core.photos.masks import window
+from taming_core.rows.index import split_of
+from taming_core.rows.sources import BLANK
+from taming_core.rows.splits import references, views, write_splits
+from taming_core.rows.triplets import bucket, subject, target
+from taming_core.tables import schema
+from taming_core.tables.rows import load_rows
 
 P = load_params(Path(__file__).parent.parent / "params.yaml").materialize
 SIDES = st.integers(1, 500)

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from taming_core import schema, shards
 from taming_core.errors import TamingError
+from taming_core.tables import schema, shards
 
 
 def row(**values: Any) -> dict[str, Any]:

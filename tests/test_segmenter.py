@@ -21,9 +21,9 @@ from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEnc
 from typer.testing import CliRunner
 
 from taming_core.errors import TamingError
-from taming_core.pretrained.clip import load_tower
-from taming_core.pretrained.sam_names import as_published
-from taming_core.pretrained.segmenter import (
+from taming_core.model.clip import load_tower
+from taming_core.objects.sam_checkpoint import as_published
+from taming_core.objects.segmenter import (
     Segmenter,
     View,
     assemble,

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from small_rows import artwork
 
-from taming_core import shape
-from taming_core.shape import Shape, View
+from taming_core.evaluation import shape
+from taming_core.evaluation.shape import Shape, View
 
 THINGS = 6
 GREY = (128, 128, 128, 255)

@@ -8,12 +8,26 @@ import pytest
 from PIL import Image
 from test_findings import put
 
-from taming_core import cards, schema
-from taming_core.counts import in_order, sentence
+from taming_core import inspection
 from taming_core.errors import TamingError
-from taming_core.objects import encode_mask
-from taming_core.shards import reason_of
-from taming_core.sheets import BOX, CARD, DROPPED, KEPT, OUTLINE, Card, font, html, outlined, png, save, tiled, wrapped
+from taming_core.figures.contact_sheet import (
+    BOX,
+    CARD,
+    DROPPED,
+    KEPT,
+    OUTLINE,
+    Card,
+    font,
+    html,
+    outlined,
+    png,
+    save,
+    tiled,
+    wrapped,
+)
+from taming_core.photos.masks import encode_mask
+from taming_core.tables import schema
+from taming_core.tables.drop_counts import in_order, reason_of, sentence
 
 
 def colours(picture: Image.Image) -> set[str]:
@@ -78,7 +92,7 @@ def test_a_sheet_is_png_or_html(tmp_path):
 
 def test_some_of_every_kind_are_shown_and_half_are_kept():
     kinds = np.array((["kept"] * 50 + ["low score"] * 200 + ["cut off"] * 10) * 2 + ["no object"])
-    chosen = cards.spread(kinds, 24)
+    chosen = inspection.spread(kinds, 24)
     shown = kinds[chosen].tolist()
     assert len(set(chosen)) == 24
     assert shown.count("kept") >= 11
@@ -87,16 +101,16 @@ def test_some_of_every_kind_are_shown_and_half_are_kept():
     kept = [i for i in chosen if kinds[i] == "kept"]
     assert min(kept) < 50
     assert max(kept) >= 260
-    assert sorted(cards.spread(kinds, 10_000)) == list(range(len(kinds)))
+    assert sorted(inspection.spread(kinds, 10_000)) == list(range(len(kinds)))
 
 
 def test_only_rows_of_one_kind():
     kinds = np.array(["kept", "cut off", "kept", "cut off"])
-    assert cards.chosen(kinds, 9, "cut off") == [1, 3]
+    assert inspection.chosen(kinds, 9, "cut off") == [1, 3]
     with pytest.raises(
         TamingError, match=r"No row of the table is 'blurred'\. What --only can show: 'cut off', 'kept'"
     ):
-        cards.chosen(kinds, 9, "blurred")
+        inspection.chosen(kinds, 9, "blurred")
 
 
 def test_counts_in_order():
@@ -115,8 +129,8 @@ def written(path: Path, expected, rows) -> Path:
 
 
 def shown(path: Path, raw: Path) -> list[Card]:
-    table, look = cards.open_table(path)
-    return cards.cards(table, look, range(table.count_rows()), raw)
+    table, look = inspection.open_table(path)
+    return inspection.cards(table, look, range(table.count_rows()), raw)
 
 
 def test_cards_of_objects(tmp_path):
@@ -137,7 +151,7 @@ def test_cards_of_objects(tmp_path):
     assert (cutout.mode, cutout.getpixel((95, 95))) == ("RGBA", (255, 0, 0, 255))
     assert (unsure.pictures[1].size, unsure.drop_reason) == ((50, 40), "low score: 0.10")
     assert (absent.title, len(absent.pictures)) == ("toy/absent.png", 1)
-    kinds = cards.reasons(cards.open_table(path)[0])
+    kinds = inspection.reasons(inspection.open_table(path)[0])
     assert kinds.tolist() == [reason_of(r["drop_reason"]) for r in rows]
 
 
@@ -181,13 +195,13 @@ def test_cards_of_a_folder_of_rows(tmp_path):
 
 def test_what_is_no_table_is_refused(tmp_path):
     with pytest.raises(TamingError, match="does not exist"):
-        cards.open_table(tmp_path / "absent.parquet")
+        inspection.open_table(tmp_path / "absent.parquet")
     with pytest.raises(TamingError, match="does not exist or holds no"):
-        cards.open_table(tmp_path)
+        inspection.open_table(tmp_path)
     (tmp_path / "text.parquet").write_text("not a table")
     with pytest.raises(TamingError, match="not a Parquet table"):
-        cards.open_table(tmp_path / "text.parquet")
+        inspection.open_table(tmp_path / "text.parquet")
     foreign = schema.OBJECTS.with_metadata({b"taming.table": b"wallets"})
     schema.write([schema.table([row(schema.OBJECTS)], foreign)], foreign, tmp_path / "x.parquet")
     with pytest.raises(TamingError, match="not a table of this program"):
-        cards.open_table(tmp_path / "x.parquet")
+        inspection.open_table(tmp_path / "x.parquet")

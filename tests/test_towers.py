@@ -15,8 +15,8 @@ from transformers import (
 )
 
 from taming_core.errors import TamingError
-from taming_core.pretrained.identity import load_identity
-from taming_core.pretrained.towers import load_tower
+from taming_core.model.towers import load_tower
+from taming_core.training.identity import load_identity
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 14,

@@ -17,11 +17,13 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 from stages.train import train
-from taming_core import config, logbook, lora
-from taming_core.customize import TamingPipeline, load_pipeline
+from taming_core.bases.load import load_base
 from taming_core.errors import TamingError
-from taming_core.fresh import starting_pipeline
-from taming_core.pretrained.base import load_base
+from taming_core.images.families import TamingPipeline, load_pipeline
+from taming_core.model import lora
+from taming_core.params.load import packaged_params
+from taming_core.training import metrics_log
+from taming_core.training.start import starting_pipeline
 
 ROOT = Path(__file__).parent.parent
 PROMPT = "a photo of a <object> on the beach"
@@ -39,7 +41,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def write_params(folder: Path, **values: Any) -> None:
     """The default's params, with a training of four tiny steps."""
-    params = yaml.safe_load(config.packaged_params().read_text())
+    params = yaml.safe_load(packaged_params().read_text())
     small = {"start": str(folder / "start"), "steps": 4, "batch_size": 2, "micro_batch_size": 1, "save_every": 2}
     params["train"] |= {**small, "identity_network": tiny.clip(folder / "clip"), "warmup": 1, **values}
     params["train"]["validation"] |= {"every": 2, "objects": 2, "prompts": [PROMPT, "a <object> in the snow"]}
@@ -99,7 +101,7 @@ def test_a_decoupled_adapter_opens_and_draws_what_it_drew(project: Path, monkeyp
     tiny.pipeline("decoupled").save_pretrained(project / "start")
     write_params(project, tune="adapter", denoiser_rate=0.0, learning_rate=0.05)
     images = []
-    from taming_core import encoder_folder
+    from taming_core.training import encoder_folder
 
     write = encoder_folder.write_encoder
 
@@ -174,7 +176,7 @@ def test_metrics_hold_every_step_once(project: Path) -> None:
 
 
 def test_without_tensorboard_all_else_is_written(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logbook, "find_spec", lambda _: None)
+    monkeypatch.setattr(metrics_log, "find_spec", lambda _: None)
     write_params(project, steps=2)
     run()
     assert not list((project / "runs").rglob("events.out.tfevents.*"))
@@ -277,7 +279,7 @@ def test_a_fresh_start_on_the_plain_base_of_mini() -> None:
 
 def test_a_base_that_never_heard_of_the_placeholder_learns_it(project: Path) -> None:
     base = tiny.pipeline()
-    without = json.loads((ROOT / "taming_core/pretrained/mini/encoder/tokenizer/tokenizer.json").read_text())
+    without = json.loads((ROOT / "taming_core/mini/encoder/tokenizer/tokenizer.json").read_text())
     from tokenizers import Tokenizer
 
     without["added_tokens"] = [t for t in without["added_tokens"] if t["content"] != "<object>"]

@@ -13,17 +13,17 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from taming_core import training
-from taming_core.average import averaged
-from taming_core.batches import Batch, BatchAt, batch_at
-from taming_core.conditions import Shown
 from taming_core.errors import TamingError
-from taming_core.noise import Noise, part_of
-from taming_core.objective import counts_of, terms_of
-from taming_core.pretrained.identity import Identity, load_identity
-from taming_core.rows import Rows, load_rows
-from taming_core.subject_model import require_side, subject_model
-from taming_core.train_params import EncoderParams, TrainParams
+from taming_core.model.diffusion import Noise, part_of
+from taming_core.model.inputs import Shown
+from taming_core.model.subject_model import require_side, subject_model
+from taming_core.params.train import EncoderParams, TrainParams
+from taming_core.tables.rows import Rows, load_rows
+from taming_core.training import loop
+from taming_core.training.batches import Batch, BatchAt, batch_at
+from taming_core.training.ema import averaged
+from taming_core.training.identity import Identity, load_identity
+from taming_core.training.objective import counts_of, terms_of
 
 ADAPTER = {"tune": "adapter", "denoiser_rate": 0.0}
 LORA = {"tune": "lora", "lora": {"rank": 2, "alpha": 4.0}}
@@ -40,9 +40,9 @@ def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
     return load_identity(tiny.clip(tmp_path_factory.mktemp("clip")), "cpu")
 
 
-def begun(p: TrainParams, identity: Identity | None, injection: str = "concat", **made: Any) -> training.Run:
+def begun(p: TrainParams, identity: Identity | None, injection: str = "concat", **made: Any) -> loop.Run:
     model = subject_model(tiny.pipeline(injection, **made).components)
-    return training.begin(model, identity, training.accelerator_for("cpu", p.precision), p)
+    return loop.begin(model, identity, loop.accelerator_for("cpu", p.precision), p)
 
 
 def batches(rows: Rows, p: TrainParams, injection: str = "concat") -> BatchAt:
@@ -50,34 +50,34 @@ def batches(rows: Rows, p: TrainParams, injection: str = "concat") -> BatchAt:
     return partial(batch_at, rows=rows, token_ids=tiny.token_ids, size=tiny.SIDE, p=p, shown=shown)
 
 
-def losses_of(run: training.Run, batch: Batch, drawn: Noise, p: TrainParams) -> training.Losses:
+def losses_of(run: loop.Run, batch: Batch, drawn: Noise, p: TrainParams) -> loop.Losses:
     """The losses of a batch, whose gradients are then there."""
-    sums, counted = training.forward_backward(run, batch, drawn, p)
+    sums, counted = loop.forward_backward(run, batch, drawn, p)
     figures = torch.cat([sums, torch.zeros(1)])
-    return training.read(training.taken_of(0, batch.row_ids, 0.0, figures, counted), p).losses
+    return loop.read(loop.taken_of(0, batch.row_ids, 0.0, figures, counted), p).losses
 
 
 NAMES = {"text_encoder": "text", "object_encoder": "object"}
 
 
-def weights(run: training.Run) -> dict[str, Tensor]:
+def weights(run: loop.Run) -> dict[str, Tensor]:
     parts = {NAMES.get(name, name): part for name, part in run.model.parts.items()}
     return {f"{n}.{k}": v.clone() for n, m in parts.items() for k, v in m.state_dict().items()}
 
 
-def moved(run: training.Run, before: dict[str, Tensor]) -> set[str]:
+def moved(run: loop.Run, before: dict[str, Tensor]) -> set[str]:
     return {name for name, value in weights(run).items() if not torch.equal(value, before[name])}
 
 
 def test_the_learning_rate_warms_up_and_comes_down() -> None:
     p = tiny.train_params(steps=10, warmup=3, learning_rate=1.0, schedule="linear")
-    assert [training.learning_rate_at(s, p) for s in range(4)] == [0.25, 0.5, 0.75, 1.0]
-    assert training.learning_rate_at(9, p) == pytest.approx(1 / 7)
+    assert [loop.learning_rate_at(s, p) for s in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert loop.learning_rate_at(9, p) == pytest.approx(1 / 7)
     cosine = p.model_copy(update={"schedule": "cosine"})
-    assert training.learning_rate_at(3, cosine) == pytest.approx(1)
-    assert 0 < training.learning_rate_at(9, cosine) < 0.06
+    assert loop.learning_rate_at(3, cosine) == pytest.approx(1)
+    assert 0 < loop.learning_rate_at(9, cosine) < 0.06
     constant = p.model_copy(update={"schedule": "constant"})
-    assert {training.learning_rate_at(s, constant) for s in range(3, 10)} == {1.0}
+    assert {loop.learning_rate_at(s, constant) for s in range(3, 10)} == {1.0}
 
 
 @pytest.mark.parametrize("injection", tiny.DESIGNS)
@@ -89,7 +89,7 @@ def test_all_that_should_train_does_and_nothing_else(
     p = tiny.train_params(steps=3, schedule="constant", general=0.0, object_drop=0.0, ema=0.5, **tune)
     run = begun(p, identity, injection)
     before = weights(run)
-    list(training.train(run, p, batches(rows, p, injection)))
+    list(loop.train(run, p, batches(rows, p, injection)))
     parts = {"object"} | ({"denoiser"} if tune != ADAPTER else set()) | ({"text"} if tune == WITH_TEXT else set())
     expected = {n for n in before if n.split(".")[0] in parts and "position_ids" not in n}
     if tune == LORA:
@@ -112,9 +112,9 @@ def test_of_a_fresh_tower_the_last_blocks_train(rows: Rows, projector: str) -> N
     p = tiny.train_params(**fresh, encoder=encoder.model_dump(), steps=1, general=0.0, object_drop=0.0)
     pipeline = tiny.pipeline()
     pipeline.register_modules(object_encoder=tiny.object_encoder(pipeline.unet, "concat", projector))
-    run = training.begin(subject_model(pipeline.components), None, training.accelerator_for("cpu", "fp32"), p)
+    run = loop.begin(subject_model(pipeline.components), None, loop.accelerator_for("cpu", "fp32"), p)
     before = weights(run)
-    list(training.train(run, p, batches(rows, p)))
+    list(loop.train(run, p, batches(rows, p)))
     tower = {n.removeprefix("object.vision.") for n in moved(run, before) if n.startswith("object.vision.")}
     assert {n.split(".")[0] for n in tower} == ({"encoder", "post_layernorm"} if projector == "linear" else {"encoder"})
     assert {n.split(".")[2] for n in tower if n.startswith("encoder")} == {"1"}
@@ -135,7 +135,7 @@ def test_micro_batches_add_up_to_the_batch(rows: Rows, identity: Identity, injec
         p = tiny.train_params(micro_batch_size=size, offset_noise=0.1, object_drop=0.0, **terms)
         run = begun(p, identity, injection)
         batch = batches(rows, p, injection)(0)
-        losses.append(losses_of(run, batch, training.noise_of(run, batch, 0, p), p))
+        losses.append(losses_of(run, batch, loop.noise_of(run, batch, 0, p), p))
         gradients.append([w.grad for w in run.weights])
     whole = losses[0]
     assert whole.identity is not None
@@ -149,7 +149,7 @@ def test_micro_batches_add_up_to_the_batch(rows: Rows, identity: Identity, injec
 def test_rates_are_shares_of_the_learning_rate(rows: Rows) -> None:
     p = tiny.train_params(steps=1, denoiser_rate=0.5, text_encoder_rate=0.25, learning_rate=0.008)
     run = begun(p, None)
-    report = next(training.train(run, p, batches(rows, p)))
+    report = next(loop.train(run, p, batches(rows, p)))
     assert report.learning_rate == 0.008
     assert [g["lr"] for g in run.optimizer.param_groups] == [0.008, 0.004, 0.002]
 
@@ -160,7 +160,7 @@ def test_gradients_are_clipped(rows: Rows) -> None:
     step = run.optimizer.step
     named = [w for part in run.trained.values() for w in part.values()]
     run.optimizer.step = lambda: (seen.extend(w.grad for w in named if w.grad is not None), step())  # type: ignore
-    report = next(training.train(run, p, batches(rows, p)))
+    report = next(loop.train(run, p, batches(rows, p)))
     assert report.grad_norm > 1e-2
     assert torch.stack([g.norm() for g in seen]).norm() == pytest.approx(1e-3, rel=1e-2)
 
@@ -171,7 +171,7 @@ def test_the_loss_goes_down_on_rows_it_sees_again_and_again(rows: Rows, identity
         text_drop=0.0, schedule="constant", identity_weight=0.1,
     )  # fmt: skip
     run = begun(p, identity)
-    losses = [r.losses for r in training.train(run, p, lambda _: batches(rows, p)(0))]
+    losses = [r.losses for r in loop.train(run, p, lambda _: batches(rows, p)(0))]
     first, last = (sum(x.denoising for x in part) / 10 for part in (losses[:10], losses[-10:]))
     assert last < 0.75 * first
 
@@ -180,7 +180,7 @@ def test_the_identity_loss_alone_brings_the_estimate_nearer(rows: Rows, identity
     p = tiny.train_params(steps=25, general=0.0, object_drop=0.0, identity_weight=50.0, identity_max_timestep=1000)
     run = begun(p, identity)
     batch = batches(rows, p)(0)
-    drawn = training.noise_of(run, batch, 0, p)
+    drawn = loop.noise_of(run, batch, 0, p)
     found = []
     for _ in range(p.steps):
         found.append(losses_of(run, batch, drawn, p).identity)
@@ -193,7 +193,7 @@ def test_without_objects_there_is_no_identity_loss(rows: Rows, identity: Identit
     p = tiny.train_params(steps=1, object_drop=1.0)
     run = begun(p, identity)
     before = weights(run)
-    report = next(training.train(run, p, batches(rows, p)))
+    report = next(loop.train(run, p, batches(rows, p)))
     assert report.losses.identity is None
     assert not {n for n in moved(run, before) if n.startswith("object")}  # no gradient, so no decay either
 
@@ -203,7 +203,7 @@ def test_an_encoder_that_trains_alone_learns_nothing_from_a_batch_without_object
     p = tiny.train_params(steps=1, object_drop=1.0, **ADAPTER)
     run = begun(p, None, injection)
     before = weights(run)
-    report = next(training.train(run, p, batches(rows, p, injection)))
+    report = next(loop.train(run, p, batches(rows, p, injection)))
     assert report.grad_norm == 0
     assert moved(run, before) == set()
 
@@ -214,7 +214,7 @@ def test_a_loss_that_is_not_finite_names_step_and_rows(rows: Rows) -> None:
     broken = replace(broken, target=broken.target * float("nan"))
     run = begun(p, None)
     with pytest.raises(TamingError, match=f"loss is nan in step 2, with rows {broken.row_ids[0]}"):
-        list(training.train(run, p, lambda step: broken if step == 1 else batches(rows, p)(step)))
+        list(loop.train(run, p, lambda step: broken if step == 1 else batches(rows, p)(step)))
     assert run.step == 1
 
 
@@ -222,7 +222,7 @@ def test_epsilon_and_zero_snr_do_not_poison_the_gradients(rows: Rows, identity: 
     p = tiny.train_params(steps=1, general=0.0, object_drop=0.0, identity_max_timestep=1000)
     run = begun(p, identity, prediction="epsilon")
     batch = batches(rows, p)(0)
-    drawn = replace(training.noise_of(run, batch, 0, p), timesteps=torch.tensor([999, 999, 10, 300]))
+    drawn = replace(loop.noise_of(run, batch, 0, p), timesteps=torch.tensor([999, 999, 10, 300]))
     losses = losses_of(run, batch, drawn, p)
     assert losses.identity is not None
     assert all(w.grad is None or w.grad.isfinite().all() for named in run.trained.values() for w in named.values())
@@ -231,7 +231,7 @@ def test_epsilon_and_zero_snr_do_not_poison_the_gradients(rows: Rows, identity: 
 def test_a_gradient_that_is_not_finite_names_step_and_rows_and_changes_nothing(rows: Rows) -> None:
     p = tiny.train_params(steps=3)
     run, seen = begun(p, None), batches(rows, p)(1)
-    reports = training.train(run, p, batches(rows, p))
+    reports = loop.train(run, p, batches(rows, p))
     next(reports)
     before = weights(run)
     run.model.family.denoiser.conv_out.weight.register_hook(lambda grad: grad * float("inf"))
@@ -246,7 +246,7 @@ def test_the_average_decays_as_it_says_and_stands_in_for_the_weights_for_a_while
     run = begun(p, None)
     assert run.average is not None
     seen = []
-    for _ in training.train(run, p, batches(rows, p)):
+    for _ in loop.train(run, p, batches(rows, p)):
         seen.append(run.weights[0].detach().clone())
     # The first step's weights, then (1 + n) / (10 + n) for n = 1, and 0.2 at most.
     expected = seen[0]
@@ -263,7 +263,7 @@ def test_the_localization_loss_alone_draws_attention_to_the_object(rows: Rows) -
     p = tiny.train_params(steps=15, general=0.0, object_drop=0.0, localization_weight=100.0, learning_rate=4e-3)
     run = begun(p, None, "concat")
     batch = batches(rows, p)(0)
-    drawn = training.noise_of(run, batch, 0, p)
+    drawn = loop.noise_of(run, batch, 0, p)
     found = []
     for _ in range(p.steps):
         found.append(losses_of(run, batch, drawn, p).localization)
@@ -274,7 +274,7 @@ def test_the_localization_loss_alone_draws_attention_to_the_object(rows: Rows) -
 
 def test_only_samples_with_an_object_have_a_localization_loss(rows: Rows) -> None:
     p = tiny.train_params(steps=1, object_drop=1.0, localization_weight=1.0)
-    report = next(training.train(begun(p, None), p, batches(rows, p)))
+    report = next(loop.train(begun(p, None), p, batches(rows, p)))
     assert report.losses.localization is None
     assert report.losses.loss == report.losses.denoising
 
@@ -287,11 +287,11 @@ def test_computing_twice_gives_the_same_gradients(rows: Rows, injection: str) ->
         p = tiny.train_params(micro_batch_size=4, gradient_checkpointing=twice, general=0.5, **watched)
         run = begun(p, None, injection)
         steps, count = batches(rows, p, injection), []
-        list(training.train(run, p.model_copy(update={"steps": 2}), steps))  # until no layer is zero
+        list(loop.train(run, p.model_copy(update={"steps": 2}), steps))  # until no layer is zero
         block = run.model.family.denoiser.down_blocks[1].attentions[0].transformer_blocks[0]
         # Before and not after it, for the second time it stops where backward needs no more.
         block.register_forward_pre_hook(lambda *_, count=count: count.append(torch.is_grad_enabled()))
-        losses = losses_of(run, steps(2), training.noise_of(run, steps(2), 2, p), p)
+        losses = losses_of(run, steps(2), loop.noise_of(run, steps(2), 2, p), p)
         gradients[twice] = [torch.tensor(losses.loss), *(w.grad for w in run.weights)]
         calls[twice] = sum(count)  # the passes of `reference` over the subject keep no gradient
     torch.testing.assert_close(gradients[True], gradients[False], atol=1e-6, rtol=1e-4)
@@ -339,7 +339,7 @@ def test_bf16_computes_in_half_and_trains_single_weights(
     run = begun(p, identity, injection)
     kinds = []
     run.model.family.denoiser.conv_out.register_forward_hook(lambda _, __, out: kinds.append(out.dtype))
-    report = next(training.train(run, p, batches(rows, p, injection)))
+    report = next(loop.train(run, p, batches(rows, p, injection)))
     assert torch.bfloat16 in kinds
     assert {w.dtype for w in run.weights} == {torch.float32}
     frozen = {
@@ -350,7 +350,7 @@ def test_bf16_computes_in_half_and_trains_single_weights(
     assert {kind for name, kind in frozen.items() if "norm" in name} == {torch.float32}
     AcceleratorState._reset_state(reset_partial_state=True)
     p = p.model_copy(update={"precision": "fp32"})
-    single = next(training.train(begun(p, identity, injection), p, batches(rows, p, injection)))
+    single = next(loop.train(begun(p, identity, injection), p, batches(rows, p, injection)))
     assert report.losses.loss == pytest.approx(single.losses.loss, rel=0.03)
     assert report.grad_norm == pytest.approx(single.grad_norm, rel=0.1)
 
@@ -358,13 +358,13 @@ def test_bf16_computes_in_half_and_trains_single_weights(
 def test_results_go_into_a_model_whose_frozen_weights_are_whole(rows: Rows) -> None:
     p = tiny.train_params(steps=1, general=0.0, object_drop=0.0, **LORA)
     run = begun(p, None, "decoupled")
-    list(training.train(run, p, batches(rows, p, "decoupled")))
+    list(loop.train(run, p, batches(rows, p, "decoupled")))
     for part in run.model.parts.values():  # as if the precision had been low
         for weight in part.parameters():
             weight.data = weight.data if weight.requires_grad else weight.data.bfloat16().float()
     fresh = subject_model(tiny.pipeline("decoupled").components)
     whole = {n: w.clone() for n, w in fresh.family.denoiser.named_parameters()}
-    training.deliver(training.results(run), fresh, p)
+    loop.deliver(loop.results(run), fresh, p)
     found = dict(fresh.family.denoiser.named_parameters())
     assert all(torch.equal(found[n.replace(".weight", ".base_layer.weight")] if n not in found else found[n], w)
                for n, w in whole.items() if not n.endswith(".bias") or n in found)  # fmt: skip
@@ -391,11 +391,11 @@ def test_no_step_asks_the_device_for_a_number(rows: Rows, injection: str, genera
     run, meta = begun(p, None, injection), torch.device("meta")
     model = run.model
     batch = batches(rows, p, injection)(0)
-    drawn = training.noise_of(run, batch, 0, p)
+    drawn = loop.noise_of(run, batch, 0, p)
     counts = counts_of(model, None, batch.present, drawn.timesteps, p)
-    training.place(model, meta, p)
+    loop.place(model, meta, p)
     with NoAnswer():
-        part, noise_here = training.rows_of(batch, slice(None), meta), part_of(drawn, slice(None), meta)
+        part, noise_here = loop.rows_of(batch, slice(None), meta), part_of(drawn, slice(None), meta)
         terms = terms_of(model, None, part, noise_here, counts, p)
         (terms.denoising + terms.localization).backward()
         trained = [w for part in model.parts.values() for w in part.parameters() if w.grad is not None]
@@ -407,9 +407,9 @@ def test_figures_that_come_late_are_the_same_and_none_are_late_when_something_is
     p = tiny.train_params(steps=6, save_every=4)
     p = p.model_copy(update={"validation": p.validation.model_copy(update={"every": 0})})
     runs = begun(p, None), begun(p, None)
-    at_once = list(training.train(runs[0], p, batches(rows, p), behind=0))
+    at_once = list(loop.train(runs[0], p, batches(rows, p), behind=0))
     late, stood = [], []
-    for report in training.train(runs[1], p, batches(rows, p), behind=1):
+    for report in loop.train(runs[1], p, batches(rows, p), behind=1):
         late.append(report)
         stood.append(runs[1].step)
     assert late == at_once
@@ -419,7 +419,7 @@ def test_figures_that_come_late_are_the_same_and_none_are_late_when_something_is
 def test_a_loss_that_is_read_late_is_read_before_anything_is_saved(rows: Rows) -> None:
     p = tiny.train_params(steps=6, save_every=3)
     broken = replace(batches(rows, p)(2), target=torch.full((4, 3, tiny.SIDE, tiny.SIDE), float("nan")))
-    reports = training.train(
+    reports = loop.train(
         begun(p, None), p, lambda step: broken if step == 2 else batches(rows, p)(step), behind=1
     )  # fmt: skip
     assert next(reports).step == 1
@@ -430,7 +430,7 @@ def test_a_loss_that_is_read_late_is_read_before_anything_is_saved(rows: Rows) -
 
 def test_fp16_needs_a_gpu() -> None:
     with pytest.raises(TamingError, match=r"train.precision fp16 needs a GPU"):
-        training.accelerator_for("cpu", "fp16")
+        loop.accelerator_for("cpu", "fp16")
 
 
 def test_pictures_that_cannot_be_halved_are_refused() -> None:
@@ -442,4 +442,4 @@ def test_pictures_that_cannot_be_halved_are_refused() -> None:
 
 @pytest.mark.parametrize(("step", "every", "expected"), [(4, 2, True), (5, 2, False), (6, 4, True), (6, 0, False)])
 def test_what_is_due(step: int, every: int, expected: bool) -> None:
-    assert training.due(step, every, 6) is expected
+    assert loop.due(step, every, 6) is expected

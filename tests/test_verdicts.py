@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 from small_rows import artwork, composed
 
-from taming_core import verdicts
-from taming_core.config import load_params, packaged_params
-from taming_core.evaluation import Thing
-from taming_core.scores import Estimate
-from taming_core.sections import EvaluateParams
-from taming_core.subjects import Finder
-from taming_core.verdicts import Gallery
+from taming_core.evaluation import measures
+from taming_core.evaluation.measures import Gallery
+from taming_core.evaluation.protocol import Thing
+from taming_core.evaluation.statistics import Estimate
+from taming_core.objects.subjects import Finder
+from taming_core.params.load import load_params, packaged_params
+from taming_core.params.sections import EvaluateParams
 
 EYE = np.eye(4, dtype=np.float32)
 KNOWN = Gallery({"seen": 0, "a": 1, "b": 2}, EYE[[3, 0, 1]], np.array([False, True, True]))
@@ -26,7 +26,7 @@ def about(condition: str, identity: str, kind: str = "scene", shown: str | None 
 
 def test_the_judge_looks_among_the_held_out_and_among_all() -> None:
     mixed = np.float32([[0.6, 0, 0, 0.8]])  # most like the thing of another split, then like a
-    said = verdicts.judged([about("ours", "a", shown="a")], mixed, KNOWN)[0]
+    said = measures.judged([about("ours", "a", shown="a")], mixed, KNOWN)[0]
     assert (said["judge_top1"], said["judge_top1_all"]) == (1, 0)
     assert said["judge_cosine"] == said["cosine"] == pytest.approx(0.6)
     assert said["judge_cosine_other"] == 0
@@ -35,12 +35,12 @@ def test_the_judge_looks_among_the_held_out_and_among_all() -> None:
 
 
 def test_of_another_objects_tokens_the_judge_finds_the_donor() -> None:
-    said = verdicts.judged([about("another_object", "a", shown="b")], EYE[[1]], KNOWN)[0]
+    said = measures.judged([about("another_object", "a", shown="b")], EYE[[1]], KNOWN)[0]
     assert (said["judge_top1"], said["donor_top1"]) == (0, 1)
 
 
 def test_styles_do_not_count_for_fidelity() -> None:
-    said = verdicts.judged([about("ours", "a", "style", "a")], EYE[[0]], KNOWN)[0]
+    said = measures.judged([about("ours", "a", "style", "a")], EYE[[0]], KNOWN)[0]
     assert {key for key in said if "judge" in key} == {"style_judge_top1"}
 
 
@@ -67,7 +67,7 @@ def test_the_text_judge_chooses_among_prompts_of_the_same_kind() -> None:
         about("ours", "a", "style", asked="ink"),
         about("real_photos", "a", "photo"),
     ]
-    said = verdicts.read(rows, EYE[[1, 2, 0]], texts, params())
+    said = measures.read(rows, EYE[[1, 2, 0]], texts, params())
     assert asked == ["a photo of a <object> here", "a photo of a <object> there", "ink a <object>", "oil a <object>"]
     assert (said[0]["chosen"], said[0]["scene_accuracy"]) == ("there", 0)
     assert (said[1]["chosen"], said[1]["style_accuracy"]) == ("ink", 1)
@@ -78,7 +78,7 @@ def shape_of(find: Finder) -> dict[str, Any]:
     photo, _ = composed(artwork(1)[0], 0)
     thing = Thing("a", artwork(1)[0], artwork(1)[0], (), None)
     row, image = [about("ours", "a")], [Image.fromarray(photo)]
-    return next(verdicts.shaped(row, image, [thing], list(verdicts.found_in(row, image, find))))
+    return next(measures.shaped(row, image, [thing], list(measures.found_in(row, image, find))))
 
 
 def test_shape_is_zero_where_nothing_is_found_and_says_so() -> None:
@@ -95,7 +95,7 @@ def test_shape_is_that_of_the_object_which_agrees_best() -> None:
     corner = np.zeros_like(mask)
     corner[:9, :30] = True
     assert shape_of(lambda _: [corner, mask])["shape"] == shape_of(lambda _: [mask])["shape"]
-    assert shape_of(lambda _: [corner] * verdicts.LOOKED_AT + [mask])["shape"] < 0.7
+    assert shape_of(lambda _: [corner] * measures.LOOKED_AT + [mask])["shape"] < 0.7
 
 
 def test_objects_are_looked_for_once_and_not_in_styles() -> None:
@@ -107,9 +107,9 @@ def test_objects_are_looked_for_once_and_not_in_styles() -> None:
         return [np.ones(pixels.shape[:2], bool)] * 5
 
     rows = [about("ours", "a"), about("ours", "a", "style")]
-    found = list(verdicts.found_in(rows, [Image.new("RGB", (8, 8))] * 2, find))
+    found = list(measures.found_in(rows, [Image.new("RGB", (8, 8))] * 2, find))
     assert asked == 1
-    assert [len(masks) for masks in found] == [verdicts.LOOKED_AT, 0]
+    assert [len(masks) for masks in found] == [measures.LOOKED_AT, 0]
 
 
 def by_colour(images: Sequence[Image.Image]) -> np.ndarray:
@@ -124,13 +124,13 @@ def half(left: bool) -> np.ndarray:
     return mask
 
 
-POSED = verdicts.Posed({"a": 0, "b": 1}, EYE[[[3, 0], [3, 1]]])  # the second pose of each is its own colour
+POSED = measures.Posed({"a": 0, "b": 1}, EYE[[[3, 0], [3, 1]]])  # the second pose of each is its own colour
 RED_AND_GREEN = Image.fromarray(np.hstack([np.full((16, 8, 3), c, np.uint8) for c in ([200, 0, 0], [60, 200, 0])]))
 
 
 def strict(found: list[np.ndarray], identity: str, accepted_from: float | None = 0.9) -> dict[str, Any]:
     row = about("ours", identity)
-    return verdicts.strictly([row], [RED_AND_GREEN], [found], by_colour, POSED, accepted_from)[0]
+    return measures.strictly([row], [RED_AND_GREEN], [found], by_colour, POSED, accepted_from)[0]
 
 
 def test_of_the_objects_the_one_most_like_the_subject_is_judged() -> None:
@@ -160,7 +160,7 @@ def test_without_a_threshold_nothing_is_accepted_or_rejected() -> None:
 def test_features_go_back_to_the_images_they_are_of() -> None:
     rows = [about("ours", i, kind) for i, kind in (("a", "scene"), ("a", "style"), ("b", "scene"), ("b", "scene"))]
     found = [[half(left=True)], [], [], [half(left=True), half(left=False)]]
-    said = verdicts.strictly(rows, [RED_AND_GREEN] * 4, found, by_colour, POSED, 0.9)
+    said = measures.strictly(rows, [RED_AND_GREEN] * 4, found, by_colour, POSED, 0.9)
     assert [r.get("strict_top1") for r in said] == [1, None, 0, 1]
 
 
@@ -172,15 +172,15 @@ def test_diversity_is_within_one_thing_and_condition() -> None:
         about("ours", "a", "style"),
         about("real_photos", "a"),
     ]
-    assert verdicts.diversity(rows, EYE[[0, 1, 2, 3, 0]]) == [
+    assert measures.diversity(rows, EYE[[0, 1, 2, 3, 0]]) == [
         {"condition": "ours", "identity": "a", "diversity": pytest.approx(1)}
     ]
 
 
 def test_the_summary_averages_what_is_there() -> None:
     rows = [about("ours", "a", shape=0.5), about("ours", "b", shape=1.0), about("no_object", "a", scene_accuracy=1.0)]
-    found = verdicts.summary(rows, 0)
+    found = measures.summary(rows, 0)
     assert found["ours"]["shape"] == Estimate(0.75, 0.5, 1.0, 2)
     assert set(found["no_object"]) == {"scene_accuracy"}
-    assert verdicts.metrics(found) == {"ours": {"shape": 0.75}, "no_object": {"scene_accuracy": 1.0}}
-    assert verdicts.intervals(found)["ours"] == {"shape": {"low": 0.5, "high": 1.0, "count": 2}}
+    assert measures.metrics(found) == {"ours": {"shape": 0.75}, "no_object": {"scene_accuracy": 1.0}}
+    assert measures.intervals(found)["ours"] == {"shape": {"low": 0.5, "high": 1.0, "count": 2}}

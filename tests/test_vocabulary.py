@@ -16,11 +16,11 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from stages.detect import detect as detect_stage
 from taming_core.errors import TamingError
-from taming_core.pretrained import places
-from taming_core.pretrained.detector import load_detector, open_yolo
-from taming_core.pretrained.ultralytics_offline import import_ultralytics
-from taming_core.pretrained.vocabulary import clip_features, clip_tokens, own_classes, script_features, set_classes
-from taming_core.subjects import load_finder
+from taming_core.objects.detector import load_detector, open_yolo
+from taming_core.objects.open_vocabulary import clip_features, clip_tokens, own_classes, script_features, set_classes
+from taming_core.objects.subjects import load_finder
+from taming_core.objects.ultralytics_offline import import_ultralytics
+from taming_core.weights import locate
 
 PHOTO = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
 
@@ -180,11 +180,11 @@ def test_a_missing_text_network_says_which_file_goes_where(folder: Path, elsewhe
         set_classes(world, ["dog"], elsewhere)
     with pytest.raises(TamingError, match=r"Download https://\S+/mobileclip_blt\.ts into one of them"):
         set_classes(yoloe, ["dog"], elsewhere)
-    places.weights_folder().mkdir(parents=True)
-    (places.weights_folder() / "mobileclip_blt.ts").symlink_to(folder / "mobileclip_blt.ts")
+    locate.weights_folder().mkdir(parents=True)
+    (locate.weights_folder() / "mobileclip_blt.ts").symlink_to(folder / "mobileclip_blt.ts")
     with pytest.raises(TamingError, match=r"hf download openai/clip-vit-base-patch32 config\.json tokenizer\.json"):
         set_classes(yoloe, ["dog"], elsewhere)
-    (places.weights_folder() / "clip-vit-base-patch32").symlink_to(folder / "clip-vit-base-patch32")
+    (locate.weights_folder() / "clip-vit-base-patch32").symlink_to(folder / "clip-vit-base-patch32")
     set_classes(yoloe, ["dog"], elsewhere)
     assert own_classes(yoloe.model) == ["dog"]
 
@@ -227,7 +227,7 @@ def guard(event, values):
         os.write(2, f"{event} {values}".encode()); os._exit(6)
 sys.addaudithook(guard)
 import numpy as np
-from taming_core.pretrained.detector import load_detector
+from taming_core.objects.detector import load_detector
 for spec, classes in (("mini", None), (f"{sys.argv[3]}/yolov8n-worldv2.pt", ["dog"])):
     load_detector(spec, "cpu", 64, 0.0, 3, classes=classes)([np.zeros((64, 64, 3), np.uint8)])
 print("seen")

@@ -9,12 +9,13 @@ from PIL import Image
 
 from stages.materialize import materialize
 from stages.world import world as stage
-from taming_core import schema
-from taming_core.config import load_params
 from taming_core.errors import TamingError
-from taming_core.objects import decode_mask
-from taming_core.photo import photo_id_of, read_metadata
-from taming_core.rows import load_rows
+from taming_core.params.load import load_params
+from taming_core.photos.files import photo_id_of
+from taming_core.photos.masks import decode_mask
+from taming_core.photos.metadata import read_metadata
+from taming_core.tables import schema
+from taming_core.tables.rows import load_rows
 from taming_core.world.artwork import load_world
 from taming_core.world.folder import identities
 

@@ -12,19 +12,22 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from taming_core import conditions, config, schema, triplets
-from taming_core.attention import LAYERS, layer_channels
+from taming_core.bases import family as family_module
 from taming_core.bases.stable_diffusion import StableDiffusion
-from taming_core.customize import TamingPipeline, assembled
-from taming_core.fresh import chosen, latent_encoder, start_layers
-from taming_core.object_encoder import ObjectEncoder
-from taming_core.objects import mask_box
-from taming_core.train_params import TrainParams
+from taming_core.images.families import TamingPipeline, assembled
+from taming_core.model.attention import LAYERS, layer_channels
+from taming_core.model.object_encoder import ObjectEncoder
+from taming_core.params.load import load_params
+from taming_core.params.train import TrainParams
+from taming_core.photos.masks import mask_box
+from taming_core.rows import triplets
+from taming_core.tables import schema
+from taming_core.training.start import chosen, latent_encoder, start_layers
 
 ROOT = Path(__file__).parent.parent
 SIDE = 32  # pixels; latents are 16 x 16
 TOKENS = 4
-PARAMS = config.load_params(ROOT / "params.yaml")
+PARAMS = load_params(ROOT / "params.yaml")
 COLOURS = ["red", "lime", "blue", "yellow"]
 
 
@@ -58,11 +61,11 @@ def text_encoder() -> CLIPTextModel:
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast.from_pretrained(ROOT / "taming_core/pretrained/mini/encoder/tokenizer")
+    return PreTrainedTokenizerFast.from_pretrained(ROOT / "taming_core/mini/encoder/tokenizer")
 
 
 def token_ids(prompts: Sequence[str]) -> Tensor:
-    return conditions.token_ids(tokenizer(), prompts)
+    return family_module.token_ids(tokenizer(), prompts)
 
 
 def scheduler(prediction: str = "v_prediction") -> DDIMScheduler:

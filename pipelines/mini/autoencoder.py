@@ -23,9 +23,10 @@ from pydantic import PositiveFloat, PositiveInt
 from schooling import Figures, Lesson, PlanBook
 from torch import Tensor
 
-from taming_core.checkpoint import rows_state
 from taming_core.seeds import seed_for
-from taming_core.world.artwork import MINI, Pictures, World, load_pictures, load_world
+from taming_core.training.checkpoint import rows_state
+from taming_core.weights.mini import MINI
+from taming_core.world.artwork import Pictures, World, load_pictures, load_world
 from taming_core.world.photos import plans
 from taming_core.world.plan import Chances, Plan
 from taming_core.world.render import draw, on_grey, references
@@ -157,7 +158,7 @@ def measure(folder: Path, world: World, pictures: Pictures, device: str, p: Auto
 
 def main(
     params: Annotated[Path, typer.Option(help="File with every number.")] = schooling.PARAMS,
-    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI,
+    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI / "world",
     out: Annotated[Path, typer.Option(help="Folder of the trained model.")] = Path("out/mini/autoencoder"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     measure_only: Annotated[Path | None, typer.Option("--measure", help="Print figures of these weights.")] = None,

@@ -31,19 +31,20 @@ from torch.utils.data import Dataset
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
 from taming_core.bases.families import family_of
-from taming_core.checkpoint import rows_state
-from taming_core.conditions import token_ids
-from taming_core.config import load_params
-from taming_core.evaluation import scene_prompt
-from taming_core.images import scheduler_named
-from taming_core.noise import Noise, noised, schedule_like, target_of
-from taming_core.photo import hash_of
-from taming_core.pretrained.base import MINI as MINI_BASE
-from taming_core.pretrained.base import load_base
-from taming_core.pretrained.clip import loaded
-from taming_core.sections import Sampling
+from taming_core.bases.family import token_ids
+from taming_core.bases.load import load_base
+from taming_core.evaluation.protocol import scene_prompt
+from taming_core.fingerprints import hash_of
+from taming_core.images.draw import scheduler_named
+from taming_core.model.clip import loaded
+from taming_core.model.diffusion import Noise, noised, schedule_like, target_of
+from taming_core.params.load import load_params
+from taming_core.params.sections import Sampling
 from taming_core.seeds import seed_for
-from taming_core.world.artwork import MINI, Pictures, World, load_pictures, load_world
+from taming_core.training.checkpoint import rows_state
+from taming_core.weights.mini import BASE as MINI_BASE
+from taming_core.weights.mini import MINI
+from taming_core.world.artwork import Pictures, World, load_pictures, load_world
 from taming_core.world.photos import plans
 from taming_core.world.plan import Chances, Plan
 
@@ -283,7 +284,7 @@ def measure(
 
 def main(
     params: Annotated[Path, typer.Option(help="File with every number.")] = schooling.PARAMS,
-    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI,
+    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI / "world",
     chain: Annotated[Path, typer.Option(help="File whose generate.sampling says how images are drawn.")] = CHAIN,
     autoencoder: Annotated[Path, typer.Option(help="Folder of the trained autoencoder.")] = AUTOENCODER,
     clip: Annotated[Path, typer.Option(help="Folder of the trained CLIP.")] = schooling.WEIGHTS / "clip",

@@ -7,7 +7,7 @@ can go on after "a photo of an animal". Sizes are said where it is sure of them.
 recolouring are not taught: the tower does not tell the left from the right.
 
 Example:  python pipelines/mini/captioner.py
-          python pipelines/mini/captioner.py --measure taming_core/pretrained/mini/captioner    # train nothing
+          python pipelines/mini/captioner.py --measure taming_core/mini/captioner    # train nothing
 """
 
 import json
@@ -33,9 +33,10 @@ from torch import Tensor, nn
 from tower import answers, load_heads
 from transformers import BlipForConditionalGeneration
 
-from taming_core.pretrained.captioner import Captioner, load_captioner
+from taming_core.captions.captioner import Captioner, load_captioner
 from taming_core.seeds import seed_for
-from taming_core.world.artwork import MINI, Cutout, Pictures, World, load_pictures, load_world
+from taming_core.weights.mini import MINI
+from taming_core.world.artwork import Cutout, Pictures, World, load_pictures, load_world
 from taming_core.world.photos import render
 from taming_core.world.plan import Chances, generator
 from taming_core.world.styles import STYLES
@@ -270,7 +271,7 @@ def new_captioner(
 
 def main(
     params: Annotated[Path, typer.Option(help="File with every number.")] = schooling.PARAMS,
-    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI,
+    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI / "world",
     tower: Annotated[Path, typer.Option(help="Folder of the tower that looked.")] = OUT / "tower",
     looks: Annotated[Path, typer.Option(help="File that looks.py wrote.")] = OUT / "looks.safetensors",
     out: Annotated[Path, typer.Option(help="Folder of the trained model.")] = schooling.WEIGHTS / "captioner",

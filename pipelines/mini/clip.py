@@ -4,7 +4,7 @@ It scores scenes and styles, its towers start the text encoder and the object en
 frozen network of the identity loss.
 
 Example:  python pipelines/mini/clip.py
-          python pipelines/mini/clip.py --measure taming_core/pretrained/mini/clip    # measure, train nothing
+          python pipelines/mini/clip.py --measure taming_core/mini/clip    # measure, train nothing
 """
 
 import json
@@ -38,10 +38,11 @@ from schooling import Figures
 from torch import Tensor
 from words import word_tokenizer
 
-from taming_core.checkpoint import rows_state
-from taming_core.evaluation import scene_prompt, style_prompt
+from taming_core.evaluation.protocol import scene_prompt, style_prompt
 from taming_core.seeds import seed_for
-from taming_core.world.artwork import MINI, SPLITS, Pictures, World, load_pictures, load_world
+from taming_core.training.checkpoint import rows_state
+from taming_core.weights.mini import MINI
+from taming_core.world.artwork import SPLITS, Pictures, World, load_pictures, load_world
 from taming_core.world.plan import Chances, Plan, generator, plan_of
 from taming_core.world.render import draw, on_grey, references
 from taming_core.world.styles import STYLES
@@ -160,7 +161,7 @@ def measure(clip: Clip, world: World, pictures: Pictures, split: str, p: ClipPar
 
 def main(
     params: Annotated[Path, typer.Option(help="File with every number.")] = schooling.PARAMS,
-    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI,
+    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI / "world",
     out: Annotated[Path, typer.Option(help="Folder of the trained model.")] = schooling.WEIGHTS / "clip",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     measure_only: Annotated[Path | None, typer.Option("--measure", help="Print figures of these weights.")] = None,

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from taming_core.conditions import token_ids
+from taming_core.bases.family import token_ids
 from taming_core.world.artwork import World
 from taming_core.world.plan import Chances, Plan, generator, plan, plan_of, views_at
 from taming_core.world.wording import OBJECT, scene_wordings

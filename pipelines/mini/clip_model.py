@@ -24,8 +24,8 @@ from transformers import (
 )
 from words import LENGTH, rows_of
 
-from taming_core.conditions import token_ids
-from taming_core.pretrained.identity import HEAD
+from taming_core.bases.family import token_ids
+from taming_core.training.identity import HEAD
 from taming_core.world.styles import STYLES
 from taming_core.world.wording import sentence
 

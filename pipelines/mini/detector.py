@@ -20,9 +20,10 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from safetensors.torch import save_file
 from schooling import Section
 
-from taming_core.checkpoint import rows_state
-from taming_core.pretrained.ultralytics_offline import import_ultralytics
-from taming_core.world.artwork import MINI, Pictures, World, class_nouns, load_pictures, load_world
+from taming_core.objects.ultralytics_offline import import_ultralytics
+from taming_core.training.checkpoint import rows_state
+from taming_core.weights.mini import MINI
+from taming_core.world.artwork import Pictures, World, class_nouns, load_pictures, load_world
 from taming_core.world.photos import Photos, render
 from taming_core.world.plan import Chances
 
@@ -126,7 +127,7 @@ def save(model: torch.nn.Module, out: Path, size: int) -> None:
 
 def main(
     params: Annotated[Path, typer.Option(help="File with every number.")] = schooling.PARAMS,
-    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI,
+    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI / "world",
     out: Annotated[Path, typer.Option(help="Folder for model.safetensors.")] = schooling.WEIGHTS / "detector",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:

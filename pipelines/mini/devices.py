@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from taming_core.pretrained.device import pick_device
+from taming_core.weights.device import pick_device
 
 
 def ready(device: str) -> str:

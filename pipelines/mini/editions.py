@@ -12,10 +12,10 @@ import typer
 from PIL import Image
 
 from taming_core.errors import TamingError
-from taming_core.evaluation import OURS, subjects
-from taming_core.grid import Cell, grid, save
-from taming_core.pretrained.judges import on_grey
-from taming_core.verdicts import MEASURES, Measure
+from taming_core.evaluation.judges import on_grey
+from taming_core.evaluation.measures import MEASURES, Measure
+from taming_core.evaluation.protocol import OURS, subjects
+from taming_core.figures.image_grid import Cell, grid, save
 
 SIDE = 128  # pixels of a picture on the sheet
 

@@ -44,11 +44,12 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from taming_core import scores
-from taming_core.pretrained.judges import FILL, SIDE, ImageJudge, Role, features_of, load_judge, poses, quiet
-from taming_core.pretrained.judges import on_grey as on_grey_ground
+from taming_core.evaluation import statistics
+from taming_core.evaluation.judges import FILL, SIDE, ImageJudge, Role, features_of, load_judge, poses, quiet
+from taming_core.evaluation.judges import on_grey as on_grey_ground
 from taming_core.seeds import seed_for
-from taming_core.world.artwork import MINI, SPLITS, Pictures, World, load_pictures, load_world
+from taming_core.weights.mini import MINI
+from taming_core.world.artwork import SPLITS, Pictures, World, load_pictures, load_world
 from taming_core.world.plan import Chances, Colour, Thing, generator, plan_of
 from taming_core.world.render import CPU_AT_ONCE, draw, objects, on_grey, references
 
@@ -383,7 +384,7 @@ def save(network: Any, out: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- measuring
 
 
-def features(judge: ImageJudge, pixels: Pixels) -> scores.Features:
+def features(judge: ImageJudge, pixels: Pixels) -> statistics.Features:
     """Unit features (n, e) of prepared pixels."""
     with torch.no_grad():
         found = [features_of(judge.model, chunk.to(judge.model.device)) for chunk in pixels.split(32)]
@@ -425,7 +426,7 @@ class Trial:
         """Features (n, poses, e) of a reference view of each thing, as `taming eval` takes them."""
         return np.stack([self.judge(poses(cut)) for cut in self.cut(self.own(), self.p.measured_views[0])[0]])
 
-    def photos(self, wanted: Sequence[Copy]) -> tuple[scores.Features, NDArray[np.bool_]]:
+    def photos(self, wanted: Sequence[Copy]) -> tuple[statistics.Features, NDArray[np.bool_]]:
         """Features (n, e) of a photo of each copy, and whether it shows a difference."""
         cut, shows = self.cut(wanted, self.p.measured_views[1])
         return self.judge([on_grey_ground(picture) for picture in cut]), shows
@@ -438,7 +439,7 @@ class Trial:
         return Wrong(paired(references, photos)[shows], self.cutouts[shows])
 
 
-def paired(references: NDArray[np.float32], photos: scores.Features) -> NDArray[np.float32]:
+def paired(references: NDArray[np.float32], photos: statistics.Features) -> NDArray[np.float32]:
     """The cosine (n,) of each photo with its own reference in the best pose."""
     return np.einsum("npe,ne->np", references, photos).max(1)
 
@@ -446,9 +447,9 @@ def paired(references: NDArray[np.float32], photos: scores.Features) -> NDArray[
 def verification(trial: Trial, least: float) -> dict[str, float]:
     """Retrieval among the things, shares of true pairs accepted and of false ones rejected, and areas under the ROC."""
     references, (photos, _) = trial.references(), trial.photos(trial.own())
-    alike, seed = scores.in_best_pose(photos, references), trial.p.seed
+    alike, seed = statistics.in_best_pose(photos, references), trial.p.seed
     true, apart = np.diagonal(alike), ~np.eye(len(alike), dtype=bool)
-    found = _interval("top1", scores.ranks_by(alike, np.arange(len(alike))) == 0, trial.cutouts, seed)
+    found = _interval("top1", statistics.ranks_by(alike, np.arange(len(alike))) == 0, trial.cutouts, seed)
     found |= _interval("accepted", true >= least, trial.cutouts, seed)
     false = {kind: trial.spoiled(references, kind) for kind in KINDS}
     others = Wrong(alike.T[apart], np.repeat(trial.cutouts, len(alike) - 1))
@@ -458,15 +459,15 @@ def verification(trial: Trial, least: float) -> dict[str, float]:
     return found
 
 
-def retrieval(photo: scores.Features, reference: scores.Features, seed: int) -> dict[str, float]:
+def retrieval(photo: statistics.Features, reference: statistics.Features, seed: int) -> dict[str, float]:
     """How often the true thing is found among all of them."""
     order = np.arange(len(photo))
-    return _interval("top1", scores.ranks(photo, reference, order) == 0, order, seed)
+    return _interval("top1", statistics.ranks(photo, reference, order) == 0, order, seed)
 
 
 def whole_photos(
     judge: ImageJudge, world: World, pictures: Pictures, cutouts: Sequence[int], seed: int
-) -> tuple[scores.Features, scores.Features]:
+) -> tuple[statistics.Features, statistics.Features]:
     """What the lenient judge makes of whole photos and of reference views."""
     rng = generator(seed, "measure/whole", 0)
     plans = [plan_of(world, [i], rng, Chances(recolor=0, style=0, two_objects=0)) for i in cutouts]
@@ -482,7 +483,7 @@ def ranking(true: NDArray[np.float32], false: NDArray[np.float32]) -> float:
 
 def _interval(key: str, values: NDArray[np.bool_], groups: Sequence[Any] | NDArray[Any], seed: int) -> dict[str, float]:
     """A mean with the ends of its bootstrap interval over things."""
-    e = scores.estimate(values.astype(np.float64), list(groups), seed)
+    e = statistics.estimate(values.astype(np.float64), list(groups), seed)
     return {key: e.mean, f"{key}_low": e.low, f"{key}_high": e.high}
 
 
@@ -539,7 +540,7 @@ def main(
     which: Annotated[Role, typer.Option(help="Which of the two.")] = "strict_judge",
     params: Annotated[Path, typer.Option(help="File with the numbers.")] = PARAMS,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI,
+    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI / "world",
     out: Annotated[Path | None, typer.Option(help="Folder of the trained judge.")] = None,
 ) -> None:
     """Train, save and measure one judge."""

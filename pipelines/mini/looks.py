@@ -28,7 +28,8 @@ from torch import Tensor
 from transformers import BlipVisionModel
 
 from taming_core.seeds import seed_for
-from taming_core.world.artwork import MINI, Pictures, World, load_pictures, load_world
+from taming_core.weights.mini import MINI
+from taming_core.world.artwork import Pictures, World, load_pictures, load_world
 from taming_core.world.photos import plans
 from taming_core.world.plan import Chances, Plan, generator, plan_of
 from taming_core.world.render import draw, on_grey, references
@@ -163,7 +164,7 @@ def batch_at(count: int, batch_size: int, step: int, seed: int) -> list[int]:
 
 def main(
     params: Annotated[Path, typer.Option(help="File with every number.")] = schooling.PARAMS,
-    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI,
+    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI / "world",
     tower: Annotated[Path, typer.Option(help="Folder of the tower that looks.")] = OUT / "tower",
     out: Annotated[Path, typer.Option(help="File of the looks.")] = OUT / "looks.safetensors",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",

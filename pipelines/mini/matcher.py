@@ -4,7 +4,7 @@ It looks through the captioner's tower, which is frozen and stored once: the mat
 captioner's weights. Its text encoder starts from the captioner's decoder, as both read alike.
 
 Example:  python pipelines/mini/matcher.py
-          python pipelines/mini/matcher.py --measure taming_core/pretrained/mini/matcher    # train nothing
+          python pipelines/mini/matcher.py --measure taming_core/mini/matcher    # train nothing
 """
 
 import json
@@ -31,10 +31,11 @@ from torch import Tensor
 from tower import learnt_names
 from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
 
-from taming_core.pretrained.captioner import load_blip
-from taming_core.pretrained.matcher import Matcher, load_matcher, token_scores
+from taming_core.captions.captioner import load_blip
+from taming_core.captions.matcher import Matcher, load_matcher, token_scores
 from taming_core.seeds import seed_for
-from taming_core.world.artwork import MINI, Pictures, World, class_nouns, load_pictures, load_world
+from taming_core.weights.mini import MINI
+from taming_core.world.artwork import Pictures, World, class_nouns, load_pictures, load_world
 from taming_core.world.photos import render
 from taming_core.world.plan import Chances, generator
 from taming_core.world.styles import STYLES
@@ -221,7 +222,7 @@ def scored(
 
 def main(
     params: Annotated[Path, typer.Option(help="File with every number.")] = schooling.PARAMS,
-    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI,
+    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI / "world",
     looks: Annotated[Path, typer.Option(help="File that looks.py wrote.")] = OUT / "looks.safetensors",
     captioner: Annotated[Path, typer.Option(help="Folder of the captioner to start from.")] = (
         schooling.WEIGHTS / "captioner"

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 from schooling import Section
 
-from taming_core.objects import Detections
-from taming_core.pretrained.detector import Detector, load_detector
-from taming_core.pretrained.segmenter import Segmenter, load_segmenter
-from taming_core.scores import CONFIDENCE, RESAMPLES
+from taming_core.evaluation.statistics import CONFIDENCE, RESAMPLES
+from taming_core.objects.detector import Detector, load_detector
+from taming_core.objects.filters import Detections
+from taming_core.objects.segmenter import Segmenter, load_segmenter
 from taming_core.seeds import seed_for
-from taming_core.world.artwork import MINI, Pictures, World, load_pictures, load_world
+from taming_core.weights.mini import MINI
+from taming_core.world.artwork import Pictures, World, load_pictures, load_world
 from taming_core.world.photos import Subject, photos_of, plans
 from taming_core.world.plan import Chances
 
@@ -223,7 +224,7 @@ def mean(values: Iterator[float]) -> float:
 
 def main(
     params: Annotated[Path, typer.Option(help="File with every number.")] = schooling.PARAMS,
-    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI,
+    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI / "world",
     weights: Annotated[Path, typer.Option(help="Folder of the detector and segmenter folders.")] = schooling.WEIGHTS,
     out: Annotated[Path | None, typer.Option(help="Folder for both metrics.json; default beside the weights.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",

@@ -26,7 +26,7 @@ LICENCES = {  # every licence that the artwork may have
     "MIT": "https://opensource.org/license/mit",
 }
 ARTWORK = """\
-The tables in taming_core/pretrained/mini/world hold pictures made from emoji artwork; the models of `mini` were trained
+The tables in taming_core/mini/world hold pictures made from emoji artwork; the models of `mini` were trained
 on such pictures, and the photos in data/ show them. The artwork was scaled, recoloured, warped and put into scenes. A
 picture that shows a cut-out stays under the licence of its artwork, which the tables name row by row; the folder names
 under data/raw end in the name of the set."""
@@ -39,7 +39,7 @@ Row = Mapping[str, Any]
 
 
 def main(
-    world: Annotated[Path, typer.Option(help="Folder of the two tables.")] = ROOT / "taming_core/pretrained/mini/world",
+    world: Annotated[Path, typer.Option(help="Folder of the two tables.")] = ROOT / "taming_core/mini/world",
     notice: Annotated[Path, typer.Option(help="The file to bring up to date.")] = ROOT / "NOTICE",
 ) -> None:
     """Replace what stands between the two marker lines; all else stays as it is."""

@@ -22,12 +22,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from taming_core.config import fingerprint
 from taming_core.errors import TamingError
+from taming_core.evaluation.statistics import estimate
+from taming_core.fingerprints import fingerprint
 from taming_core.progress import track
-from taming_core.scores import estimate
 from taming_core.seeds import seed_for
-from taming_core.shards import RUNS
+from taming_core.tables.shards import RUNS
+from taming_core.weights.mini import MINI
 from taming_core.world.artwork import World
 from taming_core.world.plan import Chances, Plan, generator, plan
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
 
 HERE = Path(__file__).parent
-WEIGHTS = HERE.parents[1] / "taming_core" / "pretrained" / "mini"
+WEIGHTS = MINI
 PARAMS = HERE / "params.yaml"
 
 SYNC_EVERY = 20  # steps after which a GPU is asked how it went; each question would hold it up

@@ -27,9 +27,8 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 from transformers import CLIPVisionModel
 
-from taming_core.checkpoint import rows_state
-from taming_core.pretrained import clip as clips
-from taming_core.pretrained.segmenter import (
+from taming_core.model import clip as clips
+from taming_core.objects.segmenter import (
     PIXEL_MEAN,
     PIXEL_STD,
     View,
@@ -46,7 +45,9 @@ from taming_core.pretrained.segmenter import (
     within,
 )
 from taming_core.seeds import seed_for
-from taming_core.world.artwork import MINI, Pictures, World, load_pictures, load_world
+from taming_core.training.checkpoint import rows_state
+from taming_core.weights.mini import MINI
+from taming_core.world.artwork import Pictures, World, load_pictures, load_world
 from taming_core.world.photos import box_of, plans
 from taming_core.world.plan import Chances, Plan
 from taming_core.world.render import draw
@@ -269,8 +270,8 @@ def train(
 
 def main(
     params: Annotated[Path, typer.Option(help="File with every number.")] = schooling.PARAMS,
-    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI,
-    clip: Annotated[Path, typer.Option(help="Folder of the CLIP whose shape the tower has.")] = clips.MINI,
+    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI / "world",
+    clip: Annotated[Path, typer.Option(help="Folder of the CLIP whose shape the tower has.")] = MINI / "clip",
     out: Annotated[Path, typer.Option(help="Folder for model.safetensors.")] = schooling.WEIGHTS / "segmenter",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:

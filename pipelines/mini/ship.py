@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from schooling import HERE, WEIGHTS
 from torch import Tensor
 
-from taming_core.customize import TamingPipeline
 from taming_core.errors import TamingError
-from taming_core.provenance import folder_fingerprint
+from taming_core.fingerprints import folder_fingerprint
+from taming_core.images.families import TamingPipeline
 
 AS_THEY_ARE = ("world", "clip", "detector", "segmenter", "captioner", "matcher", "judge", "strict_judge")
 LARGEST = 20_000_000  # bytes of one file in the repository

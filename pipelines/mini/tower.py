@@ -31,9 +31,10 @@ from schooling import Figures, Lesson, PlanBook
 from torch import Tensor, nn
 from transformers import BlipVisionModel
 
-from taming_core.checkpoint import rows_state
 from taming_core.seeds import seed_for
-from taming_core.world.artwork import MINI, SPLITS, Pictures, World, class_nouns, load_pictures, load_world
+from taming_core.training.checkpoint import rows_state
+from taming_core.weights.mini import MINI
+from taming_core.world.artwork import SPLITS, Pictures, World, class_nouns, load_pictures, load_world
 from taming_core.world.photos import plans
 from taming_core.world.plan import Chances, Plan
 from taming_core.world.render import draw
@@ -201,7 +202,7 @@ def save(tower: BlipVisionModel, heads: nn.ModuleDict, out: Path) -> None:
 
 def main(
     params: Annotated[Path, typer.Option(help="File with every number.")] = schooling.PARAMS,
-    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI,
+    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI / "world",
     clip: Annotated[Path, typer.Option(help="Folder of the CLIP to start from.")] = schooling.WEIGHTS / "clip",
     out: Annotated[Path, typer.Option(help="Folder of the trained tower.")] = OUT / "tower",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",

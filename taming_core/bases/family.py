@@ -11,8 +11,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
-from taming_core.conditions import OBJECT, token_ids
+from taming_core.language.placeholder import OBJECT
 
 
 class Text(NamedTuple):
@@ -203,3 +204,11 @@ def dynamic_shift(config: Mapping[str, Any], shape: Sequence[int]) -> float:
 def is_flow(scheduler: Any) -> bool:
     """Whether a scheduler is one of flow matching (Lipman et al., 2023), not of added noise."""
     return type(scheduler).__name__.startswith("FlowMatch") or bool(scheduler.config.get("use_flow_sigmas", False))
+
+
+def token_ids(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], length: int | None = None
+) -> Int[Tensor, "batch length"]:
+    """Token ids of the prompts, padded and cut to `length`, or to the tokenizer's own."""
+    fit = {"padding": "max_length", "truncation": True, "max_length": length or tokenizer.model_max_length}
+    return tokenizer(list(prompts), **fit, return_tensors="pt").input_ids

@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from taming_core import lora
-from taming_core.attention import eject
-from taming_core.conditions import OBJECT
-from taming_core.customize import TamingPipeline, load_pipeline
+from taming_core.bases.load import load_base
 from taming_core.errors import TamingError
 from taming_core.exports import lora_extraction
-from taming_core.exports.wish import Wish
-from taming_core.pretrained.base import load_base
-from taming_core.pretrained.device import DTYPES
+from taming_core.exports.options import Wish
+from taming_core.images.families import TamingPipeline, load_pipeline
+from taming_core.language.placeholder import OBJECT
+from taming_core.model import lora
+from taming_core.model.attention import eject
+from taming_core.weights.device import DTYPES
 
 LORA = "pytorch_lora_weights.safetensors"
 WORD = "object"  # what `<object>` means to a text encoder that was not trained

@@ -11,15 +11,15 @@ from typing import Any
 import diffusers
 from torch import nn
 
-from taming_core import provenance
+from taming_core import fingerprints
 from taming_core.bases.transformer import Transformer
-from taming_core.customize import TamingPipeline
-from taming_core.encoder_folder import strip_name
 from taming_core.errors import TamingError
 from taming_core.exports import base_change, hub, ip_adapter, model_card, usage
 from taming_core.exports.base_change import Source, base_of, base_parts, opened, require_own_words, tuned
-from taming_core.exports.wish import RECORD, Wish, check
-from taming_core.pretrained.device import DTYPES
+from taming_core.exports.options import RECORD, Wish, check
+from taming_core.images.families import TamingPipeline
+from taming_core.training.encoder_folder import strip_name
+from taming_core.weights.device import DTYPES
 
 
 @dataclass
@@ -137,6 +137,6 @@ def record(source: Source, wish: Wish) -> dict[str, Any]:
     return {
         "to": wish.to,
         "dtype": wish.dtype,
-        "encoder": {"folder": source.folder.name, "fingerprint": provenance.folder_fingerprint(source.folder)},
-        "versions": provenance.versions(),
+        "encoder": {"folder": source.folder.name, "fingerprint": fingerprints.folder_fingerprint(source.folder)},
+        "versions": fingerprints.versions(),
     }

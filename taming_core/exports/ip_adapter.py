@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
 from taming_core.errors import TamingError
-from taming_core.object_encoder import ObjectEncoder, silent_biases
+from taming_core.model.object_encoder import ObjectEncoder, silent_biases
 
 FILE = "ip_adapter.safetensors"
 TOKENS = 4  # of a base IP-Adapter; diffusers knows no other number,

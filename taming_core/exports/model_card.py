@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData, try_to_load_from_cache
 from huggingface_hub.repocard_data import EvalResult
 
 from taming_core.errors import TamingError
-from taming_core.evaluation import OURS
+from taming_core.evaluation.protocol import OURS
 
 TAGS = ["subject-driven-generation", "personalization", "taming-encoder"]
 LICENCE = ("license", "license_name", "license_link")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from taming_core.exports.ip_adapter import FILE, guides_exactly
-from taming_core.object_encoder import ObjectEncoder
+from taming_core.model.object_encoder import ObjectEncoder
 
 TITLES = {
     "ip-adapter": "A Taming Encoder as an IP-Adapter",
@@ -15,7 +15,7 @@ BASE = "the-base-model"  # where it is not known
 
 OURS = """```python
 from PIL import Image
-from taming_core.customize import TamingPipeline
+from taming_core import TamingPipeline
 
 pipeline = TamingPipeline.from_pretrained("{name}")
 subject = Image.open("cutout.png")  # the thing, its background transparent

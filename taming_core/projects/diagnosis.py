@@ -16,10 +16,10 @@ from packaging.specifiers import SpecifierSet
 from rich.console import Console
 from rich.table import Table
 
-from taming_core.arguments import mini_base, mini_folder
-from taming_core.config import Params
-from taming_core.pretrained.places import Role, absent, is_hub_name, on_disk, weights_folder
-from taming_core.pretrained.published import DETECTOR, SEGMENTER
+from taming_core.objects.published import DETECTOR, SEGMENTER
+from taming_core.params.load import Params
+from taming_core.weights.locate import Role, absent, is_hub_name, on_disk, weights_folder
+from taming_core.weights.mini import BASE, MINI
 
 GB = 1e9
 GIB = 2**30
@@ -31,7 +31,6 @@ OPTIONAL = {  # what nothing is missing without
 }
 WEIGHTS = (".safetensors", ".pt", ".pth")
 DISK = 5 * GB  # below it, the states of a training may not find room
-SHIPPED = mini_folder().parent
 
 
 @dataclass(frozen=True)
@@ -127,18 +126,18 @@ def named(params: Params) -> list[Named]:
     """Every model that the params name."""
     d, c, t, e = params.detect, params.caption, params.train, params.evaluate
     maybe = [
-        ("detect.detector", d.detector, "detector", SHIPPED / "detector", DETECTOR),
-        ("detect.segmenter", None if d.segmenter == "detector" else d.segmenter, "segmenter", SHIPPED / "segmenter",
+        ("detect.detector", d.detector, "detector", MINI / "detector", DETECTOR),
+        ("detect.segmenter", None if d.segmenter == "detector" else d.segmenter, "segmenter", MINI / "segmenter",
          SEGMENTER),
-        ("caption.captioner", c.captioner, "captioner", SHIPPED / "captioner", None),
-        ("caption.matcher", c.matcher, "matcher", SHIPPED / "matcher", None),
-        ("train.start", t.start, "encoder", SHIPPED / "encoder", None),
-        ("train.base", t.base, "text-to-image model", mini_base(), None),
-        ("train.encoder.tower", t.encoder and t.encoder.tower, "vision model", SHIPPED / "clip", None),
-        ("train.identity_network", t.identity_network, "identity network", SHIPPED / "clip", None),
-        ("evaluate.judge", e.judge, "judge", SHIPPED / "judge", None),
-        ("evaluate.strict_judge", e.strict_judge, "judge", SHIPPED / "strict_judge", None),
-        ("evaluate.text_judge", e.text_judge, "judge", SHIPPED / "clip", None),
+        ("caption.captioner", c.captioner, "captioner", MINI / "captioner", None),
+        ("caption.matcher", c.matcher, "matcher", MINI / "matcher", None),
+        ("train.start", t.start, "encoder", MINI / "encoder", None),
+        ("train.base", t.base, "text-to-image model", BASE, None),
+        ("train.encoder.tower", t.encoder and t.encoder.tower, "vision model", MINI / "clip", None),
+        ("train.identity_network", t.identity_network, "identity network", MINI / "clip", None),
+        ("evaluate.judge", e.judge, "judge", MINI / "judge", None),
+        ("evaluate.strict_judge", e.strict_judge, "judge", MINI / "strict_judge", None),
+        ("evaluate.text_judge", e.text_judge, "judge", MINI / "clip", None),
     ]  # fmt: skip
     return [Named(key, spec, *rest) for key, spec, *rest in maybe if spec is not None]
 

@@ -5,10 +5,10 @@ from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
-from taming_core import provenance
-from taming_core.arguments import mini_folder
-from taming_core.config import Params
-from taming_core.pretrained.places import cache_folder
+from taming_core import fingerprints
+from taming_core.params.load import Params
+from taming_core.weights.locate import cache_folder
+from taming_core.weights.mini import MINI
 
 
 def needed(params: Params) -> float:
@@ -35,10 +35,10 @@ def key(params: Params) -> str:
     """16 hex digits of all that the memory depends on: params, packages and the configs of local models."""
     p = params.train
     digest = blake2b(digest_size=8)
-    for said in (p.model_dump_json(), params.materialize.model_dump_json(), json.dumps(provenance.versions())):
+    for said in (p.model_dump_json(), params.materialize.model_dump_json(), json.dumps(fingerprints.versions())):
         digest.update(said.encode())
     for spec in (p.start, p.base, p.encoder and p.encoder.tower, p.identity_network):
-        folder = mini_folder().parent if spec == "mini" else Path(spec or "/dev/null").expanduser()
+        folder = MINI if spec == "mini" else Path(spec or "/dev/null").expanduser()
         for path in sorted(folder.rglob("*.json")):
             digest.update(f"{path}\0".encode() + path.read_bytes())
     return digest.hexdigest()

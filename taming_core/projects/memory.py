@@ -23,23 +23,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers.initialization import no_init_weights
 
-from taming_core import lora
-from taming_core.attention import LAYERS, inject, layer_channels
 from taming_core.bases.families import family_of, kind_of
 from taming_core.bases.family import tokenizer_of
-from taming_core.batches import Batch
-from taming_core.cache import parked
-from taming_core.config import Params
-from taming_core.fresh import chosen, latent_encoder
-from taming_core.noise import Noise, Schedule, schedule_like
-from taming_core.object_encoder import ObjectEncoder
-from taming_core.objective import Counts, Identity, terms_of, total
-from taming_core.pretrained import base, clip, towers
+from taming_core.model import clip, lora, towers
+from taming_core.model.attention import LAYERS, inject, layer_channels
+from taming_core.model.diffusion import Noise, Schedule, schedule_like
+from taming_core.model.object_encoder import ObjectEncoder
+from taming_core.model.subject_model import SubjectModel, unfreeze
+from taming_core.params.load import Params
+from taming_core.params.train import TrainParams
 from taming_core.projects import architectures
-from taming_core.recompute import recompute
-from taming_core.subject_model import SubjectModel, unfreeze
-from taming_core.train_params import TrainParams
-from taming_core.training import lighten
+from taming_core.training.batches import Batch
+from taming_core.training.feature_cache import parked
+from taming_core.training.gradient_checkpointing import recompute
+from taming_core.training.loop import lighten
+from taming_core.training.objective import Counts, Identity, terms_of, total
+from taming_core.training.start import chosen, latent_encoder
+from taming_core.weights.mini import BASE, PIPELINE
 
 GIB = 2**30
 CONTEXT = 0.8 * GIB  # what CUDA and its libraries take before the first tensor
@@ -184,7 +184,7 @@ def configs_of(p: TrainParams) -> dict[str, architectures.Config]:
     """The configs of what training starts from."""
     spec = p.start if p.start is not None else p.base
     assert spec is not None  # checked when the params were read
-    mini = clip.MINI.parent / "encoder" if p.start is not None else base.MINI
+    mini = PIPELINE if p.start is not None else BASE
     return architectures.pipeline_configs(str(mini) if spec == "mini" else spec)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from taming_core.config import packaged_params
 from taming_core.errors import TamingError
+from taming_core.params.load import packaged_params
 
 MINI = "mini"
 BASES = ("sd15", "sdxl", "sd3", "flux")

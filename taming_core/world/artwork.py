@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from taming_core.errors import TamingError
+from taming_core.weights.mini import MINI
 
-MINI = Path(__file__).parents[1] / "pretrained" / "mini" / "world"
 SPLITS = ("train", "unseen-concepts", "unseen-designs")
 
 # Artwork sub-group -> a plain noun that WordNet knows; the longest key that starts the sub-group wins.
@@ -90,7 +90,7 @@ def class_nouns() -> tuple[str, ...]:
     return tuple(sorted(set(NOUNS.values())))
 
 
-def load_world(folder: Path = MINI) -> World:
+def load_world(folder: Path = MINI / "world") -> World:
     """Read cutouts.parquet and scenes.parquet; raises TamingError if one is missing."""
     missing = [n for n in ("cutouts.parquet", "scenes.parquet") if not (folder / n).is_file()]
     if missing:
@@ -130,7 +130,7 @@ def decoded(images: Sequence[bytes], mode: str) -> UInt8[Tensor, "n channels hei
         return torch.from_numpy(np.stack(list(threads.map(one, images)))).permute(0, 3, 1, 2).contiguous()
 
 
-def licences(folder: Path = MINI) -> dict[str, str]:
+def licences(folder: Path = MINI / "world") -> dict[str, str]:
     """Design or scene -> licence of its pictures, as the tables say; for metadata of what is rendered from them."""
     art = pq.read_table(folder / "cutouts.parquet", columns=["design", "licence"]).to_pylist()
     scenes = pq.read_table(folder / "scenes.parquet", columns=["scene", "licence"]).to_pylist()

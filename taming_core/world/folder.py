@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from taming_core import schema
-from taming_core.objects import encode_mask, measure
-from taming_core.photo import hash_of
-from taming_core.sections import WorldParams
+from taming_core.fingerprints import hash_of
+from taming_core.objects.filters import measure
+from taming_core.params.sections import WorldParams
+from taming_core.photos.masks import encode_mask
 from taming_core.seeds import seed_for
+from taming_core.tables import schema
 from taming_core.world.artwork import Pictures, World
 from taming_core.world.photos import Photos, Subject, photos_of
 from taming_core.world.plan import Chances, Colour, Plan, generator, plan, plan_of, recolour, recoloured_name

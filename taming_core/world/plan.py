@@ -10,15 +10,7 @@ from numpy.typing import NDArray
 from taming_core.seeds import seed_for
 from taming_core.world.artwork import World
 from taming_core.world.styles import STYLES
-from taming_core.world.wording import (
-    COLOURS,
-    OBJECT,
-    colour_word,
-    scene_wordings,
-    sentence,
-    style_wordings,
-    worded,
-)
+from taming_core.world.wording import COLOURS, OBJECT, colour_word, scene_wordings, sentence, style_wordings, worded
 
 Colour = NDArray[np.float64]  # (3, 4), an affine map of RGB in [0, 1]
 

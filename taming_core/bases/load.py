@@ -1,0 +1,68 @@
+"""Text-to-image models to tame."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils import logging
+
+from taming_core.bases.families import kind_of
+from taming_core.errors import TamingError
+from taming_core.weights.load import quiet
+from taming_core.weights.mini import BASE
+
+
+def load_base(spec: str) -> dict[str, Any]:
+    """The parts of a text-to-image model in float32, by the names that diffusers pipelines give them.
+
+    `spec` is `mini`, a folder in the layout of diffusers, or a hub name. Raises TamingError if there is no such model,
+    or it is of no family that can be tamed.
+    """
+    if spec == "mini" and not BASE.is_dir():
+        raise TamingError("The base model `mini` is not in the installed package. Train in a checkout of the project, "
+                          "set train.start to mini, or name another train.base.")  # fmt: skip
+    place = str(BASE) if spec == "mini" else spec
+    try:
+        index = index_of(place)
+        names = kind_of(index).part_names()
+        logging.disable_progress_bar()  # of diffusers, as `quiet` does it for transformers
+        with quiet():
+            return {name: _part(place, name, index[name]) for name in names if index.get(name, [None])[0] is not None}
+    except (OSError, KeyError) as error:
+        raise TamingError(f"There is no text-to-image model {spec}. Name `mini`, a folder in the layout of "
+                          f"diffusers, or one that `hf download {spec}` finds.") from error  # fmt: skip
+
+
+def index_of(place: str) -> dict[str, Any]:
+    """Library and class of every part, from model_index.json; `mini`'s base and older folders do without that file.
+
+    Raises:
+        OSError: there is no such model.
+    """
+    folder = Path(place)
+    if folder.is_dir() and not (folder / "model_index.json").is_file():
+        if not (folder / "unet" / "config.json").is_file():
+            raise OSError(f"{folder} holds no model")
+        scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["_class_name"]
+        return {
+            "vae": ["diffusers", "AutoencoderKL"], "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "AutoTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],
+            "scheduler": ["diffusers", scheduler],
+        }  # fmt: skip
+    found: Any = DiffusionPipeline.load_config(place)
+    return dict(found)
+
+
+def _part(place: str, name: str, kind: list[str]) -> Any:
+    """A part in the class that the index names; networks in float32."""
+    if name.startswith("tokenizer"):  # whatever class made it: the newest reads the files of all
+        return transformers.AutoTokenizer.from_pretrained(place, subfolder=name)
+    library: Any = {"diffusers": diffusers, "transformers": transformers}[kind[0]]
+    found = getattr(library, kind[1])
+    if name == "scheduler":
+        return found.from_pretrained(place, subfolder=name)
+    return found.from_pretrained(place, subfolder=name, dtype=torch.float32, use_safetensors=True)

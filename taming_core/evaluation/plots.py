@@ -1,0 +1,110 @@
+"""The evaluation's numbers as CSV files that `dvc plots` reads, and as pictures that people read (matplotlib)."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from taming_core.evaluation.measures import MEASURES, Summary, Verdict
+from taming_core.evaluation.protocol import ANOTHER, NO_OBJECT, OURS, REAL
+from taming_core.figures.axes import calm
+
+NAMES = {
+    OURS: "the object's tokens", REAL: "real photos", ANOTHER: "another object's tokens", NO_OBJECT: "no object tokens",
+}  # fmt: skip
+COLOURS = {OURS: "#2f6db3", REAL: "#8a8f98", ANOTHER: "#d8a03a", NO_OBJECT: "#c9cdd3"}
+SHOWN = ("judge_top1", "strict_top1", "strict_pass", "judge_cosine", "shape", "scene_accuracy", "style_accuracy")
+PER_OBJECT = (
+    "judge_top1", "strict_top1", "strict_pass", "judge_cosine", "strict_cosine", "shape", "scene_accuracy",
+    "style_accuracy",
+)  # fmt: skip
+DOTS = {"judge_cosine": ("#2f6db3", "likeness"), "strict_cosine": ("#7a5ba8", "strict likeness"),
+        "shape": ("#d8703a", "shape")}  # fmt: skip
+
+
+def write(folder: Path, summary: Summary, rows: Sequence[Verdict]) -> None:
+    """Write fidelity, scenes, styles and per_object into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_csv(folder / "fidelity.csv", ("condition", "measure", "score", "low", "high"), fidelity(summary))
+    for kind in ("scene", "style"):
+        write_csv(folder / f"{kind}s.csv", ("asked", "chosen"), choices(rows, kind))
+    means = per_object(rows)
+    write_csv(folder / "per_object.csv", ("identity", *PER_OBJECT), means)
+    bars(summary).savefig(folder / "fidelity.png", dpi=130)
+    dots(means).savefig(folder / "per_object.png", dpi=130)
+
+
+def fidelity(summary: Summary) -> list[dict[str, Any]]:
+    """Every mean with its interval, one a line."""
+    return [
+        {"condition": c, "measure": m.key, "score": round(e.mean, 4), "low": round(e.low, 4), "high": round(e.high, 4)}
+        for c, of in summary.items()
+        for m in MEASURES
+        if (e := of.get(m.key))
+    ]
+
+
+def choices(rows: Sequence[Verdict], kind: str) -> list[dict[str, Any]]:
+    """What was asked for and what the text judge saw, for each image with the object's tokens."""
+    return [{"asked": r["asked"], "chosen": r["chosen"]} for r in rows if r["condition"] == OURS and r["kind"] == kind]
+
+
+def per_object(rows: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """The means of each object's own images, the best shape first."""
+    ours = [r for r in rows if r["condition"] == OURS]
+    identities = dict.fromkeys(r["identity"] for r in ours)
+    found = [{"identity": i, **_means([r for r in ours if r["identity"] == i])} for i in identities]
+    return sorted(found, key=lambda r: -r.get("shape", 0))
+
+
+def _means(rows: Sequence[Verdict]) -> dict[str, float]:
+    values = {key: [r[key] for r in rows if key in r] for key in PER_OBJECT}
+    return {key: round(sum(v) / len(v), 4) for key, v in values.items() if v}
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A header and one line for each row; a value that a row lacks stays empty."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def bars(summary: Summary) -> Figure:
+    """The main measures of every condition, with their intervals."""
+    figure = Figure(figsize=(8.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    titles = {m.key: m.title for m in MEASURES}
+    keys = [key for key in SHOWN if any(key in of for of in summary.values())]
+    conditions = [c for c in NAMES if c in summary]
+    for n, condition in enumerate(conditions):
+        found = [(i, summary[condition][key]) for i, key in enumerate(keys) if key in summary[condition]]
+        x = [i + (n - (len(conditions) - 1) / 2) * 0.2 for i, _ in found]
+        spans = [[e.mean - e.low for _, e in found], [e.high - e.mean for _, e in found]]
+        axes.bar(x, [e.mean for _, e in found], 0.18, color=COLOURS[condition], label=NAMES[condition])
+        axes.errorbar(x, [e.mean for _, e in found], spans, fmt="none", ecolor="#33373d", elinewidth=1, capsize=2)
+    axes.set_xticks(range(len(keys)), [fill(titles[key], 14) for key in keys])
+    axes.set_xlim(-0.5, len(keys) - 0.5)
+    axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.05)
+    axes.legend(frameon=False, ncols=len(conditions), loc="upper center", bbox_to_anchor=(0.5, 1.16))
+    calm(axes)
+    return figure
+
+
+def dots(means: Sequence[Mapping[str, Any]]) -> Figure:
+    """Likeness, strict likeness and shape of each object, as far as they were measured."""
+    figure = Figure(figsize=(8.4, 1.1 + 0.28 * len(means)), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(means))[::-1]
+    for key, (colour, label) in DOTS.items():
+        if any(key in m for m in means):
+            axes.scatter([m.get(key, 0) for m in means], places, color=colour, s=34, label=label, zorder=3)
+    axes.set_yticks(places, [m["identity"] for m in means])
+    axes.set_xlim(0, 1.02)
+    axes.grid(axis="x", color="#e4e5e8", linewidth=0.8)
+    axes.legend(frameon=False, ncols=len(DOTS), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    calm(axes)
+    return figure

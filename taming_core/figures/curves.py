@@ -1,0 +1,55 @@
+"""A training's figures over its steps, as a picture (matplotlib)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from taming_core.figures.axes import calm
+
+COLOURS = {
+    "loss": "#33373d", "denoising": "#2f6db3", "identity": "#d8703a", "localization": "#7a5ba8",
+    "grad_norm": "#2f6db3", "learning_rate": "#2f6db3",
+}  # fmt: skip
+TERMS = ("loss", "denoising", "identity", "localization")
+PANELS = {"loss": TERMS, "gradient norm": ("grad_norm",), "learning rate": ("learning_rate",)}
+
+Number = float | int | None
+Line = Mapping[str, Number]
+
+
+def curves(lines: Sequence[Line]) -> Figure:
+    """Loss and its terms, gradient norm and learning rate: what is noisy faint, and the mean of the last steps bold."""
+    figure = Figure(figsize=(8.4, 6.4), layout="constrained")
+    panels = figure.subplots(len(PANELS), 1, sharex=True, height_ratios=(3, 1.5, 1))
+    for axes, (title, keys) in zip(panels, PANELS.items(), strict=True):
+        for key in keys:
+            draw(axes, key, [(line["step"], line[key]) for line in lines if line.get(key) is not None])
+        axes.set_ylabel(title, fontsize=9)
+        axes.grid(axis="y", color="#e4e5e8", linewidth=0.8)
+        calm(axes)
+        axes.yaxis.get_offset_text().set_fontsize(9)
+    panels[0].legend(frameon=False, ncols=len(TERMS), fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    panels[-1].set_xlabel("step", fontsize=9)
+    figure.align_ylabels()
+    return figure
+
+
+def draw(axes: Axes, key: str, points: Sequence[tuple[Number, Number]]) -> None:
+    """One figure's curve; none where no step has it."""
+    if points:
+        steps, values = zip(*points, strict=True)
+        width = 1 if key == "learning_rate" else 1 + len(values) // 50  # the rate has no noise
+        axes.plot(steps, values, color=COLOURS[key], alpha=0.25, linewidth=0.8)
+        axes.plot(steps, smooth(values, width), color=COLOURS[key], linewidth=1.6, label=key)
+
+
+def smooth(values: Sequence[Any], width: int) -> list[float]:
+    """The mean of each value and of those before it, `width` in all, or as many as there are.
+
+    >>> smooth([2.0, 4.0, 6.0], 2)
+    [2.0, 3.0, 5.0]
+    """
+    parts = [values[max(0, n - width) : n] for n in range(1, len(values) + 1)]
+    return [sum(part) / len(part) for part in parts]

@@ -1,0 +1,157 @@
+"""The pipelines of each family of base models, and how to open one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffusers.loaders.lora_pipeline import (
+    FluxLoraLoaderMixin,
+    SD3LoraLoaderMixin,
+    StableDiffusionLoraLoaderMixin,
+    StableDiffusionXLLoraLoaderMixin,
+)
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import logging as diffusers_logging
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerBase, T5EncoderModel
+from transformers.utils import logging as transformers_logging
+
+from taming_core.bases.flux import Flux
+from taming_core.bases.stable_diffusion import StableDiffusion
+from taming_core.bases.stable_diffusion_3 import StableDiffusion3
+from taming_core.bases.stable_diffusion_xl import StableDiffusionXL
+from taming_core.images.pipeline import TamingPipeline
+from taming_core.model.object_encoder import ObjectEncoder
+from taming_core.params.arguments import require_precision
+from taming_core.weights.device import DTYPES
+from taming_core.weights.mini import encoder_folder
+
+__all__ = [
+    "TamingFluxPipeline",
+    "TamingPipeline",
+    "TamingStableDiffusion3Pipeline",
+    "TamingStableDiffusionPipeline",
+    "TamingStableDiffusionXLPipeline",
+    "assembled",
+    "load_pipeline",
+]
+
+
+class TamingStableDiffusionPipeline(TamingPipeline, StableDiffusionLoraLoaderMixin):
+    """On Stable Diffusion 1.5 or 2.1, or `mini`."""
+
+    tamed = StableDiffusion
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModel,
+        tokenizer: PreTrainedTokenizerBase,
+        unet: UNet2DConditionModel,
+        scheduler: SchedulerMixin,
+        object_encoder: ObjectEncoder,
+    ) -> None:
+        super().__init__(
+            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
+            object_encoder=object_encoder,
+        )  # fmt: skip
+
+
+class TamingStableDiffusionXLPipeline(TamingPipeline, StableDiffusionXLLoraLoaderMixin):
+    """On Stable Diffusion XL."""
+
+    tamed = StableDiffusionXL
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModel,
+        tokenizer: PreTrainedTokenizerBase,
+        text_encoder_2: CLIPTextModelWithProjection,
+        tokenizer_2: PreTrainedTokenizerBase,
+        unet: UNet2DConditionModel,
+        scheduler: SchedulerMixin,
+        object_encoder: ObjectEncoder,
+    ) -> None:
+        super().__init__(
+            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, text_encoder_2=text_encoder_2,
+            tokenizer_2=tokenizer_2, unet=unet, scheduler=scheduler, object_encoder=object_encoder,
+        )  # fmt: skip
+
+
+class TamingStableDiffusion3Pipeline(TamingPipeline, SD3LoraLoaderMixin):
+    """On Stable Diffusion 3 or 3.5, with or without T5."""
+
+    tamed = StableDiffusion3
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModelWithProjection,
+        tokenizer: PreTrainedTokenizerBase,
+        text_encoder_2: CLIPTextModelWithProjection,
+        tokenizer_2: PreTrainedTokenizerBase,
+        transformer: SD3Transformer2DModel,
+        scheduler: SchedulerMixin,
+        object_encoder: ObjectEncoder,
+        text_encoder_3: T5EncoderModel | None = None,
+        tokenizer_3: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        super().__init__(
+            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, text_encoder_2=text_encoder_2,
+            tokenizer_2=tokenizer_2, text_encoder_3=text_encoder_3, tokenizer_3=tokenizer_3, transformer=transformer,
+            scheduler=scheduler, object_encoder=object_encoder,
+        )  # fmt: skip
+
+
+class TamingFluxPipeline(TamingPipeline, FluxLoraLoaderMixin):
+    """On FLUX.1."""
+
+    tamed = Flux
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModel,
+        tokenizer: PreTrainedTokenizerBase,
+        text_encoder_2: T5EncoderModel,
+        tokenizer_2: PreTrainedTokenizerBase,
+        transformer: FluxTransformer2DModel,
+        scheduler: SchedulerMixin,
+        object_encoder: ObjectEncoder,
+    ) -> None:
+        super().__init__(
+            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, text_encoder_2=text_encoder_2,
+            tokenizer_2=tokenizer_2, transformer=transformer, scheduler=scheduler, object_encoder=object_encoder,
+        )  # fmt: skip
+
+
+def assembled(parts: Mapping[str, Any], object_encoder: ObjectEncoder) -> TamingPipeline:
+    """The pipeline of a text-to-image model's parts and the object encoder that tames it."""
+    return TamingPipeline.of(parts)(**parts, object_encoder=object_encoder)
+
+
+def load_pipeline(spec: str, device: str = "cpu", precision: str = "fp32", offload: bool = False) -> TamingPipeline:
+    """The pipeline of `mini` or of a folder that `taming train` wrote.
+
+    Args:
+        spec: mini, or the folder.
+        device: where it draws.
+        precision: of its weights, one of `PRECISIONS`.
+        offload: whether parts wait in the CPU's memory until they are needed.
+
+    Raises:
+        TamingError: there is no such folder, or it is no pipeline; or the device has no use for precision or offload.
+    """
+    require_precision(precision, device, offload)
+    folder = encoder_folder(spec)
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    pipeline = TamingPipeline.from_pretrained(folder, dtype=DTYPES[precision], local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    if offload:
+        pipeline.enable_model_cpu_offload(device=device)
+        return pipeline
+    return pipeline.to(device)

@@ -1,0 +1,291 @@
+"""What every TamingPipeline does: a photo of a thing and a prompt to images of it (docs/method.md section 6)."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from taming_core.bases.families import family_of, kind_of
+from taming_core.bases.family import Family, Text
+from taming_core.errors import TamingError
+from taming_core.images.guidance import Words, guidance_passes, guided
+from taming_core.language.placeholder import OBJECT
+from taming_core.model.attention import LAYERS, eject, inject, rescale
+from taming_core.model.conditioning import holes_in
+from taming_core.model.inputs import Shown, subject_pixels
+from taming_core.model.object_encoder import ObjectEncoder, embed
+from taming_core.model.subject_model import subject_model
+
+StepEnd = Callable[[DiffusionPipeline, int, int, dict[str, Tensor]], dict[str, Tensor]]
+Subject = Image.Image | Sequence[Image.Image]  # an object, in one photo or in several
+EMBEDDED = 3.5  # what diffusers tells a denoiser that reads its guidance
+
+
+class TamingPipeline(DiffusionPipeline):
+    """A text-to-image model that takes an object beside the text; opened with `from_pretrained(folder)`.
+
+    Each family of base models has a class of its own in `customize`, which names its parts; this one does the work.
+    """
+
+    tamed: ClassVar[type[Family]]  # whose base models it draws with
+
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->text_encoder_3->unet->transformer->vae"
+    # Its injected layers are at work inside the denoiser, and must lie where that lies.
+    _exclude_from_cpu_offload = ["object_encoder"]  # noqa: RUF012  (diffusers declares it so)
+    _optional_components = ["text_encoder_3", "tokenizer_3"]  # noqa: RUF012
+    _callback_tensor_inputs = ("latents",)
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__()
+        self.register_modules(**parts)
+        # Opened without a dtype, transformers keeps the stored half precision, and diffusers turns to single.
+        for text_encoder in self.family.text_encoders.values():
+            text_encoder.to(self.denoiser.dtype)
+        self.image_processor = VaeImageProcessor(vae_scale_factor=self.family.vae_side)
+        self.interrupt = False
+        self._inject()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> "TamingPipeline":
+        """The pipeline of a folder or a hub name, with the options of diffusers' own `from_pretrained`."""
+        hub = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
+        index: Any = cls.load_config(
+            pretrained_model_name_or_path, **{name: options[name] for name in hub if name in options}
+        )
+        kind = cls.of(index)
+        if "object_encoder" not in {*index, *options}:  # a folder that stock diffusers opens too (`taming export`)
+            options["object_encoder"] = ObjectEncoder.from_pretrained(
+                pretrained_model_name_or_path, subfolder="object_encoder",
+                **{name: options[name] for name in (*hub, "dtype", "torch_dtype") if name in options},
+            )  # fmt: skip
+        return super(TamingPipeline, kind).from_pretrained(pretrained_model_name_or_path, **options)  # pyright: ignore
+
+    @classmethod
+    def load_config(cls, *given: Any, **options: Any) -> Any:
+        """What model_index.json says; folders written before 0.1.0 name the object encoder's file of that time."""
+        found: Any = super().load_config(*given, **options)
+        index = found[0] if isinstance(found, tuple) else found
+        if "object_encoder" in index:
+            index["object_encoder"] = ["taming_core", "ObjectEncoder"]
+        return found
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Any]) -> type["TamingPipeline"]:
+        """The class for these parts, or for what model_index.json says of them.
+
+        Raises:
+            TamingError: no family has them.
+        """
+        family = kind_of(parts)
+        return next(kind for kind in TamingPipeline.__subclasses__() if kind.tamed is family)
+
+    @property
+    def family(self) -> Family:
+        """How the base model's parts go together."""
+        return family_of({name: getattr(self, name, None) for name in self.config if not name.startswith("_")})
+
+    @property
+    def denoiser(self) -> Any:
+        """The UNet or transformer."""
+        return self.unet if hasattr(self, "unet") else self.transformer
+
+    def _inject(self) -> None:
+        """Let the denoiser see the object, whatever attention processors somebody has given it meanwhile."""
+        eject(self.denoiser)
+        layers, seeing = self.object_encoder.denoiser_layers(), self.object_encoder.config["layers"]
+        inject(self.denoiser, self.injection, layers, seeing, self.family.text_length)
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str]) -> Text:
+        """T(c) of the text encoders; prompts are padded and cut to their length."""
+        family = self.family
+        return family.text(family.token_ids(prompts).to(self._execution_device))
+
+    @torch.no_grad()
+    def encode_objects(self, subjects: Sequence[Subject]) -> Float[Tensor, "objects tokens width"]:
+        """z = E(o): one forward pass for all subjects; keep the result to use an object again.
+
+        Args:
+            subjects: objects cut out of their photos, RGBA, square; RGB is taken as cut out already. For an object in
+                R photos a list of R, which gives it R times as many tokens.
+
+        Raises:
+            TamingError: some objects come in more photos than others.
+        """
+        photos = [[s] if isinstance(s, Image.Image) else list(s) for s in subjects]
+        if len({len(p) for p in photos}) > 1:
+            raise TamingError("Some objects come in more photos than others. Encode them one by one.")
+        size = self.object_encoder.image_size
+        pixels = torch.stack([subject_pixels(photo, size) for seen in photos for photo in seen])
+        encoder = self.object_encoder
+        found = embed(encoder, self.family, pixels.to(self._execution_device, self.denoiser.dtype))
+        return found.unflatten(0, (len(photos), -1)).flatten(1, 2)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        subject: Image.Image | Sequence[Image.Image] | None = None,
+        object_embeds: Float[Tensor, "batch *count tokens width"] | None = None,
+        num_inference_steps: int = 20,
+        guidance_object: float = 3.5,
+        guidance_text: float = 3.5,
+        guidance_embedded: float | None = None,
+        negative_prompt: str = "",
+        object_scale: float = 1.0,
+        height: int | None = None,
+        width: int | None = None,
+        num_images_per_prompt: int = 1,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: StepEnd | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> StableDiffusionPipelineOutput | tuple[Any]:
+        """Draw images.
+
+        Args:
+            prompt: one or more; `<object>` stands for the subject.
+            subject: one cut-out for all prompts, or one per prompt; without it plain text-to-image.
+            object_embeds: what `encode_objects` gave, instead of `subject`; one for all prompts, or one per prompt. Of
+                several objects in one image (batch, objects, K, D), in the order of their `<object>`.
+            num_inference_steps: of the scheduler.
+            guidance_object: s_obj, trades freedom for identity.
+            guidance_text: s_txt, trades freedom for the prompt.
+            guidance_embedded: what a denoiser that reads its guidance (FLUX.1-dev) is told; 3.5 where None.
+            negative_prompt: what guidance leads away from.
+            object_scale: weight of what `decoupled`, `gated` and `reference` add to the base model's own attention.
+            height, width: pixels; the model's own size where None.
+            num_images_per_prompt: images of one prompt stand together.
+            generator: one, or one per image, so that an image does not depend on its batch.
+            latents: the starting noise, (images, C, H/f, W/f).
+            output_type: `pil`, `np`, `pt` or `latent`.
+            return_dict: False gives a tuple.
+            callback_on_step_end: called as `(pipeline, step, timestep, {"latents": ...})`; returns the same dict. To
+                stop it sets `pipeline.interrupt = True`.
+            callback_on_step_end_tensor_inputs: names of what the callback is given; `latents` is all there is.
+
+        Raises:
+            TamingError: neither one object nor one per prompt, both `subject` and `object_embeds`, another number of
+                `<object>` in a prompt than of objects, sides that the model cannot draw, or an argument that has no
+                effect on this encoder or base.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        self._require_effect(guidance_embedded, callback_on_step_end_tensor_inputs)
+        self._inject()
+        self._rescale(object_scale)
+        objects = self._objects(prompts, subject, object_embeds)
+        count = len(prompts) * num_images_per_prompt
+        shown = 0 if objects is None else objects.shape[1]
+        bare = " and ".join([Shown.of(self.object_encoder.config).silence] * shown)
+        silence = f"{negative_prompt} {bare}".strip()
+        text, null, silent = (self._words(said, shown, count) for said in (prompts, [negative_prompt], [silence]))
+        objects = None if objects is None else objects.repeat_interleave(num_images_per_prompt, 0)
+
+        model, self.interrupt = subject_model(self.components), False
+        current = self._noise(count, height, width, generator, latents)
+        model.family.set_timesteps(self.scheduler, num_inference_steps, self._execution_device, current)
+        current = current * getattr(self.scheduler, "init_noise_sigma", 1.0)
+        passes = guidance_passes(text, null, silent, objects, guidance_object, guidance_text)
+        embedded = (guidance_embedded or EMBEDDED) if model.family.reads_guidance else None
+        scale: Any = getattr(self.scheduler, "scale_model_input", lambda latents, _: latents)
+        extra = {"generator": generator} if _takes_generator(self.scheduler) else {}
+        for step, t in enumerate(self.progress_bar(self.scheduler.timesteps)):  # pyright: ignore
+            if self.interrupt:
+                break
+            predicted = guided(model, scale(current, t), t, passes, embedded)
+            current = self.scheduler.step(predicted, t, current, **extra, return_dict=False)[0]
+            if callback_on_step_end is not None:
+                given = {name: current for name in callback_on_step_end_tensor_inputs}
+                current = callback_on_step_end(self, step, int(t), given).pop("latents", current)
+        images: Any = current if output_type == "latent" else self._decoded(current, output_type)
+        self.maybe_free_model_hooks()
+        return StableDiffusionPipelineOutput(images=images, nsfw_content_detected=None) if return_dict else (images,)
+
+    @property
+    def num_timesteps(self) -> int:
+        """Steps of the last drawing."""
+        return len(self.scheduler.timesteps)
+
+    def _require_effect(self, guidance_embedded: float | None, callback_inputs: Sequence[str]) -> None:
+        if guidance_embedded is not None and not self.family.reads_guidance:
+            raise TamingError("guidance_embedded has no effect on this base, which does not read its guidance. Leave "
+                              "it out, and set guidance_text.")  # fmt: skip
+        if unknown := set(callback_inputs) - set(self._callback_tensor_inputs):
+            raise TamingError(f"A callback is given {', '.join(self._callback_tensor_inputs)}, but no {min(unknown)}. "
+                              "Name only what there is.")  # fmt: skip
+
+    def _rescale(self, scale: float) -> None:
+        if scale != 1 and self.injection not in LAYERS:
+            raise TamingError(f"object_scale has no effect on {self.injection}, which adds nothing. Leave it at 1.")
+        rescale(self.denoiser, scale)
+
+    def _words(self, said: Sequence[str], objects: int, count: int) -> Words:
+        """Prompts as the text encoders read them, the same number of each, `count` in all."""
+        family = self.family
+        ids = family.token_ids(said).to(self._execution_device)
+        holes = holes_in(family.apart(ids)[0], family.placeholder, objects)
+        each = count // len(said)
+        text = family.text(ids).each(lambda x: x.repeat_interleave(each, 0))
+        return Words(text, holes.repeat_interleave(each, 0))
+
+    def _objects(self, prompts: list[str], subject: Any, embeds: Tensor | None) -> Tensor | None:
+        """The objects of each prompt (prompts, objects, K, D), or None for plain text-to-image."""
+        if subject is not None and embeds is not None:
+            raise TamingError("Both subject and object_embeds are given. Give one of them.")
+        if subject is not None:
+            embeds = self.encode_objects([subject] if isinstance(subject, Image.Image) else subject)
+        if embeds is None:
+            return None
+        if len(embeds) not in (1, len(prompts)):
+            raise TamingError(f"{len(embeds)} objects for {len(prompts)} prompts. Give one, or one per prompt.")
+        embeds = embeds if embeds.dim() == 4 else embeds[:, None]
+        self._require_places(prompts, embeds.shape[1])
+        return embeds.to(self._execution_device, self.denoiser.dtype).expand(len(prompts), -1, -1, -1)
+
+    def _require_places(self, prompts: list[str], objects: int) -> None:
+        """Raises TamingError where a prompt does not say where each of the objects goes, and the design must know."""
+        for prompt in prompts if objects > 1 or self.injection == "substitute" else ():
+            if prompt.count(OBJECT) != objects:
+                raise TamingError(f"The prompt '{prompt}' holds {OBJECT} {prompt.count(OBJECT)} times, and there are "
+                                  f"{objects} objects. Write it once for each.")  # fmt: skip
+
+    def _noise(
+        self, count: int, height: int | None, width: int | None, generator: Any, latents: Tensor | None
+    ) -> Tensor:
+        """The noise to start from."""
+        family = self.family
+        if latents is not None:
+            return latents.to(self._execution_device, self.denoiser.dtype)
+        sides = [family.side if side is None else side for side in (height, width)]
+        if any(side % family.side_multiple for side in sides):
+            raise TamingError(f"This base cannot draw {sides[1]} x {sides[0]} pixels. Set height and width to "
+                              f"multiples of {family.side_multiple}.")  # fmt: skip
+        if family.side_limit is not None and max(sides) > family.side_limit:
+            raise TamingError(f"This base cannot draw {sides[1]} x {sides[0]} pixels. Set height and width to "
+                              f"{family.side_limit} at most.")  # fmt: skip
+        shape = (count, family.latent_channels, *(side // family.vae_side for side in sides))
+        generator = generator if generator is None or isinstance(generator, torch.Generator) else list(generator)
+        return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=self.denoiser.dtype)
+
+    def _decoded(self, latents: Tensor, output_type: str) -> Any:
+        return self.image_processor.postprocess(self.family.decode(latents).detach(), output_type=output_type)
+
+    @property
+    def injection(self) -> str:
+        """How the object enters the denoiser: the network design."""
+        return self.object_encoder.config["injection"]
+
+
+def _takes_generator(scheduler: SchedulerMixin) -> bool:
+    return "generator" in inspect.signature(scheduler.step).parameters  # pyright: ignore[reportAttributeAccessIssue]

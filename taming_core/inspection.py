@@ -1,0 +1,164 @@
+"""Rows of any table between stages as cards for a contact sheet: which rows are shown, and what of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from numpy.typing import NDArray
+from PIL import Image
+
+from taming_core.errors import TamingError
+from taming_core.figures.contact_sheet import Card, message, outlined
+from taming_core.photos.decode import Photo, PhotoError, read_photo
+from taming_core.photos.masks import cutout, decode_mask
+from taming_core.tables import schema
+
+Row = Mapping[str, Any]
+
+CUTOUT_FILL = 0.94  # share of its tile, for looks only
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one kind of table is shown."""
+
+    expected: Any  # pyarrow.Schema
+    side: int  # pixels of each picture
+    card: Callable[[Row, Path, int], Card]
+
+
+def open_table(path: Path) -> tuple[ds.Dataset, Look]:
+    """A table file, or a folder of shards, and how to show it.
+
+    Raises:
+        TamingError: there is no such file or folder, or it holds no table of this version.
+    """
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise TamingError(f"{path} does not exist or holds no .parquet file. Name a table, or run the stage first.")
+    try:
+        table = ds.dataset(files)
+    except ValueError as error:  # what pyarrow raises for files that are not Parquet
+        raise TamingError(f"{path} is not a Parquet table. Name objects.parquet, captions.parquet or rows/.") from error
+    kind = (table.schema.metadata or {}).get(b"taming.table", b"").decode()
+    if kind not in LOOKS:
+        raise TamingError(f"{path} is not a table of this program. Name objects.parquet, captions.parquet or rows/.")
+    schema.check(table.schema, LOOKS[kind].expected, path)
+    return table, LOOKS[kind]
+
+
+def reasons(table: ds.Dataset) -> NDArray[np.str_]:
+    """The countable part of each row's drop reason, `kept` where there is none; see `shards.reason_of`."""
+    found = pc.fill_null(table.to_table(columns=["drop_reason"]).column(0), "kept")
+    parts = pc.call_function("split_pattern", [found], pc.SplitPatternOptions(":", max_splits=1))
+    return np.asarray(pc.call_function("list_element", [parts, 0]).to_numpy(), dtype=np.str_)
+
+
+def spread(kinds: NDArray[np.str_], count: int) -> list[int]:
+    """Which rows to show: some of every kind, at least half of them kept if there are so many, evenly over the table.
+
+    Kept rows come first, then the dropped ones, kind by kind.
+
+    >>> spread(np.array(["kept"] * 8 + ["cut off"] * 2 + ["no object"]), 6)
+    [1, 3, 5, 7, 9, 10]
+    """
+    names, sizes = np.unique(kinds, return_counts=True)
+    room = dict(zip(names.tolist(), sizes.tolist(), strict=True))
+    weight = room | {"kept": max(room.get("kept", 0), len(kinds) - room.get("kept", 0))}
+    order = sorted(room, key=lambda name: (name != "kept", -room[name], name))
+    shares = dict.fromkeys(order, 0)
+    for _ in range(min(count, len(kinds))):
+        # d'Hondt's rule, where whoever has nothing yet comes first.
+        free = (name for name in order if shares[name] < room[name])
+        shares[max(free, key=lambda name: (shares[name] == 0, weight[name] / (shares[name] + 1)))] += 1
+    return [int(i) for name in order for i in _evenly(np.flatnonzero(kinds == name), shares[name])]
+
+
+def _evenly(items: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+    """`count` items at equal distances."""
+    return items[(2 * np.arange(count) + 1) * len(items) // max(2 * count, 1)]
+
+
+def chosen(kinds: NDArray[np.str_], count: int, only: str | None) -> list[int]:
+    """The rows to show: a `spread` over all, or over those of one kind.
+
+    Raises:
+        TamingError: there is no row of that kind.
+    """
+    among = np.arange(len(kinds)) if only is None else np.flatnonzero(kinds == only)
+    if not len(among):
+        known = ", ".join(f"'{k}'" for k in np.unique(kinds)) or "nothing"
+        raise TamingError(f"No row of the table is '{only or 'there'}'. What --only can show: {known}.")
+    return [int(among[i]) for i in spread(kinds[among], count)]
+
+
+def object_card(row: Row, raw: Path, side: int) -> Card:
+    """The photo with box and mask, and what was cut out."""
+    name = row["class"] or row["file_name"]
+    title = name if row["score"] is None else f"{name} {row['score']:.2f}"
+    lines = () if name == row["file_name"] else (row["file_name"],)
+    photo = _photo(row, raw)
+    if isinstance(photo, str):
+        return Card((message(photo, side),), title, lines, row["drop_reason"])
+    mask = decode_mask(row["mask_png"]) if row["mask_png"] else None
+    pictures = [outlined(photo.image, mask, row["box_xyxy"], side)]
+    if mask is not None and mask.any():
+        pictures.append(Image.fromarray(cutout(photo.image, mask, side, CUTOUT_FILL)))
+    elif row["box_xyxy"]:
+        pictures.append(Image.fromarray(photo.image).crop(row["box_xyxy"]))
+    return Card(tuple(pictures), title, lines, row["drop_reason"])
+
+
+def caption_card(row: Row, raw: Path, side: int) -> Card:
+    """The photo, what was said of it, and what stands in the object's place."""
+    photo = _photo(row, raw)
+    picture = message(photo, side) if isinstance(photo, str) else Image.fromarray(photo.image)
+    score = None if row["match_score"] is None else f"match {row['match_score']:.2f}"
+    method = None if row["method"] is None else f"by {row['method']}"
+    how = ", ".join(text for text in (row["class"], method, score) if text)
+    lines = tuple(text for text in (row["caption"], row["object_caption"], how) if text)
+    return Card((picture,), row["file_name"], lines, row["drop_reason"])
+
+
+def training_card(row: Row, _raw: Path, side: int) -> Card:
+    """The target image with its mask, the subject, and all that training is told."""
+    if row["image"] is None:
+        return Card((message(row["drop_reason"] or "no image", side),), row["file_name"], (), row["drop_reason"])
+    mask = np.asarray(_stored(row["mask"])) > 127 if row["mask"] else None
+    pictures = [outlined(np.asarray(_stored(row["image"]).convert("RGB")), mask, None, side)]
+    if row["subject"]:
+        pictures.append(_stored(row["subject"]))
+    said = row["object_caption"] or row["caption"] or ""
+    kind = "general" if row["general"] else f"{row['class']}, {len(row['references'])} other views"
+    lines = said, f"{row['split']}, {kind}"
+    return Card(tuple(pictures), row["identity"] or row["file_name"], lines, row["drop_reason"])
+
+
+def _photo(row: Row, raw: Path) -> Photo | str:
+    """The photo of a row, or why there is none to show."""
+    try:
+        return read_photo(raw / row["file_name"])
+    except PhotoError as error:
+        return str(error)
+
+
+def _stored(image: Mapping[str, bytes]) -> Image.Image:
+    return Image.open(BytesIO(image["bytes"]))
+
+
+LOOKS = {
+    "objects": Look(schema.OBJECTS, 190, object_card),
+    "captions": Look(schema.CAPTIONS, 240, caption_card),
+    "rows": Look(schema.ROWS, 190, training_card),
+}
+
+
+def cards(table: ds.Dataset, look: Look, chosen: Sequence[int], raw: Path) -> list[Card]:
+    """The cards of the chosen rows, in that order."""
+    return [look.card(row, raw, look.side) for row in table.take(pa.array(chosen)).to_pylist()]

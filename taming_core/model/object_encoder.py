@@ -1,0 +1,169 @@
+"""The object encoder E: one photo of a thing, cut out, to K identity tokens (docs/method.md, paper section 3)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.embeddings import (
+    ImageProjection,
+    IPAdapterFaceIDImageProjection,
+    IPAdapterFullImageProjection,
+    IPAdapterPlusImageProjection,
+)
+from diffusers.models.modeling_utils import ModelMixin
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from taming_core.bases.family import Family
+from taming_core.errors import TamingError
+from taming_core.model.attention import LAYERS
+from taming_core.model.towers import new_tower, patch_states
+
+POOLED = ("linear", "mlp")  # projectors that read the tower's one summary
+
+
+class ObjectEncoder(ModelMixin, ConfigMixin):
+    """A vision tower, a projector, and whatever the injection adds to the denoiser's attention.
+
+    For `reference` it is the last of these alone: there the autoencoder makes the embedding, and the denoiser itself
+    reads it (`embed`).
+
+    Args:
+        tower: the config of the tower, a CLIP, DINOv2 or SigLIP vision model, as a dict; None for `reference`.
+        projector: `full` (one token per patch), `linear` or `mlp` (from the pooled output), `resampler` (perceiver
+            over the states below the last block);
+            None for `reference`.
+        tokens: K, identity tokens per object; for `full` the number of patches, for `reference` that of latent pixels.
+        width: D, the width of the denoiser's text states; for `reference` the channels of its latents.
+        injection: the network design (docs/method.md section 3).
+        layers: name and channels of each attention layer of the denoiser that sees the object; None for all.
+        mean, std: of the tower's training images in [0, 1], per channel.
+        size: side of the subject in pixels; None for what the tower was trained on.
+        background: of the subject, `removed` or `kept`.
+        captions: the scheme of the captions it was trained with.
+
+    Raises:
+        TamingError: `full` with another number of tokens than the tower has patches.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        tower: dict[str, Any] | None,
+        projector: str | None,
+        tokens: int,
+        width: int,
+        injection: str,
+        layers: dict[str, int] | None = None,
+        mean: Sequence[float] = (0.48145466, 0.4578275, 0.40821073),  # noqa: ARG002  (read from the config)
+        std: Sequence[float] = (0.26862954, 0.26130258, 0.27577711),  # noqa: ARG002
+        size: int | None = None,
+        background: str = "removed",  # noqa: ARG002
+        captions: str = "object_token",  # noqa: ARG002
+    ) -> None:
+        super().__init__()
+        if tower is not None and projector is not None:
+            self.vision = new_tower(tower)
+            config = self.vision.config
+            patches = ((size or config.image_size) // config.patch_size) ** 2
+            if projector == "full" and tokens != patches:
+                raise TamingError(
+                    f"The projector 'full' gives {patches} tokens, not {tokens}. Set tokens to {patches}."
+                )
+            self.projection: Any = make_projector(projector, config.hidden_size, tokens, width)
+            for bias in silent_biases(self):
+                nn.init.zeros_(bias)
+        kind = LAYERS.get(injection)
+        added = {} if kind is None or layers is None else layers
+        self.injected = nn.ModuleDict(
+            {n.replace(".", "-"): kind(channels if injection == "reference" else width, channels)
+             for n, channels in added.items() if kind is not None}
+        )  # fmt: skip
+
+    # The path that a saved pipeline names this class by; it stays when the file moves.
+    __module__ = "taming_core"
+
+    @property
+    def image_size(self) -> int:
+        """Side of the subject image in pixels."""
+        return self.config["size"] or self.vision.config.image_size
+
+    def forward(
+        self,
+        subject: Float[Tensor, "batch 3 size size"],
+        features: Float[Tensor, "batch *states features"] | None = None,
+        known: Bool[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch tokens width"]:
+        """The object embedding z = E(o); for `reference` see `embed`.
+
+        Args:
+            subject: the object on mid-grey ground, in [-1, 1].
+            features: the `states` of the subjects that are `known`; the tower looks at the others alone.
+            known: on the CPU.
+        """
+        if features is None or known is None:
+            return self.projection(self.states(subject))
+        if not bool(known.all()):
+            places = (~known).nonzero().flatten().to(subject.device, non_blocking=True)
+            features = features.index_put((places,), self.states(subject[places]).to(features.dtype))
+        return self.projection(features)
+
+    def states(self, subject: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch *states features"]:
+        """What the tower says of the subject and the projector reads: its summary, or states of its patches."""
+        mean, std = (on_device_of(subject, self.config[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+        pixels = ((subject + 1) / 2 - mean) / std
+        if self.config["projector"] == "resampler":  # what goes into the last block, as IP-Adapter Plus has it
+            return self.vision(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
+        states = self.vision(pixel_values=pixels)
+        pooled = self.config["projector"] in POOLED
+        return states.pooler_output if pooled else patch_states(self.vision, states.last_hidden_state)
+
+    def denoiser_layers(self) -> dict[str, nn.Module]:
+        """The injected layers by the name of the attention that they join."""
+        return {name.replace("-", "."): layer for name, layer in self.injected.items()}
+
+
+def embed(
+    encoder: ObjectEncoder,
+    family: Family,
+    subject: Float[Tensor, "batch 3 size size"],
+    features: Float[Tensor, "batch *states features"] | None = None,
+    known: Bool[Tensor, " batch"] | None = None,
+) -> Float[Tensor, "batch tokens width"]:
+    """The object embedding, whatever the design: of the encoder, or for `reference` the subject's latent pixels."""
+    if encoder.config["injection"] != "reference":
+        return encoder(subject, features, known)
+    with torch.no_grad():
+        latents = family.scaled(family.vae.encode(subject).latent_dist.mean)
+    return latents.flatten(2).transpose(1, 2)
+
+
+def on_device_of(like: Tensor, values: Sequence[float]) -> Float[Tensor, " values"]:
+    """The values beside a tensor; unlike `new_tensor` the host does not wait until the device has them."""
+    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
+
+
+def silent_biases(encoder: ObjectEncoder) -> list[nn.Parameter]:
+    """Biases of the projector that are zero and stay so, by which an embedding of zeros gives tokens of zeros.
+
+    Stock diffusers makes the null of a base IP-Adapter in that way (`taming_core/exports/ip_adapter.py`).
+    """
+    if (encoder.config["injection"], encoder.config["projector"]) != ("decoupled", "linear"):
+        return []
+    return [encoder.projection.image_embeds.bias, encoder.projection.norm.bias]
+
+
+def make_projector(kind: str, features: int, tokens: int, width: int) -> nn.Module:
+    """From `features` wide tower states to (B, tokens, width), in diffusers' own classes."""
+    if kind == "full":
+        return IPAdapterFullImageProjection(features, width)
+    if kind == "linear":
+        return ImageProjection(image_embed_dim=features, cross_attention_dim=width, num_image_text_embeds=tokens)
+    if kind == "mlp":
+        return IPAdapterFaceIDImageProjection(features, width, num_tokens=tokens)
+    # Depth 4, heads of 64 and a feed-forward of 4 are what `load_ip_adapter` expects.
+    return IPAdapterPlusImageProjection(
+        embed_dims=features, output_dims=width, hidden_dims=width, depth=4, dim_head=64, heads=max(1, width // 64),
+        num_queries=tokens, ffn_ratio=4,
+    )  # fmt: skip

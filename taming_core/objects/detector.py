@@ -1,0 +1,118 @@
+"""Photos to objects with ultralytics YOLO: of closed vocabulary (YOLO11), or looking for words (YOLOE, YOLO-World)."""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from taming_core.errors import TamingError
+from taming_core.objects.filters import Detections
+from taming_core.objects.open_vocabulary import set_classes
+from taming_core.objects.published import DETECTOR
+from taming_core.objects.ultralytics_offline import import_ultralytics, same_threads
+from taming_core.weights.locate import find, weights_in
+from taming_core.weights.mini import MINI
+
+Detector = Callable[[Sequence[NDArray[np.uint8]]], list[Detections]]
+
+
+def load_detector(
+    spec: str,
+    device: str,
+    image_size: int,
+    score_floor: float,
+    max_objects: int,
+    *,
+    classes: Sequence[str] | None = None,
+    with_masks: bool = False,
+) -> Detector:
+    """A callable from photos (H, W, 3) of any sizes to what is on each, best score first.
+
+    `spec` is `mini`, a YOLO checkpoint (.pt), a folder of one or with config.json and model.safetensors such as mini's
+    own, a published name such as `yolo11n-seg`, or `owner/repo/file.pt` of the hub. `image_size` is the longer side, in
+    pixels, that the network sees; findings below `score_floor` and beyond `max_objects` per photo are not returned. A
+    detector of open vocabulary looks for `classes`. A network without a segmentation head gives masks that are all
+    False, and is an error `with_masks`. Raises TamingError if there is no such file, if it needs code to be unpickled,
+    or if `classes` cannot be looked for.
+    """  # fmt: skip
+    path = MINI / "detector" if spec == "mini" else find(spec, DETECTOR)
+    yolo = open_yolo(path)
+    if with_masks and yolo.task != "segment":
+        raise TamingError(
+            f"The detector {spec} has no masks of its own. Set detect.segmenter to mini or to a SAM, or "
+            "detect.detector to one with -seg in its name."
+        )
+    set_classes(yolo, classes, path if path.is_dir() else path.parent)
+    settings = {"imgsz": image_size, "conf": score_floor, "max_det": max_objects, "device": device}
+    return partial(detect, yolo, settings)
+
+
+def open_yolo(path: Path) -> Any:
+    """The `ultralytics.YOLO` model of a folder (safetensors) or of a .pt checkpoint, read without running its code."""
+    if "architecture" in _config(path):
+        return _from_folder(path)
+    path = weights_in(path, DETECTOR)
+    ultralytics = import_ultralytics()
+    from ultralytics.utils import SAFE_LOAD
+
+    if path.suffix != ".pt" or not SAFE_LOAD:
+        raise TamingError(
+            f"{path} cannot be loaded without running code from it. "
+            "Use a .pt checkpoint, and let nothing import ultralytics before this package."
+        )
+    try:
+        yolo = ultralytics.YOLO(path)
+    # what ultralytics raises for foreign or damaged files, and for a text network inside, which needs a package
+    except (TypeError, AttributeError, KeyError, ImportError) as error:
+        raise TamingError(f"{path} is not a YOLO checkpoint, or is damaged. Use one of ultralytics.") from error
+    if yolo.task not in ("detect", "segment"):
+        raise TamingError(f"{path} is a YOLO for the task {yolo.task}. Use one that detects or segments.")
+    return yolo
+
+
+def _config(path: Path) -> dict[str, Any]:
+    file = path / "config.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def _from_folder(folder: Path) -> Any:
+    config = _config(folder)
+    ultralytics = import_ultralytics()
+    from ultralytics.nn.tasks import SegmentationModel
+
+    yolo = ultralytics.YOLO(config["architecture"], task="segment")
+    network: Any = SegmentationModel(config["architecture"], nc=len(config["names"]), verbose=False)
+    network.load_state_dict({name: t.float() for name, t in load_file(folder / "model.safetensors").items()})
+    network.names = dict(enumerate(config["names"]))
+    network.task = "segment"  # what ultralytics writes into a checkpoint it saves
+    yolo.model = network.eval()
+    return yolo
+
+
+def detect(yolo: Any, settings: dict[str, Any], photos: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+    """What `yolo` sees on each photo; one object is kept once, whatever classes compete for it."""
+    if not photos:
+        return []
+    bgr = [np.ascontiguousarray(photo[..., ::-1]) for photo in photos]
+    # rect=False pads every photo to a square, so that what is found on it does not depend on its neighbours.
+    with same_threads():
+        results = yolo.predict(bgr, agnostic_nms=True, retina_masks=True, rect=False, verbose=False, **settings)
+    return [_detections(result) for result in results]
+
+
+def _detections(result: Any) -> Detections:
+    height, width = result.orig_shape
+    order = result.boxes.conf.argsort(descending=True, stable=True).cpu()
+    masks = torch.zeros(len(order), height, width) if result.masks is None else result.masks.data.cpu()
+    return Detections(
+        boxes_xyxy=result.boxes.xyxy.cpu()[order].float().numpy(),
+        scores=result.boxes.conf.cpu()[order].float().numpy(),
+        classes=tuple(result.names[int(i)].lower() for i in result.boxes.cls.cpu()[order]),
+        masks=(masks > 0.5)[order].numpy(),
+    )

@@ -1,0 +1,292 @@
+"""Boxes to masks with segment-anything (Kirillov et al., 2023).
+
+A published SAM encodes a photo once and takes its boxes in one batch. A small SAM sees little of an object on a whole
+photo: a folder whose config.json names a zoom holds one that sees each box in a square of its own instead, and whose
+masks may be drawn to the edges of the photo.
+"""
+
+import json
+import math
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from segment_anything import SamPredictor
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from torch import Tensor, nn
+
+from taming_core.errors import TamingError
+from taming_core.objects.filters import Masks
+from taming_core.objects.published import SEGMENTER
+from taming_core.objects.sam_checkpoint import as_published
+from taming_core.weights.locate import find, weights_in
+from taming_core.weights.mini import MINI
+
+_EXAMPLE = "one of the segment-anything project, such as sam_vit_b"
+PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+Segmenter = Callable[[NDArray[np.uint8], NDArray[np.float32]], Masks]
+Square = tuple[int, int, int]  # left, top and side in pixels of the photo; it may reach beyond the photo
+
+
+@dataclass(frozen=True)
+class View:
+    """How a SAM sees boxes one by one: what the config.json beside its weights says."""
+
+    zoom: float  # side of a box's square over the longer side of the box
+    edge_reach: int = 0  # pixels of the resized square that a mask may move to an edge of the photo; 0 leaves it alone
+    edge_floor: float = 0.0  # variance of normalized colour below which there is no edge
+
+
+def load_segmenter(spec: str, device: str) -> Segmenter:
+    """A callable from a photo (H, W, 3) and boxes (N, 4), xyxy in pixels, to N masks at photo size.
+
+    `spec` is `mini`, a SAM file (.pth or .safetensors), a folder that holds one and perhaps a config.json with the
+    numbers of `View`, a published name such as `sam_vit_b`, or a hub name: `facebook/sam-vit-base`, or
+    `owner/repo/file.pth`. Raises TamingError if there is no such file, or it is no SAM.
+    """
+    path = MINI / "segmenter" if spec == "mini" else find(spec, SEGMENTER)
+    file = weights_in(path, SEGMENTER)
+    state = read_state(file)
+    try:
+        sam = sam_from_state(state).to(device).eval()
+    except (KeyError, RuntimeError) as error:  # a relative of SAM, with weights more or less
+        raise TamingError(f"{file} is not a SAM checkpoint. Use {_EXAMPLE}.") from error
+    view = view_of(path)
+    return partial(segment, SamPredictor(sam)) if view is None else partial(segment_squares, sam, view)
+
+
+def view_of(path: Path) -> View | None:
+    """The view of a folder whose config.json has one."""
+    file = path / "config.json"
+    config = json.loads(file.read_text()) if file.is_file() else {}
+    known = {key: config[key] for key in View.__dataclass_fields__ if key in config}
+    return View(**known) if "zoom" in known else None
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, as float32; nothing in the file is executed."""
+    try:
+        stored = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, OSError, EOFError) as error:
+        raise TamingError(f"{path} holds more than tensors, or is damaged. Use a SAM checkpoint.") from error
+    state = as_published(stored)
+    if "image_encoder.pos_embed" not in state:
+        raise TamingError(f"{path} is not a SAM checkpoint. Use {_EXAMPLE}.")
+    return {name: tensor.float() for name, tensor in state.items()}
+
+
+def sam_from_state(state: Mapping[str, Tensor]) -> Sam:
+    """The network that fits `state`, with its weights: every width and depth is read from the tensors' shapes."""
+    encoder = _encoder_like(state)
+    prompt_width, grid = state["image_encoder.neck.0.weight"].shape[0], encoder.img_size // _patch(state)
+    sam = assemble(
+        encoder,
+        prompt_width,
+        grid,
+        mask_channels=state["prompt_encoder.mask_downscaling.3.weight"].shape[0],
+        mlp_width=state["mask_decoder.transformer.layers.0.mlp.lin1.weight"].shape[0],
+        extra_masks=state["mask_decoder.mask_tokens.weight"].shape[0] - 1,
+        quality_width=state["mask_decoder.iou_prediction_head.layers.0.weight"].shape[0],
+    )
+    sam.load_state_dict(dict(state))
+    return sam
+
+
+def _patch(state: Mapping[str, Tensor]) -> int:
+    return state["image_encoder.patch_embed.proj.weight"].shape[-1]
+
+
+def _encoder_like(state: Mapping[str, Tensor]) -> ImageEncoderViT:
+    grid, width = state["image_encoder.pos_embed"].shape[1], state["image_encoder.pos_embed"].shape[3]
+    depth = sum(name.endswith("attn.rel_pos_h") for name in state)
+    offsets = [state[f"image_encoder.blocks.{i}.attn.rel_pos_h"] for i in range(depth)]
+    sides = [(table.shape[0] + 1) // 2 for table in offsets]  # a table holds 2 * side - 1 offsets
+    return encoder(
+        image_size=grid * _patch(state),
+        patch_size=_patch(state),
+        width=width,
+        depth=depth,
+        heads=width // offsets[0].shape[1],
+        mlp_ratio=state["image_encoder.blocks.0.mlp.lin1.weight"].shape[0] / width,
+        window=min(sides),
+        global_layers=tuple(i for i, side in enumerate(sides) if side == grid),
+        prompt_width=state["image_encoder.neck.0.weight"].shape[0],
+    )
+
+
+def encoder(
+    *,
+    image_size: int,
+    patch_size: int,
+    width: int,
+    depth: int,
+    heads: int,
+    mlp_ratio: float,
+    window: int,
+    global_layers: tuple[int, ...],
+    prompt_width: int,
+) -> ImageEncoderViT:
+    """SAM's image tower; layers not in `global_layers` attend within windows of `window` tokens a side."""
+    return ImageEncoderViT(
+        img_size=image_size, patch_size=patch_size, embed_dim=width, depth=depth, num_heads=heads,
+        mlp_ratio=mlp_ratio, window_size=window, global_attn_indexes=global_layers, out_chans=prompt_width,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),  # pyright: ignore[reportArgumentType]  (as build_sam.py does)
+        qkv_bias=True, use_rel_pos=True,
+    )  # fmt: skip
+
+
+def assemble(
+    tower: ImageEncoderViT,
+    prompt_width: int,
+    grid: int,
+    *,
+    mask_channels: int = 16,
+    mlp_width: int = 2048,
+    extra_masks: int = 3,
+    quality_width: int = 256,
+) -> Sam:
+    """A SAM around `tower`, with fresh weights; the defaults are those of the published models."""
+    return Sam(
+        image_encoder=tower,
+        prompt_encoder=PromptEncoder(
+            embed_dim=prompt_width, mask_in_chans=mask_channels,
+            image_embedding_size=(grid, grid), input_image_size=(tower.img_size, tower.img_size),
+        ),
+        mask_decoder=MaskDecoder(
+            num_multimask_outputs=extra_masks, transformer_dim=prompt_width,
+            transformer=TwoWayTransformer(depth=2, embedding_dim=prompt_width, mlp_dim=mlp_width, num_heads=8),
+            iou_head_depth=3, iou_head_hidden_dim=quality_width,
+        ),
+        pixel_mean=list(PIXEL_MEAN), pixel_std=list(PIXEL_STD),
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def segment(predictor: SamPredictor, photo: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32]) -> Masks:
+    """One mask per box of `photo` (H, W, 3), at photo size, with the quality that the model predicts."""
+    height, width = photo.shape[:2]
+    if len(boxes_xyxy) == 0:
+        return Masks(np.zeros((0, height, width), np.bool_), np.zeros(0, np.float32))
+    predictor.set_image(photo)
+    boxes = torch.as_tensor(boxes_xyxy, dtype=torch.float32, device=predictor.device)
+    scaled = predictor.transform.apply_boxes_torch(boxes, (height, width))
+    masks, quality, _ = predictor.predict_torch(None, None, scaled, multimask_output=False)
+    return Masks(masks[:, 0].cpu().numpy(), quality[:, 0].clamp(0, 1).float().cpu().numpy())
+
+
+@torch.no_grad()
+def segment_squares(sam: Sam, view: View, photo: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32]) -> Masks:
+    """As `segment`, by a SAM that sees each box in the middle of a square of its own, at its own scale."""
+    height, width = photo.shape[:2]
+    if len(boxes_xyxy) == 0:
+        return Masks(np.zeros((0, height, width), np.bool_), np.zeros(0, np.float32))
+    pixels = normalized(sam, torch.tensor(photo, device=sam.device).permute(2, 0, 1).float())
+    around = [square_around(box, view.zoom) for box in boxes_xyxy.tolist()]
+    seen = torch.stack([resized(cut(pixels, square), sam.image_encoder.img_size) for square in around])
+    boxes = torch.stack([
+        within(box, square, sam.image_encoder.img_size)
+        for box, square in zip(torch.as_tensor(boxes_xyxy, dtype=torch.float32), around, strict=True)
+    ])  # fmt: skip
+    logits, quality = masks_of(sam, sam.image_encoder(seen), boxes.to(sam.device))
+    shares = to_edges(enlarged(logits, sam.image_encoder.img_size).sigmoid(), seen, view)
+    masks = [pasted(share, square, height, width) for share, square in zip(shares, around, strict=True)]
+    return Masks(torch.cat(masks).cpu().numpy(), quality[:, 0].clamp(0, 1).float().cpu().numpy())
+
+
+def normalized(sam: Sam, pixels: Float[Tensor, "*n 3 height width"]) -> Float[Tensor, "*n 3 height width"]:
+    """Pixels in 0..255 as the image tower takes them; 0 is where there is no photo."""
+    return (pixels - sam.get_buffer("pixel_mean")) / sam.get_buffer("pixel_std")
+
+
+def square_around(box_xyxy: Sequence[float], zoom: float) -> Square:
+    """The square with a box in its middle, `zoom` times as wide as the longer side of the box.
+
+    >>> square_around((10, 10, 30, 20), 1.5)
+    (5, 0, 30)
+    """
+    x0, y0, x1, y1 = box_xyxy
+    side = max(math.ceil(zoom * max(x1 - x0, y1 - y0)), 1)
+    return round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2), side
+
+
+def cut(picture: Float[Tensor, "planes height width"], square: Square) -> Float[Tensor, "planes side side"]:
+    """A square of a picture, zero where it reaches beyond."""
+    (left, top, side), (height, width) = square, picture.shape[-2:]
+    return F.pad(picture, (-left, left + side - width, -top, top + side - height))
+
+
+def resized(picture: Float[Tensor, "planes side side"], size: int) -> Float[Tensor, "planes size size"]:
+    """Enlarged, or made smaller without aliasing."""
+    return F.interpolate(picture[None], (size, size), mode="bilinear", antialias=True)[0]
+
+
+def within(box_xyxy: Float[Tensor, "4"], square: Square, size: int) -> Float[Tensor, "4"]:
+    """A box of the photo in the pixels of its resized square."""
+    left, top, side = square
+    return (box_xyxy - torch.tensor([left, top, left, top])) * (size / side)
+
+
+def pasted(share: Float[Tensor, "1 h w"], square: Square, height: int, width: int) -> Bool[Tensor, "1 height width"]:
+    """The mask of a square at photo size: where the object covers more than half of a pixel."""
+    left, top, side = square
+    mask = F.interpolate(share[None], (side, side), mode="bilinear")[0] > 0.5
+    return F.pad(mask, (left, width - left - side, top, height - top - side))
+
+
+def enlarged(logits: Float[Tensor, "n 1 h w"], size: int) -> Float[Tensor, "n 1 size size"]:
+    """Mask logits at the size of the resized square."""
+    return F.interpolate(logits, (size, size), mode="bilinear")
+
+
+def to_edges(
+    shares: Float[Tensor, "n 1 size size"], guide: Float[Tensor, "n 3 size size"], view: View
+) -> Float[Tensor, "n 1 size size"]:
+    """How much of each pixel an object covers, in [0, 1], with its outline drawn to the edges of the picture.
+
+    Within each window the shares become a linear function of its colours, the least squares fit (He, Sun and Tang,
+    "Guided Image Filtering", 2010, equation 19): a network on patches knows what an object is, colour where it ends.
+    """
+    reach = view.edge_reach
+    if not reach:
+        return shares
+
+    def mean(x: Float[Tensor, "n c size size"]) -> Float[Tensor, "n c size size"]:
+        rows = F.avg_pool2d(x, (2 * reach + 1, 1), 1, (reach, 0), count_include_pad=False)
+        return F.avg_pool2d(rows, (1, 2 * reach + 1), 1, (0, reach), count_include_pad=False)
+
+    colour, share = mean(guide), mean(shares)
+    covariance = [mean(guide * guide[:, i : i + 1]) - colour * colour[:, i : i + 1] for i in range(3)]
+    for i, column in enumerate(covariance):
+        column[:, i] += view.edge_floor
+    # Cramer's rule: a batched solver takes a hundred times as long.
+    normals = [torch.linalg.cross(covariance[i - 2], covariance[i - 1], dim=1) for i in range(3)]
+    volume = (covariance[0] * normals[0]).sum(1, keepdim=True)
+    together = mean(guide * shares) - colour * share
+    slope = torch.cat([(together * normal).sum(1, keepdim=True) for normal in normals], 1) / volume
+    offset = share - (slope * colour).sum(1, keepdim=True)
+    return ((mean(slope) * guide).sum(1, keepdim=True) + mean(offset)).clamp(0, 1)
+
+
+def masks_of(
+    sam: Sam, embedding: Float[Tensor, "n width grid grid"], boxes: Float[Tensor, "n 4"]
+) -> tuple[Float[Tensor, "n 1 h w"], Float[Tensor, "n 1"]]:
+    """Mask logits and predicted qualities of boxes, each on an image embedding of its own."""
+    sparse, dense = sam.prompt_encoder(points=None, boxes=boxes, masks=None)
+    # The decoder takes one photo and adds the dense prompt to it: each box brings its own photo along that way.
+    return sam.mask_decoder(
+        image_embeddings=torch.zeros_like(embedding[:1]),
+        image_pe=sam.prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense + embedding,
+        multimask_output=False,
+    )

@@ -1,0 +1,82 @@
+"""params.yaml into frozen, strict sections: one per stage, and no number anywhere else."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from taming_core.errors import TamingError
+from taming_core.params.sections import (
+    CaptionParams,
+    DetectParams,
+    EvaluateParams,
+    GenerateParams,
+    MaterializeParams,
+    Section,
+    WorldParams,
+)
+from taming_core.params.train import TrainParams
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    detect: DetectParams
+    caption: CaptionParams
+    materialize: MaterializeParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    generate: GenerateParams
+    world: WorldParams
+
+
+def packaged_params() -> Path:
+    """The params of the embedded default: in the wheel beside this file, in a checkout at its top."""
+    installed = Path(__file__).parent / "params.yaml"
+    return installed if installed.exists() else Path(__file__).parents[2] / "params.yaml"
+
+
+def load_params(path: Path | None = None) -> Params:
+    """Read and check the params; with no path those of ./params.yaml, else of the package.
+
+    Raises:
+        TamingError: naming the key that is wrong and what it may be.
+    """
+    if path is None:
+        path = Path("params.yaml") if Path("params.yaml").is_file() else packaged_params()
+    if not path.is_file():
+        raise TamingError(f"{path} does not exist. Copy {packaged_params()} there, or name another with --params.")
+    try:
+        # YAML 1.2, as DVC reads and writes it: `dvc exp run -S` leaves 1e-05, which YAML 1.1 takes for text.
+        found: Any = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except YAMLError as error:
+        raise TamingError(f"{path} is not YAML: {' '.join(str(error).split())}. Correct it.") from error
+    try:
+        return Params.model_validate(found)
+    except ValidationError as error:
+        raise TamingError(f"{path}: {_explain(error)}. Correct the key and run the command again.") from error
+
+
+def _explain(error: ValidationError) -> str:
+    """The first thing that is wrong, with the full name of its key."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "value_error":
+        return str(first.get("ctx", {})["error"])
+    if first["type"] == "extra_forbidden":
+        return f"{key} is not a known key; known here: {', '.join(_known_keys(first['loc'][:-1]))}"
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    return f"{key} is {first['input']!r}: {first['msg'].lower()}"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys of the section at `location`."""
+    section: Any = Params
+    for part in location:
+        kind = section.model_fields[part].annotation
+        options = [kind, *getattr(kind, "__args__", ())]
+        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return sorted(section.model_fields)

@@ -1,0 +1,154 @@
+"""The section `train` of params.yaml: every choice there is in training, and which of them go together."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from taming_core.params.sections import Fraction, Sampling, Section
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Cache = Literal["latents", "text", "tower"]
+Injection = Literal["substitute", "concat", "decoupled", "gated", "reference"]
+
+
+class ValidationGrid(Section):
+    """The fixed pictures that show during training whether it works."""
+
+    every: NonNegativeInt  # steps; 0 for never
+    objects: PositiveInt
+    prompts: Annotated[list[str], Field(min_length=1)]
+    sampling: Sampling
+
+
+class EncoderParams(Section):
+    """A fresh object encoder, where none is given to start from."""
+
+    tower: str  # mini, a folder or a name of a CLIP, DINOv2 or SigLIP model, or the folder of an object encoder
+    projector: Literal["full", "linear", "mlp", "resampler"]
+    tokens: PositiveInt  # K; `full` has one per patch
+    tower_blocks: NonNegativeInt  # last blocks of the tower that are trained
+
+
+class StandIn(Section):
+    """How much the subject is changed where no other view of its identity can stand for it."""
+
+    rotation: NonNegativeFloat  # degrees, at most, to either side
+    perspective: Fraction  # shift of a corner, at most, as a share of the side
+    light: Fraction  # change of brightness, at most; colours keep their hue
+
+
+class LoraParams(Section):
+    """Low-rank changes of the denoiser's attention (Hu et al., "LoRA", 2022)."""
+
+    rank: PositiveInt
+    alpha: PositiveFloat  # the change is scaled by alpha / rank
+
+
+class TrainParams(Section):
+    """rows -> encoder."""
+
+    start: str | None  # mini or a folder of an earlier training, to go on from; null starts afresh on `base`
+    base: str | None  # folder or name of a text-to-image model; only where start is null
+    encoder: EncoderParams | None  # only where start is null; `reference` has none
+    injection: Injection | None  # how the object enters the denoiser; only where start is null
+    layers: list[str] | None  # beginnings of the names of the attention layers that see the object; null for all
+    background: Literal["removed", "kept"] | None  # of the subject; only where start is null
+    tune: Literal["adapter", "lora", "whole"]  # the encoder alone; with LoRA of the denoiser; with all of it
+    lora: LoraParams | None  # only where tune is lora
+    seed: NonNegativeInt
+    steps: PositiveInt  # optimizer updates
+    batch_size: PositiveInt  # rows per update
+    micro_batch_size: PositiveInt  # rows on the device at once
+    learning_rate: PositiveFloat  # peak, of encoder and injected layers
+    denoiser_rate: Fraction  # of the denoiser or its LoRA, as a share of learning_rate
+    text_encoder_rate: Fraction  # of the text encoder, as a share of learning_rate; 0 freezes it
+    warmup: NonNegativeInt  # steps
+    schedule: Literal["constant", "cosine", "linear"]
+    weight_decay: NonNegativeFloat
+    max_grad_norm: PositiveFloat
+    ema: Annotated[float, Field(ge=0, lt=1)]  # decay of the average that is kept; 0 keeps the last weights
+    general: Fraction  # share of general-domain rows in a batch
+    prior: PositiveInt | None  # images of the start's own to stand for general-domain rows, where there are none
+    captions: Literal["object_token", "class_token", "plain"]  # <object> in the caption, nothing else, the plain noun
+    attributes: bool  # whether captions keep the words for what may change of the object
+    references: PositiveInt  # photos of the thing that the encoder sees together
+    object_drop: Fraction  # probability that a row loses its object embedding
+    text_drop: Fraction  # probability that a row loses its caption
+    cross_reference: Fraction  # probability that the subject comes from another view
+    stand_in: StandIn  # for the other view, where there is none
+    mask_weight: NonNegativeFloat  # extra weight of the loss inside the object
+    min_snr: PositiveFloat | None  # gamma of min-SNR weighting (Hang et al., 2023); null weighs as the base does
+    offset_noise: NonNegativeFloat  # of the whole image's brightness and colour, as a share of the noise
+    zero_terminal_snr: bool  # end the base's noise schedule in pure noise (Lin et al., 2024); false leaves it
+    localization_weight: NonNegativeFloat  # of the loss that keeps attention to the object's tokens on the object
+    identity_weight: NonNegativeFloat  # lambda of the identity loss; 0 switches it off
+    identity_max_timestep: PositiveInt | None  # the identity loss looks at less noisy steps only
+    identity_network: str | None  # mini or a folder; null where identity_weight is 0
+    precision: Precision
+    gradient_checkpointing: bool  # compute the denoiser twice instead of keeping what backward needs
+    optimizer: Literal["adamw", "adamw8bit"]  # the second keeps its averages in 8 bits (Dettmers et al., 2022)
+    cache: list[Cache]  # what frozen parts say, kept on disk instead of computed in every step
+    offload: bool  # parts whose output is cached wait in the CPU's memory
+    save_every: PositiveInt  # steps
+    validation: ValidationGrid
+
+    @model_validator(mode="after")
+    def _keys_have_an_effect(self) -> "TrainParams":
+        for check in (self._check_start, self._check_tuning, self._check_losses, self._check_batches):
+            check()
+        return self
+
+    def _check_start(self) -> None:
+        fresh = {"base": self.base, "injection": self.injection, "background": self.background}
+        for key, value in {**fresh, "encoder": self.encoder, "layers": self.layers}.items():
+            if self.start is not None and value is not None:
+                raise ValueError(f"train.{key} must be null where train.start is set, for it comes with the start")
+        for key, value in fresh.items():
+            if self.start is None and value is None:
+                raise ValueError(f"train.{key} must be set where train.start is null")
+        if self.start is None and (self.encoder is None) != (self.injection == "reference"):
+            raise ValueError("train.encoder must be set where train.start is null, but null where train.injection is "
+                             "reference, which reads the subject with the denoiser itself")  # fmt: skip
+        if self.layers is not None and self.injection == "substitute":
+            raise ValueError("train.layers must be null where train.injection is substitute: its tokens are the text's")
+
+    def _check_tuning(self) -> None:
+        rates = self.denoiser_rate, self.text_encoder_rate
+        if self.tune == "adapter" and any(rates):
+            raise ValueError("train.denoiser_rate and train.text_encoder_rate must be 0 where train.tune is 'adapter'")
+        if self.tune != "adapter" and self.denoiser_rate == 0:
+            raise ValueError(f"train.denoiser_rate must be above 0 where train.tune is '{self.tune}'")
+        if (self.lora is not None) != (self.tune == "lora"):
+            raise ValueError("train.lora must be set where train.tune is 'lora', else null")
+
+    def _check_losses(self) -> None:
+        off = self.identity_weight == 0
+        if off != (self.identity_network is None) or off != (self.identity_max_timestep is None):
+            raise ValueError("train.identity_network and train.identity_max_timestep must be set where "
+                             "train.identity_weight is above 0, else null")  # fmt: skip
+        if self.localization_weight > 0 and self.injection not in (None, "substitute", "concat"):
+            raise ValueError(f"train.localization_weight must be 0 where train.injection is {self.injection}, in which "
+                             "text and object do not compete for attention")  # fmt: skip
+
+    def _check_batches(self) -> None:
+        if self.general == 1:
+            raise ValueError("train.general must be below 1, else no row has an object to learn from")
+        if self.general == 0 and self.prior is not None:
+            raise ValueError("train.prior must be null where train.general is 0, for no batch would hold its images")
+        if self.captions == "plain" and self.injection == "substitute":
+            raise ValueError("train.captions must not be plain where train.injection is substitute: without <object> "
+                             "in the caption there is no place for the object")  # fmt: skip
+        if self.captions == "class_token" and not self.attributes:
+            raise ValueError("train.attributes must be true where train.captions is class_token, which has none")
+        if len(set(self.cache)) < len(self.cache):
+            raise ValueError("train.cache must name nothing twice")
+        if self.offload and not self.cache:
+            raise ValueError(
+                "train.offload must be false where train.cache is empty: every part is at work in each step"
+            )
+        if "text" in self.cache and self.text_encoder_rate > 0:
+            raise ValueError("train.cache must not hold text where train.text_encoder_rate is above 0: it changes")
+        if "tower" in self.cache and (self.encoder is None or self.encoder.tower_blocks > 0):
+            raise ValueError("train.cache must not hold tower unless train.encoder.tower_blocks is 0: it changes")
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError("train.batch_size must be a multiple of train.micro_batch_size")

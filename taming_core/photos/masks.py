@@ -1,0 +1,98 @@
+"""Geometry of boxes and masks: crops, cut-outs, PNG encoding (numpy and PIL only)."""
+
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the photo, half-open
+
+
+def encode_mask(mask: NDArray[np.bool_]) -> bytes:
+    """A mask (H, W) as a 1-bit PNG; `decode_mask` is its inverse."""
+    buffer = BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def decode_mask(png: bytes) -> NDArray[np.bool_]:
+    """The mask (H, W) in a PNG that `encode_mask` made."""
+    with Image.open(BytesIO(png)) as image:
+        return np.asarray(image.convert("1"), dtype=np.bool_)
+
+
+def mask_box(mask: NDArray[np.bool_]) -> Box:
+    """The smallest box (x0, y0, x1, y1), half-open, around the true pixels of a mask (H, W).
+
+    >>> mask_box(np.array([[0, 0, 0], [0, 1, 1]], dtype=bool))
+    (1, 1, 3, 2)
+
+    Raises:
+        ValueError: no pixel is true.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        raise ValueError("the mask is empty")
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def cutout(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, fill: float) -> NDArray[np.uint8]:
+    """The subject: the object of `mask` (H, W) cut out of `image` (H, W, 3), centred in a transparent square.
+
+    Its longer side is the share `fill` of the square's side, to within a pixel of the photo. Returns RGBA uint8
+    (size, size, 4); colour and alpha are blended together, so that no background bleeds over the edge.
+
+    Raises:
+        ValueError: no pixel of the mask is true.
+    """
+    x0, y0, x1, y1 = mask_box(mask)
+    width, height = x1 - x0, y1 - y0
+    side = max(width, height, round(max(width, height) / fill))
+    left, top = (side - width) // 2, (side - height) // 2
+    square = np.zeros((side, side, 4), np.uint8)
+    square[top : top + height, left : left + width, :3] = image[y0:y1, x0:x1]
+    square[top : top + height, left : left + width, 3] = mask[y0:y1, x0:x1] * np.uint8(255)
+    # PIL resizes RGBA premultiplied. Filters sharper than Hamming's overshoot, which draws a bright rim at the edge.
+    return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.HAMMING))
+
+
+def in_photo(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, fill: float) -> NDArray[np.uint8]:
+    """The object of `mask` (H, W) with the photo (H, W, 3) around it, framed as `cutout` frames it.
+
+    Returns RGBA uint8 (size, size, 4), transparent beyond the photo's edge.
+    """
+    x0, y0, x1, y1 = mask_box(mask)
+    width, height = x1 - x0, y1 - y0
+    side = max(width, height, round(max(width, height) / fill))
+    left, top = x0 - (side - width) // 2, y0 - (side - height) // 2
+    square = Image.fromarray(image).convert("RGBA").crop((left, top, left + side, top + side))
+    return np.asarray(square.resize((size, size), Image.Resampling.HAMMING))
+
+
+Size = tuple[int, int]  # width and height in pixels
+
+
+def window(width: int, height: int, shape: Size, box: Box | None = None) -> Box:
+    """The largest part of a photo that is as wide to its height as `shape`.
+
+    It is the photo's centre, shifted just so far that it holds `box`, or the box's middle.
+
+    >>> window(300, 200, (64, 64))
+    (50, 0, 250, 200)
+    >>> window(300, 200, (64, 64), (260, 10, 290, 40))
+    (90, 0, 290, 200)
+    >>> window(300, 200, (96, 32))
+    (0, 50, 300, 150)
+    """
+    wide = min(width, max(1, round(height * shape[0] / shape[1])))
+    high = min(height, max(1, round(width * shape[1] / shape[0])))
+    x0, y0, x1, y1 = box or (0, 0, width, height)
+    left, top = _start(width, wide, x0, x1), _start(height, high, y0, y1)
+    return left, top, left + wide, top + high
+
+
+def _start(length: int, side: int, low: int, high: int) -> int:
+    """Where a window of `side` begins on a line of `length`, so that it holds low..high, or as much as fits."""
+    start = (low + high - side) // 2 if high - low > side else min(max((length - side) // 2, high - side), low)
+    return min(max(start, 0), length - side)

@@ -1,0 +1,81 @@
+"""What the metadata file of a folder of photos says about them."""
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from taming_core.errors import TamingError
+from taming_core.photos.files import file_name, files_below
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the folder's metadata file says about one photo."""
+
+    identity: str | None = None
+    noun: str | None = None  # column `class`
+    caption: str | None = None
+    split: str | None = None
+
+
+def read_metadata(folder: Path) -> dict[str, Given]:
+    """What metadata.jsonl, .csv or .parquet say, by file name; in a sub-folder the names are relative to it.
+
+    The columns are file_name and any of identity, class, caption, split. Others are ignored: files written for
+    `datasets` often hold more.
+
+    Raises:
+        TamingError: a row without a file name, of a file that is not there, or a second row of one file.
+    """
+    given: dict[str, Given] = {}
+    for path in sorted(p for p in files_below(folder) if p.stem == "metadata" and p.suffix in METADATA):
+        for number, row in enumerate(_metadata_rows(path), start=1):
+            if not row.get("file_name"):
+                raise TamingError(f"{path}, row {number}, has no file_name. Add it to each row.")
+            name = file_name(path.parent / str(row["file_name"]), folder)
+            if not (folder / name).is_file():
+                raise TamingError(f"{path} names {name}, which does not exist. Add the photo or remove the row.")
+            if name in given:
+                raise TamingError(f"{path} names {name} a second time. Remove one of the rows.")
+            given[name] = Given(*(_text(row.get(column)) for column in ("identity", "class", "caption", "split")))
+    return given
+
+
+def _metadata_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows = METADATA[path.suffix](path)
+    except (ValueError, OSError) as error:
+        raise TamingError(f"{path} cannot be read: {error}. Correct it or remove it.") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise TamingError(f"{path} holds lines that are no objects. Write one {{...}} a line.")
+    return rows
+
+
+def _text(value: object) -> str | None:
+    """A cell as text; None for an empty one."""
+    return str(value) if value not in (None, "") else None
+
+
+def _read_jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _read_parquet(path: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path).to_pylist()
+
+
+METADATA: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
+    ".jsonl": _read_jsonl,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,143 @@
+"""The folder that training leaves: a diffusers pipeline in fp16, with a model card and an account of its making."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from taming_core.figures.curves import curves
+from taming_core.images.families import TamingPipeline
+from taming_core.model import lora
+from taming_core.params.arguments import require_encoder_out
+from taming_core.params.train import TrainParams
+from taming_core.tables.rows import Rows
+from taming_core.training.loop import Run
+from taming_core.training.metrics_log import METRICS, last_line, without_speed
+
+CARD = """---
+library_name: diffusers
+pipeline_tag: text-to-image
+tags: [subject-driven-generation, personalization, taming-encoder]
+---
+# A Taming Encoder
+
+Draws a thing that it never saw before, from one photo of it, in the scene that a prompt asks for. One forward pass
+customizes; nothing is tuned per thing.
+
+```
+taming generate --encoder {name} --object photo.jpg --prompt "a photo of a <object> on the beach" --out out/
+```
+```python
+from PIL import Image
+from taming_core import TamingPipeline
+
+pipeline = TamingPipeline.from_pretrained("{name}")
+subject = Image.open("cutout.png")  # the thing, its background transparent
+pipeline("a photo of a <object> on the beach", subject=subject).images[0].save("image.png")
+```
+
+| made by | |
+|---|---|
+| starts from | {start} |
+| injection | {injection}, {tokens} tokens a thing |
+| tuned | {tune} |
+| rows | {objects} with an object, {general} general |
+| steps x rows | {steps} x {batch_size} |
+| last loss | {loss:.4f} |
+
+Weights are stored in half precision. `training.json` holds every setting, `metrics.jsonl` every step, `losses.png`
+shows them, and `validation/` holds pictures drawn on the way. Method: Jia et al., "Taming Encoder for Zero Fine-tuning
+Image Customization with Text-to-Image Diffusion Models", arXiv 2304.02642. The licence is that of the model it starts
+from and of the photos it was trained on.
+"""
+
+
+def write_encoder(pipeline: TamingPipeline, account: Mapping[str, Any], p: TrainParams, runs: Path, out: Path) -> None:
+    """Put the pipeline, its card and what was written down in `runs` in the place of `out`, as a whole.
+
+    The pipeline's weights take in a LoRA, which is also saved by itself, and turn to fp16; nothing in the folder names
+    a place on this machine.
+    """
+    require_encoder_out(out)
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    if lora.present(pipeline.denoiser):
+        lora.settle(pipeline, part)
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            torch.nn.Module.half(component)  # diffusers' own `half` warns that it keeps no module in float32
+    pipeline.save_pretrained(part)
+    for path in part.rglob("*.json"):
+        strip_name(path)
+    settings = portable(p)
+    (part / "training.json").write_text(json.dumps({"params": settings, **account}, indent=2) + "\n")
+    (part / "README.md").write_text(card(pipeline, settings, account, out.name))
+    copy_records(runs, part)
+    shutil.rmtree(out, ignore_errors=True)
+    part.rename(out)
+
+
+def account(run: Run, seen: Rows, unseen: Rows, rows_state: str, runs: Path) -> dict[str, Any]:
+    """What the encoder was made of, how many weights were trained, and where its losses ended."""
+    return {
+        "run": runs.name,
+        "trained": {part: sum(w.numel() for w in weights.values()) for part, weights in run.trained.items()},
+        "rows": rows_state,
+        "object_rows": len(seen.objects),
+        "general_rows": len(seen.general),
+        "pictures_of": "validation" if len(unseen.objects) else "train",
+        "last": last_line(runs),
+    }
+
+
+def summary(account: Mapping[str, Any], out: Path) -> str:
+    """What there is to say after training."""
+    last = account["last"]
+    lines = [
+        f"{out}: {last['step']} steps, loss {last['loss']:.4f}",
+        f"{account['object_rows']:6d} rows with an object",
+        f"{account['general_rows']:6d} general rows",
+    ]
+    if account["pictures_of"] == "train":
+        lines.append("The validation pictures show training objects, for the validation split has none.")
+    return "\n".join(lines)
+
+
+def copy_records(runs: Path, part: Path) -> None:
+    """Copy the metrics and the validation grids of a run; not the speeds, so that the folder is the same every time."""
+    lines = [without_speed(line) for line in (runs / METRICS).read_text().splitlines()]
+    (part / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    curves(lines).savefig(part / "losses.png", dpi=130)
+    for path in runs.glob("grid-*.png"):
+        (part / "validation").mkdir(exist_ok=True)
+        shutil.copy(path, part / "validation")
+
+
+def strip_name(path: Path) -> None:
+    """Remove `_name_or_path`, where diffusers writes down the folder that a part was loaded from."""
+    found = json.loads(path.read_text())
+    if isinstance(found, dict) and "_name_or_path" in found:
+        path.write_text(json.dumps({k: v for k, v in found.items() if k != "_name_or_path"}, indent=2) + "\n")
+
+
+def portable(p: TrainParams) -> dict[str, Any]:
+    """The params, with the last part only of the paths of folders that only this machine has."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: clean(v) for k, v in value.items()}
+        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+    return clean(p.model_dump())
+
+
+def card(pipeline: TamingPipeline, settings: Mapping[str, Any], account: Mapping[str, Any], name: str) -> str:
+    """The model card."""
+    encoder = pipeline.components["object_encoder"].config
+    facts = {"start": settings["start"] or settings["base"], "injection": encoder["injection"]}
+    used = {k: settings[k] for k in ("tune", "steps", "batch_size")}
+    rows = {"objects": account["object_rows"], "general": account["general_rows"]}
+    return CARD.format(**facts, **used, **rows, tokens=encoder["tokens"], loss=account["last"]["loss"], name=name)

@@ -1,0 +1,98 @@
+"""What a training writes down: metrics.jsonl, one line a step; the same for TensorBoard, where that is installed."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+from taming_core.params.train import TrainParams
+from taming_core.training.loop import Report
+
+METRICS = "metrics.jsonl"
+
+SPEED = "images_per_second"  # the one figure that differs when the same training is done again
+
+Figures = Mapping[str, float | int | None]
+
+
+class Log(Protocol):
+    """Writes the figures of one step; `step` is among them."""
+
+    def __call__(self, figures: Figures) -> None: ...
+
+
+def figures(report: Report, seconds: float, p: TrainParams) -> Figures:
+    """The line of one step, which took so many seconds."""
+    rates = {"learning_rate": report.learning_rate, "grad_norm": report.grad_norm, SPEED: p.batch_size / seconds}
+    return {"step": report.step, **asdict(report.losses), **rates}
+
+
+def last_line(folder: Path) -> dict[str, float | int | None]:
+    """The figures of the last step, all but the speed."""
+    return without_speed((folder / METRICS).read_text().splitlines()[-1])
+
+
+def without_speed(line: str) -> dict[str, float | int | None]:
+    """A line's figures, all but the speed.
+
+    >>> without_speed('{"step": 1, "images_per_second": 2.0}')
+    {'step': 1}
+    """
+    return {name: value for name, value in json.loads(line).items() if name != SPEED}
+
+
+@contextmanager
+def logbook(folder: Path, step: int) -> Iterator[Log]:
+    """Open the metrics of a run that stands at `step`; what an interrupted run wrote of later steps is taken back."""
+    forget_after(folder, step)
+    with (folder / METRICS).open("a") as lines, tensorboard(folder, step) as event:
+
+        def log(figures: Figures) -> None:
+            print(json.dumps(figures), file=lines, flush=True)
+            event(figures)
+
+        yield log
+
+
+@contextmanager
+def tensorboard(folder: Path, step: int) -> Iterator[Log]:
+    """Open TensorBoard's events of a run that stands at `step`; without the package nothing is written."""
+    if find_spec("tensorboard") is None:
+        yield nothing
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder), purge_step=step + 1) as events:
+
+        def log(figures: Figures) -> None:
+            for name, value in figures.items():
+                if name != "step" and value is not None:
+                    events.add_scalar(f"train/{name}", value, figures["step"])
+
+        yield log
+
+
+def nothing(figures: Figures) -> None:
+    """A log that writes nothing."""
+
+
+def grid_name(step: int) -> str:
+    """The file name of the validation pictures that were drawn after a step."""
+    return f"grid-{step:06d}.png"
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Keep lines and pictures of the first `step` steps; a line that was cut off by a crash is none."""
+    for grid in folder.glob("grid-*.png"):
+        if grid.name > grid_name(step):
+            grid.unlink()
+    path = folder / METRICS
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text("".join(f"{line}\n" for line in kept))
+    part.replace(path)

@@ -1,0 +1,173 @@
+"""Where a training starts: an earlier training's pipeline, or a text-to-image model with a fresh object encoder."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from taming_core.bases.families import family_of
+from taming_core.bases.family import Family, is_flow
+from taming_core.bases.load import load_base
+from taming_core.bases.transformer import Transformer
+from taming_core.errors import TamingError
+from taming_core.images.families import TamingPipeline, assembled, load_pipeline
+from taming_core.language.placeholder import OBJECT
+from taming_core.model.attention import LAYERS, GatedLayer, layer_channels
+from taming_core.model.object_encoder import ObjectEncoder
+from taming_core.model.towers import load_tower, projector_of
+from taming_core.params.train import EncoderParams, TrainParams
+from taming_core.seeds import seed_for
+
+
+def starting_pipeline(p: TrainParams) -> TamingPipeline:
+    """The pipeline that the params start from, on the CPU in float32.
+
+    Raises:
+        TamingError: a model is not there, or the parts do not go together.
+    """
+    found = continued(load_pipeline(p.start), p) if p.start is not None else begun(p)
+    require_losses(found, p)
+    return found
+
+
+def begun(p: TrainParams) -> TamingPipeline:
+    """A text-to-image model with an object encoder that has learned nothing yet.
+
+    Raises:
+        TamingError: a model is not there, or the parts do not go together.
+    """
+    # The params were checked for these when they were read.
+    assert p.base is not None
+    parts = load_base(p.base)
+    family = family_of(parts)
+    require_design(family, p)
+    for tokenizer, text_encoder in zip(family.tokenizers, family.text_encoders.values(), strict=True):
+        teach_placeholder(tokenizer, text_encoder)
+    made = assembled(parts, fresh_encoder(family, p))
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def require_design(family: Family, p: TrainParams) -> None:
+    """Refuse a design or a loss that the base's network has no place for.
+
+    Raises:
+        TamingError: naming what there is.
+    """
+    name = type(family.denoiser).__name__
+    if p.injection not in family.designs:
+        raise TamingError(f"train.injection cannot be {p.injection} with the base {p.base}, whose {name} has no place "
+                          f"for it. Use one of {', '.join(family.designs)}.")  # fmt: skip
+    if isinstance(family, Transformer) and p.layers is not None and p.injection == "concat":
+        raise TamingError(f"train.layers must be null for concat in a {name}: there every layer passes the object's "
+                          "tokens on to the next.")  # fmt: skip
+
+
+def require_losses(pipeline: TamingPipeline, p: TrainParams) -> None:
+    """Refuse what has no effect on a base of this family.
+
+    Raises:
+        TamingError: naming the key.
+    """
+    family = pipeline.family
+    if is_flow(pipeline.scheduler) and (p.min_snr is not None or p.zero_terminal_snr):
+        key = "min_snr to null" if p.min_snr is not None else "zero_terminal_snr to false"
+        raise TamingError(f"The base learned by flow matching, whose noise has no such schedule. Set train.{key}.")
+    if isinstance(family, Transformer) and p.localization_weight > 0:
+        raise TamingError("train.localization_weight must be 0 with a transformer, where image and text mix. Set it "
+                          "to 0.")  # fmt: skip
+
+
+def continued(pipeline: TamingPipeline, p: TrainParams) -> TamingPipeline:
+    """An earlier training's pipeline, to be trained with these params.
+
+    Raises:
+        TamingError: a setting has no effect on its network design.
+    """
+    design = pipeline.injection
+    if design == "substitute" and p.captions == "plain":
+        raise TamingError(f"train.captions must not be plain, for {p.start} puts the object in the place of <object>. "
+                          "Set it to object_token.")  # fmt: skip
+    if design in LAYERS and p.localization_weight > 0:
+        raise TamingError(f"train.localization_weight must be 0, for in {p.start} text and object do not compete for "
+                          f"attention ({design}). Set it to 0.")  # fmt: skip
+    pipeline.object_encoder.register_to_config(captions=p.captions)
+    return pipeline
+
+
+def fresh_encoder(family: Family, p: TrainParams) -> ObjectEncoder:
+    """An object encoder that fits the denoiser; only its tower has learned something.
+
+    Raises:
+        TamingError: there is no such tower, the projector does not go with the number of tokens, or no layer has a name
+            that begins as one of `p.layers` does.
+    """
+    assert p.injection is not None
+    layers = chosen(layer_channels(family.denoiser, p.injection), p.layers)
+    added = layers if p.injection in LAYERS or p.layers is not None else None
+    settings = {"injection": p.injection, "layers": added, "background": p.background, "captions": p.captions}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(p.seed, "encoder", 0))
+        found = latent_encoder(family, settings) if p.encoder is None else tower_encoder(family, p.encoder, settings)
+    start_layers(found, family.denoiser)
+    return found.eval()
+
+
+def chosen(layers: Mapping[str, int], beginnings: Sequence[str] | None) -> dict[str, int]:
+    """The layers whose names begin as one of `beginnings` does; all where that is None.
+
+    Raises:
+        TamingError: one of them is the beginning of none.
+    """
+    for beginning in beginnings or ():
+        if not any(name.startswith(beginning) for name in layers):
+            names = sorted({name.split(".attentions")[0] for name in layers})
+            raise TamingError(f"train.layers: no layer that could see the object begins with '{beginning}'. "
+                              f"Name some of {', '.join(names)}.")  # fmt: skip
+    return {n: c for n, c in layers.items() if beginnings is None or n.startswith(tuple(beginnings))}
+
+
+def latent_encoder(family: Family, settings: Mapping[str, Any]) -> ObjectEncoder:
+    """For `reference`: the autoencoder embeds subjects as large as the model's own pictures."""
+    pixels = (family.side // family.vae_side) ** 2
+    return ObjectEncoder(None, None, tokens=pixels, width=family.latent_channels, size=family.side, **settings)
+
+
+def tower_encoder(family: Family, p: EncoderParams, settings: Mapping[str, Any]) -> ObjectEncoder:
+    """For every other design: a trained tower with a random projector, or an earlier object encoder's of its kind."""
+    tower, size, mean, std = load_tower(p.tower)
+    width = family.width
+    found = ObjectEncoder(tower.config.to_diff_dict(), p.projector, p.tokens, width, mean=mean, std=std, size=size,
+                          **settings)  # fmt: skip
+    found.vision.load_state_dict(tower.state_dict())
+    if (trained := projector_of(p.tower, p.projector, p.tokens, width)) is not None:
+        found.projection.load_state_dict(trained)
+    return found
+
+
+@torch.no_grad()
+def start_layers(encoder: ObjectEncoder, denoiser: Any) -> None:
+    """Let what is injected look where the layer that it joins looks; values of zero and a shut gate still hide it."""
+    for name, layer in encoder.denoiser_layers().items():
+        attn: Any = denoiser.get_submodule(name)
+        if attn.to_k.weight.shape != layer.get_submodule("to_k").weight.shape:
+            continue  # a transformer's layer reads the context through a map of its own, not the object's tokens
+        gated = isinstance(layer, GatedLayer)
+        for part in ("to_q", "to_k", "to_v") if gated else ("to_k",):
+            getattr(layer, part).weight.copy_(getattr(attn, part).weight)
+        if gated:
+            layer.to_out.weight.copy_(attn.to_out[0].weight)
+
+
+def teach_placeholder(tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrainedModel) -> None:
+    """Make `<object>` one token, where it is none; it starts out as the word "object"."""
+    if OBJECT in tokenizer.get_vocab():
+        return
+    like = tokenizer("object", add_special_tokens=False).input_ids
+    tokenizer.add_tokens([OBJECT])
+    embeddings: Any = text_encoder.get_input_embeddings()
+    if len(tokenizer) > embeddings.num_embeddings:  # T5 has some to spare
+        embeddings = text_encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with torch.no_grad():
+        embeddings.weight[tokenizer.convert_tokens_to_ids(OBJECT)] = embeddings.weight[like].mean(0)
