@@ -54,7 +54,7 @@ def train(
     from taming_core.training.start import starting_pipeline
     from taming_core.weights.device import pick_device
 
-    p = speed.variant(settings.train, batch_size, tune)
+    p = speed.comparison_params(settings.train, batch_size, tune)
     settings = settings.model_copy(update={"train": p})
     accelerator = loop.accelerator_for(pick_device(device), p.precision)
     model = speed.random_model(settings) if random else subject_model(starting_pipeline(p).components)
@@ -81,15 +81,15 @@ def data(rows: RowsFolder = None, params: ParamsFile = None, out: Out = None) ->
     given = None if rows is None else load_rows(rows, "train")
 
     from taming_core.benchmarks import speed
-    from taming_core.model.inputs import Shown
+    from taming_core.model.inputs import EncoderInputs
     from taming_core.training.start import starting_pipeline
 
-    p = speed.variant(settings.train, None, None)
+    p = speed.comparison_params(settings.train, None, None)
     pipeline = starting_pipeline(p)
     encoder = pipeline.object_encoder
     with tempfile.TemporaryDirectory() as folder:
         seen = speed.random_rows(Path(folder), settings.materialize) if given is None else given
-        words, shown = pipeline.family.token_ids, Shown.of(encoder.config)
+        words, shown = pipeline.family.token_ids, EncoderInputs.of(encoder.config)
         show(speed.loading(seen, p, encoder.image_size, words, shown), out)
 
 

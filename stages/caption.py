@@ -52,10 +52,10 @@ def caption(
     describe = load_captioner(p.captioner, where, num_beams=p.num_beams, max_new_tokens=p.max_new_tokens)
     make = partial(captioning.rows_of, describe=describe, match=load_matcher(p.matcher, where), p=p)
 
-    stamped = schema.stamped(schema.CAPTIONS, fingerprint(p))
+    stamped = schema.with_fingerprint(schema.CAPTIONS, fingerprint(p))
     inputs = schema.VERSION, folder_state(raw), captioning.table_state(objects)
     state = shards.RUNS / f"caption-{fingerprint(p, *inputs)}"
-    track_to(shards.each(sources, p.shard_size, state, stamped, make), "caption", len(sources))
+    track_to(shards.write_shards(sources, p.shard_size, state, stamped, make), "caption", len(sources))
     found = shards.join(state, stamped, out)
-    methods = drop_counts.sentence(captioning.count_methods(out)) or "none"
+    methods = drop_counts.summary(captioning.count_methods(out)) or "none"
     drop_counts.print_counts(found, f"{out}: {len(sources)} photos, <object> by {methods}")

@@ -47,7 +47,7 @@ def detect(
     segment = None if own else load_segmenter(p.segmenter, where)
     make = partial(detection.rows_of, detect=find, segment=segment, p=p)
 
-    stamped = schema.stamped(schema.OBJECTS, fingerprint(p))
+    stamped = schema.with_fingerprint(schema.OBJECTS, fingerprint(p))
     state = shards.RUNS / f"detect-{fingerprint(p, schema.VERSION, folder_state(raw))}"
-    track_to(shards.each(sources, p.shard_size, state, stamped, make), "detect", len(sources))
+    track_to(shards.write_shards(sources, p.shard_size, state, stamped, make), "detect", len(sources))
     drop_counts.print_counts(shards.join(state, stamped, out), f"{out}: {len(sources)} photos")

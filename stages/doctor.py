@@ -35,9 +35,9 @@ def doctor(
     checks = [*diagnosis.software(p), *diagnosis.machine(where, p), *diagnosis.models(p)]
     diagnosis.show(checks)
     if fit:
-        from taming_core.projects.fit import needed
+        from taming_core.projects.fit import cached_memory_need
 
-        checks.append(diagnosis.fit(needed(p), where))
+        checks.append(diagnosis.fit(cached_memory_need(p), where))
         diagnosis.show(checks[-1:])
-    if missing := [c.what for c in checks if not c.well]:
+    if missing := [c.what for c in checks if not c.ok]:
         raise TamingError(f"{len(missing)} things are missing: {', '.join(missing)}. The table above says what to do.")

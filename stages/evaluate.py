@@ -61,14 +61,14 @@ def evaluate(
     where = pick_device(device)
     pipeline = load_pipeline(encoder, where, precision, offload)
     made_for = pipeline.object_encoder.config
-    things = protocol.things(rows, p, made_for["background"])
+    things = protocol.eval_subjects(rows, p, made_for["background"])
     judge, reader = judges.load_judge(p.judge, where), judges.load_text_judge(p.text_judge, where)
     strict = None if p.strict_judge is None else judges.load_judge(p.strict_judge, where, "strict_judge")
     weights = fingerprints.folder_fingerprint(folder)
-    made = fingerprint(p, schema.VERSION, precision, weights, folder_state(rows), without=protocol.UNDRAWN)
+    made = fingerprint(p, schema.VERSION, precision, weights, folder_state(rows), without=protocol.SCORING_ONLY)
     state = shards.RUNS / f"evaluate-{made}"
-    embeds, encoding = protocol.encode(pipeline, [t.shown for t in things])
-    wants = protocol.plan(things, p, made_for["captions"])
+    embeds, encoding = protocol.encode_subjects(pipeline, [t.encoder_image for t in things])
+    wants = protocol.plan_images(things, p, pipeline.object_encoder.captions)
     paths = [state / want.file(things) for want in wants]
     missing, start = sum(not path.exists() for path in paths), perf_counter()
     track_to(protocol.draw_missing(pipeline, wants, paths, embeds, p.sampling), "draw", len(wants))
@@ -77,20 +77,20 @@ def evaluate(
     from taming_core.evaluation import (
         folder as folder_module,  # what is needed once all is drawn is imported and loaded then
     )
-    from taming_core.evaluation.report import Evaluated
+    from taming_core.evaluation.report import Evaluation
 
     find = load_finder(d, where)
-    images, found = measures.images_of(paths, things), measures.rows_of(wants, things)
+    images, found = measures.load_images(paths, things), measures.image_rows(wants, things)
     known, read = measures.gallery(rows, p.split, judge), reader.images(images)
-    found = measures.read(measures.judged(found, judge(images), known), read, reader.texts, p)
-    objects = list(track(measures.found_in(found, images, find), "find", len(found)))
-    found = list(track(measures.shaped(found, images, things, objects), "shape", len(found)))
+    found = measures.add_text_scores(measures.add_judge_scores(found, judge(images), known), read, reader.texts, p)
+    objects = list(track(measures.find_objects(found, images, find), "find", len(found)))
+    found = list(track(measures.add_shape_scores(found, images, things, objects), "shape", len(found)))
     if strict is not None:
         subjects = measures.posed_gallery(rows, p.split, strict)
-        found = measures.strictly(found, images, objects, strict, subjects, strict.accepted_from)
+        found = measures.add_strict_scores(found, images, objects, strict, subjects, strict.acceptance_threshold)
     summary = measures.summary([*found, *measures.diversity(found, read)], p.seed)
     facts = folder_module.facts(encoder, weights, precision, known, p)
-    result = Evaluated(things, found, images, summary, p, facts)
+    result = Evaluation(things, found, images, summary, p, facts)
     folder_module.write(result, timings, state, out)
     shutil.rmtree(state)
-    print(folder_module.said(result, timings, out))
+    print(folder_module.summary(result, timings, out))

@@ -35,12 +35,12 @@ def export(
     \b
     Example: taming export --encoder data/encoder --to diffusers --out out/exported
     """
-    from taming_core.exports.options import Wish, check
+    from taming_core.exports.options import ExportOptions, require_valid
     from taming_core.params import arguments
     from taming_core.weights.mini import encoder_folder
 
-    wish = Wish(to, base, rank, dtype, scores, push)  # pyright: ignore[reportArgumentType]  (checked there)
-    check(wish, out)
+    wish = ExportOptions(to, base, rank, dtype, scores, push)  # pyright: ignore[reportArgumentType]  (checked there)
+    require_valid(wish, out)
     encoder_folder(encoder)
     arguments.require_files([] if scores is None else [scores])
 

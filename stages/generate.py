@@ -73,8 +73,8 @@ def generate(
         steps=steps,
         scheduler=scheduler,
     )
-    size = generation.size_of(width, height)
-    found = generation.wanted(things, prompts, seed, images, together)
+    size = generation.requested_size(width, height)
+    found = generation.requested_images(things, prompts, seed, images, together)
     arguments.require_files([*things, *(masks or [])])
     photos = [generation.photos_of(thing) for thing in things]
     every_photo = [photo for of_one in photos for photo in of_one]
@@ -93,14 +93,14 @@ def generate(
     where = pick_device(device)
     pipeline = load_pipeline(spec, where, precision, offload)
     config_of = pipeline.object_encoder.config
-    found = generation.in_words(found, config_of["captions"])
+    found = generation.with_encoder_captions(found, pipeline.object_encoder.captions)
     cut = subjects.subjects_of(
         every_photo, masks or [], partial(subjects.load_finder, p.detect, where), p.materialize, config_of["background"]
     )  # fmt: skip
     left = iter(cut)
     seen = [[next(left) for _ in of_one] for of_one in photos]
     embeds = [pipeline.encode_objects([of_one])[0] for of_one in seen]
-    drawn = draw(pipeline, [w.order for w in found], embeds, sampling, object_scale, size)
+    drawn = draw(pipeline, [w.request for w in found], embeds, sampling, object_scale, size)
     pictures = []
     for w, picture in track(zip(found, drawn, strict=True), "draw", len(found)):
         save(picture, out / w.file)

@@ -35,7 +35,7 @@ def inspect(
     chosen = inspection.chosen(kinds, rows, only)
     counted = Counter(kinds.tolist())
     contact_sheet.save(
-        inspection.cards(found, look, chosen, raw), f"{table.name}: {drop_counts.sentence(counted)}", look.side, target
+        inspection.cards(found, look, chosen, raw), f"{table.name}: {drop_counts.summary(counted)}", look.side, target
     )
     drop_counts.print_counts(counted, f"{table}: {len(kinds)} rows")
     print(f"{target} shows {len(chosen)} of them")

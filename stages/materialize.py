@@ -12,8 +12,9 @@ def materialize(
     raw: RawFolder = RAW,
     objects: Annotated[Path, typer.Option("--objects", help="The table that `taming detect` wrote.")] = OBJECTS,
     captions: Annotated[Path, typer.Option("--captions", help="The table that `taming caption` wrote.")] = CAPTIONS,
-    general: Annotated[
-        Path | None, typer.Option("--general", help="Folder of plain text-image pairs: photos and metadata.jsonl.")
+    regularization: Annotated[
+        Path | None,
+        typer.Option("--regularization", help="Folder of plain text-image pairs: photos and metadata.jsonl."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="The folder of rows to write; it is replaced as a whole.")] = ROWS,
     params: ParamsFile = None,
@@ -23,7 +24,7 @@ def materialize(
     No identity straddles train, validation and test. After a crash the same command goes on where it stopped.
 
     \b
-    Example: taming materialize --in data/raw --general data/general --out data/rows
+    Example: taming materialize --in data/raw --regularization data/regularization --out data/rows
     """
     import shutil
     from collections import Counter
@@ -36,9 +37,9 @@ def materialize(
 
     p = load_params(params).materialize
     splits.check_out(out)
-    inputs = sources.Inputs(raw, objects, captions, general)
-    db = index.index(objects, captions)
-    stamped = schema.stamped(schema.ROWS, fingerprint(p))
+    inputs = sources.MaterializeInputs(raw, objects, captions, regularization)
+    db = index.build_index(objects, captions)
+    stamped = schema.with_fingerprint(schema.ROWS, fingerprint(p))
     state = shards.RUNS / f"materialize-{fingerprint(p, schema.VERSION, *inputs.state())}"
 
     track_to(sources.make_shards(inputs, db, state / "shards", stamped, p), "materialize", inputs.count())

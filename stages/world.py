@@ -17,8 +17,8 @@ def world(
             "--split", help="train, unseen-concepts (things no mini model has seen) or unseen-designs (of seen things)."
         ),
     ] = "unseen-concepts",
-    general: Annotated[
-        bool, typer.Option("--general", help="Plain text-image pairs instead of several views of each thing.")
+    regularization: Annotated[
+        bool, typer.Option("--regularization", help="Plain text-image pairs instead of several views of each thing.")
     ] = False,
     truth: Annotated[
         Path | None,
@@ -53,8 +53,8 @@ def world(
     arguments.require_files([] if artwork is None else [artwork])
     if out.exists() and any(out.iterdir()):
         raise TamingError(f"{out} is not empty. Name a new folder, or empty this one first.")
-    if general and truth:
-        raise TamingError("--truth goes with things, not with --general. Leave one of them out.")
+    if regularization and truth:
+        raise TamingError("--truth goes with things, not with --regularization. Leave one of them out.")
 
     from taming_core.weights.device import pick_device
     from taming_core.weights.mini import MINI
@@ -62,7 +62,7 @@ def world(
     from taming_core.world.artwork import licences, load_pictures, load_world
 
     found = load_world(artwork or MINI / "world")
-    wanted = list((folder.pairs if general else folder.shots)(found, photos, split, p))
+    wanted = list((folder.pairs if regularization else folder.shots)(found, photos, split, p))
     written = folder.write(
         found, load_pictures(found, pick_device(device)), wanted, licences(artwork or MINI / "world"), out, p
     )
@@ -72,7 +72,7 @@ def world(
             objects.append(schema.table(list(folder.object_rows(*batch, split)), schema.OBJECTS))
             captions.append(schema.table(list(folder.caption_rows(*batch)), schema.CAPTIONS))
     if truth:
-        schema.write(objects, schema.stamped(schema.OBJECTS, fingerprint(p)), truth / "objects.parquet")
-        schema.write(captions, schema.stamped(schema.CAPTIONS, fingerprint(p)), truth / "captions.parquet")
+        schema.write(objects, schema.with_fingerprint(schema.OBJECTS, fingerprint(p)), truth / "objects.parquet")
+        schema.write(captions, schema.with_fingerprint(schema.CAPTIONS, fingerprint(p)), truth / "captions.parquet")
     things = len({s.identity for s in wanted} - {None})
     print(f"{out}: {len(wanted)} photos" + (f" of {things} things" if things else ""))

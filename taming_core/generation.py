@@ -11,65 +11,65 @@ from PIL import Image
 
 from taming_core.errors import TamingError
 from taming_core.figures.image_grid import Cell, grid
-from taming_core.images.requests import Order, slug
-from taming_core.language.placeholder import OBJECT, told
+from taming_core.images.requests import ImageRequest, slug
+from taming_core.language.placeholder import OBJECT, prompt_for
 from taming_core.params.sections import Sampling
 from taming_core.photos.files import list_photos
 from taming_core.seeds import seed_for
 
-NAME = 60  # letters of a prompt in a file name, at most
+MAX_PROMPT_IN_NAME = 60  # letters of a prompt in a file name, at most
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequestedImage:
     """One image and its file."""
 
     photos: tuple[str, ...]  # of its objects: a photo each, or a folder of photos
     name: str  # of the objects
     prompt: str
     seed: int  # as the user counts: --seed, and one more for each further image
-    order: Order
+    request: ImageRequest
 
     @property
     def file(self) -> str:
         """Object, prompt and seed, in words that any file system takes."""
-        return f"{self.name}-{slug(self.prompt)[:NAME].strip('-')}-{self.seed}.png"
+        return f"{self.name}-{slug(self.prompt)[:MAX_PROMPT_IN_NAME].strip('-')}-{self.seed}.png"
 
 
-def photos_of(thing: Path) -> list[Path]:
+def photos_of(path: Path) -> list[Path]:
     """The photos of an object: itself, or all of a folder.
 
     Raises:
         TamingError: the folder holds none.
     """
-    return list_photos(thing) if thing.is_dir() else [thing]
+    return list_photos(path) if path.is_dir() else [path]
 
 
-def object_names(things: Sequence[Path]) -> list[str]:
+def object_names(paths: Sequence[Path]) -> list[str]:
     """What the objects are called: as their files, and if that is not enough as their folders and files.
 
     >>> object_names([Path("raw/robot/0.jpg"), Path("raw/canoe/0.jpg")])
     ['robot-0', 'canoe-0']
     """
-    stems = [slug(p.stem) for p in things]
-    return stems if len(set(stems)) == len(stems) else [slug(f"{p.resolve().parent.name} {p.stem}") for p in things]
+    stems = [slug(p.stem) for p in paths]
+    return stems if len(set(stems)) == len(stems) else [slug(f"{p.resolve().parent.name} {p.stem}") for p in paths]
 
 
-def wanted(
-    things: Sequence[Path], prompts: Sequence[str], seed: int, images: int, together: bool = False
-) -> list[Wanted]:
+def requested_images(
+    objects: Sequence[Path], prompts: Sequence[str], seed: int, images: int, together: bool = False
+) -> list[RequestedImage]:
     """Each object, or all of them `together`, with each prompt, `images` times; a seed gives the same image anywhere.
 
     Raises:
         TamingError: a prompt does not say where each object goes, or two images would have one file.
     """
-    names = object_names(things)
-    groups = [tuple(range(len(things)))] if together else [(i,) for i in range(len(things))]
+    names = object_names(objects)
+    groups = [tuple(range(len(objects)))] if together else [(i,) for i in range(len(objects))]
     require_places(prompts, len(groups[0]))
     found = [
-        Wanted(
-            tuple(str(things[i]) for i in group), "-and-".join(names[i] for i in group), prompt, s,
-            Order(prompt, group, seed_for(s, "image", 0)),
+        RequestedImage(
+            tuple(str(objects[i]) for i in group), "-and-".join(names[i] for i in group), prompt, s,
+            ImageRequest(prompt, group, seed_for(s, "image", 0)),
         )
         for group in groups
         for prompt in prompts
@@ -100,7 +100,7 @@ def overridden(sampling: Sampling, **values: object) -> Sampling:
     return Sampling.model_validate({**sampling.model_dump(), **said})
 
 
-def size_of(width: int | None, height: int | None) -> tuple[int, int] | None:
+def requested_size(width: int | None, height: int | None) -> tuple[int, int] | None:
     """The size that the command line asks for; None for the model's own.
 
     Raises:
@@ -113,29 +113,29 @@ def size_of(width: int | None, height: int | None) -> tuple[int, int] | None:
     raise TamingError("--width and --height go together. Give both, or none for the model's own size.")
 
 
-def in_words(found: Sequence[Wanted], captions: str) -> list[Wanted]:
+def with_encoder_captions(found: Sequence[RequestedImage], captions: str) -> list[RequestedImage]:
     """As the encoder's captions have it: one that was trained with plain ones knows `<object>` as "object" only."""
-    said = {w.prompt: told(w.prompt, captions, "object") for w in found}
-    return [replace(w, order=replace(w.order, prompt=said[w.prompt])) for w in found]
+    said = {w.prompt: prompt_for(w.prompt, captions, "object") for w in found}
+    return [replace(w, request=replace(w.request, prompt=said[w.prompt])) for w in found]
 
 
 def sheet(
-    subjects: Sequence[Sequence[Image.Image]], found: Sequence[Wanted], images: Sequence[Image.Image]
+    subjects: Sequence[Sequence[Image.Image]], found: Sequence[RequestedImage], images: Sequence[Image.Image]
 ) -> Image.Image:
     """The subjects of each image beside it, under its prompt."""
     side = min(max(images[0].width, 128), 256)
     rows = []
-    for group in dict.fromkeys(w.order.objects for w in found):
-        own = [(w, image) for w, image in zip(found, images, strict=True) if w.order.objects == group]
-        seen = tiles([picture for i in group for picture in subjects[i]], side)
+    for group in dict.fromkeys(w.request.objects for w in found):
+        own = [(w, image) for w, image in zip(found, images, strict=True) if w.request.objects == group]
+        seen = tile_images([picture for i in group for picture in subjects[i]], side)
         rows.append([Cell(seen, own[0][0].name), *(Cell(image, f"seed {w.seed}") for w, image in own)])
-    first = found[0].order.objects
+    first = found[0].request.objects
     columns = ["the object" if len(first) == 1 else "the objects",
-               *(w.prompt for w in found if w.order.objects == first)]  # fmt: skip
+               *(w.prompt for w in found if w.request.objects == first)]  # fmt: skip
     return grid("Cut out of their photos; nothing was tuned", columns, rows, side)
 
 
-def tiles(pictures: Sequence[Image.Image], side: int) -> Image.Image:
+def tile_images(pictures: Sequence[Image.Image], side: int) -> Image.Image:
     """One picture as it is, or several in a square of equal tiles."""
     if len(pictures) == 1:
         return pictures[0]
@@ -148,7 +148,7 @@ def tiles(pictures: Sequence[Image.Image], side: int) -> Image.Image:
 
 
 def record(
-    found: Iterable[Wanted],
+    found: Iterable[RequestedImage],
     sampling: Sampling,
     encoder: str,
     weights: str,

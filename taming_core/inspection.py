@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from taming_core.errors import TamingError
-from taming_core.figures.contact_sheet import Card, message, outlined
+from taming_core.figures.contact_sheet import Card, draw_outlines, text_tile
 from taming_core.photos.decode import Photo, PhotoError, read_photo
 from taming_core.photos.masks import cutout, decode_mask
 from taming_core.tables import schema
@@ -25,7 +25,7 @@ CUTOUT_FILL = 0.94  # share of its tile, for looks only
 
 
 @dataclass(frozen=True)
-class Look:
+class SheetLayout:
     """How one kind of table is shown."""
 
     expected: Any  # pyarrow.Schema
@@ -33,7 +33,7 @@ class Look:
     card: Callable[[Row, Path, int], Card]
 
 
-def open_table(path: Path) -> tuple[ds.Dataset, Look]:
+def open_table(path: Path) -> tuple[ds.Dataset, SheetLayout]:
     """A table file, or a folder of shards, and how to show it.
 
     Raises:
@@ -47,10 +47,10 @@ def open_table(path: Path) -> tuple[ds.Dataset, Look]:
     except ValueError as error:  # what pyarrow raises for files that are not Parquet
         raise TamingError(f"{path} is not a Parquet table. Name objects.parquet, captions.parquet or rows/.") from error
     kind = (table.schema.metadata or {}).get(b"taming.table", b"").decode()
-    if kind not in LOOKS:
+    if kind not in LAYOUTS:
         raise TamingError(f"{path} is not a table of this program. Name objects.parquet, captions.parquet or rows/.")
-    schema.check(table.schema, LOOKS[kind].expected, path)
-    return table, LOOKS[kind]
+    schema.check(table.schema, LAYOUTS[kind].expected, path)
+    return table, LAYOUTS[kind]
 
 
 def reasons(table: ds.Dataset) -> NDArray[np.str_]:
@@ -105,9 +105,9 @@ def object_card(row: Row, raw: Path, side: int) -> Card:
     lines = () if name == row["file_name"] else (row["file_name"],)
     photo = _photo(row, raw)
     if isinstance(photo, str):
-        return Card((message(photo, side),), title, lines, row["drop_reason"])
+        return Card((text_tile(photo, side),), title, lines, row["drop_reason"])
     mask = decode_mask(row["mask_png"]) if row["mask_png"] else None
-    pictures = [outlined(photo.image, mask, row["box_xyxy"], side)]
+    pictures = [draw_outlines(photo.image, mask, row["box_xyxy"], side)]
     if mask is not None and mask.any():
         pictures.append(Image.fromarray(cutout(photo.image, mask, side, CUTOUT_FILL)))
     elif row["box_xyxy"]:
@@ -118,7 +118,7 @@ def object_card(row: Row, raw: Path, side: int) -> Card:
 def caption_card(row: Row, raw: Path, side: int) -> Card:
     """The photo, what was said of it, and what stands in the object's place."""
     photo = _photo(row, raw)
-    picture = message(photo, side) if isinstance(photo, str) else Image.fromarray(photo.image)
+    picture = text_tile(photo, side) if isinstance(photo, str) else Image.fromarray(photo.image)
     score = None if row["match_score"] is None else f"match {row['match_score']:.2f}"
     method = None if row["method"] is None else f"by {row['method']}"
     how = ", ".join(text for text in (row["class"], method, score) if text)
@@ -129,13 +129,13 @@ def caption_card(row: Row, raw: Path, side: int) -> Card:
 def training_card(row: Row, _raw: Path, side: int) -> Card:
     """The target image with its mask, the subject, and all that training is told."""
     if row["image"] is None:
-        return Card((message(row["drop_reason"] or "no image", side),), row["file_name"], (), row["drop_reason"])
+        return Card((text_tile(row["drop_reason"] or "no image", side),), row["file_name"], (), row["drop_reason"])
     mask = np.asarray(_stored(row["mask"])) > 127 if row["mask"] else None
-    pictures = [outlined(np.asarray(_stored(row["image"]).convert("RGB")), mask, None, side)]
+    pictures = [draw_outlines(np.asarray(_stored(row["image"]).convert("RGB")), mask, None, side)]
     if row["subject"]:
         pictures.append(_stored(row["subject"]))
     said = row["object_caption"] or row["caption"] or ""
-    kind = "general" if row["general"] else f"{row['class']}, {len(row['references'])} other views"
+    kind = "regularization" if row["regularization"] else f"{row['class']}, {len(row['references'])} other views"
     lines = said, f"{row['split']}, {kind}"
     return Card(tuple(pictures), row["identity"] or row["file_name"], lines, row["drop_reason"])
 
@@ -152,13 +152,13 @@ def _stored(image: Mapping[str, bytes]) -> Image.Image:
     return Image.open(BytesIO(image["bytes"]))
 
 
-LOOKS = {
-    "objects": Look(schema.OBJECTS, 190, object_card),
-    "captions": Look(schema.CAPTIONS, 240, caption_card),
-    "rows": Look(schema.ROWS, 190, training_card),
+LAYOUTS = {
+    "objects": SheetLayout(schema.OBJECTS, 190, object_card),
+    "captions": SheetLayout(schema.CAPTIONS, 240, caption_card),
+    "rows": SheetLayout(schema.ROWS, 190, training_card),
 }
 
 
-def cards(table: ds.Dataset, look: Look, chosen: Sequence[int], raw: Path) -> list[Card]:
+def cards(table: ds.Dataset, look: SheetLayout, chosen: Sequence[int], raw: Path) -> list[Card]:
     """The cards of the chosen rows, in that order."""
     return [look.card(row, raw, look.side) for row in table.take(pa.array(chosen)).to_pylist()]

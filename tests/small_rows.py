@@ -62,7 +62,7 @@ def row(thing: Image.Image, identity: str, view: int, split: str) -> dict[str, A
         "object_caption": "a photo of a <object>",
         "identity": identity,
         "split": split,
-        "general": False,
+        "regularization": False,
         "references": [f"{identity}-{1 - view}"],
         "view_hash": "0" * 16,
     }

@@ -8,25 +8,27 @@ from typing import Any
 import tiny
 import torch
 
-from taming_core.model.inputs import Shown
+from taming_core.model.inputs import EncoderInputs
 from taming_core.model.subject_model import subject_model
 from taming_core.params.train import TrainParams
 from taming_core.tables.rows import load_rows
 from taming_core.training import checkpoint, loop
 from taming_core.training.batches import batch_at
-from taming_core.training.distributed import Team, team
+from taming_core.training.distributed import ProcessGroup, join_process_group
 
 Found = dict[str, Any]
 
 
-def trained(folder: Path, injection: str, p: TrainParams, crew: Team, shard: bool = False, stop: int = 0) -> Found:
+def trained(
+    folder: Path, injection: str, p: TrainParams, crew: ProcessGroup, shard: bool = False, stop: int = 0
+) -> Found:
     """Losses and weights of a training, to its end or to step `stop`, where its state is saved."""
     model = subject_model(tiny.pipeline(injection).components)
-    run = loop.begin(model, None, loop.accelerator_for("cpu", p.precision), p, crew, shard)
+    run = loop.start_run(model, None, loop.accelerator_for("cpu", p.precision), p, crew, shard)
     checkpoint.load(run, folder / "state")
     make = partial(
-        batch_at, rows=load_rows(folder / "rows", "train"), token_ids=tiny.token_ids, size=tiny.SIDE, p=p,
-        shown=Shown.of(model.object_encoder.config), share=crew.share(p.batch_size),
+        batch_at, rows=load_rows(folder / "rows", "train"), tokenize=tiny.token_ids, size=tiny.SIDE, p=p,
+        inputs=EncoderInputs.of(model.object_encoder.config), share=crew.share(p.batch_size),
     )  # fmt: skip
     reports = []
     for report in loop.train(run, p, make):
@@ -34,7 +36,7 @@ def trained(folder: Path, injection: str, p: TrainParams, crew: Team, shard: boo
         if report.step == stop:
             checkpoint.save(run, folder / "state")
             break
-    weights = {f"{part}/{n}": w for part, named in loop.results(run).items() for n, w in named.items()}
+    weights = {f"{part}/{n}": w for part, named in loop.trained_weights(run).items() for n, w in named.items()}
     return {"reports": reports, "weights": weights}
 
 
@@ -42,11 +44,11 @@ def main(folder: Path) -> None:
     """Do all that `asked.json` asks for, and write what is found."""
     torch.set_num_threads(1)
     accelerator = loop.accelerator_for("cpu", "fp32")
-    crew = team(accelerator.process_index, accelerator.num_processes)
+    crew = join_process_group(accelerator.process_index, accelerator.num_processes)
     found = {}
     for name, asked in json.loads((folder / "asked.json").read_text()).items():
         p = TrainParams.model_validate(asked.pop("p"))
         found[name] = trained(folder, p=p, crew=crew, **asked)
-    if crew.first:
+    if crew.is_main:
         torch.save(found, folder / "found.pt")
-    crew.leave()
+    crew.shutdown()

@@ -22,7 +22,7 @@ from small_rows import write_rows
 from table import as_csv, as_markdown, chosen, own_scale, points, sheet
 
 from taming_core.errors import TamingError
-from taming_core.model.inputs import Shown
+from taming_core.model.inputs import EncoderInputs
 from taming_core.model.subject_model import subject_model
 from taming_core.params.load import Params, load_params
 from taming_core.tables.rows import load_rows
@@ -214,7 +214,7 @@ def setting(folder: Path, injection: str, **more: Any) -> Setting:
     p = ScoreParams(seed=0, timesteps=[100, 700], rows=6, pairs=3, **{"batch_size": 4, **more})
     return Setting(
         subject_model(pipeline.components), tiny.train_params(**fresh, encoder=tower),
-        Shown.of(pipeline.object_encoder.config), tiny.SIDE, torch.device("cpu"), p,
+        EncoderInputs.of(pipeline.object_encoder.config), tiny.SIDE, torch.device("cpu"), p,
     )  # fmt: skip
 
 

@@ -8,8 +8,23 @@ from torch import Tensor
 
 from taming_core.bases.family import Text
 from taming_core.images.families import load_pipeline
-from taming_core.model.attention import Processor, cross_attentions, eject, inject, layer_channels, rescale, watched
-from taming_core.model.conditioning import Told, denoise, holes_in, parts_of, reference_features, reference_part
+from taming_core.model.attention import (
+    ObjectProcessor,
+    cross_attentions,
+    eject,
+    inject,
+    layer_channels,
+    record_attention,
+    set_object_scale,
+)
+from taming_core.model.conditioning import (
+    Conditioning,
+    denoise,
+    find_placeholders,
+    group_by_design,
+    reference_features,
+    reference_group,
+)
 
 K, LENGTH = tiny.TOKENS, 7
 PRESENT = torch.tensor([True, False, True])
@@ -55,15 +70,15 @@ def said(
 ):
     """What the denoiser says of some samples."""
     latents, t, text = (x[rows] for x in inputs())
-    told = Told(Text(text, None), torch.full((len(text), 1), 3), present, objects)
+    told = Conditioning(Text(text, None), torch.full((len(text), 1), 3), present, objects)
     if design != "reference":
-        return denoise(tiny.family(denoiser), latents, t, parts_of(told, design))
+        return denoise(tiny.family(denoiser), latents, t, group_by_design(told, design))
     features = None
     if objects is not None:
         noised = objects.unflatten(2, (16, 16)).permute(0, 1, 4, 2, 3)
         silence = Text(torch.zeros(1, LENGTH, 16), None)
         features = reference_features(tiny.family(denoiser), noised, t[present], silence)
-    return denoise(tiny.family(denoiser), latents, t, [reference_part(told, features)])
+    return denoise(tiny.family(denoiser), latents, t, [reference_group(told, features)])
 
 
 def plain(denoiser: UNet2DConditionModel) -> Tensor:
@@ -134,11 +149,11 @@ def test_only_the_chosen_layers_see_the_object(denoiser: UNet2DConditionModel, d
 
 def test_substitute_leaves_out_the_state_of_the_placeholder(denoiser: UNet2DConditionModel) -> None:
     _, _, text = inputs()
-    told = Told(Text(text, None), torch.tensor([[2], [4], [6]]), EVERYONE, embeddings("substitute"))
-    states = parts_of(told, "substitute")[0].text.states
+    told = Conditioning(Text(text, None), torch.tensor([[2], [4], [6]]), EVERYONE, embeddings("substitute"))
+    states = group_by_design(told, "substitute")[0].text.states
     assert states.shape == (3, LENGTH - 1 + K, 16)
     assert torch.equal(states[1, :6], text[1, [0, 1, 2, 3, 5, 6]])
-    assert torch.equal(states[:, 6:], told.objects[:, 0])
+    assert torch.equal(states[:, 6:], told.object_embeds[:, 0])
 
 
 def test_the_state_that_is_left_out_changes_nothing(denoiser: UNet2DConditionModel) -> None:
@@ -149,7 +164,12 @@ def test_the_state_that_is_left_out_changes_nothing(denoiser: UNet2DConditionMod
     holes = torch.full((3, 1), 3)
     with torch.no_grad():
         found = [
-            denoise(tiny.family(denoiser), latents, t, parts_of(Told(Text(x, None), holes, EVERYONE, z), "substitute"))
+            denoise(
+                tiny.family(denoiser),
+                latents,
+                t,
+                group_by_design(Conditioning(Text(x, None), holes, EVERYONE, z), "substitute"),
+            )
             for x in (text, other)
         ]
     assert torch.equal(*found)
@@ -157,42 +177,44 @@ def test_the_state_that_is_left_out_changes_nothing(denoiser: UNet2DConditionMod
 
 def test_places_are_those_of_the_placeholders_or_the_end() -> None:
     ids = torch.tensor([[1, 9, 5, 9, 0], [1, 5, 5, 0, 0], [1, 5, 9, 0, 0]])
-    assert holes_in(ids, 9, 1).tolist() == [[1], [4], [2]]
-    assert holes_in(ids, 9, 2).tolist() == [[1, 3], [3, 4], [2, 4]]
-    assert holes_in(ids, 9, 0).shape == (3, 0)
+    assert find_placeholders(ids, 9, 1).tolist() == [[1], [4], [2]]
+    assert find_placeholders(ids, 9, 2).tolist() == [[1, 3], [3, 4], [2, 4]]
+    assert find_placeholders(ids, 9, 0).shape == (3, 0)
 
 
 def test_a_weight_scales_what_a_design_adds(denoiser: UNet2DConditionModel) -> None:
     before = plain(denoiser)
     injected(denoiser, "decoupled")
-    rescale(denoiser, 0.0)
+    set_object_scale(denoiser, 0.0)
     assert torch.equal(said(denoiser, "decoupled", EVERYONE, embeddings("decoupled")), before)
-    rescale(denoiser, 1.0)
+    set_object_scale(denoiser, 1.0)
     assert not torch.allclose(said(denoiser, "decoupled", EVERYONE, embeddings("decoupled")), before, atol=1e-3)
 
 
 @pytest.mark.parametrize("design", ["substitute", "concat"])
 def test_the_share_of_attention_is_that_of_the_objects_tokens(denoiser: UNet2DConditionModel, design: str) -> None:
     latents, t, text = inputs()
-    told = Told(Text(text, None), torch.full((3, 1), 3), PRESENT, 100 * embeddings(design, 2))
+    told = Conditioning(Text(text, None), torch.full((3, 1), 3), PRESENT, 100 * embeddings(design, 2))
     shares: list[Tensor] = []
-    before = said(denoiser, design, PRESENT, told.objects)
+    before = said(denoiser, design, PRESENT, told.object_embeds)
     with torch.no_grad():
-        found = denoise(tiny.family(denoiser), latents, t, parts_of(told, design), shares)
+        found = denoise(tiny.family(denoiser), latents, t, group_by_design(told, design), shares)
     assert torch.equal(found, before)  # watching changes nothing
     assert len(shares) == len(cross_attentions(denoiser))
     assert {tuple(s.shape) for s in shares} == {(2, 256), (2, 64)}
     assert all(0 <= s.min() <= s.max() <= 1 + 1e-6 for s in shares)
-    even = Told(Text(torch.zeros_like(text), None), told.holes, PRESENT, torch.zeros_like(told.objects))
+    even = Conditioning(
+        Text(torch.zeros_like(text), None), told.placeholder_positions, PRESENT, torch.zeros_like(told.object_embeds)
+    )
     with torch.no_grad():
-        denoise(tiny.family(denoiser), latents, t, parts_of(even, design), shares := [])
+        denoise(tiny.family(denoiser), latents, t, group_by_design(even, design), shares := [])
     of_all = K / (K + LENGTH - (design == "substitute"))  # all alike: each token has an equal share
     assert all(torch.allclose(s, torch.full_like(s, of_all)) for s in shares)
 
 
 def test_watching_ends_even_where_something_breaks(denoiser: UNet2DConditionModel) -> None:
     processors = dict(denoiser.attn_processors)
-    with pytest.raises(ZeroDivisionError), watched(denoiser, K):
+    with pytest.raises(ZeroDivisionError), record_attention(denoiser, K):
         _ = 1 / 0
     assert dict(denoiser.attn_processors) == processors
 
@@ -204,7 +226,7 @@ def test_every_layer_that_sees_the_context_is_found(denoiser: UNet2DConditionMod
     assert "down_blocks.1.attentions.0.transformer_blocks.0.attn1" not in channels
     assert "down_blocks.1.attentions.0.transformer_blocks.0.attn1" in layer_channels(denoiser, "reference")
     injected(denoiser, "decoupled")
-    assert all(isinstance(a.processor, Processor) for a in cross_attentions(denoiser).values())
+    assert all(isinstance(a.processor, ObjectProcessor) for a in cross_attentions(denoiser).values())
 
 
 @torch.no_grad()
@@ -214,8 +236,8 @@ def test_the_shipped_denoiser_gives_null_samples_plain_text() -> None:
     latents = torch.randn(2, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     t, present = torch.tensor([400, 700]), torch.tensor([True, False])
     text = pipeline.encode_text(["a photo of a <object>", "a photo of a dog"])
-    told = Told(text, torch.zeros(2, 1, dtype=torch.long), present, torch.ones(1, 1, 256, 256))
+    told = Conditioning(text, torch.zeros(2, 1, dtype=torch.long), present, torch.ones(1, 1, 256, 256))
     plain = pipeline.unet(latents, t, text.states)[0]
     torch.testing.assert_close(
-        denoise(pipeline.family, latents, t, parts_of(told, "concat"))[1], plain[1], atol=1e-4, rtol=1e-4
+        denoise(pipeline.family, latents, t, group_by_design(told, "concat"))[1], plain[1], atol=1e-4, rtol=1e-4
     )

@@ -25,7 +25,7 @@ from taming_core.training import checkpoint
 
 FRESH = {
     "start": None, "background": "removed", "tune": "adapter", "denoiser_rate": 0.0, "steps": 4, "batch_size": 4,
-    "micro_batch_size": 2, "save_every": 2, "warmup": 0, "learning_rate": 1.0e-2, "general": 0.25,
+    "micro_batch_size": 2, "save_every": 2, "warmup": 0, "learning_rate": 1.0e-2, "regularization": 0.25,
     "encoder": {"tokens": 4, "tower_blocks": 0}, "min_snr": None,
 }  # fmt: skip
 SCENES = {"scenes": ["on the beach"], "styles": [], "objects": 1, "control_objects": 1, "split": "validation"}

@@ -12,15 +12,15 @@ import tiny_bases
 import torch
 from tiny_bases import FAMILIES
 
-from taming_core.bases.families import family_of, kind_of
-from taming_core.bases.flux import packed, unpacked
+from taming_core.bases.families import family_class, family_of
+from taming_core.bases.flux import pack_latents, unpack_latents
 from taming_core.bases.load import load_base
 from taming_core.errors import TamingError
-from taming_core.images.draw import scheduler_named
-from taming_core.images.families import TamingPipeline, assembled
-from taming_core.model.subject_model import require_side, subject_model
+from taming_core.images.draw import load_scheduler
+from taming_core.images.families import TamingPipeline, assemble
+from taming_core.model.subject_model import require_size, subject_model
 from taming_core.params.train import TrainParams
-from taming_core.training.start import fresh_encoder, require_design, require_losses, teach_placeholder
+from taming_core.training.start import add_placeholder_token, new_object_encoder, require_design, require_losses
 
 PROMPTS = ["a photo of a dog on the beach", "a cat"]
 CALL = {"num_inference_steps": 3, "height": 32, "width": 48, "output_type": "np"}
@@ -52,8 +52,8 @@ def tamed(family: str, injection: str, parts: dict[str, Any] | None = None) -> T
     parts = parts or tiny_bases.parts(family)
     found = family_of(parts)
     for tokenizer, encoder in zip(found.tokenizers, found.text_encoders.values(), strict=True):
-        teach_placeholder(tokenizer, encoder)
-    made = assembled(parts, fresh_encoder(found, params(family, injection)))
+        add_placeholder_token(tokenizer, encoder)
+    made = assemble(parts, new_object_encoder(found, params(family, injection)))
     made.set_progress_bar_config(disable=True)
     return made
 
@@ -132,9 +132,9 @@ def test_sd3_does_without_t5(tmp_path: Any) -> None:
 
 def test_packing_is_undone() -> None:
     latents = torch.randn(2, 4, 6, 8)
-    patches = packed(latents)
+    patches = pack_latents(latents)
     assert patches.shape == (2, 12, 16)
-    assert torch.equal(unpacked(patches, 6, 8), latents)
+    assert torch.equal(unpack_latents(patches, 6, 8), latents)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_packing_is_undone() -> None:
 )
 def test_flow_matching_draws_with_other_schedulers(family: str, scheduler: str) -> None:
     pipeline = tamed(family, "concat")
-    pipeline.scheduler = scheduler_named(scheduler, pipeline.scheduler)
+    pipeline.scheduler = load_scheduler(scheduler, pipeline.scheduler)
     images = pipeline(PROMPTS, **{**CALL, "num_inference_steps": 4}, generator=seeds()).images
     assert np.isfinite(images).all()
 
@@ -155,11 +155,11 @@ def test_flow_matching_draws_with_other_schedulers(family: str, scheduler: str) 
 def test_schedulers_of_the_other_kind_are_refused() -> None:
     flow, added = tiny_bases.parts("flux")["scheduler"], tiny_bases.parts("sd15")["scheduler"]
     with pytest.raises(TamingError, match="DDIMScheduler does not draw with a model of flow matching"):
-        scheduler_named("DDIMScheduler", flow)
+        load_scheduler("DDIMScheduler", flow)
     with pytest.raises(TamingError, match="cannot shift its steps with the image's size"):
-        scheduler_named("FlowMatchHeunDiscreteScheduler", flow)
+        load_scheduler("FlowMatchHeunDiscreteScheduler", flow)
     with pytest.raises(TamingError, match="FlowMatchEulerDiscreteScheduler draws with models of flow matching"):
-        scheduler_named("FlowMatchEulerDiscreteScheduler", added)
+        load_scheduler("FlowMatchEulerDiscreteScheduler", added)
 
 
 @pytest.mark.parametrize("injection", ["substitute", "gated", "reference"])
@@ -191,7 +191,7 @@ def test_layers_cannot_be_chosen_for_concat_in_a_transformer() -> None:
 def test_sizes_that_do_not_fit_are_refused(family: str, multiple: int) -> None:
     pipeline = tamed(family, "concat")
     with pytest.raises(TamingError, match=f"multiple of {multiple}"):
-        require_side(subject_model(pipeline.components), 34)
+        require_size(subject_model(pipeline.components), 34)
     with pytest.raises(TamingError, match=f"multiples of {multiple}"):
         pipeline(PROMPTS, height=32, width=34)
 
@@ -199,7 +199,7 @@ def test_sizes_that_do_not_fit_are_refused(family: str, multiple: int) -> None:
 def test_an_image_that_sd3_has_no_places_for_is_refused() -> None:
     pipeline = tamed("sd3", "concat")
     with pytest.raises(TamingError, match="takes 96 at most"):
-        require_side(subject_model(pipeline.components), 100)
+        require_size(subject_model(pipeline.components), 100)
     with pytest.raises(TamingError, match="Set height and width to 96 at most"):
         pipeline(PROMPTS, height=32, width=100)
 
@@ -211,4 +211,4 @@ def test_guidance_that_nobody_reads_is_refused() -> None:
 
 def test_another_kind_of_model_is_refused() -> None:
     with pytest.raises(TamingError, match="no text-to-image model that can be tamed"):
-        kind_of({"transformer": ["diffusers", "PixArtTransformer2DModel"], "vae": ["diffusers", "AutoencoderKL"]})
+        family_class({"transformer": ["diffusers", "PixArtTransformer2DModel"], "vae": ["diffusers", "AutoencoderKL"]})

@@ -14,30 +14,30 @@ import torch
 from PIL import Image
 
 from taming_core.errors import TamingError
-from taming_core.language.placeholder import told
-from taming_core.model.inputs import Shown, subject_pixels
-from taming_core.params.train import StandIn
-from taming_core.tables.row_images import frame, seen
+from taming_core.language.placeholder import prompt_for
+from taming_core.model.inputs import EncoderInputs, subject_pixels
+from taming_core.params.train import Augmentation
+from taming_core.tables.row_images import encoder_image, object_frame
 from taming_core.tables.rows import Rows, load_rows
-from taming_core.training.augmentation import changed, corners
-from taming_core.training.batches import Batch, Example, ahead, batch_at, caption_of, example, require_rows
+from taming_core.training.augmentation import augment, random_corners
+from taming_core.training.batches import Batch, Example, batch_at, caption_for, make_example, prefetch, require_rows
 from taming_core.training.sampler import row_at
 
 SIZE = 32
-CUT_OUT, IN_PHOTO = Shown("removed", ""), Shown("kept", "")
-PLAIN = {"object_drop": 0.0, "text_drop": 0.0, "cross_reference": 0.0, "general": 0.0}
+CUT_OUT, IN_PHOTO = EncoderInputs("removed", ""), EncoderInputs("kept", "")
+PLAIN = {"object_drop": 0.0, "text_drop": 0.0, "cross_reference": 0.0, "regularization": 0.0}
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    """Two identities in three views each, and three general rows."""
+    """Two identities in three views each, and three regularization rows."""
     return load_rows(tiny.write_rows(tmp_path_factory.mktemp("rows")), "train")
 
 
 @pytest.fixture(scope="module")
 def lonely(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     """Three identities with one view each."""
-    return load_rows(tiny.write_rows(tmp_path_factory.mktemp("lonely"), 3, views=1, general=0), "train")
+    return load_rows(tiny.write_rows(tmp_path_factory.mktemp("lonely"), 3, views=1, regularization=0), "train")
 
 
 def subjects(rows: Rows) -> dict[str, torch.Tensor]:
@@ -48,16 +48,16 @@ def subjects(rows: Rows) -> dict[str, torch.Tensor]:
 
 
 def in_photos(rows: Rows) -> dict[str, torch.Tensor]:
-    return {r["row_id"]: subject_pixels(seen(r, "kept"), SIZE) for r in map(rows.__getitem__, rows.objects)}
+    return {r["row_id"]: subject_pixels(encoder_image(r, "kept"), SIZE) for r in map(rows.__getitem__, rows.objects)}
 
 
-def examples(rows: Rows, count: int, shown: Shown = CUT_OUT, **values: Any) -> list[Example]:
+def examples(rows: Rows, count: int, shown: EncoderInputs = CUT_OUT, **values: Any) -> list[Example]:
     p = tiny.train_params(**{**PLAIN, **values})
-    return [example(rows, row_at(rows, n, p), n, SIZE, p, shown) for n in range(count)]
+    return [make_example(rows, row_at(rows, n, p), n, SIZE, p, shown) for n in range(count)]
 
 
 def test_every_object_row_comes_once_an_epoch_in_another_order_each_time(rows: Rows) -> None:
-    p = tiny.train_params(general=0.0)
+    p = tiny.train_params(regularization=0.0)
     seen = [row_at(rows, n, p) for n in range(5 * 6)]
     epochs = [tuple(seen[i : i + 6]) for i in range(0, 30, 6)]
     assert all(sorted(epoch) == sorted(rows.objects) for epoch in epochs)
@@ -66,9 +66,9 @@ def test_every_object_row_comes_once_an_epoch_in_another_order_each_time(rows: R
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.9])
 def test_general_rows_have_their_share_of_every_stretch(rows: Rows, share: float) -> None:
-    p = tiny.train_params(general=share)
-    general = np.cumsum([row_at(rows, n, p) in rows.general for n in range(200)])
-    assert np.abs(general - share * np.arange(1, 201)).max() <= 1
+    p = tiny.train_params(regularization=share)
+    regularization = np.cumsum([row_at(rows, n, p) in rows.regularization for n in range(200)])
+    assert np.abs(regularization - share * np.arange(1, 201)).max() <= 1
 
 
 def test_dropping_happens_as_often_as_the_params_say(rows: Rows) -> None:
@@ -135,7 +135,7 @@ def test_without_cross_reference_the_own_view_comes_first_and_others_follow(rows
 @pytest.mark.parametrize("cross", [0.0, 1.0])
 def test_changed_copies_of_the_views_stand_in_for_those_that_are_missing(rows: Rows, cross: float) -> None:
     unchanged = {"rotation": 0.0, "perspective": 0.0, "light": 0.0}
-    for e in examples(rows, 6, cross_reference=cross, references=5, stand_in=unchanged):
+    for e in examples(rows, 6, cross_reference=cross, references=5, augmentation=unchanged):
         there = 2 if cross else 3
         assert len({s.numpy().tobytes() for s in e.subject}) == there
         assert all(torch.equal(e.subject[there + i], e.subject[i]) for i in range(5 - there))
@@ -170,7 +170,7 @@ def test_the_photo_shows_the_object_where_the_cut_out_has_it() -> None:
     for number, thing in enumerate(small_rows.artwork(4)):
         made = small_rows.row(thing, "a", number % 2, "train")
         row = made | {name: made[name]["bytes"] for name in ("image", "mask", "subject")}
-        cut, kept = (np.asarray(seen(row, background), np.float32) for background in ("removed", "kept"))
+        cut, kept = (np.asarray(encoder_image(row, background), np.float32) for background in ("removed", "kept"))
         inside, ground = cut[..., 3] == 255, cut[..., 3] == 0
         moved = {(y, x): np.roll(kept, (y, x), (0, 1)) for y in (-3, 0, 3) for x in (-3, 0, 3)}
         off = {shift: np.abs(cut - picture)[inside].mean() for shift, picture in moved.items()}
@@ -184,13 +184,13 @@ def test_beyond_the_edge_of_the_photo_there_is_nothing(rows: Rows) -> None:
     row = dict(rows[int(rows.objects[0])])
     whole = np.full((tiny.SIDE, tiny.SIDE), 255, np.uint8)
     row["mask"] = small_rows.png(whole)["bytes"]
-    alpha = np.asarray(seen(row, "kept"))[..., 3]
+    alpha = np.asarray(encoder_image(row, "kept"))[..., 3]
     assert not alpha[0].any()
     assert alpha[SIZE // 2, SIZE // 2] == 255
 
 
 SAID = {
-    "caption": "a photo of an old apple on ice, on the left", "general": False,
+    "caption": "a photo of an old apple on ice, on the left", "regularization": False,
     "object_caption": "a photo of an old <object> on ice, on the left",
 }  # fmt: skip
 
@@ -204,61 +204,61 @@ SAID = {
         ("object_token", False, False, "a photo of an apple on ice"),
         ("class_token", True, True, "a photo of a <object>"),
         ("class_token", True, False, SAID["caption"]),
-        ("plain", True, True, SAID["caption"]),
-        ("plain", True, False, SAID["caption"]),
-        ("plain", False, True, "a photo of an apple on ice"),
-        ("plain", False, False, "a photo of an apple on ice"),
+        ("class_noun", True, True, SAID["caption"]),
+        ("class_noun", True, False, SAID["caption"]),
+        ("class_noun", False, True, "a photo of an apple on ice"),
+        ("class_noun", False, False, "a photo of an apple on ice"),
     ],
 )
 def test_what_the_text_says_under_each_scheme(captions: str, attributes: bool, present: bool, said: str) -> None:
     p = tiny.train_params(captions=captions, attributes=attributes)
-    assert caption_of(SAID, present, p) == said
+    assert caption_for(SAID, present, p) == said
 
 
 def test_general_rows_keep_every_word() -> None:
     p = tiny.train_params(attributes=False)
-    assert caption_of({**SAID, "general": True, "object_caption": None}, False, p) == SAID["caption"]
+    assert caption_for({**SAID, "regularization": True, "object_caption": None}, False, p) == SAID["caption"]
 
 
 def test_where_the_object_takes_the_place_of_its_word_the_word_outlives_a_dropped_caption(rows: Rows) -> None:
-    silent = Shown.of({"background": "removed", "injection": "substitute"})
+    silent = EncoderInputs.of({"background": "removed", "injection": "substitute"})
     made = examples(rows, 30, silent, text_drop=1.0, object_drop=0.5)
     assert {(e.present, e.caption) for e in made} == {(True, "<object>"), (False, "")}
-    other = Shown.of({"background": "kept", "injection": "concat"})
+    other = EncoderInputs.of({"background": "kept", "injection": "concat"})
     assert other == IN_PHOTO
     assert {e.caption for e in examples(rows, 6, other, text_drop=1.0)} == {""}
 
 
 def test_a_prompt_says_what_training_said() -> None:
-    assert told("a photo of a <object>", "object_token", None) == "a photo of a <object>"
-    assert told("a photo of a <object>", "plain", "apple") == "a photo of an apple"
+    assert prompt_for("a photo of a <object>", "object_token", None) == "a photo of a <object>"
+    assert prompt_for("a photo of a <object>", "class_noun", "apple") == "a photo of an apple"
     with pytest.raises(TamingError, match="Run `taming detect`"):
-        told("a photo of a <object>", "plain", None)
+        prompt_for("a photo of a <object>", "class_noun", None)
 
 
 def test_a_stand_in_is_turned_and_relit_but_never_mirrored_or_recoloured() -> None:
     subject = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     subject.paste((100, 0, 0, 255), (4, 4, 30, 60))  # red on the left, blue on the right
     subject.paste((0, 0, 100, 255), (30, 4, 60, 60))
-    p = StandIn(rotation=20.0, perspective=0.1, light=0.3)
+    p = Augmentation(rotation=20.0, perspective=0.1, light=0.3)
     for seed in range(20):
-        rgba = np.asarray(changed(subject, p, np.random.default_rng(seed)), np.float64)
+        rgba = np.asarray(augment(subject, p, np.random.default_rng(seed)), np.float64)
         red, blue = (np.average(np.arange(64), weights=(rgba[..., c] * (rgba[..., 3] > 128)).sum(0)) for c in (0, 2))
         assert red < blue
         assert rgba[..., 1].max() == 0  # neither red nor blue has green in it
         opaque = rgba[rgba[..., 3] == 255][:, [0, 2]].max(1)
         assert np.quantile(opaque, 0.02) >= 70  # by less than a quantile it rings at the edges
         assert np.quantile(opaque, 0.98) <= 130
-        assert np.abs(corners(p, np.random.default_rng(seed))).max() <= 1  # nothing is cut off
-    assert changed(subject, StandIn(rotation=0.0, perspective=0.0, light=0.0), np.random.default_rng(0)) == subject
+        assert np.abs(random_corners(p, np.random.default_rng(seed))).max() <= 1  # nothing is cut off
+    assert augment(subject, Augmentation(rotation=0.0, perspective=0.0, light=0.0), np.random.default_rng(0)) == subject
 
 
 def test_the_frame_leaves_the_room_that_the_view_leaves() -> None:
     mask, shown = np.zeros((100, 100), bool), np.zeros((50, 50), bool)
     mask[10:50, 20:40] = True
     shown[5:45, 10:30] = True  # the longer side fills 0.8
-    assert frame(mask, shown).tolist() == [5.0, 5.0, 55.0, 55.0]
-    assert frame(np.zeros((4, 6), bool), np.ones((5, 5), bool)).tolist() == [0.0, -1.0, 6.0, 5.0]
+    assert object_frame(mask, shown).tolist() == [5.0, 5.0, 55.0, 55.0]
+    assert object_frame(np.zeros((4, 6), bool), np.ones((5, 5), bool)).tolist() == [0.0, -1.0, 6.0, 5.0]
 
 
 def test_targets_are_the_rows_images(rows: Rows) -> None:
@@ -273,16 +273,16 @@ def same(first: Batch, second: Batch) -> bool:
 
 
 def test_a_batch_depends_on_its_step_alone(rows: Rows) -> None:
-    make = partial(batch_at, rows=rows, token_ids=tiny.token_ids, size=SIZE, p=tiny.train_params(), shown=CUT_OUT)
+    make = partial(batch_at, rows=rows, tokenize=tiny.token_ids, size=SIZE, p=tiny.train_params(), inputs=CUT_OUT)
     batches = [make(step) for step in range(5)]
     assert not same(batches[0], batches[1])
-    threaded = ahead(make, 5, 2)
+    threaded = prefetch(make, 5, 2)
     assert all(same(threaded(step), batches[step]) for step in (0, 1, 2, 4))
-    assert same(ahead(make, 5, 2)(3), batches[3])
+    assert same(prefetch(make, 5, 2)(3), batches[3])
 
 
 def test_batches_have_the_shapes_they_promise(rows: Rows) -> None:
-    p = tiny.train_params(general=0.5, references=2)
+    p = tiny.train_params(regularization=0.5, references=2)
     batch = batch_at(0, rows, tiny.token_ids, SIZE, p, CUT_OUT)
     assert batch.subject.shape == (4, 2, 3, SIZE, SIZE)
     assert batch.view.shape == (4, 3, SIZE, SIZE)
@@ -294,15 +294,17 @@ def test_batches_have_the_shapes_they_promise(rows: Rows) -> None:
 
 def test_rows_that_cannot_be_trained_on_are_refused(rows: Rows, lonely: Rows, tmp_path: Path) -> None:
     with pytest.raises(
-        TamingError, match=r"train.prior is 5, but the rows hold 3 general-domain ones.* Set it to null"
+        TamingError, match=r"train.prior is 5, but the rows hold 3 text-image pairs. Set it to null"
     ):
         require_rows(rows, tiny.train_params(prior=5))
-    with pytest.raises(TamingError, match=r"train.general is 0.25.* Set it to 0, or run `taming materialize --general"):
+    with pytest.raises(
+        TamingError, match=r"train.regularization is 0.25.* Set it to 0, run `taming materialize --regularization"
+    ):
         require_rows(lonely, tiny.train_params())
     with pytest.raises(TamingError, match=r"or have train.prior images drawn"):
         require_rows(lonely, tiny.train_params())
-    require_rows(lonely, tiny.train_params(general=0.0))
+    require_rows(lonely, tiny.train_params(regularization=0.0))
     require_rows(lonely, tiny.train_params(prior=5))
-    none = load_rows(tiny.write_rows(tmp_path, 0, general=2), "train")
+    none = load_rows(tiny.write_rows(tmp_path, 0, regularization=2), "train")
     with pytest.raises(TamingError, match="No training row holds an object"):
         require_rows(none, tiny.train_params())

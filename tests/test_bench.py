@@ -61,13 +61,13 @@ def test_drawing_is_measured_beside_the_stock_pipeline() -> None:
 
 @pytest.mark.parametrize(("tune", "rate"), [("adapter", 0.0), ("whole", 1.0)])
 def test_a_variant_is_checked_like_params(tune: str, rate: float) -> None:
-    p = speed.variant(tiny.train_params(), 8, tune)
+    p = speed.comparison_params(tiny.train_params(), 8, tune)
     assert (p.tune, p.denoiser_rate, p.batch_size, p.micro_batch_size) == (tune, rate, 8, 8)
 
 
 def test_a_variant_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(TamingError, match="--tune"):
-        speed.variant(tiny.train_params(), None, "everything")
+        speed.comparison_params(tiny.train_params(), None, "everything")
 
 
 def test_the_peak_of_a_cpu_is_measured() -> None:

@@ -14,9 +14,9 @@ from PIL import Image
 from pydantic import ValidationError
 
 from stages.materialize import materialize
-from taming_core.evaluation.protocol import squared
+from taming_core.evaluation.protocol import square_photo
 from taming_core.fingerprints import fingerprint
-from taming_core.model.inputs import Shown
+from taming_core.model.inputs import EncoderInputs
 from taming_core.model.subject_model import subject_model
 from taming_core.params.load import load_params
 from taming_core.params.sections import MaterializeParams
@@ -24,15 +24,15 @@ from taming_core.photos.files import photo_id_of
 from taming_core.photos.masks import encode_mask, mask_box, window
 from taming_core.rows.triplets import subject, target
 from taming_core.tables import schema
-from taming_core.tables.row_images import mask_of, opened, seen
+from taming_core.tables.row_images import encoder_image, open_mask, open_rgba
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.training import loop
-from taming_core.training.batches import batch_at, side, sides
+from taming_core.training.batches import batch_at, image_sides, square_size
 from taming_core.training.losses import grid_of, localization_loss, object_crops
 from taming_core.training.sampler import bucket_at, row_at, shuffled
 
 SQUARE, WIDE, TALL = (32, 32), (48, 24), (24, 48)
-CUT_OUT = Shown("removed", "")
+CUT_OUT = EncoderInputs("removed", "")
 
 
 def materializing(**values: Any) -> MaterializeParams:
@@ -48,17 +48,17 @@ def shaped(row: dict[str, Any], identity: int, view: int, shape: tuple[int, int]
     photo, mask = tiny.picture(identity, view)
     size = shape[0] * 2, shape[1] * 2
     photo, mask = (np.asarray(Image.fromarray(x).resize(size)) for x in (photo, mask))
-    pictures = {} if row["general"] else subject(photo, mask, P, mask_box(mask))
-    return {**row, **target(photo, P, None if row["general"] else mask_box(mask)), **pictures}
+    pictures = {} if row["regularization"] else subject(photo, mask, P, mask_box(mask))
+    return {**row, **target(photo, P, None if row["regularization"] else mask_box(mask)), **pictures}
 
 
-def write(folder: Path, objects: dict[tuple[int, int], int], general: dict[tuple[int, int], int]) -> Rows:
+def write(folder: Path, objects: dict[tuple[int, int], int], regularization: dict[tuple[int, int], int]) -> Rows:
     """So many rows of each shape."""
     made, number = [], 0
-    for kind, shapes in (("object", objects), ("general", general)):
+    for kind, shapes in (("object", objects), ("regularization", regularization)):
         for shape, count in shapes.items():
             for _ in range(count):
-                plain = tiny.row(number, 0, 1, "train") if kind == "object" else tiny.general_row(number)
+                plain = tiny.row(number, 0, 1, "train") if kind == "object" else tiny.regularization_row(number)
                 made.append(shaped(plain, number, 0, shape))
                 number += 1
     schema.write([schema.table(made, schema.ROWS)], schema.ROWS, folder / "train-00000.parquet")
@@ -67,25 +67,25 @@ def write(folder: Path, objects: dict[tuple[int, int], int], general: dict[tuple
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    """Objects in two shapes, general rows in two, of which one is shared."""
+    """Objects in two shapes, regularization rows in two, of which one is shared."""
     return write(tmp_path_factory.mktemp("rows"), {SQUARE: 7, WIDE: 4}, {WIDE: 2, TALL: 3})
 
 
 def test_rows_know_their_buckets(rows: Rows) -> None:
-    found = {(b.width, b.height): (b.objects.tolist(), b.general.tolist()) for b in rows.buckets}
+    found = {(b.width, b.height): (b.objects.tolist(), b.regularization.tolist()) for b in rows.buckets}
     assert found == {TALL: ([], [13, 14, 15]), SQUARE: ([*range(7)], []), WIDE: ([7, 8, 9, 10], [11, 12])}
-    assert all(opened(rows[i]["image"]).size == (rows[i]["width"], rows[i]["height"]) for i in (0, 8, 15))
-    assert mask_of(rows[8]).shape == (24, 48)
-    assert (side(rows), sides(rows)) == (32, [24, 32, 48])
+    assert all(open_rgba(rows[i]["image"]).size == (rows[i]["width"], rows[i]["height"]) for i in (0, 8, 15))
+    assert open_mask(rows[8]).shape == (24, 48)
+    assert (square_size(rows), image_sides(rows)) == (32, [24, 32, 48])
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.6])
 def test_every_row_is_seen_as_often_as_any_other_of_its_kind_and_a_batch_holds_one_bucket(
     rows: Rows, share: float
 ) -> None:
-    p, steps = tiny.train_params(general=share), 1000
+    p, steps = tiny.train_params(regularization=share), 1000
     batches = [[row_at(rows, step * 4 + n, p) for n in range(4)] for step in range(steps)]
-    of = {int(n): i for i, b in enumerate(rows.buckets) for n in (*b.objects, *b.general)}
+    of = {int(n): i for i, b in enumerate(rows.buckets) for n in (*b.objects, *b.regularization)}
     assert all(len({of[n] for n in batch}) == 1 for batch in batches)
     count = Counter(n for batch in batches for n in batch)
     expected = {**dict.fromkeys(range(11), (1 - share) / 11), **dict.fromkeys(range(11, 16), share / 5)}
@@ -98,7 +98,7 @@ def test_every_row_is_seen_as_often_as_any_other_of_its_kind_and_a_batch_holds_o
 
 
 def test_of_each_bucket_no_turn_is_left_out(rows: Rows) -> None:
-    p, turns = tiny.train_params(general=0.3), Counter[int]()
+    p, turns = tiny.train_params(regularization=0.3), Counter[int]()
     for step in range(200):
         bucket, _, earlier = bucket_at(rows, step, p)
         assert earlier == turns[bucket.width]
@@ -108,25 +108,31 @@ def test_of_each_bucket_no_turn_is_left_out(rows: Rows) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.9])
 def test_with_one_bucket_the_order_is_that_of_the_rows_alone(tmp_path: Path, share: float) -> None:
     one = load_rows(tiny.write_rows(tmp_path), "train")
-    p = tiny.train_params(general=share)
+    p = tiny.train_params(regularization=share)
     for n in range(200):
         earlier = int(n * share)
         if int((n + 1) * share) > earlier:
-            expected = one.general[shuffled(len(one.general), p.seed, "general order", earlier)]
+            expected = one.regularization[shuffled(len(one.regularization), p.seed, "general order", earlier)]
         else:
             expected = one.objects[shuffled(len(one.objects), p.seed, "order", n - earlier)]
         assert row_at(one, n, p) == expected
 
 
 def test_training_goes_through_all_buckets_and_micro_batches_add_up(rows: Rows) -> None:
-    values = {"general": 0.25, "localization_weight": 1.0, "steps": 2, "identity_weight": 0.5, "object_drop": 0.0}
+    values = {
+        "regularization": 0.25,
+        "localization_weight": 1.0,
+        "steps": 2,
+        "identity_weight": 0.5,
+        "object_drop": 0.0,
+    }
     found = []
     for size in (4, 2):
         p = tiny.train_params(micro_batch_size=size, **values)
-        run = loop.begin(
+        run = loop.start_run(
             subject_model(tiny.pipeline("concat").components), shrunk, loop.accelerator_for("cpu", "fp32"), p
         )
-        make = partial(batch_at, rows=rows, token_ids=tiny.token_ids, size=tiny.SIDE, p=p, shown=CUT_OUT)
+        make = partial(batch_at, rows=rows, tokenize=tiny.token_ids, size=tiny.SIDE, p=p, inputs=CUT_OUT)
         shapes = [make(step).mask.shape[2:] for step in range(2)]
         assert len(set(shapes)) > 1
         found.append([(r.losses.loss, r.losses.localization) for r in loop.train(run, p, make)])
@@ -158,7 +164,7 @@ def test_attention_is_compared_with_the_mask_in_its_own_shape() -> None:
 
 
 def test_the_object_is_framed_alike_in_every_shape(rows: Rows) -> None:
-    p = tiny.train_params(general=0.0, object_drop=0.0, cross_reference=0.0)
+    p = tiny.train_params(regularization=0.0, object_drop=0.0, cross_reference=0.0)
     for step in range(4):
         batch = batch_at(step, rows, tiny.token_ids, tiny.SIDE, p, CUT_OUT)
         assert batch.target is not None
@@ -166,7 +172,7 @@ def test_the_object_is_framed_alike_in_every_shape(rows: Rows) -> None:
         assert (crops - batch.view).abs().mean() < 0.15
         assert (crops - batch.view).abs().mean() < 0.5 * (crops - batch.view.roll(1, 0)).abs().mean()
     for number in (0, 8):  # in its photo it is where its cut-out has it
-        cut, kept = (np.asarray(seen(rows[number], b), np.float32) for b in ("removed", "kept"))
+        cut, kept = (np.asarray(encoder_image(rows[number], b), np.float32) for b in ("removed", "kept"))
         inside = cut[..., 3] == 255
         assert np.abs(cut - kept)[inside].mean() < 12
 
@@ -174,10 +180,10 @@ def test_the_object_is_framed_alike_in_every_shape(rows: Rows) -> None:
 def test_judges_see_the_square_around_the_object(rows: Rows) -> None:
     for number in (0, 8):
         row = rows[number]
-        photo = squared(row)
+        photo = square_photo(row)
         assert photo.size == (min(row["width"], row["height"]),) * 2
-        left, _, right, _ = window(row["width"], row["height"], (1, 1), mask_box(mask_of(row)))
-        assert photo == opened(row["image"]).convert("RGB").crop((left, 0, right, row["height"]))
+        left, _, right, _ = window(row["width"], row["height"], (1, 1), mask_box(open_mask(row)))
+        assert photo == open_rgba(row["image"]).convert("RGB").crop((left, 0, right, row["height"]))
 
 
 def write_photos(folder: Path, shapes: list[tuple[int, int]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -213,7 +219,7 @@ def test_materialize_gives_each_photo_the_bucket_nearest_to_its_shape(
     assert load_params(Path("params.yaml")).materialize.buckets is not None
     materialize(Path("raw"), Path("objects.parquet"), Path("captions.parquet"), None, Path("rows"), None)
     rows = load_rows(Path("rows"), "train")
-    found = {rows[i]["file_name"]: opened(rows[i]["image"]).size for i in range(len(rows))}
+    found = {rows[i]["file_name"]: open_rgba(rows[i]["image"]).size for i in range(len(rows))}
     assert found == {"0.png": SQUARE, "1.png": WIDE, "2.png": TALL, "3.png": SQUARE}
     assert sorted(zip(rows.column("width"), rows.column("height"), strict=True)) == [TALL, SQUARE, SQUARE, WIDE]
 

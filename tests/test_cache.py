@@ -20,15 +20,15 @@ from stages.train import train
 from taming_core.bases.families import family_of
 from taming_core.errors import TamingError
 from taming_core.images.families import load_pipeline
-from taming_core.model.inputs import Shown
+from taming_core.model.inputs import EncoderInputs
 from taming_core.model.subject_model import SubjectModel, subject_model
 from taming_core.params.load import packaged_params
 from taming_core.params.train import TrainParams
 from taming_core.tables import schema
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.training import feature_cache, feature_store, loop
-from taming_core.training.batches import Caches, batch_at, image_key
-from taming_core.training.feature_cache import Kind
+from taming_core.training.batches import FeatureCaches, batch_at, image_key
+from taming_core.training.feature_cache import FeatureKind
 from taming_core.training.feature_store import find, key_of, open_store, write_shard
 
 CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ def _own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    """Two identities in two views each, and three general rows."""
+    """Two identities in two views each, and three regularization rows."""
     return load_rows(tiny.write_rows(tmp_path_factory.mktemp("rows"), views=2), "train")
 
 
@@ -55,28 +55,30 @@ def fresh(injection: str, projector: str = "full", **values: Any) -> TrainParams
 
 def begun(p: TrainParams, injection: str, projector: str = "full") -> loop.Run:
     model = subject_model(tiny.pipeline(injection, projector=projector).components)
-    return loop.begin(model, None, loop.accelerator_for("cpu", "fp32"), p)
+    return loop.start_run(model, None, loop.accelerator_for("cpu", "fp32"), p)
 
 
-def shown(injection: str) -> Shown:
-    return Shown.of({"background": "removed", "injection": injection})
+def shown(injection: str) -> EncoderInputs:
+    return EncoderInputs.of({"background": "removed", "injection": injection})
 
 
-def kinds(model: SubjectModel, p: TrainParams, injection: str = "concat") -> dict[Any, Kind]:
-    return feature_cache.kinds(model, p, tiny.token_ids, shown(injection), tiny.SIDE)
+def kinds(model: SubjectModel, p: TrainParams, injection: str = "concat") -> dict[Any, FeatureKind]:
+    return feature_cache.feature_kinds(model, p, tiny.token_ids, shown(injection), tiny.SIDE)
 
 
-def filling(kind: Kind, rows: Rows, p: TrainParams, counts: Counter[str] | None = None) -> Iterator[int]:
-    shares = map(rows.__getitem__, feature_cache.share_of(rows, p, 0, 1))
+def filling(kind: FeatureKind, rows: Rows, p: TrainParams, counts: Counter[str] | None = None) -> Iterator[int]:
+    shares = map(rows.__getitem__, feature_cache.row_share(rows, p, 0, 1))
     return feature_cache.fill(kind, shares, p.micro_batch_size, CPU, Counter() if counts is None else counts)
 
 
-def filled(model: SubjectModel, rows: Rows, p: TrainParams, injection: str = "concat") -> tuple[Caches, Counter[str]]:
+def filled(
+    model: SubjectModel, rows: Rows, p: TrainParams, injection: str = "concat"
+) -> tuple[FeatureCaches, Counter[str]]:
     """All that `train.cache` names, and how many entries were damaged."""
     found, counts = kinds(model, p, injection), Counter[str]()
     for kind in found.values():
         list(filling(kind, rows, p, counts))
-    return feature_cache.opened(found), counts
+    return feature_cache.open_caches(found), counts
 
 
 def trained(
@@ -86,10 +88,10 @@ def trained(
     run = begun(p, injection, projector)
     caches, _ = filled(run.model, rows, p, injection)
     make = partial(
-        batch_at, rows=rows, token_ids=tiny.token_ids, size=tiny.SIDE, p=p, shown=shown(injection), caches=caches
+        batch_at, rows=rows, tokenize=tiny.token_ids, size=tiny.SIDE, p=p, inputs=shown(injection), caches=caches
     )
     batch = make(0)
-    assert (batch.target is None, batch.states is None) == ("latents" in p.cache, "text" not in p.cache)
+    assert (batch.target is None, batch.text_states is None) == ("latents" in p.cache, "text" not in p.cache)
     return [r.losses for r in loop.train(run, p, make)], run.weights
 
 
@@ -118,12 +120,12 @@ def test_changed_copies_are_looked_at_and_the_others_are_not(rows: Rows) -> None
     run = begun(p, "concat")
     caches, _ = filled(run.model, rows, p)
     batch = batch_at(0, rows, tiny.token_ids, tiny.SIDE, p, shown("concat"), caches=caches)
-    assert batch.known is not None
-    assert batch.known[batch.present].tolist() == [[True, True, False]] * int(batch.present.sum())
-    assert not batch.known[~batch.present].any()
+    assert batch.cached is not None
+    assert batch.cached[batch.present].tolist() == [[True, True, False]] * int(batch.present.sum())
+    assert not batch.cached[~batch.present].any()
     looked = []
     run.model.object_encoder.vision.register_forward_hook(lambda _, __, out: looked.append(len(out[0])))
-    drawn = loop.noise_of(run, batch, 0, p)
+    drawn = loop.noise_for_batch(run, batch, 0, p)
     loop.forward_backward(run, batch, drawn, p)
     assert sum(looked) == batch.present.sum()
 
@@ -132,10 +134,10 @@ def test_changed_copies_are_looked_at_and_the_others_are_not(rows: Rows) -> None
 def test_texts_of_every_family_are_kept_as_its_encoders_say_them(rows: Rows, family: str) -> None:
     model = SubjectModel(family_of(tiny_bases.parts(family)), tiny.pipeline().object_encoder, None)  # type: ignore
     p = tiny.train_params(cache=["text"], text_drop=0.1, object_drop=0.0)
-    found = feature_cache.kinds(model, p, model.family.token_ids, shown("concat"), tiny.SIDE)["text"]
+    found = feature_cache.feature_kinds(model, p, model.family.token_ids, shown("concat"), tiny.SIDE)["text"]
     list(filling(found, rows, p))
     store = open_store(found.store.folder)
-    assert len(store.keys) == 3  # with an object, silence, general
+    assert len(store.keys) == 3  # with an object, silence, regularization
     ids = model.family.token_ids(["a photo of a <object> on the beach"])
     entry = find(store, key_of(ids[0].numpy().tobytes()))
     assert entry is not None
@@ -159,13 +161,13 @@ def test_texts_are_kept_in_the_precision_of_the_training(rows: Rows) -> None:
 class Counting:
     """A kind that counts what it computes."""
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: FeatureKind) -> None:
         self.inputs = 0
-        self.kind = replace(kind, said=lambda batch: self._said(kind, batch))
+        self.kind = replace(kind, compute=lambda batch: self._said(kind, batch))
 
-    def _said(self, kind: Kind, batch: Tensor) -> Any:
+    def _said(self, kind: FeatureKind, batch: Tensor) -> Any:
         self.inputs += len(batch)
-        return kind.said(batch)
+        return kind.compute(batch)
 
 
 ONE = {"micro_batch_size": 1}
@@ -214,7 +216,7 @@ def test_a_changed_image_autoencoder_or_caption_is_computed_anew_and_nothing_els
     assert computed(model, rows, p) == (7, 0)
 
 
-def shard_of(kind: Kind) -> Path:
+def shard_of(kind: FeatureKind) -> Path:
     return next(kind.store.folder.glob("*.safetensors"))
 
 
@@ -252,11 +254,11 @@ def test_after_a_crash_only_what_is_missing_is_computed(rows: Rows, monkeypatch:
 
 def test_processes_share_the_rows_and_may_fill_the_same_folder_at_once(rows: Rows) -> None:
     model, p = subject_model(tiny.pipeline().components), tiny.train_params(cache=["latents"], **ONE)
-    shares = [feature_cache.share_of(rows, p, rank, 3) for rank in range(3)]
+    shares = [feature_cache.row_share(rows, p, rank, 3) for rank in range(3)]
     assert sorted(n for share in shares for n in share) == list(range(7))
     assert (
-        len(feature_cache.share_of(rows, p.model_copy(update={"general": 0.0}), 0, 1)) == 4
-    )  # general rows are never shown
+        len(feature_cache.row_share(rows, p.model_copy(update={"regularization": 0.0}), 0, 1)) == 4
+    )  # regularization rows are never shown
     first, second = (filling(kinds(model, p)["latents"], rows, p) for _ in range(2))
     assert list(zip(first, second, strict=True)) == [(n, n) for n in range(1, 8)]
     store = open_store(kinds(model, p)["latents"].store.folder)
@@ -288,7 +290,7 @@ def test_an_entry_that_vanishes_in_training_names_the_way_out(rows: Rows) -> Non
     p = tiny.train_params(cache=["latents"])
     caches, _ = filled(subject_model(tiny.pipeline().components), rows, p)
     assert caches.latents is not None
-    shard_of(Kind(caches.latents, None, None)).write_bytes(b"")  # type: ignore
+    shard_of(FeatureKind(caches.latents, None, None)).write_bytes(b"")  # type: ignore
     feature_store._header_kept.cache_clear()
     with pytest.raises(TamingError, match="Run the same command again"):
         batch_at(0, rows, tiny.token_ids, tiny.SIDE, p, shown("concat"), caches=caches)
@@ -303,7 +305,7 @@ def parked(rows: Rows, injection: str = "concat", **values: Any) -> set[str]:
     p = (fresh if "tower" in values.get("cache", []) else tiny.train_params)(
         **({"injection": injection} if "tower" in values["cache"] else {}), offload=True, **values
     )
-    return set(feature_cache.parked(subject_model(tiny.pipeline(injection).components), p, rows))
+    return set(feature_cache.offloaded_networks(subject_model(tiny.pipeline(injection).components), p, rows))
 
 
 NO_IDENTITY = {"identity_weight": 0.0, "identity_network": None, "identity_max_timestep": None}
@@ -318,7 +320,7 @@ def test_parts_wait_only_where_no_step_needs_them(rows: Rows) -> None:
     with pytest.raises(TamingError, match=r"train.offload has no effect"):
         parked(rows, "reference", cache=["latents", "text"], **NO_IDENTITY)
     p = tiny.train_params(cache=["text"])
-    assert feature_cache.parked(subject_model(tiny.pipeline().components), p, rows) == {}
+    assert feature_cache.offloaded_networks(subject_model(tiny.pipeline().components), p, rows) == {}
 
 
 def staged(folder: Path, **values: Any) -> dict[str, bytes]:
@@ -341,7 +343,7 @@ def test_the_stage_fills_caches_sends_parts_away_and_leaves_the_same_encoder(
     plain = staged(tmp_path)
     assert "damaged" not in capsys.readouterr().err
     model = subject_model(load_pipeline(str(tmp_path / "start")).components)
-    folder = Path("runs/cache") / feature_cache.name_of("latents", model, tiny.train_params())
+    folder = Path("runs/cache") / feature_cache.folder_name("latents", model, tiny.train_params())
     folder.mkdir(parents=True)
     (folder / "0.safetensors").write_bytes(b"cut off")
     assert staged(tmp_path, **BOTH, offload=True) == plain
@@ -364,8 +366,8 @@ class Traveller(torch.nn.Linear):
 
 def test_parts_come_back_for_a_picture_and_leave_again_whatever_happens() -> None:
     part = Traveller()
-    feature_cache.park({"vae": part})
-    with suppress(KeyboardInterrupt), feature_cache.at_work({"vae": part}, torch.device("cuda")):
+    feature_cache.offload({"vae": part})
+    with suppress(KeyboardInterrupt), feature_cache.on_device({"vae": part}, torch.device("cuda")):
         assert part.places == ["cpu", "cuda"]
         raise KeyboardInterrupt
     assert part.places == ["cpu", "cuda", "cpu"]

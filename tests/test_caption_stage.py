@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from stages.cli import app
 from taming_core.captions import captioning
-from taming_core.captions.captioning import Source, Target
+from taming_core.captions.captioning import CaptionSource, Target
 from taming_core.errors import TamingError
 from taming_core.params.load import load_params
 from taming_core.params.sections import CaptionParams
@@ -42,7 +42,7 @@ def draw(path: Path, colour: int = 0) -> str:
 
 
 def rows(
-    sources: Sequence[Source], say: dict[str, str], fits: Sequence[str], p: CaptionParams = P
+    sources: Sequence[CaptionSource], say: dict[str, str], fits: Sequence[str], p: CaptionParams = P
 ) -> list[dict[str, Any]]:
     """What the ladder makes of a captioner that says `say[prefix]`, and of a matcher that likes only `fits`."""
 
@@ -57,9 +57,9 @@ def rows(
 
 
 @pytest.fixture
-def dog(tmp_path: Path) -> Source:
+def dog(tmp_path: Path) -> CaptionSource:
     name = "dog.png"
-    return Source(tmp_path / name, name, draw(tmp_path / name), (Target("dog-0", "dog"),))
+    return CaptionSource(tmp_path / name, name, draw(tmp_path / name), (Target("dog-0", "dog"),))
 
 
 def told(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -69,7 +69,7 @@ def told(row: dict[str, Any]) -> tuple[Any, ...]:
 PUPPY, ASKED, FILLED = "a puppy in the snow", "a photo of a dog with a ball", "a photo of a dog in the snow"
 
 
-def test_the_first_rung_is_the_noun_of_the_caption(dog: Source) -> None:
+def test_the_first_rung_is_the_noun_of_the_caption(dog: CaptionSource) -> None:
     (row,) = rows([dog], {"": PUPPY}, [PUPPY])
     assert row == {
         "photo_id": dog.photo_id,
@@ -88,7 +88,7 @@ def test_the_first_rung_is_the_noun_of_the_caption(dog: Source) -> None:
     schema.table([row], schema.CAPTIONS)
 
 
-def test_the_second_rung_is_the_conditional_caption(dog: Source) -> None:
+def test_the_second_rung_is_the_conditional_caption(dog: CaptionSource) -> None:
     say = {"": "a statue in the snow", "a photo of a dog": ASKED}
     (unnamed,) = rows([dog], say, [say[""], ASKED])
     assert told(unnamed) == ("a photo of a <object> with a ball", ASKED, "conditional", None)
@@ -96,32 +96,32 @@ def test_the_second_rung_is_the_conditional_caption(dog: Source) -> None:
     assert told(unlike) == told(unnamed)
 
 
-def test_the_third_rung_is_the_template_with_the_scene(dog: Source) -> None:
+def test_the_third_rung_is_the_template_with_the_scene(dog: CaptionSource) -> None:
     say = {"": "a statue in the snow", "a photo of a dog": ASKED}
     (row,) = rows([dog], say, [say[""], FILLED])
     assert told(row) == ("a photo of a <object> in the snow", FILLED, "template", None)
     assert row["replaced"] == FILLED[row["span_start"] : row["span_end"]] == "dog"
 
 
-def test_a_caption_that_does_not_match_lends_no_scene(dog: Source) -> None:
+def test_a_caption_that_does_not_match_lends_no_scene(dog: CaptionSource) -> None:
     say = {"": "a statue in the snow", "a photo of a dog": ASKED}
     (row,) = rows([dog], say, ["a photo of a dog"])
     assert told(row) == ("a photo of a <object>", "a photo of a dog", "template", None)
 
 
-def test_below_the_template_is_the_drop(dog: Source) -> None:
+def test_below_the_template_is_the_drop(dog: CaptionSource) -> None:
     (row,) = rows([dog], {"": PUPPY, "a photo of a dog": ASKED}, [])
     assert row["drop_reason"] == "caption does not match: 0.250"
     assert row["match_score"] == 0.25
 
 
-def test_a_continued_noun_is_no_conditional_caption(dog: Source) -> None:
+def test_a_continued_noun_is_no_conditional_caption(dog: CaptionSource) -> None:
     say = {"": "a statue in the snow", "a photo of a dog": "a photo of a dog house"}
     (row,) = rows([dog], say, [*say.values(), FILLED])
     assert row["method"] == "template"
 
 
-def test_without_a_class_the_head_stands_for_the_object(dog: Source) -> None:
+def test_without_a_class_the_head_stands_for_the_object(dog: CaptionSource) -> None:
     bare = replace(dog, photo_id=None, targets=(Target(),))
     (row,) = rows([bare], {"": PUPPY}, [PUPPY])
     assert told(row) == ("a <object> in the snow", PUPPY, "head", None)
@@ -131,22 +131,22 @@ def test_without_a_class_the_head_stands_for_the_object(dog: Source) -> None:
     assert told(row) == ("a photo of a <object>", thing, "conditional", None)
 
 
-def test_a_photo_without_kept_objects_is_a_general_row(dog: Source) -> None:
-    general = replace(dog, targets=())
-    (row,) = rows([general], {"": PUPPY}, [PUPPY])
+def test_a_photo_without_kept_objects_is_a_general_row(dog: CaptionSource) -> None:
+    regularization = replace(dog, targets=())
+    (row,) = rows([regularization], {"": PUPPY}, [PUPPY])
     assert told(row) == (None, PUPPY, None, None)
-    (row,) = rows([general], {"": PUPPY}, [])
+    (row,) = rows([regularization], {"": PUPPY}, [])
     assert told(row) == (None, PUPPY, None, "caption does not match: 0.250")
 
 
-def test_a_given_caption_stands_in_for_the_captioner(dog: Source) -> None:
+def test_a_given_caption_stands_in_for_the_captioner(dog: CaptionSource) -> None:
     (row,) = rows([replace(dog, given="my dog")], {}, ["my dog"])
     assert told(row) == ("my <object>", "my dog", "noun", None)
     (row,) = rows([replace(dog, given="<object> on a sofa")], {}, ["dog on a sofa"])
     assert told(row) == ("<object> on a sofa", "dog on a sofa", "noun", None)
 
 
-def test_a_photo_is_captioned_once_for_all_its_objects(dog: Source) -> None:
+def test_a_photo_is_captioned_once_for_all_its_objects(dog: CaptionSource) -> None:
     asked: list[int] = []
 
     def describe(photos: Sequence[NDArray[np.uint8]], prefix: str) -> list[str]:
@@ -165,7 +165,7 @@ def test_a_photo_is_captioned_once_for_all_its_objects(dog: Source) -> None:
     ]
 
 
-def test_what_cannot_be_captioned_stays_as_a_row(dog: Source, tmp_path: Path) -> None:
+def test_what_cannot_be_captioned_stays_as_a_row(dog: CaptionSource, tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     sources = [
         replace(dog, drop_reason="copy of another photo: x.png"),
@@ -184,7 +184,7 @@ def test_what_cannot_be_captioned_stays_as_a_row(dog: Source, tmp_path: Path) ->
     schema.table(made, schema.CAPTIONS)
 
 
-def test_results_do_not_depend_on_the_batch_size(dog: Source) -> None:
+def test_results_do_not_depend_on_the_batch_size(dog: CaptionSource) -> None:
     say = {"": PUPPY, "a photo of a cat": "a photo of a cat"}
     sources = [dog, replace(dog, targets=(Target("c", "cat"), Target("d", "dog"))), replace(dog, targets=())] * 2
     made = [rows(sources, say, list(say.values()), P.model_copy(update={"batch_size": n})) for n in (1, 4, 99)]

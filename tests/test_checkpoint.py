@@ -9,13 +9,13 @@ import tiny
 import torch
 from torch import Tensor
 
-from taming_core.model.inputs import Shown
+from taming_core.model.inputs import EncoderInputs
 from taming_core.model.subject_model import subject_model
 from taming_core.params.train import TrainParams
 from taming_core.tables.rows import load_rows
 from taming_core.training import checkpoint, loop
 from taming_core.training.batches import batch_at
-from taming_core.training.identity import Identity, load_identity
+from taming_core.training.identity import IdentityNetwork, load_identity_network
 
 LORA = {"tune": "lora", "lora": {"rank": 2, "alpha": 4.0}}
 ADAPTER = {"tune": "adapter", "denoiser_rate": 0.0}
@@ -35,20 +35,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
-    return load_identity(tiny.clip(tmp_path_factory.mktemp("clip")), "cpu")
+def identity(tmp_path_factory: pytest.TempPathFactory) -> IdentityNetwork:
+    return load_identity_network(tiny.clip(tmp_path_factory.mktemp("clip")), "cpu")
 
 
-def begun(p: TrainParams, injection: str, identity: Identity | None = None) -> loop.Run:
+def begun(p: TrainParams, injection: str, identity: IdentityNetwork | None = None) -> loop.Run:
     model = subject_model(tiny.pipeline(injection).components)
-    return loop.begin(model, identity, loop.accelerator_for("cpu", p.precision), p)
+    return loop.start_run(model, identity, loop.accelerator_for("cpu", p.precision), p)
 
 
-def steps(run: loop.Run, p: TrainParams, folder: Path, until: int) -> list[loop.Report]:
+def steps(run: loop.Run, p: TrainParams, folder: Path, until: int) -> list[loop.StepReport]:
     """Train to the end of step `until`, whatever the params say of the end."""
-    shown = Shown.of(run.model.object_encoder.config)
+    shown = EncoderInputs.of(run.model.object_encoder.config)
     make = partial(
-        batch_at, rows=load_rows(folder, "train"), token_ids=tiny.token_ids, size=tiny.SIDE, p=p, shown=shown
+        batch_at, rows=load_rows(folder, "train"), tokenize=tiny.token_ids, size=tiny.SIDE, p=p, inputs=shown
     )
     found = []
     for report in loop.train(run, p, make):
@@ -59,12 +59,12 @@ def steps(run: loop.Run, p: TrainParams, folder: Path, until: int) -> list[loop.
 
 
 def state(run: loop.Run) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in checkpoint.tensors(run)}
+    return {name: value.clone() for name, value in checkpoint.run_tensors(run)}
 
 
 @pytest.mark.parametrize(("injection", "values"), RUNS, ids=[injection for injection, _ in RUNS])
 def test_six_steps_are_two_and_four(
-    injection: str, values: dict[str, Any], folder: Path, identity: Identity, tmp_path: Path
+    injection: str, values: dict[str, Any], folder: Path, identity: IdentityNetwork, tmp_path: Path
 ) -> None:
     p = tiny.train_params(warmup=1, **values)
     whole = begun(p, injection, identity)
@@ -84,7 +84,7 @@ def test_six_steps_are_two_and_four(
 
 
 def test_the_state_holds_every_trained_weight_and_its_moments(folder: Path) -> None:
-    p = tiny.train_params(general=0.0, object_drop=0.0)
+    p = tiny.train_params(regularization=0.0, object_drop=0.0)
     run = begun(p, "concat")
     steps(run, p, folder, 1)
     names = {n.rsplit("/", 1)[1] for n in state(run)}
@@ -99,10 +99,10 @@ def test_the_state_holds_the_average_where_one_is_kept(folder: Path, tmp_path: P
     checkpoint.save(run, tmp_path)
     again = begun(p, "concat")
     checkpoint.load(again, tmp_path)
-    assert run.average is not None
-    assert again.average is not None
-    assert again.average.optimization_step == 3
-    pairs = list(zip(again.average.shadow_params, run.average.shadow_params, strict=True))
+    assert run.ema is not None
+    assert again.ema is not None
+    assert again.ema.optimization_step == 3
+    pairs = list(zip(again.ema.shadow_params, run.ema.shadow_params, strict=True))
     assert all(torch.equal(a, b) for a, b in pairs)
     assert any(not torch.equal(a, w) for (a, _), w in zip(pairs, again.weights, strict=True))
 
@@ -113,14 +113,14 @@ def test_only_the_last_state_is_kept_and_a_half_written_one_is_not_looked_at(fol
     for until in (1, 2):
         steps(run, p, folder, until)
         checkpoint.save(run, tmp_path)
-    assert [path.name for path in checkpoint.saved(tmp_path)] == ["state-000002"]
+    assert [path.name for path in checkpoint.saved_states(tmp_path)] == ["state-000002"]
     (tmp_path / "state.part").mkdir()
     (tmp_path / "state.part" / "tensors.safetensors").write_bytes(b"half")
     again = begun(p, "concat")
     checkpoint.load(again, tmp_path)
     assert again.step == 2
-    checkpoint.forget(tmp_path)
-    assert checkpoint.saved(tmp_path) == []
+    checkpoint.remove_states(tmp_path)
+    assert checkpoint.saved_states(tmp_path) == []
 
 
 def test_without_a_state_a_run_stays_at_its_beginning(tmp_path: Path) -> None:

@@ -53,7 +53,11 @@ WRONG = [
         {**FRESH, "injection": "substitute", "encoder": ENCODER, "layers": ["mid_block"]},
         "train.layers must be null where train.injection is substitute",
     ),
-    ("train", {**FRESH, "injection": "substitute", "encoder": ENCODER, "captions": "plain"}, "must not be plain"),
+    (
+        "train",
+        {**FRESH, "injection": "substitute", "encoder": ENCODER, "captions": "class_noun"},
+        "must not be class_noun",
+    ),
     (
         "train",
         {**FRESH, "injection": "gated", "encoder": ENCODER, "localization_weight": 0.1},
@@ -63,7 +67,7 @@ WRONG = [
     ("train", {"lora": LORA}, "train.lora must be set where train.tune is 'lora', else null"),
     ("train", {"tune": "lora"}, "train.lora must be set where train.tune is 'lora', else null"),
     ("train", {"tune": "lora", "lora": LORA, "denoiser_rate": 0.0}, "above 0 where train.tune is 'lora'"),
-    ("train", {"general": 0.0, "prior": 4}, "train.prior must be null where train.general is 0"),
+    ("train", {"regularization": 0.0, "prior": 4}, "train.prior must be null where train.regularization is 0"),
     ("train", {"identity_network": None}, "train.identity_network and train.identity_max_timestep must be set"),
     ("train", {"identity_weight": 0.0, "identity_network": None}, "must be set where train.identity_weight is above 0"),
     ("train", {"tune": "adapter"}, "must be 0 where train.tune is 'adapter'"),

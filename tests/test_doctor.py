@@ -23,7 +23,7 @@ def params(profile: str, memory: int | None, folder: Path) -> config_Params:
 
 
 def missing(found: list[diagnosis.Check]) -> dict[str, str]:
-    return {check.what: check.do for check in found if not check.well}
+    return {check.what: check.remedy for check in found if not check.ok}
 
 
 def test_the_default_lacks_nothing() -> None:
@@ -39,7 +39,7 @@ def test_every_model_of_a_profile_is_named_with_what_fetches_it(
     monkeypatch.chdir(tmp_path)
     p = params("sd15", 80, tmp_path)
     lacking = missing(list(diagnosis.models(p)))
-    assert list(lacking) == [model.key for model in diagnosis.named(p)]
+    assert list(lacking) == [model.key for model in diagnosis.named_models(p)]
     assert "sam_vit_h_4b8939.pth into" in lacking["detect.segmenter"]
     assert f"hf download {p.train.base}" in lacking["train.base"]
     (tmp_path / "sam_vit_h_4b8939.pth").write_bytes(b"")
@@ -57,8 +57,8 @@ def test_a_folder_whose_networks_have_no_weights_is_no_model(tmp_path: Path) -> 
 
 def test_a_package_of_another_version_is_named() -> None:
     check = diagnosis.package(Requirement("torch>=1,<2"))
-    assert not check.well
-    assert check.do == "pip install 'torch<2,>=1'"
+    assert not check.ok
+    assert check.remedy == "pip install 'torch<2,>=1'"
     assert diagnosis.package(Requirement("no-such-package>=1")).found == "not installed"
 
 
@@ -77,7 +77,7 @@ def test_half_precision_needs_a_gpu() -> None:
 
 def test_what_does_not_fit_says_what_to_lower() -> None:
     there = diagnosis.capacity("cpu")
-    assert diagnosis.fit(there / 2, "cpu").well
+    assert diagnosis.fit(there / 2, "cpu").ok
     assert "micro_batch_size" in missing([diagnosis.fit(there * 2, "cpu")])["training memory"]
 
 
@@ -95,7 +95,7 @@ def test_the_command_computes_whether_the_training_fits(tmp_path: Path) -> None:
         "start": str(tmp_path / "start"), "identity_weight": 0.0, "identity_network": None,
         "identity_max_timestep": None,
     }  # fmt: skip
-    text = profiles.changed(packaged_params().read_text(), {"train": changes})
+    text = profiles.with_values(packaged_params().read_text(), {"train": changes})
     (tmp_path / "params.yaml").write_text(text)
     done = CliRunner().invoke(app, ["doctor", "--params", str(tmp_path / "params.yaml")], env={"COLUMNS": "150"})
     assert done.exit_code == 0, done.output
@@ -106,15 +106,15 @@ def test_what_fits_is_computed_once(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     asked: list[Params] = []
 
-    def need(p: Params) -> memory.Need:
+    def need(p: Params) -> memory.MemoryNeed:
         asked.append(p)
-        return memory.Need(len(asked), 0, 0, 0)
+        return memory.MemoryNeed(len(asked), 0, 0, 0)
 
-    monkeypatch.setattr(memory, "need", need)
+    monkeypatch.setattr(memory, "memory_need", need)
     other = DEFAULT.model_copy(update={"train": DEFAULT.train.model_copy(update={"micro_batch_size": 1})})
-    found = [fit.needed(p) for p in (DEFAULT, DEFAULT, other, DEFAULT)]
+    found = [fit.cached_memory_need(p) for p in (DEFAULT, DEFAULT, other, DEFAULT)]
     assert asked == [DEFAULT, other]
-    assert found == [memory.Need(n, 0, 0, 0).total for n in (1, 1, 2, 1)]
+    assert found == [memory.MemoryNeed(n, 0, 0, 0).total for n in (1, 1, 2, 1)]
 
 
 def test_configs_of_local_models_count(tmp_path: Path) -> None:

@@ -49,9 +49,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def things_of(count: int) -> list[protocol.Thing]:
+def things_of(count: int) -> list[protocol.EvalSubject]:
     nothing = Image.new("RGBA", (4, 4))
-    return [protocol.Thing(f"thing-{i}", nothing, nothing, (), "apple") for i in range(count)]
+    return [protocol.EvalSubject(f"thing-{i}", nothing, nothing, (), "apple") for i in range(count)]
 
 
 def start(home: Path, out: str) -> subprocess.Popen[str]:
@@ -71,66 +71,68 @@ def evaluated(folder: Path) -> tuple[Path, str]:
 
 
 def test_the_plan_holds_every_image_and_its_controls() -> None:
-    wants = protocol.plan(things_of(2), params(images_per_prompt=2), "object_token")
+    wants = protocol.plan_images(things_of(2), params(images_per_prompt=2), "object_token")
     ours = [w for w in wants if w.condition == "ours"]
     assert len(ours) == 2 * (2 + 1) * 2
-    assert len({w.order.seed for w in ours}) == len(ours)
-    assert {w.order.prompt for w in ours} == {
+    assert len({w.request.seed for w in ours}) == len(ours)
+    assert {w.request.prompt for w in ours} == {
         "a photo of a <object> on the beach", "a photo of a <object> in the snow",
         "a black and white photo of a <object>",
     }  # fmt: skip
-    beside = {(w.thing, w.asked, w.number): w.order for w in ours}
+    beside = {(w.subject, w.asked, w.number): w.request for w in ours}
     controls = [w for w in wants if w.condition != "ours"]
     assert [w.condition for w in controls] == ["another_object"] * 4 + ["no_object"] * 4
     for w in controls:
         shown = {"another_object": (1,), "no_object": ()}[w.condition]
-        assert w.order == replace(beside[w.thing, w.asked, w.number], objects=shown)
+        assert w.request == replace(beside[w.subject, w.asked, w.number], objects=shown)
 
 
 def test_seeds_do_not_change_with_what_is_judged_beside_them() -> None:
-    few = protocol.plan(things_of(2), params(), "object_token")
-    many = protocol.plan(things_of(5), params(control_objects=4), "object_token")
-    orders = {(w.condition, w.thing, w.asked): w.order for w in many}
-    assert all(orders[w.condition, w.thing, w.asked].seed == w.order.seed for w in few)
+    few = protocol.plan_images(things_of(2), params(), "object_token")
+    many = protocol.plan_images(things_of(5), params(control_objects=4), "object_token")
+    orders = {(w.condition, w.subject, w.asked): w.request for w in many}
+    assert all(orders[w.condition, w.subject, w.asked].seed == w.request.seed for w in few)
 
 
 def test_every_image_has_a_file_of_its_own(folder: Path) -> None:
-    things = protocol.things(folder / "rows", params(), "removed")
-    names = [w.file(things) for w in protocol.plan(things, params(images_per_prompt=2), "object_token")]
+    things = protocol.eval_subjects(folder / "rows", params(), "removed")
+    names = [w.file(things) for w in protocol.plan_images(things, params(images_per_prompt=2), "object_token")]
     assert len(set(names)) == len(names)
     assert names[0] == f"ours-000-{things[0].identity}-on-the-beach-0.png"
 
 
 def test_a_thing_is_its_first_view_and_the_other_photos(folder: Path) -> None:
     rows = load_rows(folder / "rows", "test")
-    thing = protocol.thing(rows, "thing-1", protocol.views(rows)["thing-1"], "removed")
+    thing = protocol.eval_subject(rows, "thing-1", protocol.rows_of_identities(rows)["thing-1"], "removed")
     expected = next(rows[i] for i in range(len(rows)) if rows[i]["row_id"] == "thing-1-0")
     assert np.array_equal(np.asarray(thing.subject), np.asarray(Image.open(BytesIO(expected["subject"]))))
-    assert thing.shown == thing.subject
+    assert thing.encoder_image == thing.subject
     assert [p.size for p in thing.photos] == [(128, 128)]
 
 
 def test_an_encoder_that_knows_photos_is_shown_one_and_judged_by_the_cut_out(folder: Path) -> None:
     rows = load_rows(folder / "rows", "test")
     cut, kept = (
-        protocol.thing(rows, "thing-1", protocol.views(rows)["thing-1"], background)
+        protocol.eval_subject(rows, "thing-1", protocol.rows_of_identities(rows)["thing-1"], background)
         for background in ("removed", "kept")
     )
     assert kept.subject == cut.subject
-    assert kept.shown.size == cut.shown.size
-    assert np.asarray(kept.shown)[..., 3].mean() > 240 > np.asarray(cut.shown)[..., 3].mean()
+    assert kept.encoder_image.size == cut.encoder_image.size
+    assert np.asarray(kept.encoder_image)[..., 3].mean() > 240 > np.asarray(cut.encoder_image)[..., 3].mean()
 
 
 def test_an_encoder_of_plain_captions_is_asked_in_plain_words() -> None:
-    plain, tokens = (protocol.plan(things_of(2), params(), captions) for captions in ("plain", "object_token"))
-    assert {w.order.prompt for w in plain} == {
+    plain, tokens = (
+        protocol.plan_images(things_of(2), params(), captions) for captions in ("class_noun", "object_token")
+    )
+    assert {w.request.prompt for w in plain} == {
         "a photo of an apple on the beach", "a photo of an apple in the snow", "a black and white photo of an apple",
     }  # fmt: skip
-    assert [replace(w.order, prompt="") for w in plain] == [replace(w.order, prompt="") for w in tokens]
+    assert [replace(w.request, prompt="") for w in plain] == [replace(w.request, prompt="") for w in tokens]
     nameless = [replace(thing, class_name=None) for thing in things_of(2)]
-    protocol.plan(nameless, params(), "object_token")
+    protocol.plan_images(nameless, params(), "object_token")
     with pytest.raises(TamingError, match="needs each object's class"):
-        protocol.plan(nameless, params(), "plain")
+        protocol.plan_images(nameless, params(), "class_noun")
 
 
 def test_things_with_other_photos_come_first_and_the_seed_draws(tmp_path: Path) -> None:
@@ -138,7 +140,9 @@ def test_things_with_other_photos_come_first_and_the_seed_draws(tmp_path: Path) 
 
     rows = [row(t, f"thing-{i}", view, "test") for i, t in enumerate(artwork(6)) for view in range(1 + (i % 2))]
     schema.write([schema.table(rows, schema.ROWS)], schema.ROWS, tmp_path / "test-00000.parquet")
-    drawn = [[t.identity for t in protocol.things(tmp_path, params(seed=s, objects=4), "removed")] for s in range(6)]
+    drawn = [
+        [t.identity for t in protocol.eval_subjects(tmp_path, params(seed=s, objects=4), "removed")] for s in range(6)
+    ]
     assert all({"thing-1", "thing-3", "thing-5"} == set(names[:3]) for names in drawn)
     assert len({tuple(names) for names in drawn}) > 1
 
@@ -146,15 +150,15 @@ def test_things_with_other_photos_come_first_and_the_seed_draws(tmp_path: Path) 
 def test_one_held_out_thing_cannot_be_judged(tmp_path: Path) -> None:
     write_rows(tmp_path, held_out=1)
     with pytest.raises(TamingError, match=r"1 identities.*materialize\.test"):
-        protocol.things(tmp_path, params(), "removed")
+        protocol.eval_subjects(tmp_path, params(), "removed")
 
 
 def test_a_batch_is_drawn_as_a_whole_or_left_alone(folder: Path, tmp_path: Path) -> None:
     p, pipeline = params(), load_pipeline("mini")
-    things = protocol.things(folder / "rows", p, "removed")
-    wants = protocol.plan(things, p, "object_token")[:4]
+    things = protocol.eval_subjects(folder / "rows", p, "removed")
+    wants = protocol.plan_images(things, p, "object_token")[:4]
     paths = [tmp_path / w.file(things) for w in wants]
-    embeds, _ = protocol.encode(pipeline, [t.shown for t in things])
+    embeds, _ = protocol.encode_subjects(pipeline, [t.encoder_image for t in things])
     sampling = p.sampling.model_copy(update={"steps": 1})
     assert list(protocol.draw_missing(pipeline, wants, paths, embeds, sampling)) == [2, 4]
     before, times = [path.read_bytes() for path in paths], [path.stat().st_mtime_ns for path in paths]

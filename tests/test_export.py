@@ -26,15 +26,15 @@ from taming_core import fingerprints
 from taming_core.bases.families import family_of
 from taming_core.errors import TamingError
 from taming_core.exports import base_change, export, hub, ip_adapter, lora_extraction
-from taming_core.exports.options import Wish, check
-from taming_core.images.families import TamingPipeline, assembled, load_pipeline
+from taming_core.exports.options import ExportOptions, require_valid
+from taming_core.images.families import TamingPipeline, assemble, load_pipeline
 from taming_core.model import lora
 from taming_core.model.attention import layer_channels
 from taming_core.model.inputs import subject_pixels
-from taming_core.model.object_encoder import ObjectEncoder, silent_biases
+from taming_core.model.object_encoder import ObjectEncoder, frozen_zero_biases
 from taming_core.model.subject_model import freeze_tower
 from taming_core.params.train import LoraParams
-from taming_core.training.start import start_layers
+from taming_core.training.start import init_injected_layers
 
 PROMPT = "a photo of a object on the beach"
 SIDE = tiny.SIDE
@@ -69,12 +69,12 @@ def tamed(projector: str = "linear", tokens: int = 4, family: str = "sd15", towe
         n: c for n, c in layer_channels(kind.denoiser, injection).items() if "mid_block" not in n
     }  # not all see it
     encoder = ObjectEncoder(tower, projector, tokens, kind.width, injection, names, **{**NORMAL, **settings})
-    start_layers(encoder, kind.denoiser)
-    still = {id(b) for b in silent_biases(encoder)}
+    init_injected_layers(encoder, kind.denoiser)
+    still = {id(b) for b in frozen_zero_biases(encoder)}
     for weight in encoder.parameters():
         if id(weight) not in still:
             weight.data += torch.randn_like(weight) * 0.2
-    made = assembled(found, encoder.eval())
+    made = assemble(found, encoder.eval())
     for part in made.components.values():
         if isinstance(part, torch.nn.Module):
             torch.nn.Module.half(part)
@@ -87,14 +87,16 @@ def saved(pipeline: TamingPipeline, folder: Path, tune: str = "adapter", **param
         export.stock_pipeline(pipeline).save_pretrained(folder / "base")
     pipeline.save_pretrained(folder / "encoder")
     told = {"start": None, "base": "base", "tune": tune, "steps": 6, "batch_size": 4}
-    account = {"rows": "0123abcd", "object_rows": 7, "general_rows": 3}
+    account = {"rows": "0123abcd", "object_rows": 7, "regularization_rows": 3}
     training = {"params": {**told, "text_encoder_rate": 0.0, **params}, **account}
     (folder / "encoder/training.json").write_text(json.dumps(training))
     return str(folder / "encoder")
 
 
-def wish(to: Any, **values: Any) -> Wish:
-    return Wish(**{"to": to, "base": None, "rank": None, "dtype": "fp32", "scores": None, "push": None, **values})
+def wish(to: Any, **values: Any) -> ExportOptions:
+    return ExportOptions(
+        **{"to": to, "base": None, "rank": None, "dtype": "fp32", "scores": None, "push": None, **values}
+    )
 
 
 def cutout() -> Image.Image:
@@ -294,11 +296,11 @@ def test_a_trained_lora_is_exported_as_it_is(tmp_path: Path) -> None:
     pipeline = tamed()
     saved(pipeline, tmp_path)
     pipeline.unet.float()
-    lora.add(pipeline.unet, LoraParams(rank=2, alpha=6.0), 0)
+    lora.add_lora(pipeline.unet, LoraParams(rank=2, alpha=6.0), 0)
     for name, weight in pipeline.unet.named_parameters():
         if "lora_B" in name:
             weight.data = torch.randn_like(weight) * 0.05
-    lora.settle(pipeline, tmp_path / "encoder")
+    lora.save_and_fuse(pipeline, tmp_path / "encoder")
     pipeline.unet.half()
     folder = saved(pipeline, tmp_path, tune="lora")
     export.export(folder, tmp_path / "out", wish("lora", dtype="fp16"))
@@ -363,12 +365,12 @@ def test_a_base_whose_self_attention_reads_the_text_is_refused() -> None:
 
 def test_options_without_effect_and_folders_of_others_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TamingError, match=r"--to onnx is unknown. Give one of ip-adapter, lora, diffusers"):
-        check(wish("onnx"), tmp_path / "out")
+        require_valid(wish("onnx"), tmp_path / "out")
     with pytest.raises(TamingError, match="--rank has no effect with --to diffusers"):
-        check(wish("diffusers", rank=4), tmp_path / "out")
+        require_valid(wish("diffusers", rank=4), tmp_path / "out")
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(TamingError, match="holds something else than an export"):
-        check(wish("diffusers"), tmp_path)
+        require_valid(wish("diffusers"), tmp_path)
 
 
 def test_an_embedding_of_zeros_stays_zero_through_training() -> None:
@@ -472,10 +474,10 @@ def test_what_the_hub_needs_is_asked_for_before_any_work(tmp_path: Path, monkeyp
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(TamingError, match="Run `hf auth login` first"):
-        check(wish("diffusers", push="me/mine"), tmp_path / "out")
+        require_valid(wish("diffusers", push="me/mine"), tmp_path / "out")
     for name in ("mine", "not a name"):
         with pytest.raises(TamingError, match="Give --push OWNER/NAME"):
-            check(wish("diffusers", push=name), tmp_path / "out")
+            require_valid(wish("diffusers", push=name), tmp_path / "out")
     monkeypatch.setenv("HF_TOKEN", "hf_none")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(TamingError, match="was written, but not pushed"):

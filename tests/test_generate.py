@@ -69,7 +69,7 @@ def test_the_record_says_how_to_draw_an_image_again(drawn: tuple[Path, dict[str,
 
 
 def test_the_record_of_earlier_images_stays(tmp_path: Path) -> None:
-    found = generation.wanted([Path("a.jpg")], [BEACH, SNOW], 0, 1)
+    found = generation.requested_images([Path("a.jpg")], [BEACH, SNOW], 0, 1)
     for w in found:
         entry = generation.record([w], PARAMS.generate.sampling, "mini", "0" * 16, {}, 1.0, None, "fp32")
         generation.add_record(entry, tmp_path / "generation.json")
@@ -92,11 +92,11 @@ def test_what_is_not_said_stays_as_in_params() -> None:
 
 
 def test_a_seed_gives_the_same_noise_wherever_it_stands() -> None:
-    many = generation.wanted([Path("a.jpg"), Path("b.jpg")], [BEACH, SNOW], seed=0, images=3)
-    one = generation.wanted([Path("b.jpg")], [SNOW], seed=2, images=1)[0]
+    many = generation.requested_images([Path("a.jpg"), Path("b.jpg")], [BEACH, SNOW], seed=0, images=3)
+    one = generation.requested_images([Path("b.jpg")], [SNOW], seed=2, images=1)[0]
     same = next(w for w in many if w.file == one.file)
-    assert same.order.seed == one.order.seed
-    assert len({w.order.seed for w in many}) == 3
+    assert same.request.seed == one.request.seed
+    assert len({w.request.seed for w in many}) == 3
 
 
 def test_a_prompt_without_the_object_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_prompt_without_the_object_is_refused_before_anything_is_loaded(tmp_pa
 
 
 def test_photos_of_one_name_are_told_apart_by_their_folders() -> None:
-    found = generation.wanted([Path("x/0.jpg"), Path("y/0.jpg")], [BEACH], 0, 1)
+    found = generation.requested_images([Path("x/0.jpg"), Path("y/0.jpg")], [BEACH], 0, 1)
     assert [w.file for w in found] == [f"{n}-0-a-photo-of-a-object-on-the-beach-0.png" for n in "xy"]
 
 
@@ -116,7 +116,7 @@ def test_all_objects_in_one_image(tmp_path: Path) -> None:
     assert list(record) == ["a-and-b-a-object-and-a-object-0.png"]
     assert record["a-and-b-a-object-and-a-object-0.png"]["objects"] == [str(f) for f in files]
     with pytest.raises(TamingError, match=r"does not say where each of the 2 objects goes"):
-        generation.wanted(files, [BEACH], 0, 1, together=True)
+        generation.requested_images(files, [BEACH], 0, 1, together=True)
 
 
 def test_a_folder_of_photos_is_one_object(tmp_path: Path) -> None:
@@ -144,14 +144,16 @@ def test_with_its_background_the_object_is_framed_alike(tmp_path: Path) -> None:
 
 
 def test_an_encoder_of_plain_captions_reads_no_placeholder() -> None:
-    found = generation.wanted([Path("a.jpg")], [BEACH], 0, 1)
-    assert [w.order.prompt for w in generation.in_words(found, "plain")] == ["a photo of an object on the beach"]
-    assert generation.in_words(found, "object_token") == found
+    found = generation.requested_images([Path("a.jpg")], [BEACH], 0, 1)
+    assert [w.request.prompt for w in generation.with_encoder_captions(found, "class_noun")] == [
+        "a photo of an object on the beach"
+    ]
+    assert generation.with_encoder_captions(found, "object_token") == found
 
 
 def test_two_images_cannot_have_one_file() -> None:
     with pytest.raises(TamingError, match="Rename a photo"):
-        generation.wanted([Path("x/photo.jpg"), Path("x/photo.png")], [BEACH], 0, 1)
+        generation.requested_images([Path("x/photo.jpg"), Path("x/photo.png")], [BEACH], 0, 1)
 
 
 def cut(files: list[Path], masks: list[Path] | None = None) -> list[np.ndarray]:

@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from taming_core.errors import TamingError
-from taming_core.images.draw import draw, scheduler_named
+from taming_core.images.draw import draw, load_scheduler
 from taming_core.images.families import TamingPipeline
-from taming_core.images.requests import Order, batched
+from taming_core.images.requests import ImageRequest, batch_requests
 from taming_core.params.sections import Sampling
 
 ORDERS = [
-    Order("a photo of a <object> on the beach", (0,), 11),
-    Order("a photo of a <object> in the snow", (1,), 12),
-    Order("a photo of a <object> underwater", (0,), 13),
+    ImageRequest("a photo of a <object> on the beach", (0,), 11),
+    ImageRequest("a photo of a <object> in the snow", (1,), 12),
+    ImageRequest("a photo of a <object> underwater", (0,), 13),
 ]
 
 
@@ -32,7 +32,7 @@ def test_the_pipeline_keeps_its_scheduler_even_after_an_error(pipeline: TamingPi
     own = pipeline.scheduler
     next(draw(pipeline, ORDERS[:1], embeds, sampling()))
     with pytest.raises(IndexError):
-        list(draw(pipeline, [Order("a <object>", (7,), 0)], embeds, sampling()))
+        list(draw(pipeline, [ImageRequest("a <object>", (7,), 0)], embeds, sampling()))
     assert pipeline.scheduler is own
 
 
@@ -41,12 +41,12 @@ def test_the_pipeline_keeps_its_scheduler_even_after_an_error(pipeline: TamingPi
 )
 def test_schedulers_by_name_draw_something(pipeline: TamingPipeline, embeds: torch.Tensor, name: str) -> None:
     image = np.asarray(next(draw(pipeline, ORDERS[:1], embeds, sampling(name))))
-    assert type(scheduler_named(name, pipeline.scheduler)).__name__ == name
+    assert type(load_scheduler(name, pipeline.scheduler)).__name__ == name
     assert image.std() > 10
 
 
 def test_a_scheduler_keeps_the_noise_schedule_of_the_model(pipeline: TamingPipeline) -> None:
-    found = scheduler_named("DPMSolverMultistepScheduler", pipeline.scheduler)
+    found = load_scheduler("DPMSolverMultistepScheduler", pipeline.scheduler)
     assert found.config["prediction_type"] == "v_prediction"
     assert found.config["rescale_betas_zero_snr"]
 
@@ -54,11 +54,11 @@ def test_a_scheduler_keeps_the_noise_schedule_of_the_model(pipeline: TamingPipel
 @pytest.mark.parametrize("name", ["Euler", "UNet2DConditionModel", "AutoencoderKL", "__name__"])
 def test_what_is_no_scheduler_is_named(pipeline: TamingPipeline, name: str) -> None:
     with pytest.raises(TamingError, match=f"no scheduler '{name}'"):
-        scheduler_named(name, pipeline.scheduler)
+        load_scheduler(name, pipeline.scheduler)
 
 
 def test_batches_keep_the_order_and_never_mix_with_and_without_object() -> None:
-    orders = [Order(str(i), () if i in (2, 3) else (0,), i) for i in range(8)]
-    found = list(batched(orders, 3))
+    orders = [ImageRequest(str(i), () if i in (2, 3) else (0,), i) for i in range(8)]
+    found = list(batch_requests(orders, 3))
     assert [[o.seed for o in run] for run in found] == [[0, 1], [2, 3], [4, 5, 6], [7]]
-    assert list(batched([], 3)) == []
+    assert list(batch_requests([], 3)) == []

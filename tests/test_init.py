@@ -104,7 +104,7 @@ def test_the_graph_makes_what_the_package_does() -> None:
     ours = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     theirs = yaml.safe_load((profiles.folder("project") / "dvc.yaml").read_text())["stages"]
     for name, stage in ours.items():
-        command = stage["cmd"].replace(" --general data/general", "")
+        command = stage["cmd"].replace(" --regularization data/regularization", "")
         assert theirs[name]["cmd"] == command
         assert theirs[name]["outs"] == stage["outs"]
         assert set(theirs[name]["params"]) >= set(stage["params"])
@@ -121,6 +121,6 @@ def test_a_project_of_mini_runs_by_its_own_commands(tmp_path: Path, monkeypatch:
     stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
     for name in ("detect", "caption", "materialize"):
         taming(*shlex.split(stages[name]["cmd"])[1:])
-    found = [r for b in schema.batches(Path("data/captions.parquet"), schema.CAPTIONS, 64) for r in b]
+    found = [r for b in schema.iter_rows(Path("data/captions.parquet"), schema.CAPTIONS, 64) for r in b]
     assert len({r["file_name"] for r in found}) == 4  # the README is no photo
     assert list(Path("data/rows").glob("*.parquet"))

@@ -50,7 +50,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for photo in sorted((folder / "data/raw" / name).glob("*.jpg"))[2:]:
             if name != "broken":
                 photo.unlink()
-    copy_tracked(folder / "data/general", "data/general")
+    copy_tracked(folder / "data/regularization", "data/regularization")
     shutil.copytree(folder / "data/raw", folder / "raw")
     shutil.copy(ROOT / "data/raw/robot-fluent3d/0.jpg", folder / "photo.jpg")
     Image.open(folder / "photo.jpg").convert("RGBA").save(folder / "subject.png")
@@ -83,8 +83,11 @@ def shown_commands() -> list[list[str]]:
 @pytest.fixture(scope="module")
 def journey(project: Path) -> dict[str, str]:
     """The five commands without any argument, as DVC's order has them, and what they print."""
-    general = {"materialize": ["--general", "data/general"], "caption": ["--objects", "data/objects.parquet"]}
-    return {command: taming(command, *general.get(command, [])) for command in JOURNEY}
+    regularization = {
+        "materialize": ["--regularization", "data/regularization"],
+        "caption": ["--objects", "data/objects.parquet"],
+    }
+    return {command: taming(command, *regularization.get(command, [])) for command in JOURNEY}
 
 
 def test_each_stage_counts_what_it_kept(journey: dict[str, str]) -> None:
@@ -94,7 +97,7 @@ def test_each_stage_counts_what_it_kept(journey: dict[str, str]) -> None:
 def test_no_photo_vanishes(project: Path, journey: dict[str, str]) -> None:
     names = {str(p.relative_to("data/raw")) for p in Path("data/raw").rglob("*") if p.is_file()}
     for table, expected in (("objects", schema.OBJECTS), ("captions", schema.CAPTIONS)):
-        found = [r for b in schema.batches(Path(f"data/{table}.parquet"), expected, 64) for r in b]
+        found = [r for b in schema.iter_rows(Path(f"data/{table}.parquet"), expected, 64) for r in b]
         assert {r["file_name"] for r in found} == names
         # same-again.jpg is a copy of a photo that this small project leaves out.
         broken = [r for r in found if r["file_name"].startswith("broken/") and "same-again" not in r["file_name"]]
@@ -103,7 +106,7 @@ def test_no_photo_vanishes(project: Path, journey: dict[str, str]) -> None:
 
 
 def test_captions_hold_the_object_token(journey: dict[str, str]) -> None:
-    found = schema.kept(r for b in schema.batches(Path("data/captions.parquet"), schema.CAPTIONS, 64) for r in b)
+    found = schema.kept_rows(r for b in schema.iter_rows(Path("data/captions.parquet"), schema.CAPTIONS, 64) for r in b)
     with_object = [r for r in found if r["object_id"]]
     assert len(with_object) >= 8
     assert all(r["object_caption"].count("<object>") == 1 for r in with_object)

@@ -105,7 +105,7 @@ def test_a_judge_without_a_pooler_gets_no_random_one(tmp_path: Path) -> None:
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
     judge, images = load_judge(str(tmp_path), "cpu"), [on_grey(t) for t in artwork(2)]
     with torch.no_grad():
-        first = model(judge.prepare(images)).last_hidden_state[:, 0]
+        first = model(judge.preprocess(images)).last_hidden_state[:, 0]
     np.testing.assert_allclose(judge(images), torch.nn.functional.normalize(first, dim=-1).numpy(), atol=1e-6)
 
 
@@ -254,9 +254,9 @@ def blend_and_bend(thing: Image.Image) -> list[Image.Image]:
 @pytest.mark.parametrize("number", [7, 21])  # clearly asymmetric; of milder cases metrics.json tells the shares
 def test_the_strict_judge_accepts_a_turned_and_lit_view_and_no_blend_or_bend(number: int) -> None:
     judge, thing = load_judge("mini", "cpu", "strict_judge"), artwork(number + 1)[number]
-    assert judge.accepted_from is not None
+    assert judge.acceptance_threshold is not None
     assert min(likeness(judge, thing, seen) for seen in (turned_and_lit(thing), ImageOps.mirror(thing))) > 0.9
-    assert max(likeness(judge, thing, wrong) for wrong in blend_and_bend(thing)) < judge.accepted_from
+    assert max(likeness(judge, thing, wrong) for wrong in blend_and_bend(thing)) < judge.acceptance_threshold
 
 
 SMALL = {"steps": 2, "batch_size": 4, "warmup": 0, "save_every": 1}
@@ -273,7 +273,7 @@ def test_a_judge_is_trained_measured_and_opens(which: str, world: tuple[World, P
     found = lesson.measured(tmp_path / "judge", *world, p)
     assert 0 <= found["top1_low"] <= found["top1"] <= found["top1_high"] <= 1
     opened = load_judge(str(tmp_path / "judge"), "cpu")
-    assert opened.accepted_from == found.get("accepted_from")
+    assert opened.acceptance_threshold == found.get("accepted_from")
     assert opened([on_grey(leaning())]).shape[0] == 1
 
 

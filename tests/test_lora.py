@@ -29,7 +29,7 @@ def drawn(pipeline: TamingPipeline) -> Tensor:
 
 def trained(pipeline: TamingPipeline) -> TamingPipeline:
     """The pipeline with a LoRA, and whatever a design adds, that are not zero any more."""
-    lora.add(pipeline.unet, PARAMS, 0)
+    lora.add_lora(pipeline.unet, PARAMS, 0)
     generator = torch.Generator().manual_seed(1)
     for part in (pipeline.unet, pipeline.object_encoder):
         for name, weight in part.named_parameters():
@@ -44,14 +44,14 @@ def test_a_fresh_lora_changes_nothing_and_hangs_on_the_seed_alone() -> None:
     torch.manual_seed(4)
     following = torch.rand(3)
     torch.manual_seed(4)
-    lora.add(pipeline.unet, PARAMS, 0)
+    lora.add_lora(pipeline.unet, PARAMS, 0)
     assert torch.equal(torch.rand(3), following)  # the global generator is as it was
     assert torch.equal(drawn(pipeline), before)
     names = [n for n, _ in pipeline.unet.named_parameters() if "lora_A" in n]
     assert {n.split(".lora_A")[0].split(".")[-1] for n in names} == {"to_q", "to_k", "to_v", "0"}
     again, other = tiny.pipeline(), tiny.pipeline()
-    lora.add(again.unet, PARAMS, 0)
-    lora.add(other.unet, PARAMS, 1)
+    lora.add_lora(again.unet, PARAMS, 0)
+    lora.add_lora(other.unet, PARAMS, 1)
     assert all(torch.equal(v, states(again)[n]) for n, v in states(pipeline).items())
     assert all(not torch.equal(states(pipeline)[n], states(other)[n]) for n in names)
 
@@ -61,9 +61,9 @@ def test_settled_it_draws_the_same_with_plain_weights(injection: str, tmp_path: 
     plain = states(tiny.pipeline(injection))
     pipeline = trained(tiny.pipeline(injection))
     before = drawn(pipeline)
-    assert lora.present(pipeline.unet)
-    lora.settle(pipeline, tmp_path)
-    assert not lora.present(pipeline.unet)
+    assert lora.has_lora(pipeline.unet)
+    lora.save_and_fuse(pipeline, tmp_path)
+    assert not lora.has_lora(pipeline.unet)
     torch.testing.assert_close(drawn(pipeline), before, atol=1e-4, rtol=1e-4)
     found = states(pipeline)
     assert found.keys() == plain.keys()
@@ -77,7 +77,7 @@ def test_the_file_loads_onto_the_base_and_says_nothing_of_alpha(tmp_path: Path) 
     inputs = torch.randn(1, 4, 16, 16), torch.tensor([500]), torch.randn(1, 32, 16)
     with torch.no_grad():
         expected = wanted(*inputs)[0]
-    lora.settle(pipeline, tmp_path)
+    lora.save_and_fuse(pipeline, tmp_path)
     path = tmp_path / "lora/pytorch_lora_weights.safetensors"
     with safe_open(path, "pt") as file:
         assert not [n for n in file.keys() if "alpha" in n]  # noqa: SIM118  (no mapping)

@@ -8,7 +8,7 @@ import torch
 from transformers import CLIPVisionModelWithProjection
 
 from taming_core.errors import TamingError
-from taming_core.training.identity import load_identity
+from taming_core.training.identity import load_identity_network
 from taming_core.training.losses import (
     denoising_loss,
     identity_loss,
@@ -95,7 +95,7 @@ def test_a_crop_shows_the_object_alone_in_its_frame() -> None:
 
 
 def test_the_identity_network_of_mini_has_its_head_and_passes_gradients() -> None:
-    identity = load_identity("mini", "cpu")
+    identity = load_identity_network("mini", "cpu")
     images = torch.rand(2, 3, 128, 128, requires_grad=True)
     features = identity(images)
     assert features.shape == (2, 128)
@@ -112,7 +112,7 @@ def test_any_clip_model_can_be_the_identity_network(tmp_path: Path) -> None:
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (model_mean(), model_std()))
     expected = model(pixel_values=(images - mean) / std).image_embeds
     torch.testing.assert_close(
-        load_identity(folder, "cpu")(images * 2 - 1), expected / expected.norm(dim=-1, keepdim=True)
+        load_identity_network(folder, "cpu")(images * 2 - 1), expected / expected.norm(dim=-1, keepdim=True)
     )
 
 
@@ -127,9 +127,9 @@ def model_std() -> tuple[float, ...]:
 
 def test_a_folder_of_another_model_is_no_identity_network() -> None:
     with pytest.raises(TamingError, match=r"is no CLIP model|There is no CLIP model"):
-        load_identity(str(tiny.ROOT / "taming_core/mini/encoder/text_encoder"), "cpu")
+        load_identity_network(str(tiny.ROOT / "taming_core/mini/encoder/text_encoder"), "cpu")
 
 
 def test_a_missing_identity_network_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(TamingError, match=r"There is no CLIP model .*nothing"):
-        load_identity(str(tmp_path / "nothing"), "cpu")
+        load_identity_network(str(tmp_path / "nothing"), "cpu")

@@ -23,7 +23,7 @@ from taming_core.params.load import load_params
 from taming_core.photos.decode import PhotoError
 from taming_core.photos.files import photo_id_of
 from taming_core.photos.masks import encode_mask
-from taming_core.rows.index import index, split_in, split_of
+from taming_core.rows.index import build_index, split_in, split_of
 from taming_core.tables import schema
 from taming_core.tables.rows import load_rows
 
@@ -57,10 +57,10 @@ def write_tables(folder: Path, objects: list[dict[str, Any]], captions: list[dic
     schema.write([schema.table(captions, schema.CAPTIONS)], schema.CAPTIONS, folder / "captions.parquet")
 
 
-def run(folder: Path, raw: Path = RAW, general: Path | None = None) -> list[dict[str, Any]]:
+def run(folder: Path, raw: Path = RAW, regularization: Path | None = None) -> list[dict[str, Any]]:
     """Materialize the tables in `folder`; all rows, the dropped ones too."""
     params = ROOT / "params.yaml"
-    materialize(raw, folder / "objects.parquet", folder / "captions.parquet", general, folder / "rows", params)
+    materialize(raw, folder / "objects.parquet", folder / "captions.parquet", regularization, folder / "rows", params)
     return all_rows(folder)
 
 
@@ -75,13 +75,13 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def journey(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rows of all demo photos and of the general set."""
+    """Rows of all demo photos and of the regularization set."""
     folder = tmp_path_factory.mktemp("journey")
     objects = [object_row(name) for name in PHOTOS]
     write_tables(folder, objects, [caption_row(o) for o in objects])
     home = Path.cwd()
     os.chdir(folder)
-    run(folder, general=ROOT / "data" / "general")
+    run(folder, regularization=ROOT / "data" / "regularization")
     os.chdir(home)
     return folder
 
@@ -90,7 +90,7 @@ def test_datasets_opens_the_rows_as_they_are(journey: Path, tmp_path: Path) -> N
     code = (
         "from datasets import load_dataset\n"
         "d = load_dataset('parquet', data_dir='rows')\n"
-        "row = next(r for r in d['test'] if not r['general'])\n"
+        "row = next(r for r in d['test'] if not r['regularization'])\n"
         "print({s: len(d[s]) for s in d}, row['image'].mode, row['image'].size, row['mask'].mode, row['subject'].mode,"
         " row['object_caption'], d['train'].features == d['test'].features, sep='|')"
     )
@@ -117,9 +117,9 @@ def test_no_identity_straddles_and_references_are_other_photos(journey: Path) ->
         for other in (rows[i] for i in r["references"]):
             assert other["identity"] == r["identity"]
             assert other["photo_id"] != r["photo_id"]
-    del splits[None]  # general rows
+    del splits[None]  # regularization rows
     assert {len(s) for s in splits.values()} == {1}
-    assert all(r["references"] for r in rows.values() if not r["general"])
+    assert all(r["references"] for r in rows.values() if not r["regularization"])
 
 
 def test_pictures_agree_with_one_another(journey: Path) -> None:
@@ -141,9 +141,9 @@ def decoded(data: bytes) -> np.ndarray:
 
 
 def test_general_rows_have_a_caption_and_nothing_of_an_object(journey: Path) -> None:
-    general = [r for r in all_rows(journey) if r["general"]]
-    assert len(general) == 48
-    for r in general:
+    regularization = [r for r in all_rows(journey) if r["regularization"]]
+    assert len(regularization) == 48
+    for r in regularization:
         assert r["caption"]
         assert r["image"]["bytes"]
         assert r["split"] == "train"
@@ -178,7 +178,10 @@ def test_everything_is_accounted_for(tmp_path: Path, capsys: pytest.CaptureFixtu
         "empty file": 1,
         "object is not in the objects table": 1,
     }
-    assert {r["file_name"]: r["general"] for r in rows if not r["drop_reason"]} == {names[0]: False, names[6]: True}
+    assert {r["file_name"]: r["regularization"] for r in rows if not r["drop_reason"]} == {
+        names[0]: False,
+        names[6]: True,
+    }
     assert {r["split"] for r in rows if r["drop_reason"]} == {"dropped"}
     printed = " ".join(capsys.readouterr().out.split())
     assert "1 train, 1 validation, 0 test; 1 of them with a caption only" in printed
@@ -212,7 +215,7 @@ def test_neither_identity_nor_photo_straddles(tmp_path: Path, shown: list[tuple[
         for i, (photo, identity) in enumerate(shown)
     ]
     write_tables(tmp_path, objects, [])
-    db = index(tmp_path / "objects.parquet", tmp_path / "captions.parquet")
+    db = build_index(tmp_path / "objects.parquet", tmp_path / "captions.parquet")
     splits = defaultdict(set)
     for o in objects:
         try:
@@ -264,16 +267,16 @@ def test_a_given_split_wins_for_the_whole_identity(tmp_path: Path) -> None:
 
 
 def test_a_held_out_photo_does_not_come_in_as_general(tmp_path: Path) -> None:
-    general = tmp_path / "general"
-    general.mkdir()
-    (general / "copy.jpg").write_bytes((RAW / PHOTOS[0]).read_bytes())
-    (general / "silent.jpg").write_bytes((ROOT / "data" / "general" / "000.jpg").read_bytes())
-    (general / "torn.jpg").write_bytes((ROOT / "data" / "general" / "001.jpg").read_bytes()[:3000])
+    regularization = tmp_path / "regularization"
+    regularization.mkdir()
+    (regularization / "copy.jpg").write_bytes((RAW / PHOTOS[0]).read_bytes())
+    (regularization / "silent.jpg").write_bytes((ROOT / "data" / "regularization" / "000.jpg").read_bytes())
+    (regularization / "torn.jpg").write_bytes((ROOT / "data" / "regularization" / "001.jpg").read_bytes()[:3000])
     lines = [{"file_name": name, "caption": "a photo of a toy"} for name in ("copy.jpg", "torn.jpg")]
-    (general / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (regularization / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     o = object_row(PHOTOS[0])
     write_tables(tmp_path, [o], [caption_row(o)])
-    reasons = {r["file_name"]: r["drop_reason"] for r in run(tmp_path, general=general)}
+    reasons = {r["file_name"]: r["drop_reason"] for r in run(tmp_path, regularization=regularization)}
     assert reasons[PHOTOS[0]] is None
     assert reasons["copy.jpg"] == "copy of another photo: 0.jpg"
     assert reasons["silent.jpg"] == "no caption"
@@ -282,7 +285,7 @@ def test_a_held_out_photo_does_not_come_in_as_general(tmp_path: Path) -> None:
 
 def test_a_crash_changes_no_byte(journey: Path, tmp_path: Path) -> None:
     arguments = ["--in", RAW, "--objects", journey / "objects.parquet", "--captions", journey / "captions.parquet"]
-    arguments += ["--general", ROOT / "data" / "general", "--params", params_with_small_shards(tmp_path)]
+    arguments += ["--regularization", ROOT / "data" / "regularization", "--params", params_with_small_shards(tmp_path)]
     code = "from stages.cli import main; main()"
     command = [sys.executable, "-c", code, "materialize", *map(str, arguments), "--out", "rows"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -49,7 +49,7 @@ def really_held(folder: Path, p: TrainParams, side: int) -> tuple[int, int]:
     """The most bytes that a real step holds: as our watch counts them, and as torch's own profiler does."""
     made = tiny.TamingPipeline.from_pretrained(folder)
     model = subject_model(made.components)
-    trained = memory.made_ready(model, p)
+    trained = memory.prepare(model, p)
     watched = memory.step_bytes(model, None, trained, p, (side, side))
     batch, drawn = memory.batch_of(model, p, (side, side))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
@@ -71,7 +71,7 @@ CASES = [
 @pytest.mark.parametrize(("injection", "how"), CASES, ids=[c[0] for c in CASES])
 def test_a_pretended_step_holds_what_a_real_one_does(tmp_path: Path, injection: str, how: dict[str, Any]) -> None:
     p = params(saved(injection, tmp_path), **how)
-    told = memory.need(p)
+    told = memory.memory_need(p)
     watched, profiled = really_held(tmp_path, p.train, 4 * tiny.SIDE)
     assert told.step == pytest.approx(watched, rel=0.02)
     assert told.step == pytest.approx(profiled, rel=0.1)
@@ -81,17 +81,17 @@ def test_weights_gradients_and_averages_are_those_of_the_parts(tmp_path: Path) -
     saved("decoupled", tmp_path)
     adapter = {"tune": "adapter", "denoiser_rate": 0.0}
     model = subject_model(tiny.TamingPipeline.from_pretrained(tmp_path).components)
-    sizes = {name: sum(w.numel() for w in part.parameters()) for name, part in model.parts.items()}
-    trained = sum(w.numel() for w in memory.made_ready(model, params(tmp_path, **adapter).train))
+    sizes = {name: sum(w.numel() for w in part.parameters()) for name, part in model.networks.items()}
+    trained = sum(w.numel() for w in memory.prepare(model, params(tmp_path, **adapter).train))
 
-    plain = memory.need(params(tmp_path, **adapter))
+    plain = memory.memory_need(params(tmp_path, **adapter))
     assert plain.weights == 4 * sum(sizes.values())
     assert (plain.gradients, plain.optimizer) == (4 * trained, 8 * trained)
     assert plain.total > memory.CONTEXT + plain.weights + plain.gradients + plain.optimizer + plain.step
 
     spared = {"cache": ["text"], "offload": True, "optimizer": "adamw8bit", "ema": 0.9, "precision": "bf16"}
-    half = memory.need(params(tmp_path, **adapter, **spared, micro_batch_size=1))
-    norms = [m for n, part in model.parts.items() if n != "text_encoder" for m in part.modules()
+    half = memory.memory_need(params(tmp_path, **adapter, **spared, micro_batch_size=1))
+    norms = [m for n, part in model.networks.items() if n != "text_encoder" for m in part.modules()
              if "Norm" in type(m).__name__]  # fmt: skip
     whole = trained + sum(w.numel() for m in norms for w in m.parameters() if not w.requires_grad)
     assert half.weights == 2 * (sum(sizes.values()) - sizes["text_encoder"]) + 2 * whole
@@ -101,7 +101,7 @@ def test_weights_gradients_and_averages_are_those_of_the_parts(tmp_path: Path) -
 
 def test_the_watch_counts_storages_and_not_views() -> None:
     given = torch.zeros(100)
-    with memory.Held() as held:
+    with memory.AllocationTracker() as held:
         made = given + 1
         views = [made[:50], made.view(10, 10), given.view(4, 25)]
         assert held.now == 400
@@ -112,7 +112,7 @@ def test_the_watch_counts_storages_and_not_views() -> None:
 
 
 def test_the_fullest_batch_shows_every_object() -> None:
-    with memory.Fullest():
+    with memory.WorstCaseBatch():
         present = torch.tensor([False, True])
         assert bool(present.any())
         assert not bool(torch.zeros(0).any())

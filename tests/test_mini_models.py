@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from taming_core.bases.load import load_base
 from taming_core.evaluation.judges import load_text_judge
-from taming_core.training.identity import load_identity
+from taming_core.training.identity import load_identity_network
 from taming_core.weights.mini import MINI
 from taming_core.world.artwork import Pictures, World, load_pictures, load_world
 from taming_core.world.photos import plans
@@ -191,7 +191,7 @@ def test_autoencoder_figures_and_scale(trained: Path) -> None:
 def test_clip_opens_as_text_judge_and_identity_network(trained: Path) -> None:
     judge = load_text_judge(str(trained / "clip"), "cpu")
     assert judge.texts(["a photo of a <object> on the beach"]).shape == (1, 8)
-    identity = load_identity(str(trained / "clip"), "cpu")
+    identity = load_identity_network(str(trained / "clip"), "cpu")
     seen = clip_model.load_clip(trained / "clip", "cpu")
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     torch.testing.assert_close(identity(images), seen.head(clip_model.pooled(seen, images)))

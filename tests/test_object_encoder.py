@@ -13,9 +13,9 @@ from taming_core.bases.family import token_ids
 from taming_core.errors import TamingError
 from taming_core.model import clip
 from taming_core.model.inputs import subject_pixels
-from taming_core.model.object_encoder import ObjectEncoder, embed
+from taming_core.model.object_encoder import ObjectEncoder, encode_subjects
 from taming_core.model.towers import new_tower
-from taming_core.training.start import fresh_encoder
+from taming_core.training.start import new_object_encoder
 
 TOWERS = {
     "clip": tiny.TOWER,
@@ -62,7 +62,7 @@ FRESH = {"start": None, "base": "mini", "background": "removed", "injection": "d
 def fresh(tower: str, seed: int = 3, projector: str = "linear", tokens: int = 4, **values: Any) -> ObjectEncoder:
     encoder = {"tower": tower, "projector": projector, "tokens": tokens, "tower_blocks": 1}
     p = tiny.train_params(**{**FRESH, "encoder": encoder, "seed": seed, **values})
-    return fresh_encoder(tiny.family(tiny.unet()), p)
+    return new_object_encoder(tiny.family(tiny.unet()), p)
 
 
 def test_a_fresh_encoder_has_the_tower_of_the_clip_model_and_repeats() -> None:
@@ -112,9 +112,9 @@ def test_a_model_that_is_no_tower_is_refused(tmp_path: Path) -> None:
 def test_reference_embeds_the_subject_as_its_latent_pixels() -> None:
     family = tiny.family(tiny.unet())
     vae, p = family.vae, tiny.train_params(**{**FRESH, "injection": "reference", "encoder": None})
-    encoder = fresh_encoder(family, p)
+    encoder = new_object_encoder(family, p)
     subject = torch.rand(2, 3, encoder.image_size, encoder.image_size) * 2 - 1
-    z = embed(encoder, family, subject)
+    z = encode_subjects(encoder, family, subject)
     assert z.shape == (2, 256, 4) == (2, encoder.config["tokens"], encoder.config["width"])
     assert torch.equal(z[1, 17], vae.encode(subject).latent_dist.mean[1, :, 1, 1] * vae.config["scaling_factor"])
 

@@ -10,7 +10,7 @@ from test_checkpoint import begun, state, steps
 
 from taming_core.errors import TamingError
 from taming_core.training import checkpoint
-from taming_core.training.optimizers import optimizer_of
+from taming_core.training.optimizers import make_optimizer
 
 CPU = torch.device("cpu")
 
@@ -19,7 +19,7 @@ def test_adamw_changes_all_weights_by_one_kernel_and_as_the_plain_one_does() -> 
     p = tiny.train_params(weight_decay=0.1)
     weights = [torch.nn.Parameter(torch.ones(3, 2)), torch.nn.Parameter(torch.ones(2))]
     plain = [torch.nn.Parameter(w.detach().clone()) for w in weights]
-    ours = optimizer_of([{"params": weights, "share": 1.0}], p, CPU)
+    ours = make_optimizer([{"params": weights, "share": 1.0}], p, CPU)
     theirs = torch.optim.AdamW(plain, lr=p.learning_rate, weight_decay=0.1, foreach=False)
     assert ours.param_groups[0]["fused"]
     assert ours.param_groups[0]["share"] == 1.0
@@ -35,12 +35,12 @@ def test_adamw_changes_all_weights_by_one_kernel_and_as_the_plain_one_does() -> 
 def test_without_its_library_adamw8bit_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(TamingError, match=r"pip install 'taming\[8bit\]'"):
-        optimizer_of([], tiny.train_params(optimizer="adamw8bit"), CPU)
+        make_optimizer([], tiny.train_params(optimizer="adamw8bit"), CPU)
 
 
 def test_adamw8bit_is_not_for_every_device() -> None:
     with pytest.raises(TamingError, match="needs a GPU of CUDA or a CPU"):
-        optimizer_of([], tiny.train_params(optimizer="adamw8bit"), torch.device("mps"))
+        make_optimizer([], tiny.train_params(optimizer="adamw8bit"), torch.device("mps"))
 
 
 def test_two_and_two_steps_of_8_bits_are_four_to_the_last_bit(tmp_path: Path) -> None:

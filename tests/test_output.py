@@ -19,7 +19,7 @@ OURS = tuple(
         r"data/rows: \d+ train, \d+ validation, \d+ test; .+",
         r" +\d+  [a-z ]+ +\d+\.\d%",
         r"data/encoder: 2 steps, loss \d\.\d{4}",
-        r" +\d+ (rows with an object|general rows)",
+        r" +\d+ (rows with an object|regularization rows)",
         r"data/evaluation: \d+ images of \d+ held-out things",
         r" +(\d+ %|-?\d\.\d\d)  [a-z ]+  ?another object's tokens .+",
         r" +\d+ %  right style",
@@ -38,7 +38,7 @@ def small(folder: Path) -> None:
     """A project of `mini` with a few photos and as little work as shows everything."""
     params = yaml.safe_load(packaged_params().read_text())
     params["materialize"] |= {"validation": 0.3, "test": 0.4}
-    params["train"] |= {"steps": 2, "batch_size": 2, "micro_batch_size": 1, "general": 0.0}
+    params["train"] |= {"steps": 2, "batch_size": 2, "micro_batch_size": 1, "regularization": 0.0}
     params["train"]["validation"] |= {"every": 2, "objects": 1}
     params["evaluate"] |= {"objects": 2, "control_objects": 1, "scenes": ["on the beach"]}
     params["evaluate"]["styles"] = params["evaluate"]["styles"][:1]

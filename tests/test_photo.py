@@ -15,7 +15,7 @@ from taming_core.errors import TamingError
 from taming_core.fingerprints import hash_of
 from taming_core.photos.decode import PhotoError, read_photo
 from taming_core.photos.files import copies, folder_identity, folder_state, list_photos, photo_id_of
-from taming_core.photos.metadata import Given, read_metadata
+from taming_core.photos.metadata import PhotoMetadata, read_metadata
 from taming_core.photos.view_hash import difference_hash, hamming
 
 
@@ -243,7 +243,7 @@ ROWS = [
     {"file_name": "a.jpg", "identity": "7", "class": "cat", "caption": "a cat", "split": "test", "license": "x"},
     {"file_name": "b.jpg", "identity": None},
 ]
-GIVEN = {"a.jpg": Given("7", "cat", "a cat", "test"), "b.jpg": Given()}
+GIVEN = {"a.jpg": PhotoMetadata("7", "cat", "a cat", "test"), "b.jpg": PhotoMetadata()}
 
 
 def test_metadata_in_three_formats(tmp_path):
@@ -263,7 +263,7 @@ def test_metadata_in_three_formats(tmp_path):
 def test_metadata_of_a_sub_folder_speaks_of_its_own_files(tmp_path):
     (tmp_path / "pets").mkdir()
     (metadata_folder(tmp_path / "pets") / "metadata.jsonl").write_text('{"file_name": "./a.jpg", "class": "cat"}\n')
-    assert read_metadata(tmp_path) == {"pets/a.jpg": Given(noun="cat")}
+    assert read_metadata(tmp_path) == {"pets/a.jpg": PhotoMetadata(noun="cat")}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,15 @@ import pytest
 
 from taming_core.errors import TamingError
 from taming_core.objects.published import DETECTOR, PUBLISHED, SEGMENTER
-from taming_core.weights.locate import absent, find, is_hub_name, on_disk, source_of, weights_folder, weights_in
+from taming_core.weights.locate import (
+    find,
+    is_hub_name,
+    not_found_message,
+    on_disk,
+    source_of,
+    weights_folder,
+    weights_in,
+)
 
 
 @pytest.fixture
@@ -119,8 +127,8 @@ def test_a_network_of_transformers_is_named_by_its_folder_or_any_file_of_it(home
     assert source_of(str(file), Path("m")) == source_of(str(home / "model"), Path("m")) == str(home / "model")
     assert source_of("owner/repo", Path("m")) == "owner/repo"
     assert source_of("mini", home) == str(home)
-    assert "hf download owner/repo`" in absent("owner/repo", "judge", "evaluate.judge")
-    assert "hf download" not in absent(str(home), "judge", "evaluate.judge")
+    assert "hf download owner/repo`" in not_found_message("owner/repo", "judge", "evaluate.judge")
+    assert "hf download" not in not_found_message(str(home), "judge", "evaluate.judge")
 
 
 def test_home_is_written_short(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

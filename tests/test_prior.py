@@ -1,4 +1,4 @@
-"""Images of the start's own as general-domain rows: drawn once, resumed after a crash, joined with the others."""
+"""Images of the start's own as regularization rows: drawn once, resumed after a crash, joined with the others."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from taming_core.images.families import TamingPipeline
 from taming_core.model.subject_model import subject_model
 from taming_core.params.load import packaged_params
 from taming_core.params.train import TrainParams
-from taming_core.tables.rows import Rows, joined, load_rows
+from taming_core.tables.rows import Rows, concatenate, load_rows
 from taming_core.training import prior, validation
 from taming_core.training.checkpoint import model_state
 from taming_core.training.sampler import row_at
@@ -38,7 +38,7 @@ def pipeline() -> TamingPipeline:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two identities in three views each, and nothing else."""
-    return tiny.write_rows(tmp_path_factory.mktemp("rows"), general=0)
+    return tiny.write_rows(tmp_path_factory.mktemp("rows"), regularization=0)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def drawn(pipeline: TamingPipeline, rows: Rows, tmp_path_factory: pytest.TempPat
 def test_the_images_are_general_rows_of_the_size_of_the_others(drawn: Path, rows: Rows) -> None:
     assert [p.name for p in drawn.iterdir()] == ["train-00000.parquet"]
     made = load_rows(drawn, "train")
-    assert len(made.general) == len(made) == COUNT
+    assert len(made.regularization) == len(made) == COUNT
     assert len({made[i]["image"] for i in range(COUNT)}) == COUNT
     for i in range(COUNT):
         image = tiny.decoded({"bytes": made[i]["image"]})
@@ -91,7 +91,7 @@ def test_an_image_of_another_size_is_brought_to_that_of_the_rows(tmp_path: Path)
     Image.new("RGB", (48, 48), "red").save(tmp_path / "000003.png")
     made = prior.row(3, "a cat", tmp_path / "000003.png", 32)
     assert tiny.decoded(made["image"]).size == (32, 32)
-    assert (made["row_id"], made["general"], made["references"]) == ("prior-000003", True, [])
+    assert (made["row_id"], made["regularization"], made["references"]) == ("prior-000003", True, [])
 
 
 def test_another_start_other_rows_or_another_way_to_draw_is_another_set(
@@ -116,16 +116,16 @@ def test_another_start_other_rows_or_another_way_to_draw_is_another_set(
 
 def test_joined_rows_are_the_rows_of_both(rows: Rows, drawn: Path) -> None:
     made = load_rows(drawn, "train")
-    both = joined(rows, made)
+    both = concatenate(rows, made)
     assert len(both) == 6 + COUNT
     assert [both[i] for i in range(6)] == [rows[i] for i in range(6)]
     assert [both[6 + i] for i in range(COUNT)] == [made[i] for i in range(COUNT)]
     assert both.objects.tolist() == list(range(6))
-    assert both.general.tolist() == list(range(6, 6 + COUNT))
+    assert both.regularization.tolist() == list(range(6, 6 + COUNT))
     assert both.find("prior-000004") == 6 + 4
-    assert joined(made, rows)[COUNT]["row_id"] == rows[0]["row_id"]
-    general = np.array([row_at(both, n, params(general=0.5)) >= 6 for n in range(40)])
-    assert general.mean() == 0.5
+    assert concatenate(made, rows)[COUNT]["row_id"] == rows[0]["row_id"]
+    regularization = np.array([row_at(both, n, params(regularization=0.5)) >= 6 for n in range(40)])
+    assert regularization.mean() == 0.5
 
 
 def test_the_grid_asks_in_the_words_and_shows_the_pictures_that_training_knows(rows: Rows) -> None:
@@ -133,9 +133,9 @@ def test_the_grid_asks_in_the_words_and_shows_the_pictures_that_training_knows(r
     assert len(cut) == 2
     assert all(s.prompts == tuple(params().validation.prompts) for s in cut)
     with pytest.raises(TamingError, match="needs each object's class"):  # these rows have none
-        validation.grid_subjects(rows, params(captions="plain"), "removed")
+        validation.grid_subjects(rows, params(captions="class_noun"), "removed")
     kept = validation.grid_subjects(rows, params(), "kept")
-    opaque = [[np.asarray(s.picture)[..., 3].mean() for s in found] for found in (cut, kept)]
+    opaque = [[np.asarray(s.image)[..., 3].mean() for s in found] for found in (cut, kept)]
     assert all(k > c for c, k in zip(*opaque, strict=True))
     assert validation.draw_grid(tiny.pipeline(), cut, params().validation, 0, "x").width > 3 * validation.SIDE
 
@@ -151,7 +151,7 @@ def test_a_training_without_general_photos_draws_them_and_goes_on(
     ).model_dump()
     Path("params.yaml").write_text(yaml.safe_dump(settings))
     train(folder, Path("encoder"), Path("params.yaml"), "cpu")
-    assert capsys.readouterr().out.splitlines()[-1].split() == [str(COUNT), "general", "rows"]
+    assert capsys.readouterr().out.splitlines()[-1].split() == [str(COUNT), "regularization", "rows"]
     runs = {path.name.split("-")[0]: path.name for path in Path("runs").iterdir()}
     assert runs["train"].endswith(runs["prior"])  # other images, another training
-    assert json.loads(Path("encoder/training.json").read_text())["general_rows"] == COUNT
+    assert json.loads(Path("encoder/training.json").read_text())["regularization_rows"] == COUNT

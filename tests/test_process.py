@@ -31,8 +31,8 @@ prepare()
 import torch
 import taming_core.images.families, peft
 print(sys.modules["bitsandbytes"])
-from taming_core.training.optimizers import eight_bit
-print(eight_bit(torch.device("cpu")).__module__.split(".")[0])
+from taming_core.training.optimizers import load_adamw_8bit
+print(load_adamw_8bit(torch.device("cpu")).__module__.split(".")[0])
 """)
     assert done.stdout.split() == ["None", "bitsandbytes"]
     assert done.stderr == ""

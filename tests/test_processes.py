@@ -15,7 +15,7 @@ import torch
 
 from taming_core.errors import TamingError
 from taming_core.params.train import TrainParams
-from taming_core.training.distributed import Team, add_up, buckets, require_shares
+from taming_core.training.distributed import ProcessGroup, all_reduce_gradients, buckets, require_divisible
 
 ROOT = Path(__file__).parent.parent
 # As a command does it, which takes half the time to import everything.
@@ -79,7 +79,7 @@ def test_two_processes_train_as_one(name: str, found: dict[str, team_run.Found],
     """To rounding."""
     injection, p, _ = asked()[name]
     tiny.write_rows(tmp_path / "rows")
-    one = team_run.trained(tmp_path, injection, p, Team())
+    one = team_run.trained(tmp_path, injection, p, ProcessGroup())
     for figures, wanted in zip(found[name]["reports"], one["reports"], strict=True):
         assert figures == pytest.approx(wanted, rel=1e-5)
     assert found[name]["weights"].keys() == one["weights"].keys()
@@ -95,7 +95,7 @@ def test_processes_that_share_weights_out_go_on_where_they_stopped(found: dict[s
 
 
 def test_shares_of_a_batch_are_all_of_it() -> None:
-    assert [list(range(8))[Team(n, 4).share(8)] for n in range(4)] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert [list(range(8))[ProcessGroup(n, 4).share(8)] for n in range(4)] == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
 def test_buckets_hold_all_weights_in_order() -> None:
@@ -106,7 +106,7 @@ def test_buckets_hold_all_weights_in_order() -> None:
 
 def test_one_process_has_nothing_to_add_up() -> None:
     weight = torch.nn.Parameter(torch.zeros(2))
-    add_up([weight], Team())
+    all_reduce_gradients([weight], ProcessGroup())
     assert weight.grad is None
 
 
@@ -124,4 +124,4 @@ def test_what_processes_cannot_share_is_refused(
     count: int, values: dict[str, Any], shard: bool, injection: str, words: str
 ) -> None:
     with pytest.raises(TamingError, match=words):
-        require_shares(count, tiny.train_params(**values), shard, injection)
+        require_divisible(count, tiny.train_params(**values), shard, injection)

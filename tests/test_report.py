@@ -11,8 +11,8 @@ from PIL import Image
 from small_rows import artwork
 
 from taming_core.evaluation import measures, plots, report
-from taming_core.evaluation.protocol import Thing
-from taming_core.evaluation.report import Evaluated
+from taming_core.evaluation.protocol import EvalSubject
+from taming_core.evaluation.report import Evaluation
 from taming_core.figures import image_grid
 from taming_core.figures.image_grid import Cell
 from taming_core.params.load import load_params, packaged_params
@@ -50,18 +50,18 @@ def all_rows() -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def evaluated() -> Evaluated:
+def evaluated() -> Evaluation:
     rows = all_rows()
     base = load_params(packaged_params()).evaluate.model_dump()
     p = EvaluateParams.model_validate({**base, "scenes": SCENES, "styles": STYLES})
     identities = dict.fromkeys(r["identity"] for r in rows)
-    things = [Thing(name, art, art, (), None) for name, art in zip(identities, artwork(2), strict=True)]
+    things = [EvalSubject(name, art, art, (), None) for name, art in zip(identities, artwork(2), strict=True)]
     images = [picture(i % 6) for i in range(len(rows))]
-    return Evaluated(things, rows, images, measures.summary(rows, 0), p, {"Encoder": "mini & others"})
+    return Evaluation(things, rows, images, measures.summary(rows, 0), p, {"Encoder": "mini & others"})
 
 
 @pytest.fixture
-def page(evaluated: Evaluated, tmp_path: Path) -> str:
+def page(evaluated: Evaluation, tmp_path: Path) -> str:
     plots.write(tmp_path, evaluated.summary, evaluated.rows)
     return report.html(evaluated, tmp_path)
 
@@ -103,7 +103,7 @@ def test_names_cannot_break_the_page(page: str) -> None:
     assert "mini &amp; others" in page
 
 
-def test_each_thing_stands_beside_its_prompts(evaluated: Evaluated) -> None:
+def test_each_thing_stands_beside_its_prompts(evaluated: Evaluation) -> None:
     found = report.pictures(evaluated)
     assert found.columns == ["the object", "on the beach", "in the snow", "a pencil sketch"]
     robot = found.rows[0]
@@ -117,7 +117,7 @@ def test_each_thing_stands_beside_its_prompts(evaluated: Evaluated) -> None:
     assert [cell.good for cell in robot] == [None, False, False, False]
 
 
-def test_controls_stand_side_by_side_with_a_real_photo(evaluated: Evaluated) -> None:
+def test_controls_stand_side_by_side_with_a_real_photo(evaluated: Evaluation) -> None:
     found = report.controls(evaluated)
     assert found.columns == [
         "the object", "the object's tokens", "no object tokens", "another object's tokens", "real photos",
@@ -128,7 +128,7 @@ def test_controls_stand_side_by_side_with_a_real_photo(evaluated: Evaluated) -> 
     ]  # fmt: skip
 
 
-def test_the_words_say_what_the_numbers_say(evaluated: Evaluated) -> None:
+def test_the_words_say_what_the_numbers_say(evaluated: Evaluation) -> None:
     said = report.sentences(evaluated.summary)
     assert said[0] == (
         "The judge recognises the right object in 75 % (50 to 100) of the images; of real photos 100 %, "
@@ -141,18 +141,18 @@ def test_the_words_say_what_the_numbers_say(evaluated: Evaluated) -> None:
     assert said[-1] == "The style is the one that was asked for in 0 % (0 to 0)."
 
 
-def test_measures_that_were_not_taken_are_a_dash(evaluated: Evaluated) -> None:
+def test_measures_that_were_not_taken_are_a_dash(evaluated: Evaluation) -> None:
     rows = {r["title"]: r["cells"] for r in report.score_rows(evaluated.summary)}
     assert rows["Right style"][1:] == [None, None, None]
     assert rows["Shape"][0] == {"value": "0.60", "interval": "0.40 to 0.80"}
     assert "Silhouette" not in rows
 
 
-def test_without_controls_and_photos_there_is_still_a_report(evaluated: Evaluated, tmp_path: Path) -> None:
+def test_without_controls_and_photos_there_is_still_a_report(evaluated: Evaluation, tmp_path: Path) -> None:
     places = [i for i, r in enumerate(evaluated.rows) if r["condition"] == "ours" and r["kind"] == "scene"]
     rows, images = [evaluated.rows[i] for i in places], [evaluated.images[i] for i in places]
     p = EvaluateParams.model_validate({**evaluated.params.model_dump(), "styles": []})
-    few = Evaluated(evaluated.things, rows, images, measures.summary(rows, 0), p, {})
+    few = Evaluation(evaluated.subjects, rows, images, measures.summary(rows, 0), p, {})
     plots.write(tmp_path, few.summary, few.rows)
     assert "Is it really" not in report.html(few, tmp_path)
 

@@ -15,7 +15,7 @@ from taming_core.params.load import load_params
 from taming_core.params.sections import MaterializeParams
 from taming_core.photos.masks import window
 from taming_core.rows.index import split_of
-from taming_core.rows.sources import BLANK
+from taming_core.rows.sources import EMPTY_ROW
 from taming_core.rows.splits import references, views, write_splits
 from taming_core.rows.triplets import bucket, subject, target
 from taming_core.tables import schema
@@ -116,7 +116,7 @@ def row(number: int, identity: str = "cup", photo: int | None = None, view: int 
     photo_id = f"{number if photo is None else photo:016x}"
     known = {"row_id": f"{photo_id}-{number}", "photo_id": photo_id, "file_name": f"{number}.jpg", "split": "train"}
     picture = {"bytes": bytes([number % 256]), "path": None}
-    return {**BLANK, **known, "identity": identity, "view_hash": f"{view:016x}", "image": picture, **values}
+    return {**EMPTY_ROW, **known, "identity": identity, "view_hash": f"{view:016x}", "image": picture, **values}
 
 
 def shard(folder: Path, rows: Sequence[dict[str, Any]], number: int = 0) -> Path:
@@ -145,7 +145,7 @@ def test_references_are_other_views_of_the_same_identity(tmp_path: Path) -> None
         row(4, view=far(2), photo=0),  # another object of the same photo
         row(5, view=far(3), identity="mug"),
         row(6, view=far(4), drop_reason="no caption"),
-        row(7, view=far(5), general=True),
+        row(7, view=far(5), regularization=True),
     ]
     assert names_of(rows, rows[0], tmp_path) == ["1", "3"]
     assert names_of(rows, rows[6], tmp_path) == names_of(rows, rows[7], tmp_path) == []
@@ -167,12 +167,15 @@ def test_of_many_references_some_are_drawn_and_always_the_same(tmp_path: Path) -
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three shards, of which the second has no training rows: 44 rows, 4 of them general."""
+    """Three shards, of which the second has no training rows: 44 rows, 4 of them regularization."""
     parts = [range(40), range(40, 50), range(50, 54)]
     made = [
         shard(
             tmp_path,
-            [row(i, f"thing {i // 4}", view=i, general=n == 2, split="test" if n == 1 else "train") for i in part],
+            [
+                row(i, f"thing {i // 4}", view=i, regularization=n == 2, split="test" if n == 1 else "train")
+                for i in part
+            ],
             n,
         )
         for n, part in enumerate(parts)
@@ -196,7 +199,7 @@ def test_rows_are_read_in_any_order(folder: Path) -> None:
 def test_rows_know_objects_general_and_ids(folder: Path) -> None:
     rows = load_rows(folder, "train")
     assert rows.objects.tolist() == list(range(40))
-    assert rows.general.tolist() == [40, 41, 42, 43]
+    assert rows.regularization.tolist() == [40, 41, 42, 43]
     assert [rows.find(rows[i]["row_id"]) for i in (0, 21, 43)] == [0, 21, 43]
     with pytest.raises(KeyError):
         rows.find("nobody")

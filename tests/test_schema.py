@@ -41,35 +41,35 @@ def test_a_null_in_a_required_column_is_refused() -> None:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     rows = [row(caption="a dog"), row(drop_reason="unreadable: truncated")]
-    stamped = schema.stamped(schema.CAPTIONS, "f00")
+    stamped = schema.with_fingerprint(schema.CAPTIONS, "f00")
     schema.write([schema.table(rows, schema.CAPTIONS)], stamped, tmp_path / "captions.parquet")
-    assert [r for b in schema.batches(tmp_path / "captions.parquet", schema.CAPTIONS, 1) for r in b] == rows
+    assert [r for b in schema.iter_rows(tmp_path / "captions.parquet", schema.CAPTIONS, 1) for r in b] == rows
     assert pq.read_schema(tmp_path / "captions.parquet").metadata[b"taming.params"] == b"f00"
     assert list(tmp_path.iterdir()) == [tmp_path / "captions.parquet"]
 
 
 def test_an_absent_table_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(TamingError, match="Run `taming detect` first"):
-        schema.opened(tmp_path / "objects.parquet", schema.OBJECTS)
+        schema.open_table(tmp_path / "objects.parquet", schema.OBJECTS)
 
 
 def test_a_table_of_another_version_names_the_command(tmp_path: Path) -> None:
     old = schema.OBJECTS.with_metadata({**schema.OBJECTS.metadata, b"taming.version": b"0"})
     schema.write([], old, tmp_path / "objects.parquet")
     with pytest.raises(TamingError, match=r"table version 0, this is version \w+\. Run `taming detect` again"):
-        schema.opened(tmp_path / "objects.parquet", schema.OBJECTS)
+        schema.open_table(tmp_path / "objects.parquet", schema.OBJECTS)
 
 
 def test_a_table_without_a_column_names_it(tmp_path: Path) -> None:
     pq.write_table(pa.table({"photo_id": ["a"]}), tmp_path / "objects.parquet")
     with pytest.raises(TamingError, match="has no column 'file_name'"):
-        schema.opened(tmp_path / "objects.parquet", schema.OBJECTS)
+        schema.open_table(tmp_path / "objects.parquet", schema.OBJECTS)
 
 
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "objects.parquet").write_text("hello")
     with pytest.raises(TamingError, match="is not a Parquet file"):
-        schema.opened(tmp_path / "objects.parquet", schema.OBJECTS)
+        schema.open_table(tmp_path / "objects.parquet", schema.OBJECTS)
 
 
 def make(names: list[str]) -> list[dict[str, Any]]:
@@ -89,12 +89,12 @@ def test_a_finished_shard_is_final_and_the_rest_goes_on(tmp_path: Path) -> None:
         return make(chunk)
 
     with pytest.raises(KeyboardInterrupt):
-        list(shards.each(names, 2, state, schema.CAPTIONS, breaks))
-    assert list(shards.each(names, 2, state, schema.CAPTIONS, counts)) == [2, 4, 5]
+        list(shards.write_shards(names, 2, state, schema.CAPTIONS, breaks))
+    assert list(shards.write_shards(names, 2, state, schema.CAPTIONS, counts)) == [2, 4, 5]
     assert made == [["c", "d"], ["e"]]
     reasons = shards.join(state, schema.CAPTIONS, tmp_path / "resumed.parquet")
     assert reasons == {"kept": 2, "late": 3}
     assert not state.exists()
-    list(shards.each(names, 2, state, schema.CAPTIONS, make))
+    list(shards.write_shards(names, 2, state, schema.CAPTIONS, make))
     shards.join(state, schema.CAPTIONS, tmp_path / "whole.parquet")
     assert (tmp_path / "resumed.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()

@@ -24,20 +24,20 @@ from taming_core.errors import TamingError
 from taming_core.model.clip import load_tower
 from taming_core.objects.sam_checkpoint import as_published
 from taming_core.objects.segmenter import (
+    CropSettings,
     Segmenter,
-    View,
     assemble,
-    cut,
+    box_in_crop,
+    crop,
     encoder,
     load_segmenter,
     masks_of,
-    pasted,
+    paste,
     read_state,
-    resized,
+    resize,
     sam_from_state,
     square_around,
     to_edges,
-    within,
 )
 from taming_core.world.artwork import Pictures, World, load_pictures, load_world
 from taming_core.world.photos import Photos, box_of, photos_of, plans, render
@@ -238,11 +238,11 @@ def test_a_square_comes_back_to_its_place(place: tuple[int, int]) -> None:
     picture[0, place[1] : place[1] + 15, place[0] : place[0] + 20] = 1
     box = box_of(picture[0] > 0)
     square = square_around(box, 1.3)
-    seen = resized(cut(picture, square), 128)
-    again = pasted(seen, square, 90, 100)
+    seen = resize(crop(picture, square), 128)
+    again = paste(seen, square, 90, 100)
     assert (again != (picture > 0.5)).sum() <= 4
     expected = torch.tensor(box_of(seen[0] > 0.5), dtype=torch.float32)
-    assert (within(torch.tensor(box, dtype=torch.float32), square, 128) - expected).abs().max() < 3
+    assert (box_in_crop(torch.tensor(box, dtype=torch.float32), square, 128) - expected).abs().max() < 3
 
 
 def test_a_folder_says_how_far_to_zoom(tmp_path: Path) -> None:
@@ -269,11 +269,11 @@ def test_a_mask_is_drawn_to_where_the_colour_changes() -> None:
     picture = truth * colours[0] + (1 - truth) * colours[1]
     rough = torch.zeros(1, 1, 64, 64)
     rough[..., 22:47, 18:42] = 1
-    drawn = to_edges(rough, picture, View(1.3, edge_reach=6, edge_floor=1e-3))
+    drawn = to_edges(rough, picture, CropSettings(1.3, edge_reach=6, edge_floor=1e-3))
     assert ((drawn > 0.5) != (truth > 0.5)).sum() < 0.1 * ((rough > 0.5) != (truth > 0.5)).sum()
     assert ((drawn >= 0) & (drawn <= 1)).all()
-    assert torch.equal(to_edges(rough, picture, View(1.3)), rough)
-    plain = to_edges(rough, torch.zeros(1, 3, 64, 64), View(1.3, edge_reach=1, edge_floor=1e-3))
+    assert torch.equal(to_edges(rough, picture, CropSettings(1.3)), rough)
+    plain = to_edges(rough, torch.zeros(1, 3, 64, 64), CropSettings(1.3, edge_reach=1, edge_floor=1e-3))
     assert ((plain > 0.5) != (rough > 0.5)).sum() <= 4  # nothing to draw it to: only its corners are rounded
 
 

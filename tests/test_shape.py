@@ -8,15 +8,15 @@ from PIL import Image
 from small_rows import artwork
 
 from taming_core.evaluation import shape
-from taming_core.evaluation.shape import Shape, View
+from taming_core.evaluation.shape import CanvasObject, Shape
 
 THINGS = 6
 GREY = (128, 128, 128, 255)
 
 
-def view(picture: Image.Image) -> View:
+def view(picture: Image.Image) -> CanvasObject:
     rgba = np.asarray(picture)
-    return shape.view_of(np.ascontiguousarray(rgba[..., :3]), rgba[..., 3] > 127)
+    return shape.to_canvas(np.ascontiguousarray(rgba[..., :3]), rgba[..., 3] > 127)
 
 
 def posed(picture: Image.Image, degrees: float = 0, side: int = 90, flip: bool = False) -> Image.Image:
@@ -113,7 +113,7 @@ def test_the_ground_does_not_count() -> None:
     rgba = np.asarray(arrow())
     noisy = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
     photo = np.where(rgba[..., 3:] > 0, rgba[..., :3], noisy)
-    assert shape.compare(view(arrow()), shape.view_of(photo, rgba[..., 3] > 127)).agreement > 0.97
+    assert shape.compare(view(arrow()), shape.to_canvas(photo, rgba[..., 3] > 127)).agreement > 0.97
 
 
 def test_agreement_is_the_geometric_mean() -> None:
@@ -124,13 +124,13 @@ def test_agreement_is_the_geometric_mean() -> None:
 def test_a_speck_is_compared_without_a_crash(pixels: int) -> None:
     mask = np.zeros((128, 128), bool)
     mask[5 : 5 + pixels, 5] = True
-    found = shape.compare(view(arrow()), shape.view_of(np.zeros((128, 128, 3), np.uint8), mask))
+    found = shape.compare(view(arrow()), shape.to_canvas(np.zeros((128, 128, 3), np.uint8), mask))
     assert 0 <= found.agreement < 0.8
 
 
 def test_an_empty_mask_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
-        shape.view_of(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), bool))
+        shape.to_canvas(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), bool))
 
 
 def test_it_is_quick() -> None:

@@ -17,17 +17,17 @@ from taming_core.figures.contact_sheet import (
     KEPT,
     OUTLINE,
     Card,
+    draw_outlines,
+    fit_tile,
     font,
-    html,
-    outlined,
-    png,
     save,
-    tiled,
-    wrapped,
+    sheet_html,
+    sheet_image,
+    wrap_text,
 )
 from taming_core.photos.masks import encode_mask
 from taming_core.tables import schema
-from taming_core.tables.drop_counts import in_order, reason_of, sentence
+from taming_core.tables.drop_counts import ordered, reason_of, summary
 
 
 def colours(picture: Image.Image) -> set[str]:
@@ -44,7 +44,7 @@ def card(drop_reason: str | None = None, pictures: int = 2) -> Card:
 def test_outlines_of_mask_and_box_are_drawn_at_the_size_shown():
     mask = np.zeros((60, 120), bool)
     mask[20:40, 40:80] = True
-    picture = outlined(np.zeros((60, 120, 3), np.uint8), mask, [10, 10, 120, 60], side=240)
+    picture = draw_outlines(np.zeros((60, 120, 3), np.uint8), mask, [10, 10, 120, 60], side=240)
     assert picture.size == (240, 120)
     assert colours(picture) == {"#000000", OUTLINE, BOX}
     assert picture.getpixel((78, 60)) == (0xFF, 0x2F, 0xB3)  # just left of the mask
@@ -54,18 +54,18 @@ def test_outlines_of_mask_and_box_are_drawn_at_the_size_shown():
 
 def test_text_is_wrapped_within_its_width_and_loses_nothing():
     text = "a very long sentence about a thingwithanamethatisfartoolongforasingleline and its end"
-    lines = wrapped(text, font(), 120)
+    lines = wrap_text(text, font(), 120)
     assert max(font().getlength(line) for line in lines) <= 120
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
 
 
 def test_a_transparent_picture_lies_on_a_checkerboard():
-    tile = tiled(Image.new("RGBA", (50, 50), (255, 0, 0, 0)), 100)
+    tile = fit_tile(Image.new("RGBA", (50, 50), (255, 0, 0, 0)), 100)
     assert {"#ffffff", "#e0e0e0"} <= colours(tile)
 
 
 def test_the_sheet_has_columns_rows_and_both_verdicts():
-    one, many = png([card()], "one", 100), png([card(), card("cut off: left")] * 6, "many", 100)
+    one, many = sheet_image([card()], "one", 100), sheet_image([card(), card("cut off: left")] * 6, "many", 100)
     assert {CARD, KEPT, "#0000ff"} <= colours(one)
     assert DROPPED not in colours(one)
     assert {KEPT, DROPPED, OUTLINE} <= colours(many)  # the placeholder has the colour of the outline
@@ -82,7 +82,7 @@ def test_html_is_one_file_with_everything_in_it(tmp_path):
     assert not re.search(r'(src|href)="(?!data:)', page)
     pictures = re.findall(r"data:image/jpeg;base64,([^\"]+)", page)
     assert [Image.open(io.BytesIO(base64.b64decode(p))).size for p in pictures] == [(100, 100)] * 4
-    assert page == html([card(), card("cut <off>")], "a & b", 100)
+    assert page == sheet_html([card(), card("cut <off>")], "a & b", 100)
 
 
 def test_a_sheet_is_png_or_html(tmp_path):
@@ -114,8 +114,8 @@ def test_only_rows_of_one_kind():
 
 
 def test_counts_in_order():
-    assert in_order({"a": 1, "b": 3, "c": 3, "kept": 0}) == [("kept", 0), ("b", 3), ("c", 3), ("a", 1)]
-    assert sentence({"cut off": 2, "kept": 5}) == "5 kept, 2 cut off"
+    assert ordered({"a": 1, "b": 3, "c": 3, "kept": 0}) == [("kept", 0), ("b", 3), ("c", 3), ("a", 1)]
+    assert summary({"cut off": 2, "kept": 5}) == "5 kept, 2 cut off"
 
 
 def row(expected, **values):
@@ -179,17 +179,19 @@ def test_cards_of_a_folder_of_rows(tmp_path):
         "subject": stored(Image.new("RGBA", (64, 64))),
     }
     said = {"caption": "a ball", "object_caption": "an <object>", "split": "train", "identity": "toy", "class": "ball"}
-    first = row(schema.ROWS, row_id="1", general=False, references=["2", "3"], **pictures, **said)
-    second = row(schema.ROWS, row_id="2", general=True, split="train", caption="a street", image=pictures["image"])
-    third = row(schema.ROWS, row_id="3", general=False, split="dropped", drop_reason="unreadable: damaged")
+    first = row(schema.ROWS, row_id="1", regularization=False, references=["2", "3"], **pictures, **said)
+    second = row(
+        schema.ROWS, row_id="2", regularization=True, split="train", caption="a street", image=pictures["image"]
+    )
+    third = row(schema.ROWS, row_id="3", regularization=False, split="dropped", drop_reason="unreadable: damaged")
     (tmp_path / "rows").mkdir()
     for number, one in enumerate((first, second, third)):
         written(tmp_path / f"rows/{number}.parquet", schema.ROWS, [one])
-    subject, general, dropped = shown(tmp_path / "rows", tmp_path)
+    subject, regularization, dropped = shown(tmp_path / "rows", tmp_path)
     assert (subject.title, subject.lines) == ("toy", ("an <object>", "train, ball, 2 other views"))
     assert colours(subject.pictures[0]) == {"#000000", OUTLINE}
     assert subject.pictures[1].mode == "RGBA"
-    assert (general.lines, len(general.pictures)) == (("a street", "train, general"), 1)
+    assert (regularization.lines, len(regularization.pictures)) == (("a street", "train, regularization"), 1)
     assert (dropped.drop_reason, len(dropped.pictures)) == ("unreadable: damaged", 1)
 
 

@@ -16,7 +16,7 @@ from transformers import (
 
 from taming_core.errors import TamingError
 from taming_core.model.towers import load_tower
-from taming_core.training.identity import load_identity
+from taming_core.training.identity import load_identity_network
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 14,
@@ -58,7 +58,7 @@ def test_absent_models_say_how_they_are_fetched(name: str, tmp_path: Path, monke
     ):
         load_tower(name)
     with pytest.raises(TamingError, match=rf"There is no CLIP model .*Run `hf download {name}`.*identity_network"):
-        load_identity(name, "cpu")
+        load_identity_network(name, "cpu")
 
 
 def test_a_tower_is_in_float32_whatever_the_file(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_the_folder_opens_as_a_pipeline_and_names_no_place_on_this_machine(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run()
-    assert capsys.readouterr().out.splitlines()[1:] == ["     6 rows with an object", "     3 general rows"]
+    assert capsys.readouterr().out.splitlines()[1:] == ["     6 rows with an object", "     3 regularization rows"]
     out = project / "data/encoder"
     assert drawn(TamingPipeline.from_pretrained(out)).shape == (3, 32, 32)
     texts = [p for p in out.rglob("*") if p.suffix in (".json", ".jsonl", ".md")]
@@ -103,13 +103,13 @@ def test_a_decoupled_adapter_opens_and_draws_what_it_drew(project: Path, monkeyp
     images = []
     from taming_core.training import encoder_folder
 
-    write = encoder_folder.write_encoder
+    write = encoder_folder.write
 
     def drawing(pipeline: TamingPipeline, *rest: Any) -> None:
         write(pipeline, *rest)
         images.append(drawn(pipeline.to(torch.float32)))
 
-    monkeypatch.setattr(encoder_folder, "write_encoder", drawing)
+    monkeypatch.setattr(encoder_folder, "write", drawing)
     run()
     again = load_pipeline("data/encoder")
     torch.testing.assert_close(drawn(again), images[0], atol=1e-5, rtol=1e-5)

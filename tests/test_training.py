@@ -14,16 +14,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from taming_core.errors import TamingError
-from taming_core.model.diffusion import Noise, part_of
-from taming_core.model.inputs import Shown
-from taming_core.model.subject_model import require_side, subject_model
+from taming_core.model.diffusion import Noise, slice_noise
+from taming_core.model.inputs import EncoderInputs
+from taming_core.model.subject_model import require_size, subject_model
 from taming_core.params.train import EncoderParams, TrainParams
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.training import loop
 from taming_core.training.batches import Batch, BatchAt, batch_at
-from taming_core.training.ema import averaged
-from taming_core.training.identity import Identity, load_identity
-from taming_core.training.objective import counts_of, terms_of
+from taming_core.training.ema import ema_weights
+from taming_core.training.identity import IdentityNetwork, load_identity_network
+from taming_core.training.objective import compute_loss_terms, compute_sample_weights
 
 ADAPTER = {"tune": "adapter", "denoiser_rate": 0.0}
 LORA = {"tune": "lora", "lora": {"rank": 2, "alpha": 4.0}}
@@ -36,32 +36,32 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
 
 
 @pytest.fixture(scope="module")
-def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
-    return load_identity(tiny.clip(tmp_path_factory.mktemp("clip")), "cpu")
+def identity(tmp_path_factory: pytest.TempPathFactory) -> IdentityNetwork:
+    return load_identity_network(tiny.clip(tmp_path_factory.mktemp("clip")), "cpu")
 
 
-def begun(p: TrainParams, identity: Identity | None, injection: str = "concat", **made: Any) -> loop.Run:
+def begun(p: TrainParams, identity: IdentityNetwork | None, injection: str = "concat", **made: Any) -> loop.Run:
     model = subject_model(tiny.pipeline(injection, **made).components)
-    return loop.begin(model, identity, loop.accelerator_for("cpu", p.precision), p)
+    return loop.start_run(model, identity, loop.accelerator_for("cpu", p.precision), p)
 
 
 def batches(rows: Rows, p: TrainParams, injection: str = "concat") -> BatchAt:
-    shown = Shown.of({"background": "removed", "injection": injection})
-    return partial(batch_at, rows=rows, token_ids=tiny.token_ids, size=tiny.SIDE, p=p, shown=shown)
+    shown = EncoderInputs.of({"background": "removed", "injection": injection})
+    return partial(batch_at, rows=rows, tokenize=tiny.token_ids, size=tiny.SIDE, p=p, inputs=shown)
 
 
 def losses_of(run: loop.Run, batch: Batch, drawn: Noise, p: TrainParams) -> loop.Losses:
     """The losses of a batch, whose gradients are then there."""
     sums, counted = loop.forward_backward(run, batch, drawn, p)
     figures = torch.cat([sums, torch.zeros(1)])
-    return loop.read(loop.taken_of(0, batch.row_ids, 0.0, figures, counted), p).losses
+    return loop.report_of(loop.pending_step(0, batch.row_ids, 0.0, figures, counted), p).losses
 
 
 NAMES = {"text_encoder": "text", "object_encoder": "object"}
 
 
 def weights(run: loop.Run) -> dict[str, Tensor]:
-    parts = {NAMES.get(name, name): part for name, part in run.model.parts.items()}
+    parts = {NAMES.get(name, name): part for name, part in run.model.networks.items()}
     return {f"{n}.{k}": v.clone() for n, m in parts.items() for k, v in m.state_dict().items()}
 
 
@@ -83,10 +83,10 @@ def test_the_learning_rate_warms_up_and_comes_down() -> None:
 @pytest.mark.parametrize("injection", tiny.DESIGNS)
 @pytest.mark.parametrize("tune", [{}, WITH_TEXT, LORA, ADAPTER], ids=["whole", "whole with text", "lora", "adapter"])
 def test_all_that_should_train_does_and_nothing_else(
-    rows: Rows, identity: Identity, injection: str, tune: dict[str, Any]
+    rows: Rows, identity: IdentityNetwork, injection: str, tune: dict[str, Any]
 ) -> None:
     # Three steps: zero-initialised layers, a gate over a LoRA at most, hide what lies behind them in the first two.
-    p = tiny.train_params(steps=3, schedule="constant", general=0.0, object_drop=0.0, ema=0.5, **tune)
+    p = tiny.train_params(steps=3, schedule="constant", regularization=0.0, object_drop=0.0, ema=0.5, **tune)
     run = begun(p, identity, injection)
     before = weights(run)
     list(loop.train(run, p, batches(rows, p, injection)))
@@ -109,10 +109,10 @@ def test_all_that_should_train_does_and_nothing_else(
 def test_of_a_fresh_tower_the_last_blocks_train(rows: Rows, projector: str) -> None:
     fresh = {"start": None, "base": "mini", "injection": "concat", "background": "removed"}
     encoder = EncoderParams(tower="mini", projector=projector, tokens=4, tower_blocks=1)
-    p = tiny.train_params(**fresh, encoder=encoder.model_dump(), steps=1, general=0.0, object_drop=0.0)
+    p = tiny.train_params(**fresh, encoder=encoder.model_dump(), steps=1, regularization=0.0, object_drop=0.0)
     pipeline = tiny.pipeline()
     pipeline.register_modules(object_encoder=tiny.object_encoder(pipeline.unet, "concat", projector))
-    run = loop.begin(subject_model(pipeline.components), None, loop.accelerator_for("cpu", "fp32"), p)
+    run = loop.start_run(subject_model(pipeline.components), None, loop.accelerator_for("cpu", "fp32"), p)
     before = weights(run)
     list(loop.train(run, p, batches(rows, p)))
     tower = {n.removeprefix("object.vision.") for n in moved(run, before) if n.startswith("object.vision.")}
@@ -128,14 +128,14 @@ def test_a_tower_has_only_so_many_blocks() -> None:
 
 
 @pytest.mark.parametrize("injection", ["substitute", "concat"])
-def test_micro_batches_add_up_to_the_batch(rows: Rows, identity: Identity, injection: str) -> None:
+def test_micro_batches_add_up_to_the_batch(rows: Rows, identity: IdentityNetwork, injection: str) -> None:
     terms = {"identity_weight": 1.0, "identity_max_timestep": 1000, "localization_weight": 2.0, "min_snr": 2.0}
     gradients, losses = [], []
     for size in (4, 2, 1):
         p = tiny.train_params(micro_batch_size=size, offset_noise=0.1, object_drop=0.0, **terms)
         run = begun(p, identity, injection)
         batch = batches(rows, p, injection)(0)
-        losses.append(losses_of(run, batch, loop.noise_of(run, batch, 0, p), p))
+        losses.append(losses_of(run, batch, loop.noise_for_batch(run, batch, 0, p), p))
         gradients.append([w.grad for w in run.weights])
     whole = losses[0]
     assert whole.identity is not None
@@ -165,9 +165,10 @@ def test_gradients_are_clipped(rows: Rows) -> None:
     assert torch.stack([g.norm() for g in seen]).norm() == pytest.approx(1e-3, rel=1e-2)
 
 
-def test_the_loss_goes_down_on_rows_it_sees_again_and_again(rows: Rows, identity: Identity) -> None:
+def test_the_loss_goes_down_on_rows_it_sees_again_and_again(rows: Rows, identity: IdentityNetwork) -> None:
     p = tiny.train_params(
-        steps=60, batch_size=6, micro_batch_size=6, general=0.0, learning_rate=4e-3, denoiser_rate=1.0, object_drop=0.0,
+        steps=60, batch_size=6, micro_batch_size=6, regularization=0.0, learning_rate=4e-3, denoiser_rate=1.0,
+        object_drop=0.0,
         text_drop=0.0, schedule="constant", identity_weight=0.1,
     )  # fmt: skip
     run = begun(p, identity)
@@ -176,11 +177,13 @@ def test_the_loss_goes_down_on_rows_it_sees_again_and_again(rows: Rows, identity
     assert last < 0.75 * first
 
 
-def test_the_identity_loss_alone_brings_the_estimate_nearer(rows: Rows, identity: Identity) -> None:
-    p = tiny.train_params(steps=25, general=0.0, object_drop=0.0, identity_weight=50.0, identity_max_timestep=1000)
+def test_the_identity_loss_alone_brings_the_estimate_nearer(rows: Rows, identity: IdentityNetwork) -> None:
+    p = tiny.train_params(
+        steps=25, regularization=0.0, object_drop=0.0, identity_weight=50.0, identity_max_timestep=1000
+    )
     run = begun(p, identity)
     batch = batches(rows, p)(0)
-    drawn = loop.noise_of(run, batch, 0, p)
+    drawn = loop.noise_for_batch(run, batch, 0, p)
     found = []
     for _ in range(p.steps):
         found.append(losses_of(run, batch, drawn, p).identity)
@@ -189,7 +192,7 @@ def test_the_identity_loss_alone_brings_the_estimate_nearer(rows: Rows, identity
     assert found[-1] < 0.8 * found[0]
 
 
-def test_without_objects_there_is_no_identity_loss(rows: Rows, identity: Identity) -> None:
+def test_without_objects_there_is_no_identity_loss(rows: Rows, identity: IdentityNetwork) -> None:
     p = tiny.train_params(steps=1, object_drop=1.0)
     run = begun(p, identity)
     before = weights(run)
@@ -218,11 +221,11 @@ def test_a_loss_that_is_not_finite_names_step_and_rows(rows: Rows) -> None:
     assert run.step == 1
 
 
-def test_epsilon_and_zero_snr_do_not_poison_the_gradients(rows: Rows, identity: Identity) -> None:
-    p = tiny.train_params(steps=1, general=0.0, object_drop=0.0, identity_max_timestep=1000)
+def test_epsilon_and_zero_snr_do_not_poison_the_gradients(rows: Rows, identity: IdentityNetwork) -> None:
+    p = tiny.train_params(steps=1, regularization=0.0, object_drop=0.0, identity_max_timestep=1000)
     run = begun(p, identity, prediction="epsilon")
     batch = batches(rows, p)(0)
-    drawn = replace(loop.noise_of(run, batch, 0, p), timesteps=torch.tensor([999, 999, 10, 300]))
+    drawn = replace(loop.noise_for_batch(run, batch, 0, p), timesteps=torch.tensor([999, 999, 10, 300]))
     losses = losses_of(run, batch, drawn, p)
     assert losses.identity is not None
     assert all(w.grad is None or w.grad.isfinite().all() for named in run.trained.values() for w in named.values())
@@ -244,7 +247,7 @@ def test_a_gradient_that_is_not_finite_names_step_and_rows_and_changes_nothing(r
 def test_the_average_decays_as_it_says_and_stands_in_for_the_weights_for_a_while(rows: Rows) -> None:
     p = tiny.train_params(steps=4, ema=0.2)
     run = begun(p, None)
-    assert run.average is not None
+    assert run.ema is not None
     seen = []
     for _ in loop.train(run, p, batches(rows, p)):
         seen.append(run.weights[0].detach().clone())
@@ -252,18 +255,18 @@ def test_the_average_decays_as_it_says_and_stands_in_for_the_weights_for_a_while
     expected = seen[0]
     for weight, decay in zip(seen[1:], (2 / 11, 0.2, 0.2), strict=True):
         expected = decay * expected + (1 - decay) * weight
-    with averaged(run.average, run.weights):
+    with ema_weights(run.ema, run.weights):
         torch.testing.assert_close(run.weights[0].detach(), expected)
         assert not torch.equal(run.weights[0], seen[-1])
     assert torch.equal(run.weights[0], seen[-1])
-    assert begun(p.model_copy(update={"ema": 0.0}), None).average is None
+    assert begun(p.model_copy(update={"ema": 0.0}), None).ema is None
 
 
 def test_the_localization_loss_alone_draws_attention_to_the_object(rows: Rows) -> None:
-    p = tiny.train_params(steps=15, general=0.0, object_drop=0.0, localization_weight=100.0, learning_rate=4e-3)
+    p = tiny.train_params(steps=15, regularization=0.0, object_drop=0.0, localization_weight=100.0, learning_rate=4e-3)
     run = begun(p, None, "concat")
     batch = batches(rows, p)(0)
-    drawn = loop.noise_of(run, batch, 0, p)
+    drawn = loop.noise_for_batch(run, batch, 0, p)
     found = []
     for _ in range(p.steps):
         found.append(losses_of(run, batch, drawn, p).localization)
@@ -284,14 +287,14 @@ def test_computing_twice_gives_the_same_gradients(rows: Rows, injection: str) ->
     watched = {"localization_weight": 1.0} if injection in ("substitute", "concat") else {}
     gradients, calls = {}, {}
     for twice in (False, True):
-        p = tiny.train_params(micro_batch_size=4, gradient_checkpointing=twice, general=0.5, **watched)
+        p = tiny.train_params(micro_batch_size=4, gradient_checkpointing=twice, regularization=0.5, **watched)
         run = begun(p, None, injection)
         steps, count = batches(rows, p, injection), []
         list(loop.train(run, p.model_copy(update={"steps": 2}), steps))  # until no layer is zero
         block = run.model.family.denoiser.down_blocks[1].attentions[0].transformer_blocks[0]
         # Before and not after it, for the second time it stops where backward needs no more.
         block.register_forward_pre_hook(lambda *_, count=count: count.append(torch.is_grad_enabled()))
-        losses = losses_of(run, steps(2), loop.noise_of(run, steps(2), 2, p), p)
+        losses = losses_of(run, steps(2), loop.noise_for_batch(run, steps(2), 2, p), p)
         gradients[twice] = [torch.tensor(losses.loss), *(w.grad for w in run.weights)]
         calls[twice] = sum(count)  # the passes of `reference` over the subject keep no gradient
     torch.testing.assert_close(gradients[True], gradients[False], atol=1e-6, rtol=1e-4)
@@ -301,7 +304,7 @@ def test_computing_twice_gives_the_same_gradients(rows: Rows, injection: str) ->
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"general": 1.0}, "train.general must be below 1"),
+        ({"regularization": 1.0}, "train.regularization must be below 1"),
         ({"tune": "adapter"}, "must be 0 where train.tune is 'adapter'"),
         ({"denoiser_rate": 0.0}, "train.denoiser_rate must be above 0"),
         ({"identity_weight": 0.0}, "else null"),
@@ -333,9 +336,11 @@ def _another_precision() -> Iterator[None]:
     ],
 )
 def test_bf16_computes_in_half_and_trains_single_weights(
-    rows: Rows, identity: Identity, injection: str, values: dict[str, Any]
+    rows: Rows, identity: IdentityNetwork, injection: str, values: dict[str, Any]
 ) -> None:
-    p = tiny.train_params(steps=1, precision="bf16", identity_max_timestep=1000, general=0.0, object_drop=0.0, **values)
+    p = tiny.train_params(
+        steps=1, precision="bf16", identity_max_timestep=1000, regularization=0.0, object_drop=0.0, **values
+    )
     run = begun(p, identity, injection)
     kinds = []
     run.model.family.denoiser.conv_out.register_forward_hook(lambda _, __, out: kinds.append(out.dtype))
@@ -344,7 +349,7 @@ def test_bf16_computes_in_half_and_trains_single_weights(
     assert {w.dtype for w in run.weights} == {torch.float32}
     frozen = {
         name: w.dtype
-        for part in run.model.parts.values() for name, w in part.named_parameters() if not w.requires_grad
+        for part in run.model.networks.values() for name, w in part.named_parameters() if not w.requires_grad
     }  # fmt: skip
     assert {kind for name, kind in frozen.items() if "norm" not in name} == {torch.bfloat16}
     assert {kind for name, kind in frozen.items() if "norm" in name} == {torch.float32}
@@ -356,19 +361,19 @@ def test_bf16_computes_in_half_and_trains_single_weights(
 
 
 def test_results_go_into_a_model_whose_frozen_weights_are_whole(rows: Rows) -> None:
-    p = tiny.train_params(steps=1, general=0.0, object_drop=0.0, **LORA)
+    p = tiny.train_params(steps=1, regularization=0.0, object_drop=0.0, **LORA)
     run = begun(p, None, "decoupled")
     list(loop.train(run, p, batches(rows, p, "decoupled")))
-    for part in run.model.parts.values():  # as if the precision had been low
+    for part in run.model.networks.values():  # as if the precision had been low
         for weight in part.parameters():
             weight.data = weight.data if weight.requires_grad else weight.data.bfloat16().float()
     fresh = subject_model(tiny.pipeline("decoupled").components)
     whole = {n: w.clone() for n, w in fresh.family.denoiser.named_parameters()}
-    loop.deliver(loop.results(run), fresh, p)
+    loop.load_results(loop.trained_weights(run), fresh, p)
     found = dict(fresh.family.denoiser.named_parameters())
     assert all(torch.equal(found[n.replace(".weight", ".base_layer.weight")] if n not in found else found[n], w)
                for n, w in whole.items() if not n.endswith(".bias") or n in found)  # fmt: skip
-    trained = {**fresh.parts["denoiser"].state_dict(), **fresh.object_encoder.state_dict()}
+    trained = {**fresh.networks["denoiser"].state_dict(), **fresh.object_encoder.state_dict()}
     for weights in run.trained.values():
         assert all(torch.equal(trained[n], w) for n, w in weights.items())
 
@@ -383,22 +388,22 @@ class NoAnswer(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("injection", tiny.DESIGNS)
-@pytest.mark.parametrize("general", [0.0, 0.5])
-def test_no_step_asks_the_device_for_a_number(rows: Rows, injection: str, general: float) -> None:
+@pytest.mark.parametrize("regularization", [0.0, 0.5])
+def test_no_step_asks_the_device_for_a_number(rows: Rows, injection: str, regularization: float) -> None:
     """On PyTorch's device `meta` tensors have no numbers: to ask for one, or how many are true, is an error."""
     watched = {"localization_weight": 1.0} if injection in ("substitute", "concat") else {}
-    p = tiny.train_params(micro_batch_size=4, general=general, object_drop=0.0, text_drop=0.5, **watched)
+    p = tiny.train_params(micro_batch_size=4, regularization=regularization, object_drop=0.0, text_drop=0.5, **watched)
     run, meta = begun(p, None, injection), torch.device("meta")
     model = run.model
     batch = batches(rows, p, injection)(0)
-    drawn = loop.noise_of(run, batch, 0, p)
-    counts = counts_of(model, None, batch.present, drawn.timesteps, p)
-    loop.place(model, meta, p)
+    drawn = loop.noise_for_batch(run, batch, 0, p)
+    counts = compute_sample_weights(model, None, batch.present, drawn.timesteps, p)
+    loop.move_to_device(model, meta, p)
     with NoAnswer():
-        part, noise_here = loop.rows_of(batch, slice(None), meta), part_of(drawn, slice(None), meta)
-        terms = terms_of(model, None, part, noise_here, counts, p)
+        part, noise_here = loop.batch_slice(batch, slice(None), meta), slice_noise(drawn, slice(None), meta)
+        terms = compute_loss_terms(model, None, part, noise_here, counts, p)
         (terms.denoising + terms.localization).backward()
-        trained = [w for part in model.parts.values() for w in part.parameters() if w.grad is not None]
+        trained = [w for part in model.networks.values() for w in part.parameters() if w.grad is not None]
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
     assert {weight.grad.device.type for weight in trained if weight.grad is not None} == {"meta"}
 
@@ -407,9 +412,9 @@ def test_figures_that_come_late_are_the_same_and_none_are_late_when_something_is
     p = tiny.train_params(steps=6, save_every=4)
     p = p.model_copy(update={"validation": p.validation.model_copy(update={"every": 0})})
     runs = begun(p, None), begun(p, None)
-    at_once = list(loop.train(runs[0], p, batches(rows, p), behind=0))
+    at_once = list(loop.train(runs[0], p, batches(rows, p), lag=0))
     late, stood = [], []
-    for report in loop.train(runs[1], p, batches(rows, p), behind=1):
+    for report in loop.train(runs[1], p, batches(rows, p), lag=1):
         late.append(report)
         stood.append(runs[1].step)
     assert late == at_once
@@ -420,7 +425,7 @@ def test_a_loss_that_is_read_late_is_read_before_anything_is_saved(rows: Rows) -
     p = tiny.train_params(steps=6, save_every=3)
     broken = replace(batches(rows, p)(2), target=torch.full((4, 3, tiny.SIDE, tiny.SIDE), float("nan")))
     reports = loop.train(
-        begun(p, None), p, lambda step: broken if step == 2 else batches(rows, p)(step), behind=1
+        begun(p, None), p, lambda step: broken if step == 2 else batches(rows, p)(step), lag=1
     )  # fmt: skip
     assert next(reports).step == 1
     assert next(reports).step == 2
@@ -435,9 +440,9 @@ def test_fp16_needs_a_gpu() -> None:
 
 def test_pictures_that_cannot_be_halved_are_refused() -> None:
     model = subject_model(tiny.pipeline().components)
-    require_side(model, 32)
+    require_size(model, 32)
     with pytest.raises(TamingError, match=r"30 pixels wide.* multiple of 4"):
-        require_side(model, 30)
+        require_size(model, 30)
 
 
 @pytest.mark.parametrize(("step", "every", "expected"), [(4, 2, True), (5, 2, False), (6, 4, True), (6, 0, False)])

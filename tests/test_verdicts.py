@@ -10,7 +10,7 @@ from small_rows import artwork, composed
 
 from taming_core.evaluation import measures
 from taming_core.evaluation.measures import Gallery
-from taming_core.evaluation.protocol import Thing
+from taming_core.evaluation.protocol import EvalSubject
 from taming_core.evaluation.statistics import Estimate
 from taming_core.objects.subjects import Finder
 from taming_core.params.load import load_params, packaged_params
@@ -26,7 +26,7 @@ def about(condition: str, identity: str, kind: str = "scene", shown: str | None 
 
 def test_the_judge_looks_among_the_held_out_and_among_all() -> None:
     mixed = np.float32([[0.6, 0, 0, 0.8]])  # most like the thing of another split, then like a
-    said = measures.judged([about("ours", "a", shown="a")], mixed, KNOWN)[0]
+    said = measures.add_judge_scores([about("ours", "a", shown="a")], mixed, KNOWN)[0]
     assert (said["judge_top1"], said["judge_top1_all"]) == (1, 0)
     assert said["judge_cosine"] == said["cosine"] == pytest.approx(0.6)
     assert said["judge_cosine_other"] == 0
@@ -35,12 +35,12 @@ def test_the_judge_looks_among_the_held_out_and_among_all() -> None:
 
 
 def test_of_another_objects_tokens_the_judge_finds_the_donor() -> None:
-    said = measures.judged([about("another_object", "a", shown="b")], EYE[[1]], KNOWN)[0]
+    said = measures.add_judge_scores([about("another_object", "a", shown="b")], EYE[[1]], KNOWN)[0]
     assert (said["judge_top1"], said["donor_top1"]) == (0, 1)
 
 
 def test_styles_do_not_count_for_fidelity() -> None:
-    said = measures.judged([about("ours", "a", "style", "a")], EYE[[0]], KNOWN)[0]
+    said = measures.add_judge_scores([about("ours", "a", "style", "a")], EYE[[0]], KNOWN)[0]
     assert {key for key in said if "judge" in key} == {"style_judge_top1"}
 
 
@@ -67,7 +67,7 @@ def test_the_text_judge_chooses_among_prompts_of_the_same_kind() -> None:
         about("ours", "a", "style", asked="ink"),
         about("real_photos", "a", "photo"),
     ]
-    said = measures.read(rows, EYE[[1, 2, 0]], texts, params())
+    said = measures.add_text_scores(rows, EYE[[1, 2, 0]], texts, params())
     assert asked == ["a photo of a <object> here", "a photo of a <object> there", "ink a <object>", "oil a <object>"]
     assert (said[0]["chosen"], said[0]["scene_accuracy"]) == ("there", 0)
     assert (said[1]["chosen"], said[1]["style_accuracy"]) == ("ink", 1)
@@ -76,9 +76,9 @@ def test_the_text_judge_chooses_among_prompts_of_the_same_kind() -> None:
 
 def shape_of(find: Finder) -> dict[str, Any]:
     photo, _ = composed(artwork(1)[0], 0)
-    thing = Thing("a", artwork(1)[0], artwork(1)[0], (), None)
+    thing = EvalSubject("a", artwork(1)[0], artwork(1)[0], (), None)
     row, image = [about("ours", "a")], [Image.fromarray(photo)]
-    return next(measures.shaped(row, image, [thing], list(measures.found_in(row, image, find))))
+    return next(measures.add_shape_scores(row, image, [thing], list(measures.find_objects(row, image, find))))
 
 
 def test_shape_is_zero_where_nothing_is_found_and_says_so() -> None:
@@ -95,7 +95,7 @@ def test_shape_is_that_of_the_object_which_agrees_best() -> None:
     corner = np.zeros_like(mask)
     corner[:9, :30] = True
     assert shape_of(lambda _: [corner, mask])["shape"] == shape_of(lambda _: [mask])["shape"]
-    assert shape_of(lambda _: [corner] * measures.LOOKED_AT + [mask])["shape"] < 0.7
+    assert shape_of(lambda _: [corner] * measures.MAX_OBJECTS + [mask])["shape"] < 0.7
 
 
 def test_objects_are_looked_for_once_and_not_in_styles() -> None:
@@ -107,9 +107,9 @@ def test_objects_are_looked_for_once_and_not_in_styles() -> None:
         return [np.ones(pixels.shape[:2], bool)] * 5
 
     rows = [about("ours", "a"), about("ours", "a", "style")]
-    found = list(measures.found_in(rows, [Image.new("RGB", (8, 8))] * 2, find))
+    found = list(measures.find_objects(rows, [Image.new("RGB", (8, 8))] * 2, find))
     assert asked == 1
-    assert [len(masks) for masks in found] == [measures.LOOKED_AT, 0]
+    assert [len(masks) for masks in found] == [measures.MAX_OBJECTS, 0]
 
 
 def by_colour(images: Sequence[Image.Image]) -> np.ndarray:
@@ -124,13 +124,13 @@ def half(left: bool) -> np.ndarray:
     return mask
 
 
-POSED = measures.Posed({"a": 0, "b": 1}, EYE[[[3, 0], [3, 1]]])  # the second pose of each is its own colour
+POSED = measures.PosedGallery({"a": 0, "b": 1}, EYE[[[3, 0], [3, 1]]])  # the second pose of each is its own colour
 RED_AND_GREEN = Image.fromarray(np.hstack([np.full((16, 8, 3), c, np.uint8) for c in ([200, 0, 0], [60, 200, 0])]))
 
 
 def strict(found: list[np.ndarray], identity: str, accepted_from: float | None = 0.9) -> dict[str, Any]:
     row = about("ours", identity)
-    return measures.strictly([row], [RED_AND_GREEN], [found], by_colour, POSED, accepted_from)[0]
+    return measures.add_strict_scores([row], [RED_AND_GREEN], [found], by_colour, POSED, accepted_from)[0]
 
 
 def test_of_the_objects_the_one_most_like_the_subject_is_judged() -> None:
@@ -160,7 +160,7 @@ def test_without_a_threshold_nothing_is_accepted_or_rejected() -> None:
 def test_features_go_back_to_the_images_they_are_of() -> None:
     rows = [about("ours", i, kind) for i, kind in (("a", "scene"), ("a", "style"), ("b", "scene"), ("b", "scene"))]
     found = [[half(left=True)], [], [], [half(left=True), half(left=False)]]
-    said = measures.strictly(rows, [RED_AND_GREEN] * 4, found, by_colour, POSED, 0.9)
+    said = measures.add_strict_scores(rows, [RED_AND_GREEN] * 4, found, by_colour, POSED, 0.9)
     assert [r.get("strict_top1") for r in said] == [1, None, 0, 1]
 
 

@@ -64,7 +64,9 @@ def test_fewer_photos_are_the_same_photos(made: Path, tmp_path: Path) -> None:
 
 
 def test_boxes_masks_and_tables_agree(made: Path) -> None:
-    objects = {r["file_name"]: r for b in schema.batches(made / "truth/objects.parquet", schema.OBJECTS, 50) for r in b}
+    objects = {
+        r["file_name"]: r for b in schema.iter_rows(made / "truth/objects.parquet", schema.OBJECTS, 50) for r in b
+    }
     for line in lines(made / "raw"):
         (thing,), row = line["truth"]["objects"], objects[line["file_name"]]
         mask = filled(thing["mask"])
@@ -76,7 +78,7 @@ def test_boxes_masks_and_tables_agree(made: Path) -> None:
 
 
 def test_captions_mark_the_words_that_the_token_stands_for(made: Path) -> None:
-    rows = [r for b in schema.batches(made / "truth/captions.parquet", schema.CAPTIONS, 50) for r in b]
+    rows = [r for b in schema.iter_rows(made / "truth/captions.parquet", schema.CAPTIONS, 50) for r in b]
     assert len(rows) == 10
     for r in rows:
         assert r["caption"][r["span_start"] : r["span_end"]] == r["replaced"]
@@ -91,8 +93,8 @@ def test_the_truth_makes_rows_at_once(made: Path, tmp_path: Path) -> None:
 
 
 def test_general_pairs_give_their_captions(tmp_path: Path) -> None:
-    stage(tmp_path / "general", photos=4, split="train", general=True, device="cpu")
-    given = read_metadata(tmp_path / "general")
+    stage(tmp_path / "regularization", photos=4, split="train", regularization=True, device="cpu")
+    given = read_metadata(tmp_path / "regularization")
     assert len(given) == 4
     assert all(g.caption and g.identity is None for g in given.values())
 
@@ -111,7 +113,7 @@ def test_errors_say_what_to_do(made: Path, tmp_path: Path) -> None:
         stage(made / "raw", device="cpu")
     with pytest.raises(TamingError, match="unseen-concepts"):
         stage(tmp_path / "raw", split="test", device="cpu")
-    with pytest.raises(TamingError, match="--general"):
-        stage(tmp_path / "raw", general=True, truth=tmp_path / "truth", device="cpu")
+    with pytest.raises(TamingError, match="--regularization"):
+        stage(tmp_path / "raw", regularization=True, truth=tmp_path / "truth", device="cpu")
     with pytest.raises(TamingError, match=r"cutouts\.parquet"):
         stage(tmp_path / "raw", artwork=tmp_path, device="cpu")

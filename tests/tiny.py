@@ -14,7 +14,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, P
 
 from taming_core.bases import family as family_module
 from taming_core.bases.stable_diffusion import StableDiffusion
-from taming_core.images.families import TamingPipeline, assembled
+from taming_core.images.families import TamingPipeline, assemble
 from taming_core.model.attention import LAYERS, layer_channels
 from taming_core.model.object_encoder import ObjectEncoder
 from taming_core.params.load import load_params
@@ -22,7 +22,7 @@ from taming_core.params.train import TrainParams
 from taming_core.photos.masks import mask_box
 from taming_core.rows import triplets
 from taming_core.tables import schema
-from taming_core.training.start import chosen, latent_encoder, start_layers
+from taming_core.training.start import init_injected_layers, latent_encoder, select_layers
 
 ROOT = Path(__file__).parent.parent
 SIDE = 32  # pixels; latents are 16 x 16
@@ -87,13 +87,13 @@ def object_encoder(
     tower: dict[str, Any] = TOWER, tokens: int = TOKENS, **settings: Any,
 ) -> ObjectEncoder:  # fmt: skip
     """A random one, put together as a fresh one is."""
-    seeing = chosen(layer_channels(denoiser, injection), layers)
+    seeing = select_layers(layer_channels(denoiser, injection), layers)
     added = {"layers": seeing if injection in LAYERS or layers else None, "injection": injection, **settings}
     if injection == "reference":
         found = latent_encoder(family(denoiser), added)
     else:
         found = ObjectEncoder(tower, projector, tokens, 16, **added)
-    start_layers(found, denoiser)
+    init_injected_layers(found, denoiser)
     return found.eval()
 
 
@@ -116,7 +116,7 @@ def pipeline(
     denoiser = unet()
     parts = {"vae": vae(), "text_encoder": text_encoder(), "tokenizer": tokenizer(), "unet": denoiser,
              "scheduler": scheduler(prediction)}  # fmt: skip
-    made = assembled(parts, object_encoder(denoiser, injection, **encoder))
+    made = assemble(parts, object_encoder(denoiser, injection, **encoder))
     made.set_progress_bar_config(disable=True)
     return made
 
@@ -147,32 +147,33 @@ def row(identity: int, view: int, views: int, split: str) -> dict[str, Any]:
     name = f"{split}-{identity}-{view}"
     known = {
         "row_id": name, "photo_id": name, "file_name": f"{identity}/{view}.png", "identity": f"{split}-{identity}",
-        "split": split, "general": False, "references": [f"{split}-{identity}-{v}" for v in range(views) if v != view],
+        "split": split, "regularization": False, 
+        "references": [f"{split}-{identity}-{v}" for v in range(views) if v != view],
         "caption": f"a photo of a dog in view {view}", "object_caption": "a photo of a <object> on the beach",
     }  # fmt: skip
     pictures = triplets.target(photo, p, box) | triplets.subject(photo, mask, p, box)
     return dict.fromkeys(schema.ROWS.names) | known | pictures
 
 
-def general_row(number: int) -> dict[str, Any]:
+def regularization_row(number: int) -> dict[str, Any]:
     photo, _ = picture(number, 99)
     name = f"general-{number}"
-    known = {"row_id": name, "photo_id": name, "file_name": f"{name}.png", "split": "train", "general": True}
+    known = {"row_id": name, "photo_id": name, "file_name": f"{name}.png", "split": "train", "regularization": True}
     p = PARAMS.materialize.model_copy(update={"size": SIDE})
     said = {"caption": "a cat in the snow", "references": []}
     return dict.fromkeys(schema.ROWS.names) | known | said | triplets.target(photo, p)
 
 
-def write_rows(folder: Path, identities: int = 2, views: int = 3, general: int = 3, validation: int = 1) -> Path:
+def write_rows(folder: Path, identities: int = 2, views: int = 3, regularization: int = 3, validation: int = 1) -> Path:
     """A folder of rows as `taming materialize` writes it."""
     train = [row(i, v, views, "train") for i in range(identities) for v in range(views)]
     parts = {
-        "train": [*train, *(general_row(n) for n in range(general))],
+        "train": [*train, *(regularization_row(n) for n in range(regularization))],
         "validation": [row(9 + i, 0, 1, "validation") for i in range(validation)],
     }
     for split, rows in parts.items():
         if rows:
-            expected = schema.stamped(schema.ROWS, "test")
+            expected = schema.with_fingerprint(schema.ROWS, "test")
             schema.write([schema.table(rows, schema.ROWS)], expected, folder / f"{split}-00000.parquet")
     return folder
 

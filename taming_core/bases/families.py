@@ -19,10 +19,10 @@ def family_of(components: Mapping[str, Any]) -> Family:
     Raises:
         TamingError: none has a denoiser of this kind.
     """
-    return kind_of(components)(components)
+    return family_class(components)(components)
 
 
-def kind_of(names: Mapping[str, Any]) -> type[Family]:
+def family_class(names: Mapping[str, Any]) -> type[Family]:
     """The class of the family with parts of these names, as a pipeline's components or its model_index.json have them.
 
     Raises:
@@ -31,10 +31,10 @@ def kind_of(names: Mapping[str, Any]) -> type[Family]:
     if "unet" in names:
         return StableDiffusionXL if "text_encoder_2" in names else StableDiffusion
     part = names.get("transformer")
-    known = {"SD3Transformer2DModel": StableDiffusion3, "FluxTransformer2DModel": Flux}
+    transformers = {"SD3Transformer2DModel": StableDiffusion3, "FluxTransformer2DModel": Flux}
     # A network whose weights are shared out among processes is of a class made of its own.
     for name in [part[1]] if isinstance(part, list) else [kind.__name__ for kind in type(part).__mro__]:
-        if name in known:
-            return known[name]
+        if name in transformers:
+            return transformers[name]
     raise TamingError("This is no text-to-image model that can be tamed. Use a base of Stable Diffusion 1.5, 2.1, XL "
                       "or 3.5, or of FLUX.1.")  # fmt: skip

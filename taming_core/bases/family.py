@@ -22,7 +22,7 @@ class Text(NamedTuple):
     states: Float[Tensor, "batch length width"]  # T(c), what attention reads
     pooled: Float[Tensor, "batch features"] | None  # a summary that some families add to the timestep
 
-    def each(self, change: Callable[[Tensor], Tensor]) -> "Text":
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Text":
         """With states and summary changed alike."""
         return Text(change(self.states), None if self.pooled is None else change(self.pooled))
 
@@ -41,7 +41,7 @@ class Family(ABC):
         self.vae: Any = components["vae"]
 
     @classmethod
-    def part_names(cls) -> tuple[str, ...]:
+    def component_names(cls) -> tuple[str, ...]:
         """Every part but the object encoder."""
         return ("vae", *cls.text_encoder_names, *map(tokenizer_of, cls.text_encoder_names), cls.denoiser_name,
                 "scheduler")  # fmt: skip
@@ -67,7 +67,7 @@ class Family(ABC):
             [token_ids(t, prompts, n) for t, n in zip(self.tokenizers, self.lengths, strict=True)], dim=1
         )  # fmt: skip
 
-    def apart(self, ids: Int[Tensor, "batch length"]) -> list[Int[Tensor, "batch own"]]:
+    def split_token_ids(self, ids: Int[Tensor, "batch length"]) -> list[Int[Tensor, "batch own"]]:
         """The inverse of putting side by side."""
         return list(ids.split(self.lengths, dim=1))
 
@@ -91,7 +91,7 @@ class Family(ABC):
         """What the text encoders make of `token_ids`."""
 
     @abstractmethod
-    def say(
+    def predict(
         self,
         latents: Float[Tensor, "batch channels rows columns"],
         times: Tensor,
@@ -112,17 +112,17 @@ class Family(ABC):
         return bool(self.denoiser.config.get("guidance_embeds", False))
 
     @property
-    def vae_side(self) -> int:
+    def vae_scale_factor(self) -> int:
         """Pixels of the side of a latent."""
         return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
 
     @property
     @abstractmethod
-    def side_multiple(self) -> int:
+    def size_multiple(self) -> int:
         """An image's sides are multiples of so many pixels."""
 
     @property
-    def side_limit(self) -> int | None:
+    def max_size(self) -> int | None:
         """Pixels of the longest side that the denoiser has places for; None where there is no limit."""
         return None
 
@@ -132,16 +132,16 @@ class Family(ABC):
         return self.vae.config["latent_channels"]
 
     @property
-    def side(self) -> int:
+    def image_size(self) -> int:
         """Pixels of the side of the images that the model was trained on."""
-        return self.denoiser.config["sample_size"] * self.vae_side
+        return self.denoiser.config["sample_size"] * self.vae_scale_factor
 
-    def scaled(self, latents: Tensor) -> Tensor:
+    def scale_latents(self, latents: Tensor) -> Tensor:
         """From the autoencoder's scale to the denoiser's."""
         config = self.vae.config
         return (latents - (config.get("shift_factor") or 0.0)) * config["scaling_factor"]
 
-    def unscaled(self, latents: Tensor) -> Tensor:
+    def unscale_latents(self, latents: Tensor) -> Tensor:
         """The inverse of `scaled`."""
         config = self.vae.config
         return latents / config["scaling_factor"] + (config.get("shift_factor") or 0.0)
@@ -153,8 +153,8 @@ class Family(ABC):
         if narrow:
             self.vae.to(torch.float32)
         try:
-            with own_precision(self.vae, latents.device):
-                return self.vae.decode(self.unscaled(latents).to(self.vae.dtype), return_dict=False)[0]
+            with vae_precision(self.vae, latents.device):
+                return self.vae.decode(self.unscale_latents(latents).to(self.vae.dtype), return_dict=False)[0]
         finally:
             if narrow:
                 self.vae.to(torch.float16)
@@ -164,12 +164,12 @@ class Family(ABC):
         scheduler.set_timesteps(steps, device=device, **time_shift(scheduler, latents.shape))
 
     @property
-    def trained_parts(self) -> dict[str, nn.Module]:
+    def networks(self) -> dict[str, nn.Module]:
         """Every network but the object encoder, by the name that training gives it."""
         return {"vae": self.vae, **self.text_encoders, "denoiser": self.denoiser}
 
 
-def own_precision(vae: Any, device: torch.device) -> AbstractContextManager[Any]:
+def vae_precision(vae: Any, device: torch.device) -> AbstractContextManager[Any]:
     """Within, an autoencoder in float32 computes in it whatever autocast asks for: in fp16 SDXL's overflows."""
     if vae.dtype != torch.float32 or not torch.amp.is_autocast_available(device.type):
         return nullcontext()
@@ -201,7 +201,7 @@ def dynamic_shift(config: Mapping[str, Any], shape: Sequence[int]) -> float:
     return least + (patches - low) * (most - least) / (high - low)
 
 
-def is_flow(scheduler: Any) -> bool:
+def is_flow_matching(scheduler: Any) -> bool:
     """Whether a scheduler is one of flow matching (Lipman et al., 2023), not of added noise."""
     return type(scheduler).__name__.startswith("FlowMatch") or bool(scheduler.config.get("use_flow_sigmas", False))
 

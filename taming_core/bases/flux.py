@@ -30,19 +30,19 @@ class Flux(Transformer):
         return self.lengths[1]
 
     @property
-    def side_multiple(self) -> int:
-        return self.vae_side * 2
+    def size_multiple(self) -> int:
+        return self.vae_scale_factor * 2
 
     @property
-    def side(self) -> int:
-        return 128 * self.vae_side  # the transformer's config names no size; diffusers' pipeline takes this one
+    def image_size(self) -> int:
+        return 128 * self.vae_scale_factor  # the transformer's config names no size; diffusers' pipeline takes this one
 
     def text(self, ids: Int[Tensor, "batch length"]) -> Text:
-        short, long = self.apart(ids)
+        short, long = self.split_token_ids(ids)
         pooled = self.components["text_encoder"](input_ids=short).pooler_output
         return Text(self.components["text_encoder_2"](input_ids=long).last_hidden_state, pooled)
 
-    def say(
+    def predict(
         self,
         latents: Float[Tensor, "batch channels rows columns"],
         times: Tensor,
@@ -52,12 +52,12 @@ class Flux(Transformer):
         rows, columns = latents.shape[-2:]
         told = None if guidance is None else torch.full((len(latents),), guidance, device=latents.device)
         said = self.denoiser(
-            hidden_states=packed(latents), timestep=times.to(latents.dtype) / 1000, guidance=told,
+            hidden_states=pack_latents(latents), timestep=times.to(latents.dtype) / 1000, guidance=told,
             pooled_projections=text.pooled, encoder_hidden_states=text.states,
-            txt_ids=latents.new_zeros(text.states.shape[1], 3), img_ids=places(rows // 2, columns // 2, latents),
+            txt_ids=latents.new_zeros(text.states.shape[1], 3), img_ids=position_ids(rows // 2, columns // 2, latents),
             return_dict=False,
         )[0]  # fmt: skip
-        return unpacked(said, rows, columns)
+        return unpack_latents(said, rows, columns)
 
     def set_timesteps(self, scheduler: Any, steps: int, device: torch.device, latents: Tensor) -> None:
         shift: dict[str, Any] = dict(time_shift(scheduler, latents.shape))
@@ -67,13 +67,13 @@ class Flux(Transformer):
         scheduler.set_timesteps(steps, device=device, **shift)
 
 
-def packed(latents: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch patches features"]:
+def pack_latents(latents: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch patches features"]:
     """Patches of 2 x 2 latents, row by row; the features of a patch are channel, row, column."""
     patches = latents.unfold(2, 2, 2).unfold(3, 2, 2)  # (B, C, h/2, w/2, 2, 2)
     return patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
 
 
-def unpacked(
+def unpack_latents(
     patches: Float[Tensor, "batch patches features"], rows: int, columns: int
 ) -> Float[Tensor, "batch channels {rows} {columns}"]:
     """The inverse of `packed`."""
@@ -81,6 +81,6 @@ def unpacked(
     return grid.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 
-def places(rows: int, columns: int, like: Tensor) -> Float[Tensor, "patches 3"]:
+def position_ids(rows: int, columns: int, like: Tensor) -> Float[Tensor, "patches 3"]:
     """Where each patch stands: 0, row, column."""
     return torch.cartesian_prod(torch.zeros(1), torch.arange(rows).float(), torch.arange(columns).float()).to(like)

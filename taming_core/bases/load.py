@@ -10,9 +10,9 @@ import transformers
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging
 
-from taming_core.bases.families import kind_of
+from taming_core.bases.families import family_class
 from taming_core.errors import TamingError
-from taming_core.weights.load import quiet
+from taming_core.weights.load import no_progress_bars
 from taming_core.weights.mini import BASE
 
 
@@ -27,17 +27,19 @@ def load_base(spec: str) -> dict[str, Any]:
                           "set train.start to mini, or name another train.base.")  # fmt: skip
     place = str(BASE) if spec == "mini" else spec
     try:
-        index = index_of(place)
-        names = kind_of(index).part_names()
+        index = model_index(place)
+        names = family_class(index).component_names()
         logging.disable_progress_bar()  # of diffusers, as `quiet` does it for transformers
-        with quiet():
-            return {name: _part(place, name, index[name]) for name in names if index.get(name, [None])[0] is not None}
+        with no_progress_bars():
+            return {
+                name: _component(place, name, index[name]) for name in names if index.get(name, [None])[0] is not None
+            }
     except (OSError, KeyError) as error:
         raise TamingError(f"There is no text-to-image model {spec}. Name `mini`, a folder in the layout of "
                           f"diffusers, or one that `hf download {spec}` finds.") from error  # fmt: skip
 
 
-def index_of(place: str) -> dict[str, Any]:
+def model_index(place: str) -> dict[str, Any]:
     """Library and class of every part, from model_index.json; `mini`'s base and older folders do without that file.
 
     Raises:
@@ -57,7 +59,7 @@ def index_of(place: str) -> dict[str, Any]:
     return dict(found)
 
 
-def _part(place: str, name: str, kind: list[str]) -> Any:
+def _component(place: str, name: str, kind: list[str]) -> Any:
     """A part in the class that the index names; networks in float32."""
     if name.startswith("tokenizer"):  # whatever class made it: the newest reads the files of all
         return transformers.AutoTokenizer.from_pretrained(place, subfolder=name)

@@ -19,13 +19,13 @@ class StableDiffusion(Family):
         return self.denoiser.config["cross_attention_dim"]
 
     @property
-    def side_multiple(self) -> int:
-        return self.vae_side * 2 ** (len(self.denoiser.config["block_out_channels"]) - 1)
+    def size_multiple(self) -> int:
+        return self.vae_scale_factor * 2 ** (len(self.denoiser.config["block_out_channels"]) - 1)
 
     def text(self, ids: Int[Tensor, "batch length"]) -> Text:
         return Text(self.components["text_encoder"](input_ids=ids).last_hidden_state, None)
 
-    def say(
+    def predict(
         self,
         latents: Float[Tensor, "batch channels rows columns"],
         times: Tensor,

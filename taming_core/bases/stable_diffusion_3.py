@@ -28,15 +28,15 @@ class StableDiffusion3(Transformer):
         return found[0] + (found[2] if len(found) > 2 else T5_LENGTH)
 
     @property
-    def side_multiple(self) -> int:
-        return self.vae_side * self.denoiser.config["patch_size"]
+    def size_multiple(self) -> int:
+        return self.vae_scale_factor * self.denoiser.config["patch_size"]
 
     @property
-    def side_limit(self) -> int:
-        return self.side_multiple * self.denoiser.config["pos_embed_max_size"]
+    def max_size(self) -> int:
+        return self.size_multiple * self.denoiser.config["pos_embed_max_size"]
 
     def text(self, ids: Int[Tensor, "batch length"]) -> Text:
-        first, second, *rest = self.apart(ids)
+        first, second, *rest = self.split_token_ids(ids)
         said = [
             self.components[name](input_ids=own, output_hidden_states=True)
             for name, own in (("text_encoder", first), ("text_encoder_2", second))
@@ -49,7 +49,7 @@ class StableDiffusion3(Transformer):
             long = clip.new_zeros(len(ids), T5_LENGTH, self.width)
         return Text(torch.cat([clip, long.to(clip.dtype)], 1), torch.cat([s.text_embeds for s in said], -1))
 
-    def say(
+    def predict(
         self,
         latents: Float[Tensor, "batch channels rows columns"],
         times: Tensor,

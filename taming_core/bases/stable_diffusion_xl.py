@@ -17,14 +17,14 @@ class StableDiffusionXL(StableDiffusion):
     def text(self, ids: Int[Tensor, "batch length"]) -> Text:
         first, second = (
             encoder(input_ids=own, output_hidden_states=True)
-            for encoder, own in zip(self.text_encoders.values(), self.apart(ids), strict=True)
+            for encoder, own in zip(self.text_encoders.values(), self.split_token_ids(ids), strict=True)
         )
         # Trained on the states before the last, and on zeros in place of the empty prompt.
         said = (ids != self.token_ids([""]).to(ids.device)).any(1).to(second.text_embeds.dtype)
         states = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], -1)
         return Text(states * said[:, None, None], second.text_embeds * said[:, None])
 
-    def say(
+    def predict(
         self,
         latents: Float[Tensor, "batch channels rows columns"],
         times: Tensor,
@@ -39,6 +39,6 @@ class StableDiffusionXL(StableDiffusion):
 
         The image counts as whole and as large as it is, so that training asks for what drawing asks for.
         """
-        height, width = (side * self.vae_side for side in latents.shape[-2:])
+        height, width = (side * self.vae_scale_factor for side in latents.shape[-2:])
         sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=latents.dtype)
         return sizes.to(latents.device, non_blocking=True).expand(len(latents), -1)

@@ -21,7 +21,7 @@ from taming_core.errors import TamingError
 from taming_core.exports.export import stock_pipeline
 from taming_core.images.families import TamingPipeline
 from taming_core.model.attention import eject
-from taming_core.model.inputs import Shown
+from taming_core.model.inputs import EncoderInputs
 from taming_core.model.subject_model import SubjectModel
 from taming_core.params.load import Params
 from taming_core.params.sections import MaterializeParams, Sampling
@@ -52,7 +52,7 @@ class Speed:
     share_of_peak: float | None  # of what the device could compute meanwhile; None where its peak is not known
 
 
-def variant(p: TrainParams, batch_size: int | None, tune: str | None) -> TrainParams:
+def comparison_params(p: TrainParams, batch_size: int | None, tune: str | None) -> TrainParams:
     """The params with another batch or another share of the model trained, checked like a file.
 
     Batches are computed at once, and there is no identity loss, which the plain loop does not have.
@@ -62,7 +62,13 @@ def variant(p: TrainParams, batch_size: int | None, tune: str | None) -> TrainPa
     """
     if tune not in (None, "adapter", "whole"):
         raise TamingError(f"--tune {tune} is not known. Use adapter or whole.")
-    found = p.model_dump() | {"general": 0.0, "prior": None, "object_drop": 0.0, "steps": 10**9, "save_every": 10**9}
+    found = p.model_dump() | {
+        "regularization": 0.0,
+        "prior": None,
+        "object_drop": 0.0,
+        "steps": 10**9,
+        "save_every": 10**9,
+    }
     found |= {"identity_weight": 0.0, "identity_network": None, "identity_max_timestep": None, "warmup": 0}
     found |= {"localization_weight": 0.0, "validation": {**found["validation"], "every": 0}}
     size = batch_size or p.batch_size
@@ -91,22 +97,22 @@ def random_rows(folder: Path, p: MaterializeParams, count: int = 16) -> Rows:
         box = (side // 4, side // 4, 3 * side // 4, 3 * side // 4)
         known = {
             "row_id": f"{number}", "photo_id": f"{number}", "file_name": f"{number}.jpg", "split": "train",
-            "general": False, "references": [], "caption": f"a photo of thing {number}", "identity": f"{number}",
+            "regularization": False, "references": [], "caption": f"a photo of thing {number}", "identity": f"{number}",
             "object_caption": "a photo of a <object>",
         }  # fmt: skip
         pictures = triplets.target(photo, p, box) | triplets.subject(photo, mask, p, box)
         made.append(dict.fromkeys(schema.ROWS.names) | known | pictures)
     schema.write(
-        [schema.table(made, schema.ROWS)], schema.stamped(schema.ROWS, "bench"), folder / "train-00000.parquet"
+        [schema.table(made, schema.ROWS)], schema.with_fingerprint(schema.ROWS, "bench"), folder / "train-00000.parquet"
     )
     return load_rows(folder, "train")
 
 
 def our_steps(model: SubjectModel, rows: Rows, accelerator: Accelerator, p: TrainParams) -> Iterator[Any]:
     """Our training, with the caches that the params name filled before the first step."""
-    run = loop_module.begin(model, None, accelerator, p)
-    shown, size = Shown.of(model.object_encoder.config), model.object_encoder.image_size
-    kinds = feature_cache.kinds(model, p, model.family.token_ids, shown, size)
+    run = loop_module.start_run(model, None, accelerator, p)
+    shown, size = EncoderInputs.of(model.object_encoder.config), model.object_encoder.image_size
+    kinds = feature_cache.feature_kinds(model, p, model.family.token_ids, shown, size)
     for kind in kinds.values():
         with accelerator.autocast():
             list(
@@ -114,13 +120,15 @@ def our_steps(model: SubjectModel, rows: Rows, accelerator: Accelerator, p: Trai
                     kind, (rows[int(i)] for i in rows.objects), p.batch_size, accelerator.device, Counter()
                 )
             )
-    feature_cache.park(feature_cache.parked(model, p, rows))
+    feature_cache.offload(feature_cache.offloaded_networks(model, p, rows))
     make = partial(
-        batches.batch_at, rows=rows, token_ids=model.family.token_ids, size=size, p=p, shown=shown,
-        caches=feature_cache.opened(kinds),
+        batches.batch_at, rows=rows, tokenize=model.family.token_ids, size=size, p=p, inputs=shown,
+        caches=feature_cache.open_caches(kinds),
     )  # fmt: skip
-    depth = batches.depth(accelerator.device)
-    yield from loop_module.train(run, p, batches.ahead(loop_module.pinning(accelerator.device, make), p.steps, depth))
+    depth = batches.prefetch_depth(accelerator.device)
+    yield from loop_module.train(
+        run, p, batches.prefetch(loop_module.pin_batches(accelerator.device, make), p.steps, depth)
+    )
 
 
 def compare(
@@ -128,22 +136,22 @@ def compare(
 ) -> list[Speed]:
     """Our loop and the plain one, on copies of the model, in turns, so that what disturbs the machine disturbs both."""
     device = accelerator.device
-    before = used(device)
+    before = memory_in_use(device)
     plain = plain_losses(deepcopy(model), rows, accelerator, p)
     next(plain)
-    plain_held = used(device) - before
+    plain_held = memory_in_use(device) - before
     ours = our_steps(model, rows, accelerator, p)
     next(ours)
-    held = {"ours": used(device) - before - plain_held, "plain": plain_held}
+    memory_held = {"ours": memory_in_use(device) - before - plain_held, "plain": plain_held}
     loops: dict[str, Iterator[Any]] = {"ours": ours, "plain": plain}
-    work = {name: operations(loop, device) for name, loop in loops.items()}
-    peaks = {name: fullest(loop, device) for name, loop in loops.items()}
+    work = {name: step_flops(loop, device) for name, loop in loops.items()}
+    peaks = {name: peak_memory(loop, device) for name, loop in loops.items()}
     if device.type == "cuda":
-        peaks = {name: peaks[name] - sum(h for other, h in held.items() if other != name) for name in loops}
+        peaks = {name: peaks[name] - sum(h for other, h in memory_held.items() if other != name) for name in loops}
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(rounds):
         for name, loop in loops.items():
-            seconds[name].append(timed(partial(several, loop, steps), device) / steps)
+            seconds[name].append(timed(partial(run_steps, loop, steps), device) / steps)
     most = peak_of(device, p.precision)
     return [speed(name, statistics.median(seconds[name]), peaks[name], work[name], most, p) for name in loops]
 
@@ -154,7 +162,7 @@ def speed(loop: str, seconds: float, bytes_held: float, work: float, most: float
     return Speed(loop, p.batch_size / seconds, 1000 * seconds, bytes_held / GIB, work / 1e12, share)
 
 
-def several(loop: Iterator[Any], count: int) -> None:
+def run_steps(loop: Iterator[Any], count: int) -> None:
     """So many steps."""
     for _ in range(count):
         next(loop)
@@ -162,41 +170,41 @@ def several(loop: Iterator[Any], count: int) -> None:
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
     """Seconds until the device has done it."""
-    finish(device)
+    synchronize(device)
     start = time.perf_counter()
     work()
-    finish(device)
+    synchronize(device)
     return time.perf_counter() - start
 
 
-def finish(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def used(device: torch.device) -> int:
+def memory_in_use(device: torch.device) -> int:
     """Bytes held on a GPU; 0 on a CPU, where nobody counts them."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
-def operations(loop: Iterator[Any], device: torch.device) -> float:
+def step_flops(loop: Iterator[Any], device: torch.device) -> float:
     """Floating-point operations of a step, of which matrix products, convolutions and attention count."""
     with FlopCounterMode(display=False) as counted:
-        several(loop, WARM_UP)
-        finish(device)
+        run_steps(loop, WARM_UP)
+        synchronize(device)
     return counted.get_total_flops() / WARM_UP
 
 
-def fullest(loop: Iterator[Any], device: torch.device) -> float:
+def peak_memory(loop: Iterator[Any], device: torch.device) -> float:
     """Bytes at the fullest moment of a step."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        several(loop, WARM_UP)
-        finish(device)
+        run_steps(loop, WARM_UP)
+        synchronize(device)
         return torch.cuda.max_memory_allocated(device)
-    with memory.Held() as held:
-        several(loop, 1)
+    with memory.AllocationTracker() as held:
+        run_steps(loop, 1)
     return held.peak
 
 
@@ -212,13 +220,13 @@ def peak_of(device: torch.device, precision: str) -> float | None:
 
 
 def loading(
-    rows: Rows, p: TrainParams, size: int, token_ids: batches.TokenIds, shown: Shown
+    rows: Rows, p: TrainParams, size: int, token_ids: batches.Tokenize, shown: EncoderInputs
 ) -> list[Mapping[str, Any]]:
     """Rows a second that the loader decodes, by one thread and by as many as a GPU gets."""
-    make = partial(batches.batch_at, rows=rows, token_ids=token_ids, size=size, p=p, shown=shown)
+    make = partial(batches.batch_at, rows=rows, tokenize=token_ids, size=size, p=p, inputs=shown)
     found = []
-    for threads in sorted({1, 2, batches.depth(torch.device("cuda"))}):
-        ahead, count = batches.ahead(make, 10**9, threads), 4 * threads
+    for threads in sorted({1, 2, batches.prefetch_depth(torch.device("cuda"))}):
+        ahead, count = batches.prefetch(make, 10**9, threads), 4 * threads
         ahead(0)
         start = time.perf_counter()
         for step in range(1, 1 + count):
@@ -250,7 +258,7 @@ def drawing(
         for name, draw in loops.items():
             seconds[name].append(timed(draw, device))
     found = {name: statistics.median(values) for name, values in seconds.items()}
-    return [Speed(name, count / s, 1000 * s, used(device) / GIB, None, None) for name, s in found.items()]
+    return [Speed(name, count / s, 1000 * s, memory_in_use(device) / GIB, None, None) for name, s in found.items()]
 
 
 def stock_of(pipeline: TamingPipeline) -> Any:

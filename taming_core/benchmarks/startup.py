@@ -24,9 +24,9 @@ main()
 """
 PREPARATION = (
     ("world", "--split", "train", "--photos", "48", "--truth", ".", "--out", "raw"),
-    ("world", "--split", "train", "--photos", "8", "--general", "--out", "general"),
+    ("world", "--split", "train", "--photos", "8", "--regularization", "--out", "regularization"),
     ("materialize", "--in", "raw", "--objects", "objects.parquet", "--captions", "captions.parquet",
-     "--general", "general", "--out", "rows"),
+     "--regularization", "regularization", "--out", "rows"),
 )  # fmt: skip
 NAMES = ("generate", "doctor", "detect", "caption", "train", "eval")
 PROMPT = "a photo of a <object> on the beach"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoProcessor, BlipForConditionalGeneration, PreTrainedModel
 
-from taming_core.weights.load import load_network, quiet, refusals
+from taming_core.weights.load import as_taming_error, load_network, no_progress_bars
 from taming_core.weights.locate import source_of
 from taming_core.weights.mini import MINI
 
@@ -19,7 +19,7 @@ Captioner = Callable[[Sequence[NDArray[np.uint8]], str], list[str]]
 
 
 @dataclass(frozen=True)
-class Writer:
+class BlipCaptioner:
     """A BLIP decoder with its settings; calling it describes photos."""
 
     model: BlipForConditionalGeneration
@@ -34,8 +34,8 @@ class Writer:
         """
         if not photos:
             return []
-        prompt = prompt_of(self.processor.tokenizer, prefix, self.model.config.text_config)
-        images = pixels_of(self.processor, photos).to(self.model.device)
+        prompt = prompt_ids(self.processor.tokenizer, prefix, self.model.config.text_config)
+        images = preprocess(self.processor, photos).to(self.model.device)
         # `generate` writes into its prompt and drops the last token of it, so every call gets a fresh one
         prompts = cast(torch.LongTensor, prompt.repeat(len(photos), 1).to(self.model.device))
         tokens = self.model.generate(
@@ -60,26 +60,26 @@ def load_captioner(spec: str, device: str, *, num_beams: int, max_new_tokens: in
     is sampled. Raises TamingError if there is no such model, or it is no captioner.
     """
     model, processor = load_blip(spec, "captioner", BlipForConditionalGeneration, device)
-    return Writer(model, processor, num_beams, max_new_tokens)
+    return BlipCaptioner(model, processor, num_beams, max_new_tokens)
 
 
 def load_blip(spec: str, role: str, kind: type[PreTrainedModel], device: str) -> tuple[Any, Any]:
     """The float32 model of `spec` and its processor; `mini` is the shipped `role`."""
     source, what, key = source_of(spec, MINI / role), f"BLIP {role}", f"caption.{role}"
     model = load_network(kind, source, what, key)
-    with quiet(), refusals(source, what, key):
+    with no_progress_bars(), as_taming_error(source, what, key):
         processor = AutoProcessor.from_pretrained(source)
     return model.to(device), processor
 
 
-def pixels_of(processor: Any, photos: Sequence[NDArray[np.uint8]]) -> Float[Tensor, "n 3 height width"]:
+def preprocess(processor: Any, photos: Sequence[NDArray[np.uint8]]) -> Float[Tensor, "n 3 height width"]:
     """Photos (H, W, 3) of any sizes as the model wants them."""
     own = [np.array(photo) for photo in photos]  # a copy: the processor warns of arrays it may not write to
     made = processor.image_processor(images=own, input_data_format="channels_last", return_tensors="pt")
     return made["pixel_values"]
 
 
-def prompt_of(tokenizer: Any, prefix: str, config: Any) -> Int[Tensor, "1 length"]:
+def prompt_ids(tokenizer: Any, prefix: str, config: Any) -> Int[Tensor, "1 length"]:
     """What the decoder starts from: the opening token, the prefix, and the closing token that `generate` drops."""
     given = tokenizer.encode(prefix, add_special_tokens=False)
     return torch.tensor([[config.bos_token_id, *given, config.sep_token_id]])

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import BlipForImageTextRetrieval
 
-from taming_core.captions.captioner import load_blip, pixels_of
+from taming_core.captions.captioner import load_blip, preprocess
 
 Matcher = Callable[[Sequence[NDArray[np.uint8]], Sequence[str]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Judge:
+class BlipMatcher:
     """A BLIP matching model; calling it compares photos with captions."""
 
     model: BlipForImageTextRetrieval
@@ -36,7 +36,7 @@ class Judge:
         text = self.processor.tokenizer(
             list(captions), padding=True, padding_side="right", truncation=True, return_tensors="pt"
         ).to(self.model.device)
-        images = pixels_of(self.processor, photos).to(self.model.device)
+        images = preprocess(self.processor, photos).to(self.model.device)
         scores = match_scores(self.model, images, text["input_ids"], text["attention_mask"])
         return scores.softmax(-1)[:, 1].cpu().numpy()
 
@@ -48,7 +48,7 @@ def load_matcher(spec: str, device: str) -> Matcher:
     such model, or it is no matcher.
     """
     model, processor = load_blip(spec, "matcher", BlipForImageTextRetrieval, device)
-    return Judge(model, processor)
+    return BlipMatcher(model, processor)
 
 
 def match_scores(

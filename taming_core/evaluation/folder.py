@@ -9,10 +9,10 @@ from typing import Any
 from PIL import Image
 
 from taming_core.evaluation import measures, plots, report
-from taming_core.evaluation.measures import LOOKED_AT, MEASURES, Gallery
+from taming_core.evaluation.measures import MAX_OBJECTS, MEASURES, Gallery
 from taming_core.evaluation.plots import NAMES
 from taming_core.evaluation.protocol import OURS, REAL
-from taming_core.evaluation.report import Evaluated
+from taming_core.evaluation.report import Evaluation
 from taming_core.figures import image_grid
 from taming_core.fingerprints import versions
 from taming_core.params.arguments import EVALUATION_FILES
@@ -21,7 +21,7 @@ from taming_core.params.sections import EvaluateParams
 PRINTED = ("judge_top1", "strict_top1", "strict_pass", "judge_cosine", "shape", "scene_accuracy", "style_accuracy")
 
 
-def write(e: Evaluated, timings: Mapping[str, float], images: Path, out: Path) -> None:
+def write(e: Evaluation, timings: Mapping[str, float], images: Path, out: Path) -> None:
     """Write everything, each file and folder whole or not at all; `images` is the folder of the drawn ones.
 
     The measured seconds have a file of their own: they differ from run to run, and metrics.json does not.
@@ -35,7 +35,7 @@ def write(e: Evaluated, timings: Mapping[str, float], images: Path, out: Path) -
     (part / "scores.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     (part / "report.html").write_text(report.html(e, part / "plots"), encoding="utf-8")
     shown = report.pictures(e)
-    heading = f"Objects that no model in the chain has seen ({len(e.things)} of the {e.params.split} split)"
+    heading = f"Objects that no model in the chain has seen ({len(e.subjects)} of the {e.params.split} split)"
     image_grid.save(image_grid.grid(heading, shown.columns, shown.rows, _side(e.images)), part / "sheet.png")
     _json(part / "timings.json", timings)
     _json(part / "intervals.json", measures.intervals(e.summary))
@@ -65,7 +65,7 @@ def facts(encoder: str, weights: str, precision: str, known: Gallery, p: Evaluat
         "Recognising strictly": _strictly(p.strict_judge),
         "Reading": f"text judge “{p.text_judge}”; {len(p.scene_choices)} scenes and {len(p.style_choices)} styles to "
         "choose among",
-        "Shape": f"the {LOOKED_AT} surest objects that the detector finds, cut out by the segmenter and laid over the "
+        "Shape": f"the {MAX_OBJECTS} most confident detections, cut out by the segmenter and laid over the "
         "subject's cut-out: moved, scaled, turned by up to 39 degrees and mirrored as suits best. The object that "
         "agrees best counts; nothing found counts as 0",
         "Subjects": "of each identity the first photo in the order of content hashes; real photos are its others",
@@ -78,20 +78,22 @@ def _strictly(judge: str | None) -> str:
     if judge is None:
         return "no strict judge was asked"
     return (
-        f"judge “{judge}”, which no training used, sees the {LOOKED_AT} surest objects alone, cut out and enlarged, "
+        f"judge “{judge}”, which no training used, sees the {MAX_OBJECTS} surest objects alone, cut out and enlarged, "
         "beside the subject turned by up to 30 degrees and mirrored as suits best. The object that is most alike "
         "counts; nothing found counts as 0"
     )
 
 
-def said(e: Evaluated, timings: Mapping[str, float], out: Path) -> str:
+def summary(e: Evaluation, timings: Mapping[str, float], out: Path) -> str:
     """What the command prints at its end."""
     drawn = sum(row["condition"] != REAL for row in e.rows)
-    lines = [f"{out}: {drawn} images of {len(e.things)} held-out things"]
+    lines = [f"{out}: {drawn} images of {len(e.subjects)} held-out things"]
     titles = {m.key: m for m in MEASURES}
     for m in (titles[key] for key in PRINTED if key in e.summary[OURS]):
-        beside = [f"{NAMES[c]} {m.said(of[m.key].mean)}" for c, of in e.summary.items() if c != OURS and m.key in of]
-        lines.append(f"  {m.said(e.summary[OURS][m.key].mean):>6}  {m.title.lower():28}  {', '.join(beside)}".rstrip())
+        beside = [f"{NAMES[c]} {m.format(of[m.key].mean)}" for c, of in e.summary.items() if c != OURS and m.key in of]
+        lines.append(
+            f"  {m.format(e.summary[OURS][m.key].mean):>6}  {m.title.lower():28}  {', '.join(beside)}".rstrip()
+        )
     seconds, size = timings["seconds_per_object"], timings["bytes_per_object"]
     lines.append(f"{seconds:.2f} seconds and {size / 1024:.0f} KB for each object")
     return "\n".join([*lines, f"{out / 'report.html'} and {out / 'sheet.png'} show them"])

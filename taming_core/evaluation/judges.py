@@ -19,17 +19,17 @@ from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoTokenizer
 
 from taming_core.errors import TamingError
-from taming_core.weights.load import load_network, quiet, refusals
+from taming_core.weights.load import as_taming_error, load_network, no_progress_bars
 from taming_core.weights.locate import source_of
 from taming_core.weights.mini import MINI
 
 OBJECT = "<object>"
 SIDE, FILL = 128, 0.92  # pixels of what a strict judge sees, and the object's share of it
-TURNS = range(-30, 31, 6)  # degrees
-AT_ONCE = 32  # images in memory; changes no score but by rounding
+ROTATIONS = range(-30, 31, 6)  # degrees
+BATCH_SIZE = 32  # images in memory; changes no score but by rounding
 
 Judge = Callable[[Sequence[Image.Image]], NDArray[np.float32]]
-Role = Literal["judge", "strict_judge"]  # the key in params, and the folder of the one that ships
+JudgeRole = Literal["judge", "strict_judge"]  # the key in params, and the folder of the one that ships
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,18 @@ class ImageJudge:
     """An image network with its preparation; calling it gives features of unit length."""
 
     model: Any  # any transformers vision model
-    prepare: Callable[[Sequence[Image.Image]], Tensor]
+    preprocess: Callable[[Sequence[Image.Image]], Tensor]
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Features (N, E) of N images of any sizes; for a cut-out see `on_grey`."""
-        chunks = [images[i : i + AT_ONCE] for i in range(0, len(images), AT_ONCE)]
-        return unit([features_of(self.model, self.prepare(chunk).to(self.model.device)) for chunk in chunks])
+        chunks = [images[i : i + BATCH_SIZE] for i in range(0, len(images), BATCH_SIZE)]
+        return normalized(
+            [image_features(self.model, self.preprocess(chunk).to(self.model.device)) for chunk in chunks]
+        )
 
     @property
-    def accepted_from(self) -> float | None:
+    def acceptance_threshold(self) -> float | None:
         """The cosine from which two pictures show the same thing, where the model's config says so."""
         return getattr(self.model.config, "accepted_from", None)
 
@@ -68,22 +70,22 @@ class TextJudge:
         tokens = self.tokenizer(
             texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         ).to(self.model.device)
-        return unit([self.model.get_text_features(input_ids=tokens.input_ids).pooler_output])
+        return normalized([self.model.get_text_features(input_ids=tokens.input_ids).pooler_output])
 
 
-def load_judge(spec: str, device: str, role: Role = "judge") -> ImageJudge:
+def load_judge(spec: str, device: str, role: JudgeRole = "judge") -> ImageJudge:
     """A callable from images to features (N, E) of unit length, alike for images of one thing.
 
     `spec` is `mini`, a folder, or a hub name: DINOv2, CLIP, or any vision model of transformers. A classifier's logits
     are its features. Raises TamingError if there is no such model.
     """
     source, key = source_of(spec, MINI / role), f"evaluate.{role}"
-    with quiet(), refusals(source, "judge", key):
+    with no_progress_bars(), as_taming_error(source, "judge", key):
         architectures = AutoConfig.from_pretrained(source).architectures or [""]
     kind = AutoModelForImageClassification if architectures[0].endswith("ForImageClassification") else AutoModel
-    model = load_network(kind, source, "judge", key, spare="pooler")
-    with quiet(), refusals(source, "judge", key):
-        return ImageJudge(model.to(device), preparation(source, spec == "mini"))
+    model = load_network(kind, source, "judge", key, optional_part="pooler")
+    with no_progress_bars(), as_taming_error(source, "judge", key):
+        return ImageJudge(model.to(device), preprocessing(source, spec == "mini"))
 
 
 def load_text_judge(spec: str, device: str) -> TextJudge:
@@ -96,27 +98,27 @@ def load_text_judge(spec: str, device: str) -> TextJudge:
     model = load_network(AutoModel, source, what, "evaluate.text_judge")
     if not hasattr(model, "get_text_features"):
         raise TamingError(f"{spec} knows no texts. Set evaluate.text_judge to mini or to a CLIP model.")
-    with quiet(), refusals(source, what, "evaluate.text_judge"):
+    with no_progress_bars(), as_taming_error(source, what, "evaluate.text_judge"):
         tokenizer = AutoTokenizer.from_pretrained(source)
-        images = ImageJudge(model.to(device), preparation(source, spec == "mini"))
+        images = ImageJudge(model.to(device), preprocessing(source, spec == "mini"))
     return TextJudge(images, model, tokenizer)
 
 
-def preparation(source: str, mini: bool) -> Callable[[Sequence[Image.Image]], Tensor]:
+def preprocessing(source: str, mini: bool) -> Callable[[Sequence[Image.Image]], Tensor]:
     """From images of any sizes to the pixels that the model was trained on: its own processor, or that of `mini`."""
     if mini:
-        return mini_pixels
+        return preprocess_mini
     processor = AutoImageProcessor.from_pretrained(source)
     return lambda images: processor(images=[i.convert("RGB") for i in images], return_tensors="pt")["pixel_values"]
 
 
-def mini_pixels(images: Sequence[Image.Image]) -> Float[Tensor, "n 3 128 128"]:
+def preprocess_mini(images: Sequence[Image.Image]) -> Float[Tensor, "n 3 128 128"]:
     """128 pixels a side, in [-1, 1]."""
     small = [np.asarray(i.convert("RGB").resize((128, 128), Image.Resampling.BICUBIC), np.float32) for i in images]
     return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2) / 127.5 - 1
 
 
-def features_of(model: Any, pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n features"]:
+def image_features(model: Any, pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n features"]:
     """What a vision model says of an image: CLIP's projection, a classifier's logits, else the pooled output.
 
     A model whose config says `by_place` speaks of each place of the image on its own.
@@ -132,7 +134,7 @@ def features_of(model: Any, pixels: Float[Tensor, "n 3 height width"]) -> Float[
     return (out.last_hidden_state[:, 0] if pooled is None else pooled).flatten(1)
 
 
-def unit(chunks: Sequence[Tensor]) -> NDArray[np.float32]:
+def normalized(chunks: Sequence[Tensor]) -> NDArray[np.float32]:
     """The rows of all chunks, each of length 1."""
     return F.normalize(torch.cat(list(chunks)).float(), dim=-1).cpu().numpy()
 
@@ -148,7 +150,7 @@ def poses(subject: Image.Image) -> list[Image.Image]:
 
     For judges that compare place by place: the pose that suits best is how the thing stands in the other picture.
     """
-    return [_posed(side, turn) for side in (subject, ImageOps.mirror(subject)) for turn in TURNS]
+    return [_posed(side, turn) for side in (subject, ImageOps.mirror(subject)) for turn in ROTATIONS]
 
 
 def _posed(subject: Image.Image, degrees: int) -> Image.Image:

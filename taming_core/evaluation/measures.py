@@ -11,15 +11,23 @@ from PIL import Image
 
 from taming_core.evaluation import shape, statistics
 from taming_core.evaluation.judges import FILL, SIDE, Judge, on_grey, poses
-from taming_core.evaluation.protocol import ANOTHER, REAL, Thing, Want, scene_prompt, style_prompt, subjects
+from taming_core.evaluation.protocol import (
+    ANOTHER,
+    REAL,
+    EvalImage,
+    EvalSubject,
+    all_subjects,
+    scene_prompt,
+    style_prompt,
+)
 from taming_core.evaluation.statistics import Estimate, Features
 from taming_core.objects.subjects import Finder, Mask
 from taming_core.params.sections import EvaluateParams
 from taming_core.photos.masks import cutout
 
 T = TypeVar("T")
-LOOKED_AT = 3  # objects of an image, the surest first, among which the thing is looked for
-Verdict = dict[str, Any]  # about one image: what it is, and a number for each measure that applies
+MAX_OBJECTS = 3  # objects of an image, the surest first, among which the thing is looked for
+ImageScores = dict[str, Any]  # about one image: what it is, and a number for each measure that applies
 Summary = Mapping[str, Mapping[str, Estimate]]  # condition -> measure -> its mean
 TextFeatures = Callable[[Sequence[str]], Features]
 
@@ -32,7 +40,7 @@ class Measure(NamedTuple):
     title: str
     meaning: str
 
-    def said(self, value: float) -> str:
+    def format(self, value: float) -> str:
         """The number as a person reads it."""
         return f"{100 * value:.0f} %" if self.unit else f"{value:.2f}"
 
@@ -77,7 +85,7 @@ class Gallery(NamedTuple):
 def gallery(folder: Path, split: str, judge: Judge) -> Gallery:
     """The subjects of all identities in the rows."""
     splits, identities, features = [], [], []
-    for chunk in chunks(subjects(folder)):
+    for chunk in chunks(all_subjects(folder)):
         splits += [s for s, _, _ in chunk]
         identities += [identity for _, identity, _ in chunk]
         features.append(judge([on_grey(subject) for _, _, subject in chunk]))
@@ -85,17 +93,17 @@ def gallery(folder: Path, split: str, judge: Judge) -> Gallery:
     return Gallery(places, np.concatenate(features), np.array([s == split for s in splits]))
 
 
-class Posed(NamedTuple):
+class PosedGallery(NamedTuple):
     """What the strict judge knows of each held-out subject in every pose."""
 
     places: dict[str, int]  # of an identity in `features`
     features: NDArray[np.float32]  # (G, P, E)
 
 
-def posed_gallery(folder: Path, split: str, judge: Judge) -> Posed:
+def posed_gallery(folder: Path, split: str, judge: Judge) -> PosedGallery:
     """The subjects of one split, turned and mirrored."""
-    known = {identity: judge(poses(subject)) for s, identity, subject in subjects(folder) if s == split}
-    return Posed({identity: i for i, identity in enumerate(known)}, np.stack(list(known.values())))
+    known = {identity: judge(poses(subject)) for s, identity, subject in all_subjects(folder) if s == split}
+    return PosedGallery({identity: i for i, identity in enumerate(known)}, np.stack(list(known.values())))
 
 
 def chunks(items: Iterable[T], size: int = 64) -> Iterator[list[T]]:
@@ -109,28 +117,28 @@ def chunks(items: Iterable[T], size: int = 64) -> Iterator[list[T]]:
         yield chunk
 
 
-def rows_of(wants: Sequence[Want], things: Sequence[Thing]) -> list[Verdict]:
+def image_rows(images: Sequence[EvalImage], subjects: Sequence[EvalSubject]) -> list[ImageScores]:
     """What each drawn image is, and then the other photos of the things."""
-    drawn = [_drawn(w, things) for w in wants]
-    return [*drawn, *(_row(REAL, t.identity, "photo", t.identity) for t in things for _ in t.photos)]
+    drawn = [_drawn(w, subjects) for w in images]
+    return [*drawn, *(_row(REAL, t.identity, "photo", t.identity) for t in subjects for _ in t.photos)]
 
 
-def images_of(paths: Sequence[Path], things: Sequence[Thing]) -> list[Image.Image]:
+def load_images(paths: Sequence[Path], subjects: Sequence[EvalSubject]) -> list[Image.Image]:
     """The images of `rows_of`, in the same order."""
-    return [*(Image.open(path).convert("RGB") for path in paths), *(photo for t in things for photo in t.photos)]
+    return [*(Image.open(path).convert("RGB") for path in paths), *(photo for t in subjects for photo in t.photos)]
 
 
-def _drawn(w: Want, things: Sequence[Thing]) -> Verdict:
-    shown = things[w.order.objects[0]].identity if w.order.objects else None
-    about = {"asked": w.asked, "prompt": w.order.prompt, "seed": w.order.seed, "image": w.file(things)}
-    return {**_row(w.condition, things[w.thing].identity, w.kind, shown), **about}
+def _drawn(w: EvalImage, things: Sequence[EvalSubject]) -> ImageScores:
+    shown = things[w.request.objects[0]].identity if w.request.objects else None
+    about = {"asked": w.asked, "prompt": w.request.prompt, "seed": w.request.seed, "image": w.file(things)}
+    return {**_row(w.condition, things[w.subject].identity, w.kind, shown), **about}
 
 
-def _row(condition: str, identity: str, kind: str, shown: str | None) -> Verdict:
+def _row(condition: str, identity: str, kind: str, shown: str | None) -> ImageScores:
     return {"condition": condition, "identity": identity, "kind": kind, "shown": shown}
 
 
-def judged(rows: Sequence[Verdict], features: Features, known: Gallery) -> list[Verdict]:
+def add_judge_scores(rows: Sequence[ImageScores], features: Features, known: Gallery) -> list[ImageScores]:
     """The rows with what the object's judge says; on styles only whether it recognises the thing."""
     held_out, place = known.features[known.held_out], known.places()
     everywhere = [known.identities[r["identity"]] for r in rows]
@@ -139,7 +147,7 @@ def judged(rows: Sequence[Verdict], features: Features, known: Gallery) -> list[
     rank_all = statistics.ranks(features, known.features, everywhere)
     cosine, other = statistics.own_cosine(features, held_out, own), statistics.other_cosine(features, held_out, own)
 
-    def verdict(i: int, row: Verdict) -> Verdict:
+    def verdict(i: int, row: ImageScores) -> ImageScores:
         said = {"cosine": float(cosine[i])}
         if row["kind"] == "style":
             return {**row, **said, "style_judge_top1": float(rank[i] == 0)}
@@ -153,40 +161,42 @@ def judged(rows: Sequence[Verdict], features: Features, known: Gallery) -> list[
     return [verdict(i, row) for i, row in enumerate(rows)]
 
 
-def read(rows: Sequence[Verdict], features: Features, texts: TextFeatures, p: EvaluateParams) -> list[Verdict]:
+def add_text_scores(
+    rows: Sequence[ImageScores], features: Features, texts: TextFeatures, p: EvaluateParams
+) -> list[ImageScores]:
     """The rows with which scene or style the text judge chooses."""
     choices = {
         "scene": (p.scene_choices, texts([scene_prompt(s) for s in p.scene_choices])),
         "style": (p.style_choices, texts([style_prompt(s) for s in p.style_choices])),
     }
 
-    def verdict(row: Verdict, feature: Features) -> Verdict:
+    def verdict(row: ImageScores, feature: Features) -> ImageScores:
         if row["kind"] not in choices:
             return row
         words, said = choices[row["kind"]]
-        best = words[int(statistics.chosen(feature[None], said)[0])]
+        best = words[int(statistics.nearest(feature[None], said)[0])]
         return {**row, "chosen": best, f"{row['kind']}_accuracy": float(best == row["asked"])}
 
     return [verdict(row, feature) for row, feature in zip(rows, features, strict=True)]
 
 
-def found_in(rows: Sequence[Verdict], images: Sequence[Image.Image], find: Finder) -> Iterator[list[Mask]]:
+def find_objects(rows: Sequence[ImageScores], images: Sequence[Image.Image], find: Finder) -> Iterator[list[Mask]]:
     """The surest objects of each image; of one in a style none, for its outlines and colours are the style's."""
     for row, image in zip(rows, images, strict=True):
-        yield [] if row["kind"] == "style" else find(np.asarray(image.convert("RGB")))[:LOOKED_AT]
+        yield [] if row["kind"] == "style" else find(np.asarray(image.convert("RGB")))[:MAX_OBJECTS]
 
 
-def strictly(
-    rows: Sequence[Verdict], images: Sequence[Image.Image], found: Sequence[Sequence[Mask]], judge: Judge, known: Posed,
-    accepted_from: float | None,
-) -> list[Verdict]:  # fmt: skip
+def add_strict_scores(
+    rows: Sequence[ImageScores], images: Sequence[Image.Image], found: Sequence[Sequence[Mask]], judge: Judge,
+    known: PosedGallery, accepted_from: float | None,
+) -> list[ImageScores]:  # fmt: skip
     """The rows with what the strict judge says of the cut-out objects; it accepts one from a cosine on, if it has one.
 
     The most alike of an image's objects counts: a scene may hold other things, and the surest need not be the one.
     """
     features = _features_of_objects(images, found, judge)
 
-    def verdict(row: Verdict, seen: Features) -> Verdict:
+    def verdict(row: ImageScores, seen: Features) -> ImageScores:
         if row["kind"] == "style":
             return row
         return {**row, **_strict(seen, known.features, known.places[row["identity"]], accepted_from)}
@@ -218,19 +228,22 @@ def _strict(seen: Features, posed: NDArray[np.float32], own: int, accepted_from:
     return said if accepted_from is None else {**said, "strict_pass": float(cosine >= accepted_from)}
 
 
-def shaped(
-    rows: Sequence[Verdict], images: Sequence[Image.Image], things: Sequence[Thing], found: Sequence[Sequence[Mask]]
-) -> Iterator[Verdict]:
+def add_shape_scores(
+    rows: Sequence[ImageScores],
+    images: Sequence[Image.Image],
+    subjects: Sequence[EvalSubject],
+    found: Sequence[Sequence[Mask]],
+) -> Iterator[ImageScores]:
     """The rows with the shape measures of the found objects; none on styles."""
-    subjects = {t.identity: _view(t.subject) for t in things}
+    views = {s.identity: _view(s.subject) for s in subjects}
     for row, image, masks in zip(rows, images, found, strict=True):
-        yield row if row["kind"] == "style" else {**row, **_shape(subjects[row["identity"]], image, masks)}
+        yield row if row["kind"] == "style" else {**row, **_shape(views[row["identity"]], image, masks)}
 
 
-def _shape(subject: shape.View, image: Image.Image, masks: Sequence[Mask]) -> dict[str, float]:
+def _shape(subject: shape.CanvasObject, image: Image.Image, masks: Sequence[Mask]) -> dict[str, float]:
     """Of the object that agrees best."""
     pixels = np.asarray(image.convert("RGB"))
-    seen = [shape.compare(subject, shape.view_of(pixels, mask)) for mask in masks]
+    seen = [shape.compare(subject, shape.to_canvas(pixels, mask)) for mask in masks]
     if not seen:
         return {"shape": 0.0, "shape_iou": 0.0, "shape_edges": 0.0, "shape_found": 0.0}
     best = max(seen, key=lambda s: s.agreement)
@@ -238,12 +251,12 @@ def _shape(subject: shape.View, image: Image.Image, masks: Sequence[Mask]) -> di
     return {**found, "shape_flipped": float(best.flipped)}
 
 
-def _view(subject: Image.Image) -> shape.View:
+def _view(subject: Image.Image) -> shape.CanvasObject:
     rgba = np.asarray(subject.convert("RGBA"))
-    return shape.view_of(np.ascontiguousarray(rgba[..., :3]), rgba[..., 3] > 127)
+    return shape.to_canvas(np.ascontiguousarray(rgba[..., :3]), rgba[..., 3] > 127)
 
 
-def diversity(rows: Sequence[Verdict], features: Features) -> list[Verdict]:
+def diversity(rows: Sequence[ImageScores], features: Features) -> list[ImageScores]:
     """One row for each condition and thing: how much its images, styles apart, differ from one another."""
     groups: dict[tuple[str, str], list[int]] = {}
     for i, r in enumerate(rows):
@@ -256,15 +269,15 @@ def diversity(rows: Sequence[Verdict], features: Features) -> list[Verdict]:
     ]
 
 
-def summary(rows: Iterable[Verdict], seed: int) -> Summary:
+def summary(rows: Iterable[ImageScores], seed: int) -> Summary:
     """For each condition the mean of every measure that its rows have, with its interval over things."""
-    groups: dict[str, list[Verdict]] = {}
+    groups: dict[str, list[ImageScores]] = {}
     for r in rows:
         groups.setdefault(r["condition"], []).append(r)
     return {condition: _estimates(group, seed) for condition, group in groups.items()}
 
 
-def _estimates(rows: Sequence[Verdict], seed: int) -> dict[str, Estimate]:
+def _estimates(rows: Sequence[ImageScores], seed: int) -> dict[str, Estimate]:
     """Of the rows of one condition."""
     having = {m.key: [r for r in rows if m.key in r] for m in MEASURES}
     return {

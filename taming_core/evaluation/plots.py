@@ -8,9 +8,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from taming_core.evaluation.measures import MEASURES, Summary, Verdict
+from taming_core.evaluation.measures import MEASURES, ImageScores, Summary
 from taming_core.evaluation.protocol import ANOTHER, NO_OBJECT, OURS, REAL
-from taming_core.figures.axes import calm
+from taming_core.figures.axes import style_axes
 
 NAMES = {
     OURS: "the object's tokens", REAL: "real photos", ANOTHER: "another object's tokens", NO_OBJECT: "no object tokens",
@@ -25,7 +25,7 @@ DOTS = {"judge_cosine": ("#2f6db3", "likeness"), "strict_cosine": ("#7a5ba8", "s
         "shape": ("#d8703a", "shape")}  # fmt: skip
 
 
-def write(folder: Path, summary: Summary, rows: Sequence[Verdict]) -> None:
+def write(folder: Path, summary: Summary, rows: Sequence[ImageScores]) -> None:
     """Write fidelity, scenes, styles and per_object into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(folder / "fidelity.csv", ("condition", "measure", "score", "low", "high"), fidelity(summary))
@@ -47,20 +47,20 @@ def fidelity(summary: Summary) -> list[dict[str, Any]]:
     ]
 
 
-def choices(rows: Sequence[Verdict], kind: str) -> list[dict[str, Any]]:
+def choices(rows: Sequence[ImageScores], kind: str) -> list[dict[str, Any]]:
     """What was asked for and what the text judge saw, for each image with the object's tokens."""
     return [{"asked": r["asked"], "chosen": r["chosen"]} for r in rows if r["condition"] == OURS and r["kind"] == kind]
 
 
-def per_object(rows: Sequence[Verdict]) -> list[dict[str, Any]]:
+def per_object(rows: Sequence[ImageScores]) -> list[dict[str, Any]]:
     """The means of each object's own images, the best shape first."""
     ours = [r for r in rows if r["condition"] == OURS]
     identities = dict.fromkeys(r["identity"] for r in ours)
-    found = [{"identity": i, **_means([r for r in ours if r["identity"] == i])} for i in identities]
+    found = [{"identity": i, **_mean_scores([r for r in ours if r["identity"] == i])} for i in identities]
     return sorted(found, key=lambda r: -r.get("shape", 0))
 
 
-def _means(rows: Sequence[Verdict]) -> dict[str, float]:
+def _mean_scores(rows: Sequence[ImageScores]) -> dict[str, float]:
     values = {key: [r[key] for r in rows if key in r] for key in PER_OBJECT}
     return {key: round(sum(v) / len(v), 4) for key, v in values.items() if v}
 
@@ -90,7 +90,7 @@ def bars(summary: Summary) -> Figure:
     axes.set_xlim(-0.5, len(keys) - 0.5)
     axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.05)
     axes.legend(frameon=False, ncols=len(conditions), loc="upper center", bbox_to_anchor=(0.5, 1.16))
-    calm(axes)
+    style_axes(axes)
     return figure
 
 
@@ -106,5 +106,5 @@ def dots(means: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_xlim(0, 1.02)
     axes.grid(axis="x", color="#e4e5e8", linewidth=0.8)
     axes.legend(frameon=False, ncols=len(DOTS), loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    calm(axes)
+    style_axes(axes)
     return figure

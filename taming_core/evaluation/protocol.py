@@ -15,110 +15,112 @@ from torch import Tensor
 from taming_core.errors import TamingError
 from taming_core.images import draw
 from taming_core.images.families import TamingPipeline
-from taming_core.images.requests import Order, slug
-from taming_core.language.placeholder import OBJECT, told
+from taming_core.images.requests import ImageRequest, slug
+from taming_core.language.placeholder import OBJECT, prompt_for
 from taming_core.params.sections import EvaluateParams, Sampling
 from taming_core.photos.masks import mask_box, window
 from taming_core.seeds import seed_for
-from taming_core.tables.row_images import Background, mask_of, seen
+from taming_core.tables.row_images import Background, encoder_image, open_mask
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.tables.schema import SPLITS, Row
 
 OURS, NO_OBJECT, ANOTHER, REAL = "ours", "no_object", "another_object", "real_photos"
 # Params that change scores, not images.
-UNDRAWN = frozenset({"scene_choices", "style_choices", "judge", "strict_judge", "text_judge"})
+SCORING_ONLY = frozenset({"scene_choices", "style_choices", "judge", "strict_judge", "text_judge"})
 
 
 @dataclass(frozen=True)
-class Thing:
+class EvalSubject:
     """One identity as it is evaluated."""
 
     identity: str
     subject: Image.Image  # RGBA, cut out of its photo
-    shown: Image.Image  # RGBA, what the encoder sees: the subject, or the same in its photo
+    encoder_image: Image.Image  # RGBA, what the encoder sees: the subject, or the same in its photo
     photos: tuple[Image.Image, ...]  # RGB, square: its other photos
     class_name: str | None
 
 
 @dataclass(frozen=True)
-class Want:
+class EvalImage:
     """One image that the evaluation draws."""
 
     condition: str  # ours, no_object or another_object
-    thing: int  # whose image it is meant to be
+    subject: int  # whose image it is meant to be
     kind: str  # scene or style
     asked: str  # the scene, or the style
     number: int  # among the images of one prompt
-    order: Order  # `objects` is whose tokens are used
+    request: ImageRequest  # `objects` is whose tokens are used
 
-    def file(self, things: Sequence[Thing]) -> str:
+    def file(self, subjects: Sequence[EvalSubject]) -> str:
         """A name that tells what is on it."""
-        words = slug(f"{things[self.thing].identity}-{self.asked}")
-        return f"{self.condition}-{self.thing:03d}-{words}-{self.number}.png"
+        words = slug(f"{subjects[self.subject].identity}-{self.asked}")
+        return f"{self.condition}-{self.subject:03d}-{words}-{self.number}.png"
 
 
-def things(folder: Path, p: EvaluateParams, background: Background) -> list[Thing]:
+def eval_subjects(folder: Path, p: EvaluateParams, background: Background) -> list[EvalSubject]:
     """The identities that are judged: those with other photos first, for the ceiling; else drawn by the seed.
 
     Raises:
         TamingError: there are fewer than two, so that nothing could be mistaken for anything.
     """
     rows = load_rows(folder, p.split)
-    of = views(rows)
-    if len(of) < 2:
+    rows_by_identity = rows_of_identities(rows)
+    if len(rows_by_identity) < 2:
         raise TamingError(
-            f"The split {p.split} of {folder} has {len(of)} identities, and judging takes two or more. "
+            f"The split {p.split} of {folder} has {len(rows_by_identity)} identities, and judging takes two or more. "
             f"Raise materialize.{p.split}, or add photos of more things."
         )
-    drawn = sorted(of, key=lambda i: (len(of[i]) < 2, seed_for(p.seed, f"identity {i}", 0)))[: p.objects]
-    return [thing(rows, identity, of[identity], background) for identity in drawn]
+    drawn = sorted(
+        rows_by_identity, key=lambda i: (len(rows_by_identity[i]) < 2, seed_for(p.seed, f"identity {i}", 0))
+    )[: p.objects]
+    return [eval_subject(rows, identity, rows_by_identity[identity], background) for identity in drawn]
 
 
-def views(rows: Rows) -> dict[str, list[int]]:
+def rows_of_identities(rows: Rows) -> dict[str, list[int]]:
     """The row numbers of each identity, in order of row_id: hashes of the photos, so that nobody chose the first."""
     found: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    columns = (rows.column(name) for name in ("general", "identity", "row_id"))
-    for i, (general, identity, row_id) in enumerate(zip(*columns, strict=True)):
-        if not general:
+    columns = (rows.column(name) for name in ("regularization", "identity", "row_id"))
+    for i, (regularization, identity, row_id) in enumerate(zip(*columns, strict=True)):
+        if not regularization:
             found[identity or row_id].append((row_id, i))
     return {identity: [i for _, i in sorted(places)] for identity, places in sorted(found.items())}
 
 
-def thing(rows: Rows, identity: str, places: Sequence[int], background: Background) -> Thing:
+def eval_subject(rows: Rows, identity: str, places: Sequence[int], background: Background) -> EvalSubject:
     """The identity's first view as its subject, and the photos of the others."""
     subject, *others = (rows[i] for i in places)
-    photos = {o["photo_id"]: squared(o) for o in others if o["photo_id"] != subject["photo_id"]}
-    return Thing(
-        identity, _decoded(subject["subject"], "RGBA"), seen(subject, background),
+    photos = {o["photo_id"]: square_photo(o) for o in others if o["photo_id"] != subject["photo_id"]}
+    return EvalSubject(
+        identity, _decoded(subject["subject"], "RGBA"), encoder_image(subject, background),
         tuple(photos.values()), subject["class"],
     )  # fmt: skip
 
 
-def subjects(folder: Path) -> Iterator[tuple[str, str, Image.Image]]:
+def all_subjects(folder: Path) -> Iterator[tuple[str, str, Image.Image]]:
     """Split, identity and subject (RGBA) of every identity in the rows, whatever its split."""
     for split in SPLITS:
         rows = load_rows(folder, split)
-        for identity, places in views(rows).items():
+        for identity, places in rows_of_identities(rows).items():
             yield split, identity, _decoded(rows[places[0]]["subject"], "RGBA")
 
 
-def plan(things: Sequence[Thing], p: EvaluateParams, captions: str) -> list[Want]:
+def plan_images(subjects: Sequence[EvalSubject], p: EvaluateParams, captions: str) -> list[EvalImage]:
     """Every image that is wanted of the things; controls have the seeds of the images they stand beside.
 
     Args:
         things: what is judged.
         p: scenes, styles and how many images of each.
-        captions: those that the encoder was trained with; after "plain" ones prompts name the thing's class.
+        captions: those that the encoder was trained with; after "class_noun" prompts name the thing's class.
 
     Raises:
         TamingError: a class is wanted, and a thing has none.
     """
-    count, everything = len(things), []
-    for i, each in enumerate(things):
-        everything += [_in_words(want, captions, each.class_name) for want in _of_thing(i, p)]
-    scenes = [w for w in everything if w.kind == "scene" and w.thing < p.control_objects]
-    donors = [_shown(w, ANOTHER, ((w.thing + 1) % count,)) for w in scenes] if count > 1 else []
-    return [*everything, *donors, *(_shown(w, NO_OBJECT, ()) for w in scenes)]
+    count, planned = len(subjects), []
+    for i, each in enumerate(subjects):
+        planned += [_with_encoder_captions(want, captions, each.class_name) for want in _subject_images(i, p)]
+    scenes = [w for w in planned if w.kind == "scene" and w.subject < p.control_objects]
+    donors = [_with_objects(w, ANOTHER, ((w.subject + 1) % count,)) for w in scenes] if count > 1 else []
+    return [*planned, *donors, *(_with_objects(w, NO_OBJECT, ()) for w in scenes)]
 
 
 def scene_prompt(scene: str) -> str:
@@ -139,27 +141,27 @@ def style_prompt(style: str) -> str:
     return f"{style} a {OBJECT}"
 
 
-def _of_thing(i: int, p: EvaluateParams) -> list[Want]:
+def _subject_images(i: int, p: EvaluateParams) -> list[EvalImage]:
     asked = [("scene", s, scene_prompt(s)) for s in p.scenes] + [("style", s, style_prompt(s)) for s in p.styles]
     each = [(*a, n) for a in asked for n in range(p.images_per_prompt)]
     first = i * len(each)
     return [
-        Want(OURS, i, kind, words, n, Order(prompt, (i,), seed_for(p.seed, "image", first + k)))
+        EvalImage(OURS, i, kind, words, n, ImageRequest(prompt, (i,), seed_for(p.seed, "image", first + k)))
         for k, (kind, words, prompt, n) in enumerate(each)
     ]
 
 
-def _in_words(want: Want, captions: str, noun: str | None) -> Want:
+def _with_encoder_captions(image: EvalImage, captions: str, noun: str | None) -> EvalImage:
     """The same image, asked for as the encoder's captions have it."""
-    return replace(want, order=replace(want.order, prompt=told(want.order.prompt, captions, noun)))
+    return replace(image, request=replace(image.request, prompt=prompt_for(image.request.prompt, captions, noun)))
 
 
-def _shown(want: Want, condition: str, shown: tuple[int, ...]) -> Want:
+def _with_objects(image: EvalImage, condition: str, shown: tuple[int, ...]) -> EvalImage:
     """The same image with another thing's tokens, or none."""
-    return replace(want, condition=condition, order=replace(want.order, objects=shown))
+    return replace(image, condition=condition, request=replace(image.request, objects=shown))
 
 
-def encode(pipeline: TamingPipeline, subjects: Sequence[Image.Image]) -> tuple[Tensor, float]:
+def encode_subjects(pipeline: TamingPipeline, subjects: Sequence[Image.Image]) -> tuple[Tensor, float]:
     """The object embeddings (objects, K, D), one pass of the encoder for each, and the median of its seconds."""
     embeds, seconds = [], []
     for subject in subjects:
@@ -176,15 +178,15 @@ def cost(embeds: Tensor, encoding: float, drawing: float, images: int) -> dict[s
 
 
 def draw_missing(
-    pipeline: TamingPipeline, wants: Sequence[Want], paths: Sequence[Path], embeds: Tensor, sampling: Sampling
+    pipeline: TamingPipeline, images: Sequence[EvalImage], paths: Sequence[Path], embeds: Tensor, sampling: Sampling
 ) -> Iterator[int]:
     """Draw the wanted images to their paths, and yield how many are there."""
-    yield from draw.draw_missing(pipeline, [w.order for w in wants], paths, embeds, sampling)
+    yield from draw.draw_missing(pipeline, [w.request for w in images], paths, embeds, sampling)
 
 
-def squared(row: Row) -> Image.Image:
+def square_photo(row: Row) -> Image.Image:
     """The row's image, RGB, cut to the largest square that holds its object: judges see squares."""
-    image, mask = _decoded(row["image"], "RGB"), mask_of(row)
+    image, mask = _decoded(row["image"], "RGB"), open_mask(row)
     return image.crop(window(*image.size, (1, 1), mask_box(mask) if mask.any() else None))
 
 

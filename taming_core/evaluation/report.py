@@ -11,15 +11,15 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from taming_core.evaluation.measures import MEASURES, Measure, Summary, Verdict
+from taming_core.evaluation.measures import MEASURES, ImageScores, Measure, Summary
 from taming_core.evaluation.plots import NAMES
-from taming_core.evaluation.protocol import ANOTHER, NO_OBJECT, OURS, REAL, Thing, scene_prompt
+from taming_core.evaluation.protocol import ANOTHER, NO_OBJECT, OURS, REAL, EvalSubject, scene_prompt
 from taming_core.evaluation.statistics import Estimate
 from taming_core.figures.image_grid import Cell
 from taming_core.params.sections import EvaluateParams
 
 TEMPLATE = Path(__file__).with_suffix(".html")
-THINGS = 48  # at most, in the grid of pictures
+MAX_SUBJECTS = 48  # at most, in the grid of pictures
 SIDE = 192  # pixels of a picture in the page, at most
 TILES = ("judge_top1", "strict_pass", "shape", "scene_accuracy", "style_accuracy")
 MARKS = {"strict_cosine": "strict", "shape": "shape"}  # below a picture in which an object was found
@@ -27,11 +27,11 @@ TITLES = {m.key: m for m in MEASURES}
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class Evaluation:
     """All that a report tells of."""
 
-    things: Sequence[Thing]
-    rows: Sequence[Verdict]
+    subjects: Sequence[EvalSubject]
+    rows: Sequence[ImageScores]
     images: Sequence[Image.Image]  # of the rows, in the same order
     summary: Summary
     params: EvaluateParams
@@ -45,27 +45,27 @@ class Table(NamedTuple):
     rows: list[list[Cell]]
 
 
-def pictures(e: Evaluated) -> Table:
+def pictures(e: Evaluation) -> Table:
     """Each thing's subject and its images, the first of each prompt."""
     asked = [*e.params.scenes, *e.params.styles]
     found = {(r["identity"], r["asked"]): _cell(r, i) for r, i in reversed(_pairs(e, OURS))}
     return Table(
         ["the object", *(a.removesuffix(" of") for a in asked)],
-        [[_subject(t), *(found[t.identity, a] for a in asked)] for t in e.things[:THINGS]],
+        [[_subject(t), *(found[t.identity, a] for a in asked)] for t in e.subjects[:MAX_SUBJECTS]],
     )
 
 
-def controls(e: Evaluated) -> Table:
+def controls(e: Evaluation) -> Table:
     """For each control object its first scene in every condition."""
-    found: dict[tuple[str, str], tuple[Verdict, Image.Image]] = {}
+    found: dict[tuple[str, str], tuple[ImageScores, Image.Image]] = {}
     for condition in NAMES:
         for r, i in _pairs(e, condition):
             if r["kind"] != "style":
                 found.setdefault((condition, r["identity"]), (r, i))
-    here = [t for t in e.things if (NO_OBJECT, t.identity) in found]
+    here = [t for t in e.subjects if (NO_OBJECT, t.identity) in found]
     conditions = [c for c in (OURS, NO_OBJECT, ANOTHER, REAL) if any((c, t.identity) in found for t in here)]
 
-    def cell(condition: str, t: Thing) -> Cell:
+    def cell(condition: str, t: EvalSubject) -> Cell:
         pair = found.get((condition, t.identity))
         return Cell(None) if pair is None else _cell(*pair)
 
@@ -73,15 +73,15 @@ def controls(e: Evaluated) -> Table:
     return Table(names, [[_subject(t), *(cell(c, t) for c in conditions)] for t in here])
 
 
-def _pairs(e: Evaluated, condition: str) -> list[tuple[Verdict, Image.Image]]:
+def _pairs(e: Evaluation, condition: str) -> list[tuple[ImageScores, Image.Image]]:
     return [(r, i) for r, i in zip(e.rows, e.images, strict=True) if r["condition"] == condition]
 
 
-def _subject(t: Thing) -> Cell:
-    return Cell(t.shown, t.identity)
+def _subject(t: EvalSubject) -> Cell:
+    return Cell(t.encoder_image, t.identity)
 
 
-def _cell(row: Verdict, image: Image.Image) -> Cell:
+def _cell(row: ImageScores, image: Image.Image) -> Cell:
     """An image with its marks."""
     marks = [f"judge {_short(row['cosine'])}"]
     if row.get("shape_found") == 0:
@@ -103,7 +103,7 @@ def _short(value: float) -> str:
     return f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 0.995 else f"{value:.1f}"
 
 
-def _wrong(row: Verdict) -> list[str]:
+def _wrong(row: ImageScores) -> list[str]:
     """What the judges hold against an image."""
     found = ["not recognised"] if row.get("judge_top1") == 0 else []
     if row.get("strict_pass") == 0 and row.get("shape_found") != 0:
@@ -139,7 +139,7 @@ def _share(e: Estimate) -> str:
 def _beside(summary: Summary, key: str) -> str:
     """The same measure in the other conditions, as a half-sentence."""
     words = {REAL: "of real photos", ANOTHER: "with another object's tokens", NO_OBJECT: "without object tokens"}
-    said = [f"{w} {TITLES[key].said(summary[c][key].mean)}" for c, w in words.items() if key in summary.get(c, {})]
+    said = [f"{w} {TITLES[key].format(summary[c][key].mean)}" for c, w in words.items() if key in summary.get(c, {})]
     return f"; {', '.join(said)}" if said else ""
 
 
@@ -148,8 +148,8 @@ def tiles(summary: Summary) -> list[dict[str, str]]:
     words = {REAL: "real photos", ANOTHER: "another object", NO_OBJECT: "no object"}
     found = []
     for m in (TITLES[key] for key in TILES if key in summary[OURS]):
-        beside = [f"{w} {m.said(summary[c][m.key].mean)}" for c, w in words.items() if m.key in summary.get(c, {})]
-        found.append({"value": m.said(summary[OURS][m.key].mean), "name": m.title, "beside": ", ".join(beside)})
+        beside = [f"{w} {m.format(summary[c][m.key].mean)}" for c, w in words.items() if m.key in summary.get(c, {})]
+        found.append({"value": m.format(summary[OURS][m.key].mean), "name": m.title, "beside": ", ".join(beside)})
     return found
 
 
@@ -158,7 +158,7 @@ def score_rows(summary: Summary) -> list[dict[str, Any]]:
     conditions = [c for c in NAMES if c in summary]
 
     def cell(m: Measure, e: Estimate | None) -> dict[str, str] | None:
-        return e and {"value": m.said(e.mean), "interval": f"{m.said(e.low)} to {m.said(e.high)}"}
+        return e and {"value": m.format(e.mean), "interval": f"{m.format(e.low)} to {m.format(e.high)}"}
 
     return [
         {"title": m.title, "meaning": m.meaning, "cells": [cell(m, summary[c].get(m.key)) for c in conditions]}
@@ -167,7 +167,7 @@ def score_rows(summary: Summary) -> list[dict[str, Any]]:
     ]
 
 
-def html(e: Evaluated, plots: Path) -> str:
+def html(e: Evaluation, plots: Path) -> str:
     """The page; `plots` is the folder with fidelity.png and per_object.png."""
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
         TEMPLATE.read_text("utf-8")
@@ -175,7 +175,7 @@ def html(e: Evaluated, plots: Path) -> str:
     drawn = sum(r["condition"] != REAL for r in e.rows)
     return page.render(
         title="Objects it never saw, where the text asked for them",
-        subtitle=f"{len(e.things)} held-out objects, {drawn} images, split “{e.params.split}”.",
+        subtitle=f"{len(e.subjects)} held-out objects, {drawn} images, split “{e.params.split}”.",
         side=128,
         tiles=tiles(e.summary),
         pictures=pictures(e),

@@ -28,7 +28,7 @@ Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class View:
+class CanvasObject:
     """A thing brought to the canvas, in its own orientation."""
 
     mask: Mask  # (SIDE, SIDE)
@@ -70,7 +70,7 @@ class Pose(NamedTuple):
         return Pose(self.degrees[at], self.scale[at], self.flipped[at], self.shift[at])
 
 
-def compare(subject: View, found: View) -> Shape:
+def compare(subject: CanvasObject, found: CanvasObject) -> Shape:
     """The agreement of two things in the pose that suits them best."""
     poses, iou = fitted(subject.mask, found.mask, grid(DEGREES, SCALES, [False, True]))
     chosen = np.concatenate([best_of(iou, poses.flipped == side, CANDIDATES // 2) for side in (False, True)])
@@ -83,7 +83,7 @@ def compare(subject: View, found: View) -> Shape:
     return Shape(float(iou[at]), float(edges[at]), float(poses.degrees[at]), bool(poses.flipped[at]))
 
 
-def view_of(image: NDArray[np.uint8], mask: Mask) -> View:
+def to_canvas(image: NDArray[np.uint8], mask: Mask) -> CanvasObject:
     """The thing of `mask` (H, W) in `image` (H, W, 3) brought to the canvas.
 
     Raises:
@@ -101,19 +101,19 @@ def view_of(image: NDArray[np.uint8], mask: Mask) -> View:
     )
     silhouette = seen[..., 3] > 127
     edges = outline(silhouette) | inner_edges(seen[..., :3].astype(np.float64), silhouette)
-    return View(silhouette, edges, grown(edges, TOLERANCE))
+    return CanvasObject(silhouette, edges, dilate(edges, TOLERANCE))
 
 
 def outline(mask: Mask) -> Mask:
     """The pixels of a mask that touch its outside."""
-    return mask & ~shrunk(mask, 1)
+    return mask & ~erode(mask, 1)
 
 
 def inner_edges(colour: Floats, mask: Mask) -> Mask:
     """Where the colour (H, W, 3) changes most steeply, two pixels or more inside the mask: thinned to ridges."""
     dy, dx = np.gradient(colour, axis=(0, 1))
     across, down = np.sqrt((dx**2).sum(-1)), np.sqrt((dy**2).sum(-1))
-    steep = np.hypot(across, down) * shrunk(mask, 2)
+    steep = np.hypot(across, down) * erode(mask, 2)
     ridge = np.where(across > down, is_peak(steep, 1), is_peak(steep, 0))
     return ridge & (steep > max(CONTRAST * float(np.max(steep, initial=0)), 4.0))
 
@@ -123,7 +123,7 @@ def is_peak(values: Floats, axis: int) -> Mask:
     return (values >= np.roll(values, 1, axis)) & (values >= np.roll(values, -1, axis))
 
 
-def grown(mask: Mask, radius: float) -> Mask:
+def dilate(mask: Mask, radius: float) -> Mask:
     """All pixels within `radius` of the mask; what leaves the canvas is lost."""
     reach = int(radius)
     padded = np.pad(mask, reach)
@@ -135,9 +135,9 @@ def grown(mask: Mask, radius: float) -> Mask:
     return out
 
 
-def shrunk(mask: Mask, radius: float) -> Mask:
+def erode(mask: Mask, radius: float) -> Mask:
     """The pixels of the mask that are further than `radius` from its outside."""
-    return ~grown(~mask, radius)
+    return ~dilate(~mask, radius)
 
 
 def grid(degrees: NDArray[np.number], scales: Floats, flips: Iterable[bool]) -> Pose:
@@ -164,17 +164,17 @@ def warped(mask: Mask, poses: Pose) -> Mask:
     """The mask in each pose, (P, SIDE, SIDE)."""
     y, x = np.indices(mask.shape).reshape(2, -1)
     points = np.stack([x, y], -1) - (SIDE - 1) / 2
-    return looked_up(mask, to_subject(points[None], poses)).reshape(-1, *mask.shape)
+    return sample_mask(mask, to_subject(points[None], poses)).reshape(-1, *mask.shape)
 
 
-def edge_scores(subject: View, found: View, poses: Pose) -> Floats:
+def edge_scores(subject: CanvasObject, found: CanvasObject, poses: Pose) -> Floats:
     """F1 (P,) of the edges: an edge pixel is right if the other thing has one within TOLERANCE.
 
     Source: boundary F1 as in Csurka et al., "What is a good evaluation measure for semantic segmentation?", 2013.
     """
     own, theirs = edge_points(subject.edges), edge_points(found.edges)
-    precise = looked_up(subject.near, to_subject(theirs[None], poses)).mean(1)
-    recalled = looked_up(found.near, to_found(own[None], poses)).mean(1)
+    precise = sample_mask(subject.near, to_subject(theirs[None], poses)).mean(1)
+    recalled = sample_mask(found.near, to_found(own[None], poses)).mean(1)
     return 2 * precise * recalled / np.maximum(precise + recalled, 1e-9)
 
 
@@ -194,7 +194,7 @@ def to_subject(points: Floats, poses: Pose) -> Floats:
     return (points - poses.shift[:, None]) @ np.linalg.inv(poses.matrix()).swapaxes(1, 2)
 
 
-def looked_up(mask: Mask, points: Floats) -> Mask:
+def sample_mask(mask: Mask, points: Floats) -> Mask:
     """The mask at points (P, N, 2) from its middle, to the nearest pixel; False outside. Returns (P, N)."""
     at = np.rint(points + (SIDE - 1) / 2).astype(np.int64)
     inside = ((at >= 0) & (at < SIDE)).all(-1)

@@ -66,7 +66,7 @@ def other_cosine(
     return others / (len(gallery) - 1)
 
 
-def chosen(images: Features, choices: Features) -> NDArray[np.int64]:
+def nearest(images: Features, choices: Features) -> NDArray[np.int64]:
     """Which of the choices (C, E), such as prompts, each image (N, E) is most like, (N,)."""
     return (images @ choices.T).argmax(1)
 

@@ -1,6 +1,5 @@
 """An encoder that is exported, and what training changed of the text-to-image model that it began on."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,12 @@ from torch import Tensor, nn
 from taming_core.bases.load import load_base
 from taming_core.errors import TamingError
 from taming_core.exports import lora_extraction
-from taming_core.exports.options import Wish
+from taming_core.exports.options import ExportOptions
 from taming_core.images.families import TamingPipeline, load_pipeline
 from taming_core.language.placeholder import OBJECT
 from taming_core.model import lora
 from taming_core.model.attention import eject
+from taming_core.training.encoder_folder import read_training
 from taming_core.weights.device import DTYPES
 
 LORA = "pytorch_lora_weights.safetensors"
@@ -25,7 +25,7 @@ WORD = "object"  # what `<object>` means to a text encoder that was not trained
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportSource:
     """The encoder that is exported."""
 
     folder: Path
@@ -38,28 +38,27 @@ class Source:
         return bool(self.training) and self.training["params"]["start"] is None
 
 
-def opened(spec: str) -> Source:
+def open_encoder(spec: str) -> ExportSource:
     """The encoder of a folder or of `mini`, in float32, its denoiser as the base model's own class has it."""
     pipeline = load_pipeline(spec)
     folder = Path(pipeline.name_or_path)
-    path = folder / "training.json"
-    source = Source(folder, pipeline, json.loads(path.read_text()) if path.is_file() else {})
+    source = ExportSource(folder, pipeline, read_training(folder))
     eject(source.pipeline.denoiser)
     return source
 
 
-def base_of(source: Source, wish: Wish) -> str | None:
+def base_name(source: ExportSource, options: ExportOptions) -> str | None:
     """The text-to-image model that training began on, as far as it is known."""
-    return wish.base or (source.training["params"]["base"] if source.began_on_base else None)
+    return options.base or (source.training["params"]["base"] if source.began_on_base else None)
 
 
-def base_parts(source: Source, wish: Wish) -> dict[str, Any]:
+def base_components(source: ExportSource, options: ExportOptions) -> dict[str, Any]:
     """The parts of the base.
 
     Raises:
         TamingError: it is not known, or not there.
     """
-    name = base_of(source, wish)
+    name = base_name(source, options)
     if name is None:
         raise TamingError("The encoder's folder does not tell on which text-to-image model its training began. Name it "
                           "with --base.")  # fmt: skip
@@ -70,44 +69,46 @@ def base_parts(source: Source, wish: Wish) -> dict[str, Any]:
                           "name with --base.") from error  # fmt: skip
 
 
-def tuned(source: Source, base: Mapping[str, Any] | None) -> bool:
+def is_tuned(source: ExportSource, base: Mapping[str, Any] | None) -> bool:
     """Whether the denoiser is another than the base's; `base` is needed where training.json does not tell."""
     if base is None:
         return source.training["params"]["tune"] != "adapter"
-    return bool(lora_extraction.changes(source.pipeline.denoiser, base[source.pipeline.family.denoiser_name]))
+    return bool(
+        lora_extraction.weight_differences(source.pipeline.denoiser, base[source.pipeline.family.denoiser_name])
+    )
 
 
-def write_lora(source: Source, wish: Wish, folder: Path) -> str:
+def write_lora(source: ExportSource, options: ExportOptions, folder: Path) -> str:
     """The LoRA that was trained, or the best one of the wished rank of whatever changed.
 
     Raises:
         TamingError: it takes a rank or the base, which are not given, or nothing has changed.
     """
     trained = source.folder / lora.FOLDER / LORA
-    if source.began_on_base and trained.is_file() and wish.rank is None:
-        save_lora(source, {n: w.to(DTYPES[wish.dtype]) for n, w in load_file(trained).items()}, folder)
+    if source.began_on_base and trained.is_file() and options.rank is None:
+        save_lora(source, {n: w.to(DTYPES[options.dtype]) for n, w in load_file(trained).items()}, folder)
         return "The LoRA is the one that was trained."
-    if wish.rank is None:
+    if options.rank is None:
         raise TamingError("The denoiser was tuned, and not by one LoRA alone. Give the --rank of a LoRA to take from "
                           "it, such as 64, or export with --to diffusers.")  # fmt: skip
-    base = base_parts(source, wish)[source.pipeline.family.denoiser_name]
+    base = base_components(source, options)[source.pipeline.family.denoiser_name]
     taken = lora_extraction.extract(
-        lora_extraction.changes(source.pipeline.denoiser, base), source.pipeline.denoiser, wish.rank
+        lora_extraction.weight_differences(source.pipeline.denoiser, base), source.pipeline.denoiser, options.rank
     )
-    save_lora(source, {n: w.to(DTYPES[wish.dtype]) for n, w in taken.layers.items()}, folder)
+    save_lora(source, {n: w.to(DTYPES[options.dtype]) for n, w in taken.layers.items()}, folder)
     return (
-        f"The LoRA of rank {wish.rank} keeps {taken.kept:.1%} of what training changed of the denoiser, as a sum of "
+        f"The LoRA of rank {options.rank} keeps {taken.kept:.1%} of what training changed of the denoiser, as a sum of "
         f"squares; {taken.covered:.1%} lies in linear and convolution weights, the most that any rank can keep."
     )
 
 
-def save_lora(source: Source, layers: Mapping[str, Tensor], folder: Path) -> None:
+def save_lora(source: ExportSource, layers: Mapping[str, Tensor], folder: Path) -> None:
     """As diffusers writes it for the family; names may begin with the denoiser's."""
     name = source.pipeline.family.denoiser_name
-    lora.save(source.pipeline, {n.removeprefix(f"{name}."): w for n, w in layers.items()}, folder)
+    lora.save_lora(source.pipeline, {n.removeprefix(f"{name}."): w for n, w in layers.items()}, folder)
 
 
-def require_own_words(source: Source, base: Mapping[str, Any] | None) -> None:
+def require_base_text_encoder(source: ExportSource, base: Mapping[str, Any] | None) -> None:
     """An adapter's file holds no text encoder, so that prompts must mean to the base what they mean here.
 
     Raises:

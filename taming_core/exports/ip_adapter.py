@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
 from taming_core.errors import TamingError
-from taming_core.model.object_encoder import ObjectEncoder, silent_biases
+from taming_core.model.object_encoder import ObjectEncoder, frozen_zero_biases
 
 FILE = "ip_adapter.safetensors"
 TOKENS = 4  # of a base IP-Adapter; diffusers knows no other number,
@@ -159,7 +159,7 @@ def take_clip_pictures(embeddings: Any, mean: Any, std: Any) -> None:
 
 def guides_exactly(encoder: ObjectEncoder) -> bool:
     """Whether stock diffusers' own null of this adapter adds nothing, as TamingPipeline's does."""
-    biases = silent_biases(encoder)
+    biases = frozen_zero_biases(encoder)
     return bool(biases) and not any(b.any() for b in biases)
 
 

@@ -23,7 +23,7 @@ class Extracted:
     covered: float  # the share that lies in linear and convolution weights, which a LoRA of full rank would keep
 
 
-def changes(tuned: nn.Module, base: nn.Module) -> dict[str, Tensor]:
+def weight_differences(tuned: nn.Module, base: nn.Module) -> dict[str, Tensor]:
     """The difference of every weight that is another one in half precision, by name.
 
     Encoders are stored in half precision, so that a base that training never touched differs from it by rounding.

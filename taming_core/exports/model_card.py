@@ -129,7 +129,9 @@ def _made(f: Facts) -> dict[str, str]:
         found |= {"starts from": start} if start else {}
         found |= {"tuned": p["tune"], "steps x rows": f"{p['steps']} x {p['batch_size']}"}
         found["data fingerprint"] = f.training["rows"]
-        found["rows"] = f"{f.training['object_rows']} with an object, {f.training['general_rows']} general"
+        found["rows"] = (
+            f"{f.training['object_rows']} with an object, {f.training['regularization_rows']} regularization"
+        )
     return found
 
 

@@ -12,7 +12,7 @@ Dtype = Literal["fp16", "bf16", "fp32"]
 
 
 @dataclass(frozen=True)
-class Wish:
+class ExportOptions:
     """What is asked for."""
 
     to: Target
@@ -23,22 +23,22 @@ class Wish:
     push: str | None  # OWNER/NAME on the hub
 
 
-def check(wish: Wish, out: Path) -> None:
+def require_valid(options: ExportOptions, out: Path) -> None:
     """Refuse before any work what cannot go well.
 
     Raises:
         TamingError: an option has no effect or is no such option, `out` holds something else, or there is no token.
     """
-    for name, value, known in (("--to", wish.to, Target), ("--dtype", wish.dtype, Dtype)):
+    for name, value, known in (("--to", options.to, Target), ("--dtype", options.dtype, Dtype)):
         if value not in get_args(known):
             raise TamingError(f"{name} {value} is unknown. Give one of {', '.join(get_args(known))}.")
-    if wish.rank is not None and wish.to == "diffusers":
+    if options.rank is not None and options.to == "diffusers":
         raise TamingError(
             "--rank has no effect with --to diffusers, whose folder holds the denoiser itself. Leave it out."
         )
     if out.exists() and not (out / RECORD).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise TamingError(f"{out} holds something else than an export. Name a folder of its own with --out.")
-    if wish.push is not None:
+    if options.push is not None:
         from taming_core.exports import hub
 
-        hub.require_token(wish.push)
+        hub.require_token(options.push)

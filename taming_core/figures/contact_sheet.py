@@ -30,7 +30,7 @@ class Card:
     drop_reason: str | None
 
 
-def outlined(
+def draw_outlines(
     image: NDArray[np.uint8], mask: NDArray[np.bool_] | None, box_xyxy: Sequence[int] | None, side: int
 ) -> Image.Image:
     """A photo (H, W, 3), its longer side scaled to `side`, with the outlines of mask and box drawn over it."""
@@ -47,10 +47,10 @@ def outlined(
     return picture
 
 
-def message(text: str, side: int) -> Image.Image:
+def text_tile(text: str, side: int) -> Image.Image:
     """A grey square that says why there is no picture."""
     tile = Image.new("RGB", (side, side), "#d5d3ce")
-    draw, lines = ImageDraw.Draw(tile), wrapped(text, font(), side - 2 * PAD)
+    draw, lines = ImageDraw.Draw(tile), wrap_text(text, font(), side - 2 * PAD)
     top = (side - LINE * len(lines)) // 2
     for i, line in enumerate(lines):
         draw.text((side // 2, top + LINE * i), line, INK, font(), anchor="ma")
@@ -66,7 +66,7 @@ def font(bold: bool = False, size: int = 13) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
 
 
-def wrapped(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
+def wrap_text(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
     """The text in lines of at most `width` pixels; a longer word is broken."""
     lines = [""]
     for word in text.split():
@@ -88,7 +88,7 @@ def _broken(word: str, face: ImageFont.FreeTypeFont, width: float) -> Iterator[s
     yield word
 
 
-def tiled(picture: Image.Image, side: int) -> Image.Image:
+def fit_tile(picture: Image.Image, side: int) -> Image.Image:
     """A picture scaled into a square tile; a checkerboard shows through what is transparent."""
     small = ImageOps.contain(picture, (side, side), Image.Resampling.BICUBIC)
     tile = Image.new("RGB", (side, side), "#f4f3f0")
@@ -104,14 +104,14 @@ def _checkerboard(size: tuple[int, int], cell: int = 10) -> Image.Image:
     return Image.fromarray(np.where((x + y) % 2, 255, 224).astype(np.uint8)).convert("RGB")
 
 
-def png(cards: Sequence[Card], heading: str, side: int) -> Image.Image:
+def sheet_image(cards: Sequence[Card], heading: str, side: int) -> Image.Image:
     """The sheet as one picture: a heading, and cards in as many columns as fit, pictures `side` pixels wide."""
     shown = max(len(c.pictures) for c in cards)
     width = shown * side + (shown - 1) * PAD + 2 * PAD
     columns = max(min(len(cards), (WIDTH - GAP) // (width + GAP)), 1)
     drawn = [_drawn(c, side, width) for c in cards]
     rows = [drawn[i : i + columns] for i in range(0, len(drawn), columns)]
-    head = wrapped(heading, font(bold=True, size=16), columns * (width + GAP) - GAP)
+    head = wrap_text(heading, font(bold=True, size=16), columns * (width + GAP) - GAP)
     top = 2 * GAP + 22 * len(head)
     height = top + sum(max(c.height for c in row) + GAP for row in rows)
     sheet = Image.new("RGB", (columns * (width + GAP) + GAP, height), PAPER)
@@ -129,10 +129,10 @@ def png(cards: Sequence[Card], heading: str, side: int) -> Image.Image:
 
 def _drawn(card: Card, side: int, width: int) -> Image.Image:
     """One card, as high as its text needs."""
-    texts = [(line, face, ink) for text, face, ink in _texts(card) for line in wrapped(text, face, width - 2 * PAD)]
+    texts = [(line, face, ink) for text, face, ink in _texts(card) for line in wrap_text(text, face, width - 2 * PAD)]
     picture = Image.new("RGB", (width, side + 3 * PAD + LINE * len(texts)), CARD)
     for i, shown in enumerate(card.pictures):
-        picture.paste(tiled(shown, side), (PAD + i * (side + PAD), PAD))
+        picture.paste(fit_tile(shown, side), (PAD + i * (side + PAD), PAD))
     draw = ImageDraw.Draw(picture)
     for i, (line, face, ink) in enumerate(texts):
         _write(draw, (PAD, side + 2 * PAD + LINE * i), line, face, ink)
@@ -163,9 +163,9 @@ def save(cards: Sequence[Card], heading: str, side: int, out: Path) -> None:
     check_name(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".html":
-        out.write_text(html(cards, heading, side), encoding="utf-8")
+        out.write_text(sheet_html(cards, heading, side), encoding="utf-8")
     else:
-        png(cards, heading, side).save(out)
+        sheet_image(cards, heading, side).save(out)
 
 
 def check_name(out: Path) -> None:
@@ -174,14 +174,14 @@ def check_name(out: Path) -> None:
         raise TamingError(f"{out} is neither a .png nor a .html file. Name the sheet with --out sheet.png.")
 
 
-def html(cards: Sequence[Card], heading: str, side: int) -> str:
+def sheet_html(cards: Sequence[Card], heading: str, side: int) -> str:
     """The sheet as one page that needs no other file."""
     figures = "\n".join(_figure(card, side) for card in cards)
     return PAGE.format(heading=escape(heading), figures=figures, kept=KEPT, dropped=DROPPED, mark=OUTLINE, paper=PAPER)
 
 
 def _figure(card: Card, side: int) -> str:
-    pictures = "".join(f'<img alt="" src="{_data_url(tiled(p, side))}">' for p in card.pictures)
+    pictures = "".join(f'<img alt="" src="{_data_url(fit_tile(p, side))}">' for p in card.pictures)
     lines = "".join(f"<p>{_marked(line)}</p>" for line in card.lines)
     kind, status = ("kept", "kept") if card.drop_reason is None else ("dropped", f"dropped: {card.drop_reason}")
     return (

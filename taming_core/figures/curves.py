@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from taming_core.figures.axes import calm
+from taming_core.figures.axes import style_axes
 
 COLOURS = {
     "loss": "#33373d", "denoising": "#2f6db3", "identity": "#d8703a", "localization": "#7a5ba8",
@@ -28,7 +28,7 @@ def curves(lines: Sequence[Line]) -> Figure:
             draw(axes, key, [(line["step"], line[key]) for line in lines if line.get(key) is not None])
         axes.set_ylabel(title, fontsize=9)
         axes.grid(axis="y", color="#e4e5e8", linewidth=0.8)
-        calm(axes)
+        style_axes(axes)
         axes.yaxis.get_offset_text().set_fontsize(9)
     panels[0].legend(frameon=False, ncols=len(TERMS), fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     panels[-1].set_xlabel("step", fontsize=9)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from taming_core.figures.contact_sheet import font, tiled, wrapped
+from taming_core.figures.contact_sheet import fit_tile, font, wrap_text
 
 PAPER, INK, FAINT, GOOD, BAD = "#ffffff", "#1d2025", "#6d727a", "#2b7a4b", "#b3382c"
 GAP, MARGIN, LINE = 8, 28, 16  # pixels
@@ -24,8 +24,8 @@ class Cell:
 def grid(heading: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], side: int) -> Image.Image:
     """Pictures `side` pixels wide under one caption for each column, the first column set apart."""
     width = 2 * MARGIN + len(columns) * (side + GAP) + GAP
-    head = wrapped(heading, font(bold=True, size=17), width - 2 * MARGIN)
-    captions = [wrapped(c, font(bold=True, size=12), side) for c in columns]
+    head = wrap_text(heading, font(bold=True, size=17), width - 2 * MARGIN)
+    captions = [wrap_text(c, font(bold=True, size=12), side) for c in columns]
     notes = max((len(_lines(cell, side)) for row in rows for cell in row), default=0)
     top = MARGIN + 24 * len(head) + GAP + LINE * max(map(len, captions)) + GAP
     step = side + LINE * notes + 2 * GAP
@@ -48,13 +48,13 @@ def _left(column: int, side: int) -> int:
 
 
 def _lines(cell: Cell, side: int) -> list[str]:
-    return wrapped(cell.note, font(size=10), side) if cell.note else []
+    return wrap_text(cell.note, font(size=10), side) if cell.note else []
 
 
 def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, at: tuple[int, int], side: int) -> None:
     """One picture with its note below."""
     if cell.picture is not None:
-        sheet.paste(tiled(cell.picture, side), at)
+        sheet.paste(fit_tile(cell.picture, side), at)
     ink = {True: GOOD, False: BAD, None: FAINT}[cell.good]
     for i, line in enumerate(_lines(cell, side)):
         draw.text((at[0], at[1] + side + 4 + LINE * i), line, ink, font(size=10))

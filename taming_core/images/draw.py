@@ -11,15 +11,15 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from PIL import Image
 from torch import Tensor
 
-from taming_core.bases.family import is_flow
+from taming_core.bases.family import is_flow_matching
 from taming_core.errors import TamingError
 from taming_core.images.families import TamingPipeline
-from taming_core.images.requests import Order, batched
+from taming_core.images.requests import ImageRequest, batch_requests
 from taming_core.params.arguments import require_scheduler
 from taming_core.params.sections import Sampling
 
 
-def scheduler_named(name: str, like: Any) -> SchedulerMixin:
+def load_scheduler(name: str, like: Any) -> SchedulerMixin:
     """Any diffusers scheduler by its class name, with the noise schedule of the model's own.
 
     Raises:
@@ -29,17 +29,17 @@ def scheduler_named(name: str, like: Any) -> SchedulerMixin:
     found: Any = getattr(diffusers, name)
     known = inspect.signature(found).parameters
     flows = name.startswith("FlowMatch")
-    if is_flow(like) and not flows and "use_flow_sigmas" not in known:
+    if is_flow_matching(like) and not flows and "use_flow_sigmas" not in known:
         raise TamingError(f"{name} does not draw with a model of flow matching. Name "
                           "FlowMatchEulerDiscreteScheduler or DPMSolverMultistepScheduler.")  # fmt: skip
-    if is_flow(like) and like.config.get("use_dynamic_shifting") and "use_dynamic_shifting" not in known:  # pyright: ignore
+    if is_flow_matching(like) and like.config.get("use_dynamic_shifting") and "use_dynamic_shifting" not in known:  # pyright: ignore
         raise TamingError(f"{name} cannot shift its steps with the image's size, as this model wants it. Name "
                           "FlowMatchEulerDiscreteScheduler or DPMSolverMultistepScheduler.")  # fmt: skip
-    if is_flow(like) and not flows:
+    if is_flow_matching(like) and not flows:
         shift = like.config.get("shift") or like.config.get("flow_shift") or 1.0  # pyright: ignore
         flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
         return found.from_config(like.config, **flow)
-    if flows and not is_flow(like):
+    if flows and not is_flow_matching(like):
         raise TamingError(f"{name} draws with models of flow matching, and this is none. Name another, such as "
                           "DDIMScheduler.")  # fmt: skip
     return found.from_config(like.config)
@@ -47,7 +47,7 @@ def scheduler_named(name: str, like: Any) -> SchedulerMixin:
 
 def draw(
     pipeline: TamingPipeline,
-    orders: Sequence[Order],
+    requests: Sequence[ImageRequest],
     embeds: Sequence[Tensor] | Tensor,
     sampling: Sampling,
     object_scale: float = 1.0,
@@ -64,9 +64,9 @@ def draw(
         size: width and height in pixels; the model's own where None.
     """
     own, (width, height) = pipeline.scheduler, size or (None, None)
-    pipeline.scheduler = scheduler_named(sampling.scheduler, own)
+    pipeline.scheduler = load_scheduler(sampling.scheduler, own)
     try:
-        for batch in batched(orders, sampling.batch_size, lambda o: tuple(embeds[i].shape for i in o.objects)):
+        for batch in batch_requests(requests, sampling.batch_size, lambda o: tuple(embeds[i].shape for i in o.objects)):
             chosen = [torch.stack([embeds[i] for i in o.objects]) for o in batch if o.objects]
             yield from pipeline(
                 [o.prompt for o in batch],
@@ -87,7 +87,7 @@ def draw(
 
 def draw_missing(
     pipeline: TamingPipeline,
-    orders: Sequence[Order],
+    requests: Sequence[ImageRequest],
     paths: Sequence[Path],
     embeds: Sequence[Tensor] | Tensor,
     sampling: Sampling,
@@ -97,7 +97,7 @@ def draw_missing(
     A batch is drawn as a whole or not at all: its make-up may change an image's last bits.
     """
     done = 0
-    for batch in batched(orders, sampling.batch_size):
+    for batch in batch_requests(requests, sampling.batch_size):
         places = paths[done : done + len(batch)]
         if not all(p.exists() for p in places):
             for path, image in zip(places, draw(pipeline, batch, embeds, sampling), strict=True):

@@ -34,7 +34,7 @@ __all__ = [
     "TamingStableDiffusion3Pipeline",
     "TamingStableDiffusionPipeline",
     "TamingStableDiffusionXLPipeline",
-    "assembled",
+    "assemble",
     "load_pipeline",
 ]
 
@@ -42,7 +42,7 @@ __all__ = [
 class TamingStableDiffusionPipeline(TamingPipeline, StableDiffusionLoraLoaderMixin):
     """On Stable Diffusion 1.5 or 2.1, or `mini`."""
 
-    tamed = StableDiffusion
+    family_type = StableDiffusion
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class TamingStableDiffusionPipeline(TamingPipeline, StableDiffusionLoraLoaderMix
 class TamingStableDiffusionXLPipeline(TamingPipeline, StableDiffusionXLLoraLoaderMixin):
     """On Stable Diffusion XL."""
 
-    tamed = StableDiffusionXL
+    family_type = StableDiffusionXL
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class TamingStableDiffusionXLPipeline(TamingPipeline, StableDiffusionXLLoraLoade
 class TamingStableDiffusion3Pipeline(TamingPipeline, SD3LoraLoaderMixin):
     """On Stable Diffusion 3 or 3.5, with or without T5."""
 
-    tamed = StableDiffusion3
+    family_type = StableDiffusion3
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class TamingStableDiffusion3Pipeline(TamingPipeline, SD3LoraLoaderMixin):
 class TamingFluxPipeline(TamingPipeline, FluxLoraLoaderMixin):
     """On FLUX.1."""
 
-    tamed = Flux
+    family_type = Flux
 
     def __init__(
         self,
@@ -128,9 +128,9 @@ class TamingFluxPipeline(TamingPipeline, FluxLoraLoaderMixin):
         )  # fmt: skip
 
 
-def assembled(parts: Mapping[str, Any], object_encoder: ObjectEncoder) -> TamingPipeline:
+def assemble(parts: Mapping[str, Any], object_encoder: ObjectEncoder) -> TamingPipeline:
     """The pipeline of a text-to-image model's parts and the object encoder that tames it."""
-    return TamingPipeline.of(parts)(**parts, object_encoder=object_encoder)
+    return TamingPipeline.class_for(parts)(**parts, object_encoder=object_encoder)
 
 
 def load_pipeline(spec: str, device: str = "cpu", precision: str = "fp32", offload: bool = False) -> TamingPipeline:

@@ -14,20 +14,20 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from taming_core.bases.families import family_of, kind_of
+from taming_core.bases.families import family_class, family_of
 from taming_core.bases.family import Family, Text
 from taming_core.errors import TamingError
-from taming_core.images.guidance import Words, guidance_passes, guided
+from taming_core.images.guidance import EncodedPrompts, guidance_passes, guided_prediction
 from taming_core.language.placeholder import OBJECT
-from taming_core.model.attention import LAYERS, eject, inject, rescale
-from taming_core.model.conditioning import holes_in
-from taming_core.model.inputs import Shown, subject_pixels
-from taming_core.model.object_encoder import ObjectEncoder, embed
+from taming_core.model.attention import LAYERS, eject, inject, set_object_scale
+from taming_core.model.conditioning import find_placeholders
+from taming_core.model.inputs import EncoderInputs, subject_pixels
+from taming_core.model.object_encoder import ObjectEncoder, encode_subjects
 from taming_core.model.subject_model import subject_model
 
 StepEnd = Callable[[DiffusionPipeline, int, int, dict[str, Tensor]], dict[str, Tensor]]
-Subject = Image.Image | Sequence[Image.Image]  # an object, in one photo or in several
-EMBEDDED = 3.5  # what diffusers tells a denoiser that reads its guidance
+SubjectPhotos = Image.Image | Sequence[Image.Image]  # an object, in one photo or in several
+DEFAULT_EMBEDDED_GUIDANCE = 3.5  # what diffusers tells a denoiser that reads its guidance
 
 
 class TamingPipeline(DiffusionPipeline):
@@ -36,7 +36,7 @@ class TamingPipeline(DiffusionPipeline):
     Each family of base models has a class of its own in `customize`, which names its parts; this one does the work.
     """
 
-    tamed: ClassVar[type[Family]]  # whose base models it draws with
+    family_type: ClassVar[type[Family]]  # whose base models it draws with
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->text_encoder_3->unet->transformer->vae"
     # Its injected layers are at work inside the denoiser, and must lie where that lies.
@@ -50,7 +50,7 @@ class TamingPipeline(DiffusionPipeline):
         # Opened without a dtype, transformers keeps the stored half precision, and diffusers turns to single.
         for text_encoder in self.family.text_encoders.values():
             text_encoder.to(self.denoiser.dtype)
-        self.image_processor = VaeImageProcessor(vae_scale_factor=self.family.vae_side)
+        self.image_processor = VaeImageProcessor(vae_scale_factor=self.family.vae_scale_factor)
         self.interrupt = False
         self._inject()
 
@@ -61,7 +61,7 @@ class TamingPipeline(DiffusionPipeline):
         index: Any = cls.load_config(
             pretrained_model_name_or_path, **{name: options[name] for name in hub if name in options}
         )
-        kind = cls.of(index)
+        kind = cls.class_for(index)
         if "object_encoder" not in {*index, *options}:  # a folder that stock diffusers opens too (`taming export`)
             options["object_encoder"] = ObjectEncoder.from_pretrained(
                 pretrained_model_name_or_path, subfolder="object_encoder",
@@ -79,14 +79,14 @@ class TamingPipeline(DiffusionPipeline):
         return found
 
     @classmethod
-    def of(cls, parts: Mapping[str, Any]) -> type["TamingPipeline"]:
+    def class_for(cls, parts: Mapping[str, Any]) -> type["TamingPipeline"]:
         """The class for these parts, or for what model_index.json says of them.
 
         Raises:
             TamingError: no family has them.
         """
-        family = kind_of(parts)
-        return next(kind for kind in TamingPipeline.__subclasses__() if kind.tamed is family)
+        family = family_class(parts)
+        return next(kind for kind in TamingPipeline.__subclasses__() if kind.family_type is family)
 
     @property
     def family(self) -> Family:
@@ -111,7 +111,7 @@ class TamingPipeline(DiffusionPipeline):
         return family.text(family.token_ids(prompts).to(self._execution_device))
 
     @torch.no_grad()
-    def encode_objects(self, subjects: Sequence[Subject]) -> Float[Tensor, "objects tokens width"]:
+    def encode_objects(self, subjects: Sequence[SubjectPhotos]) -> Float[Tensor, "objects tokens width"]:
         """z = E(o): one forward pass for all subjects; keep the result to use an object again.
 
         Args:
@@ -127,7 +127,7 @@ class TamingPipeline(DiffusionPipeline):
         size = self.object_encoder.image_size
         pixels = torch.stack([subject_pixels(photo, size) for seen in photos for photo in seen])
         encoder = self.object_encoder
-        found = embed(encoder, self.family, pixels.to(self._execution_device, self.denoiser.dtype))
+        found = encode_subjects(encoder, self.family, pixels.to(self._execution_device, self.denoiser.dtype))
         return found.unflatten(0, (len(photos), -1)).flatten(1, 2)
 
     @torch.no_grad()
@@ -183,32 +183,35 @@ class TamingPipeline(DiffusionPipeline):
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         self._require_effect(guidance_embedded, callback_on_step_end_tensor_inputs)
         self._inject()
-        self._rescale(object_scale)
-        objects = self._objects(prompts, subject, object_embeds)
+        self._set_object_scale(object_scale)
+        embeds = self._object_embeds(prompts, subject, object_embeds)
         count = len(prompts) * num_images_per_prompt
-        shown = 0 if objects is None else objects.shape[1]
-        bare = " and ".join([Shown.of(self.object_encoder.config).silence] * shown)
-        silence = f"{negative_prompt} {bare}".strip()
-        text, null, silent = (self._words(said, shown, count) for said in (prompts, [negative_prompt], [silence]))
-        objects = None if objects is None else objects.repeat_interleave(num_images_per_prompt, 0)
+        objects_per_image = 0 if embeds is None else embeds.shape[1]
+        placeholders = " and ".join([EncoderInputs.of(self.object_encoder.config).empty_prompt] * objects_per_image)
+        empty_prompt = f"{negative_prompt} {placeholders}".strip()
+        text, null, null_with_object = (
+            self._encode_prompts(said, objects_per_image, count)
+            for said in (prompts, [negative_prompt], [empty_prompt])
+        )
+        embeds = None if embeds is None else embeds.repeat_interleave(num_images_per_prompt, 0)
 
         model, self.interrupt = subject_model(self.components), False
-        current = self._noise(count, height, width, generator, latents)
-        model.family.set_timesteps(self.scheduler, num_inference_steps, self._execution_device, current)
-        current = current * getattr(self.scheduler, "init_noise_sigma", 1.0)
-        passes = guidance_passes(text, null, silent, objects, guidance_object, guidance_text)
-        embedded = (guidance_embedded or EMBEDDED) if model.family.reads_guidance else None
+        sample = self._initial_latents(count, height, width, generator, latents)
+        model.family.set_timesteps(self.scheduler, num_inference_steps, self._execution_device, sample)
+        sample = sample * getattr(self.scheduler, "init_noise_sigma", 1.0)
+        passes = guidance_passes(text, null, null_with_object, embeds, guidance_object, guidance_text)
+        embedded = (guidance_embedded or DEFAULT_EMBEDDED_GUIDANCE) if model.family.reads_guidance else None
         scale: Any = getattr(self.scheduler, "scale_model_input", lambda latents, _: latents)
         extra = {"generator": generator} if _takes_generator(self.scheduler) else {}
         for step, t in enumerate(self.progress_bar(self.scheduler.timesteps)):  # pyright: ignore
             if self.interrupt:
                 break
-            predicted = guided(model, scale(current, t), t, passes, embedded)
-            current = self.scheduler.step(predicted, t, current, **extra, return_dict=False)[0]
+            predicted = guided_prediction(model, scale(sample, t), t, passes, embedded)
+            sample = self.scheduler.step(predicted, t, sample, **extra, return_dict=False)[0]
             if callback_on_step_end is not None:
-                given = {name: current for name in callback_on_step_end_tensor_inputs}
-                current = callback_on_step_end(self, step, int(t), given).pop("latents", current)
-        images: Any = current if output_type == "latent" else self._decoded(current, output_type)
+                given = {name: sample for name in callback_on_step_end_tensor_inputs}
+                sample = callback_on_step_end(self, step, int(t), given).pop("latents", sample)
+        images: Any = sample if output_type == "latent" else self._decode(sample, output_type)
         self.maybe_free_model_hooks()
         return StableDiffusionPipelineOutput(images=images, nsfw_content_detected=None) if return_dict else (images,)
 
@@ -225,21 +228,21 @@ class TamingPipeline(DiffusionPipeline):
             raise TamingError(f"A callback is given {', '.join(self._callback_tensor_inputs)}, but no {min(unknown)}. "
                               "Name only what there is.")  # fmt: skip
 
-    def _rescale(self, scale: float) -> None:
+    def _set_object_scale(self, scale: float) -> None:
         if scale != 1 and self.injection not in LAYERS:
             raise TamingError(f"object_scale has no effect on {self.injection}, which adds nothing. Leave it at 1.")
-        rescale(self.denoiser, scale)
+        set_object_scale(self.denoiser, scale)
 
-    def _words(self, said: Sequence[str], objects: int, count: int) -> Words:
+    def _encode_prompts(self, prompts: Sequence[str], objects: int, count: int) -> EncodedPrompts:
         """Prompts as the text encoders read them, the same number of each, `count` in all."""
         family = self.family
-        ids = family.token_ids(said).to(self._execution_device)
-        holes = holes_in(family.apart(ids)[0], family.placeholder, objects)
-        each = count // len(said)
-        text = family.text(ids).each(lambda x: x.repeat_interleave(each, 0))
-        return Words(text, holes.repeat_interleave(each, 0))
+        ids = family.token_ids(prompts).to(self._execution_device)
+        positions = find_placeholders(family.split_token_ids(ids)[0], family.placeholder, objects)
+        repeats = count // len(prompts)
+        text = family.text(ids).map(lambda x: x.repeat_interleave(repeats, 0))
+        return EncodedPrompts(text, positions.repeat_interleave(repeats, 0))
 
-    def _objects(self, prompts: list[str], subject: Any, embeds: Tensor | None) -> Tensor | None:
+    def _object_embeds(self, prompts: list[str], subject: Any, embeds: Tensor | None) -> Tensor | None:
         """The objects of each prompt (prompts, objects, K, D), or None for plain text-to-image."""
         if subject is not None and embeds is not None:
             raise TamingError("Both subject and object_embeds are given. Give one of them.")
@@ -260,25 +263,25 @@ class TamingPipeline(DiffusionPipeline):
                 raise TamingError(f"The prompt '{prompt}' holds {OBJECT} {prompt.count(OBJECT)} times, and there are "
                                   f"{objects} objects. Write it once for each.")  # fmt: skip
 
-    def _noise(
+    def _initial_latents(
         self, count: int, height: int | None, width: int | None, generator: Any, latents: Tensor | None
     ) -> Tensor:
         """The noise to start from."""
         family = self.family
         if latents is not None:
             return latents.to(self._execution_device, self.denoiser.dtype)
-        sides = [family.side if side is None else side for side in (height, width)]
-        if any(side % family.side_multiple for side in sides):
+        sides = [family.image_size if side is None else side for side in (height, width)]
+        if any(side % family.size_multiple for side in sides):
             raise TamingError(f"This base cannot draw {sides[1]} x {sides[0]} pixels. Set height and width to "
-                              f"multiples of {family.side_multiple}.")  # fmt: skip
-        if family.side_limit is not None and max(sides) > family.side_limit:
+                              f"multiples of {family.size_multiple}.")  # fmt: skip
+        if family.max_size is not None and max(sides) > family.max_size:
             raise TamingError(f"This base cannot draw {sides[1]} x {sides[0]} pixels. Set height and width to "
-                              f"{family.side_limit} at most.")  # fmt: skip
-        shape = (count, family.latent_channels, *(side // family.vae_side for side in sides))
+                              f"{family.max_size} at most.")  # fmt: skip
+        shape = (count, family.latent_channels, *(side // family.vae_scale_factor for side in sides))
         generator = generator if generator is None or isinstance(generator, torch.Generator) else list(generator)
         return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=self.denoiser.dtype)
 
-    def _decoded(self, latents: Tensor, output_type: str) -> Any:
+    def _decode(self, latents: Tensor, output_type: str) -> Any:
         return self.image_processor.postprocess(self.family.decode(latents).detach(), output_type=output_type)
 
     @property

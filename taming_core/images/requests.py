@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Order:
+class ImageRequest:
     """One image that is wanted."""
 
     prompt: str
@@ -13,18 +13,18 @@ class Order:
     seed: int
 
 
-def batched(
-    orders: Sequence[Order], size: int, alike: Callable[[Order], object] = lambda o: len(o.objects)
-) -> Iterator[list[Order]]:
+def batch_requests(
+    requests: Sequence[ImageRequest], size: int, alike: Callable[[ImageRequest], object] = lambda o: len(o.objects)
+) -> Iterator[list[ImageRequest]]:
     """Runs of orders that are `alike`, in their number of objects and tokens, at most `size` long."""
-    run: list[Order] = []
-    for order in orders:
-        if run and (len(run) == size or alike(run[0]) != alike(order)):
-            yield run
-            run = []
-        run.append(order)
-    if run:
-        yield run
+    batch: list[ImageRequest] = []
+    for request in requests:
+        if batch and (len(batch) == size or alike(batch[0]) != alike(request)):
+            yield batch
+            batch = []
+        batch.append(request)
+    if batch:
+        yield batch
 
 
 def slug(text: str) -> str:

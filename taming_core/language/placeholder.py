@@ -17,7 +17,7 @@ from taming_core.language.noun_phrases import Phrase, phrases
 from taming_core.language.wordnet import Likeness
 
 OBJECT = "<object>"
-PLAIN = "thing"  # a noun that nothing can be mistaken for, to read a caption with
+UNKNOWN_NOUN = "thing"  # a noun that nothing can be mistaken for, to read a caption with
 Method = Literal["noun", "head", "conditional", "template"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Replace = Literal["noun", "phrase"]
@@ -79,10 +79,10 @@ def name_objects(caption: str, nouns: Sequence[str], replace: Replace) -> list[O
 
     Objects of one class get words of their own if the caption has enough: captions tell from left to right.
     """
-    return [_named(caption, mention, replace) for mention in _shared_out(caption, nouns)]
+    return [_named(caption, mention, replace) for mention in _assign(caption, nouns)]
 
 
-def _shared_out(caption: str, nouns: Sequence[str]) -> list[Mention | None]:
+def _assign(caption: str, nouns: Sequence[str]) -> list[Mention | None]:
     """The mention for each object."""
     chosen: list[Mention | None] = [None] * len(nouns)
     for noun in dict.fromkeys(nouns):
@@ -289,24 +289,24 @@ def without_attributes(caption: str, object_caption: str) -> tuple[str, str]:
 def _without_adjectives(object_caption: str) -> str:
     """The caption without the words between the determiner and `<object>`."""
     before, found, after = object_caption.partition(OBJECT)
-    said = phrases(before + PLAIN + after)
+    said = phrases(before + UNKNOWN_NOUN + after)
     start = next((p.start for p in said if p.start <= len(before) < p.end), len(before))
     kept = VERY.sub("", before[:start]) if start < len(before) else before
     return AN.sub(r"\1\2", kept) + found + after if found else object_caption
 
 
-def told(prompt: str, captions: str, noun: str | None) -> str:
-    """The prompt in the words that training used: with `captions` "plain", the class noun stands for `<object>`.
+def prompt_for(prompt: str, captions: str, noun: str | None) -> str:
+    """The prompt in the words that training used: with `captions` "class_noun", the class noun stands for `<object>`.
 
-    >>> told("a photo of a <object> in the snow", "plain", "animal")
+    >>> prompt_for("a photo of a <object> in the snow", "class_noun", "animal")
     'a photo of an animal in the snow'
 
     Raises:
         TamingError: the noun is wanted, and there is none.
     """
-    if captions != "plain":
+    if captions != "class_noun":
         return prompt
     if noun is None:
-        raise TamingError("An encoder trained with plain captions needs each object's class, and the rows hold one "
+        raise TamingError("An encoder trained with class nouns needs each object's class, and the rows hold one "
                           "without. Run `taming detect` on their photos.")  # fmt: skip
     return with_noun(prompt, noun)

@@ -46,7 +46,7 @@ class GatedLayer(nn.Module):
 LAYERS = {"decoupled": DecoupledLayer, "gated": GatedLayer, "reference": DecoupledLayer}
 
 
-class Processor:
+class ObjectProcessor:
     """What an attention layer does instead of its own processor, which it keeps.
 
     A plain object, so that the denoiser does not register weights that belong to the object encoder.
@@ -58,7 +58,7 @@ class Processor:
         self.own = own
 
 
-class TextProcessor(Processor):
+class TextProcessor(ObjectProcessor):
     """The text alone, for layers that are not to see the object."""
 
     def __init__(self, own: Any, length: int) -> None:
@@ -79,7 +79,11 @@ class DecoupledProcessor(TextProcessor):
     def __call__(self, attn: Attention, hidden_states: Hidden, encoder_hidden_states: States, **more: Any) -> Hidden:
         out = super().__call__(attn, hidden_states, encoder_hidden_states, **more)
         objects = encoder_hidden_states[:, self.length :]
-        return out + self.scale * added(attn, hidden_states, objects, self.layer) if objects.shape[1] else out
+        return (
+            out + self.scale * projected_object_attention(attn, hidden_states, objects, self.layer)
+            if objects.shape[1]
+            else out
+        )
 
 
 class GatedProcessor(TextProcessor):
@@ -95,11 +99,11 @@ class GatedProcessor(TextProcessor):
         if not objects.shape[1]:
             return out
         query = layer.to_q(layer.norm(hidden_states + out))
-        found = layer.to_out(attended(attn.heads, query, layer.to_k(objects), layer.to_v(objects)))
+        found = layer.to_out(multi_head_attention(attn.heads, query, layer.to_k(objects), layer.to_v(objects)))
         return out + self.scale * torch.tanh(layer.gate) * found.to(out.dtype)
 
 
-class ReferenceProcessor(Processor):
+class ReferenceProcessor(ObjectProcessor):
     """A self-attention that also attends to what the same layer made of the subject (Hu, "Animate Anyone", 2024).
 
     The subject has keys and values of its own, whose result is added, so that an untrained layer changes nothing.
@@ -117,11 +121,13 @@ class ReferenceProcessor(Processor):
         if self.recording:
             self.features = hidden_states
         elif self.features is not None:
-            out = out + self.scale * added(attn, hidden_states, self.features.to(hidden_states.dtype), self.layer)
+            out = out + self.scale * projected_object_attention(
+                attn, hidden_states, self.features.to(hidden_states.dtype), self.layer
+            )
         return out
 
 
-class JointProcessor(Processor):
+class JointProcessor(ObjectProcessor):
     """The attention of image and text to each other, plus one of the image to the object, in a transformer's layer.
 
     SD 3's layer puts what is found through the output map of the image; FLUX's hands it on beside, as diffusers' own
@@ -139,46 +145,46 @@ class JointProcessor(Processor):
             return image, text
         seen = self.features.to(hidden_states.dtype)
         if isinstance(attn, Attention):
-            return image + self.scale * added(attn, hidden_states, seen, self.layer), text
-        return image, text, self.scale * found_in(attn, hidden_states, seen, self.layer)
+            return image + self.scale * projected_object_attention(attn, hidden_states, seen, self.layer), text
+        return image, text, self.scale * object_attention(attn, hidden_states, seen, self.layer)
 
 
-class WatchingProcessor(Processor):
+class AttentionRecorder(ObjectProcessor):
     """Does what `own` does, and tells the share of attention that goes to the last `columns` of the context."""
 
-    def __init__(self, own: Any, columns: int, shares: list[Tensor]) -> None:
+    def __init__(self, own: Any, object_tokens: int, shares: list[Tensor]) -> None:
         super().__init__(own)
-        self.columns, self.shares = columns, shares
+        self.columns, self.shares = object_tokens, shares
 
     def __call__(self, attn: Attention, hidden_states: Hidden, encoder_hidden_states: States, **more: Any) -> Hidden:
-        q, k = (heads(attn.heads, x) for x in (attn.to_q(hidden_states), attn.to_k(encoder_hidden_states)))  # pyright: ignore[reportOptionalCall]
+        q, k = (split_heads(attn.heads, x) for x in (attn.to_q(hidden_states), attn.to_k(encoder_hidden_states)))  # pyright: ignore[reportOptionalCall]
         weights = (q @ k.transpose(-1, -2) * attn.scale).float().softmax(-1)
         self.shares.append(weights[..., -self.columns :].sum(-1).mean(1))
         return self.own(attn, hidden_states, encoder_hidden_states, **more)
 
 
-def heads(count: int, x: Float[Tensor, "batch length channels"]) -> Float[Tensor, "batch {count} length each"]:
+def split_heads(count: int, x: Float[Tensor, "batch length channels"]) -> Float[Tensor, "batch {count} length each"]:
     """The channels of every head apart."""
     return x.unflatten(-1, (count, -1)).transpose(1, 2)
 
 
-def attended(count: int, query: Tensor, key: Tensor, value: Tensor) -> Hidden:
+def multi_head_attention(count: int, query: Tensor, key: Tensor, value: Tensor) -> Hidden:
     """Attention of `count` heads."""
-    q, k, v = (heads(count, x) for x in (query, key, value))
+    q, k, v = (split_heads(count, x) for x in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-def found_in(attn: Any, hidden: Hidden, seen: States, layer: DecoupledLayer) -> Hidden:
+def object_attention(attn: Any, hidden: Hidden, features: States, layer: DecoupledLayer) -> Hidden:
     """What a layer's query finds among keys and values of the object."""
     query = attn.to_q(hidden)
     if (norm := getattr(attn, "norm_q", None)) is not None:  # over the channels of each head
         query = norm(query.unflatten(-1, (attn.heads, -1))).flatten(-2)
-    return attended(attn.heads, query, layer.to_k(seen), layer.to_v(seen)).to(hidden.dtype)
+    return multi_head_attention(attn.heads, query, layer.to_k(features), layer.to_v(features)).to(hidden.dtype)
 
 
-def added(attn: Attention, hidden: Hidden, seen: States, layer: DecoupledLayer) -> Hidden:
+def projected_object_attention(attn: Attention, hidden: Hidden, features: States, layer: DecoupledLayer) -> Hidden:
     """What a layer's query finds among keys and values of the object, put through the layer's output map."""
-    found = found_in(attn, hidden, seen, layer)
+    found = object_attention(attn, hidden, features, layer)
     project: Any = attn.to_out[0]  # pyright: ignore[reportOptionalSubscript]
     out = project(found)
     # Its bias is in the text's result already. Called as a module, and not by its weight, for LoRA may be around it.
@@ -211,7 +217,7 @@ def layer_channels(denoiser: nn.Module, injection: str) -> dict[str, int]:
 
 
 def inject(
-    denoiser: Any, injection: str, layers: Mapping[str, nn.Module], seeing: Collection[str] | None, length: int
+    denoiser: Any, injection: str, layers: Mapping[str, nn.Module], layer_names: Collection[str] | None, length: int
 ) -> None:
     """Let attention layers see the object; `eject` is the inverse.
 
@@ -230,7 +236,7 @@ def inject(
             attentions[name].set_processor(kind(attentions[name].processor, layer))
         return
     for name, attn in cross_attentions(denoiser).items():
-        if seeing is not None and name not in seeing:
+        if layer_names is not None and name not in layer_names:
             attn.set_processor(TextProcessor(attn.processor, length))  # pyright: ignore[reportArgumentType]
         elif name in layers:
             kind = GatedProcessor if injection == "gated" else DecoupledProcessor
@@ -240,7 +246,7 @@ def inject(
 def injected(denoiser: nn.Module) -> Iterator[tuple[str, Any, Any]]:
     """Name, layer and processor wherever `inject` has put one."""
     for name, module in denoiser.named_modules():
-        if isinstance(processor := getattr(module, "processor", None), Processor):
+        if isinstance(processor := getattr(module, "processor", None), ObjectProcessor):
             yield name, module, processor
 
 
@@ -250,14 +256,14 @@ def eject(denoiser: nn.Module) -> None:
         attn.set_processor(processor.own)
 
 
-def rescale(denoiser: nn.Module, scale: float) -> None:
+def set_object_scale(denoiser: nn.Module, scale: float) -> None:
     """Set the weight of what the design adds to the base model's own attention."""
     for _, _, processor in injected(denoiser):
         processor.scale = scale
 
 
 @contextmanager
-def watched(denoiser: nn.Module, columns: int) -> Iterator[list[Float[Tensor, "batch pixels"]]]:
+def record_attention(denoiser: nn.Module, object_tokens: int) -> Iterator[list[Float[Tensor, "batch pixels"]]]:
     """Within, each cross-attention that sees the object tells how much of its attention each pixel gives to it.
 
     The list fills with one tensor per layer, in [0, 1], the mean over heads.
@@ -265,7 +271,7 @@ def watched(denoiser: nn.Module, columns: int) -> Iterator[list[Float[Tensor, "b
     shares: list[Tensor] = []
     layers = [a for a in cross_attentions(denoiser).values() if not isinstance(a.processor, TextProcessor)]
     for attn in layers:
-        attn.set_processor(WatchingProcessor(attn.processor, columns, shares))  # pyright: ignore[reportArgumentType]
+        attn.set_processor(AttentionRecorder(attn.processor, object_tokens, shares))  # pyright: ignore[reportArgumentType]
     try:
         yield shares
     finally:
@@ -273,20 +279,20 @@ def watched(denoiser: nn.Module, columns: int) -> Iterator[list[Float[Tensor, "b
             attn.set_processor(attn.processor.own)  # pyright: ignore
 
 
-def show(denoiser: nn.Module, features: Mapping[str, Float[Tensor, "batch pixels channels"]]) -> None:
+def set_object_features(denoiser: nn.Module, features: Mapping[str, Float[Tensor, "batch pixels channels"]]) -> None:
     """Let layers that are not told of the subjects by the context attend to these features; to none without any."""
     for name, _, processor in injected(denoiser):
         if isinstance(processor, ReferenceProcessor | JointProcessor):
             processor.features = features.get(name)
 
 
-def shown_beside(denoiser: nn.Module) -> list[str]:
+def ip_layers(denoiser: nn.Module) -> list[str]:
     """Names of the layers that are shown the object's tokens beside the context."""
     return [name for name, _, processor in injected(denoiser) if isinstance(processor, JointProcessor)]
 
 
 @contextmanager
-def recording(denoiser: nn.Module) -> Iterator[None]:
+def record_features(denoiser: nn.Module) -> Iterator[None]:
     """Within, the layers of `reference` keep what they see instead of attending to it; `recorded` tells it."""
     for _, _, processor in injected(denoiser):
         if isinstance(processor, ReferenceProcessor):
@@ -299,7 +305,7 @@ def recording(denoiser: nn.Module) -> Iterator[None]:
                 processor.recording = False
 
 
-def recorded(denoiser: nn.Module) -> dict[str, Float[Tensor, "batch pixels channels"]]:
+def recorded_features(denoiser: nn.Module) -> dict[str, Float[Tensor, "batch pixels channels"]]:
     """What the layers of `reference` have kept, by name."""
     found = {n: p.features for n, _, p in injected(denoiser) if isinstance(p, ReferenceProcessor)}
     return {name: features for name, features in found.items() if features is not None}

@@ -11,18 +11,18 @@ from taming_core.weights.mini import MINI
 Channels = tuple[float, float, float]
 
 
-def place(spec: str) -> str:
+def source(spec: str) -> str:
     """The folder of `mini`, the folder of a file, else the folder or hub name itself."""
     return source_of(spec, MINI / "clip")
 
 
-def loaded(kind: Any, spec: str, key: str, what: str = "CLIP model") -> Any:
+def load_clip(kind: Any, spec: str, key: str, what: str = "CLIP model") -> Any:
     """A model of the class `kind` in float32, evaluating; messages call it `what`, and its setting `key`.
 
     Raises:
         TamingError: there is no such model, or it is of another kind.
     """
-    return load_network(kind, place(spec), what, key)
+    return load_network(kind, source(spec), what, key)
 
 
 def normalization(spec: str) -> tuple[Channels, Channels]:
@@ -30,7 +30,7 @@ def normalization(spec: str) -> tuple[Channels, Channels]:
     if spec == "mini":
         return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     try:
-        processor: Any = CLIPImageProcessor.from_pretrained(place(spec))
+        processor: Any = CLIPImageProcessor.from_pretrained(source(spec))
     except OSError:
         processor = CLIPImageProcessor()
     return tuple(processor.image_mean), tuple(processor.image_std)
@@ -38,4 +38,4 @@ def normalization(spec: str) -> tuple[Channels, Channels]:
 
 def load_tower(spec: str) -> CLIPVisionModel:
     """The vision tower of a CLIP model."""
-    return loaded(CLIPVisionModel, spec, "the tower")
+    return load_clip(CLIPVisionModel, spec, "the tower")

@@ -13,7 +13,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from taming_core.bases.family import dynamic_shift, is_flow
+from taming_core.bases.family import dynamic_shift, is_flow_matching
 from taming_core.errors import TamingError
 from taming_core.seeds import seed_for
 
@@ -25,7 +25,7 @@ class Noise:
     """All that is random in one step, for a whole batch, so that micro-batches cannot change it; on the CPU."""
 
     timesteps: Int[Tensor, " batch"] | Float[Tensor, " batch"]  # of flow matching: sigma times the steps there are
-    encoding: Float[Tensor, "batch channels height width"]  # of the sample from the autoencoder's posterior
+    posterior: Float[Tensor, "batch channels height width"]  # of the sample from the autoencoder's posterior
     diffusion: Float[Tensor, "batch channels height width"]  # eps
 
 
@@ -51,10 +51,10 @@ def timesteps_at(shape: tuple[int, int, int, int], schedule: Schedule, generator
     if isinstance(schedule, DDPMScheduler):
         return torch.randint(steps, shape[:1], generator=generator)
     sigma = torch.randn(shape[:1], generator=generator).sigmoid()
-    return shifted(schedule, sigma, shape) * steps
+    return shift_sigma(schedule, sigma, shape) * steps
 
 
-def shifted(
+def shift_sigma(
     schedule: FlowMatchEulerDiscreteScheduler, sigma: Float[Tensor, " batch"], shape: tuple[int, int, int, int]
 ) -> Float[Tensor, " batch"]:
     """The share of noise that the schedule's shift makes of `sigma`, in [0, 1]; larger images want more noise."""
@@ -69,18 +69,18 @@ def _generator(seed: int, purpose: str, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_for(seed, purpose, step))
 
 
-def part_of(noise: Noise, rows: slice, device: torch.device) -> Noise:
+def slice_noise(noise: Noise, rows: slice, device: torch.device) -> Noise:
     """Some rows of the noise, on the device."""
     return Noise(**{f.name: getattr(noise, f.name)[rows].to(device, non_blocking=True) for f in fields(Noise)})
 
 
-def schedule_like(scheduler: Any) -> Schedule:
+def noise_schedule_of(scheduler: Any) -> Schedule:
     """The noise schedule that a model was trained with, whatever scheduler it samples with.
 
     Raises:
         TamingError: the scheduler is neither one of added noise nor one of flow matching.
     """
-    if is_flow(scheduler):
+    if is_flow_matching(scheduler):
         config = dict(scheduler.config)
         shift = {"shift": config["flow_shift"]} if config.get("use_flow_sigmas") else {}
         return FlowMatchEulerDiscreteScheduler.from_config(config, **shift)  # pyright: ignore[reportReturnType]
@@ -93,7 +93,7 @@ def schedule_like(scheduler: Any) -> Schedule:
     return DDPMScheduler.from_config(scheduler.config)  # pyright: ignore[reportReturnType]
 
 
-def ending_in_noise(scheduler: Any) -> Any:
+def with_zero_terminal_snr(scheduler: Any) -> Any:
     """The scheduler with a last step of noise alone (zero terminal SNR), where sampling starts (Lin et al., 2024).
 
     Raises:
@@ -113,24 +113,24 @@ def ending_in_noise(scheduler: Any) -> Any:
     return type(scheduler).from_config(scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing")
 
 
-def prediction_of(schedule: Schedule) -> str:
+def prediction_type(schedule: Schedule) -> str:
     """What the denoiser predicts: epsilon, v_prediction, sample, or of flow matching the flow."""
     return schedule.config["prediction_type"] if isinstance(schedule, DDPMScheduler) else "flow"
 
 
-def sigma_of(schedule: Schedule, timesteps: Float[Tensor, " batch"]) -> Float[Tensor, "batch 1 1 1"]:
+def sigmas(schedule: Schedule, timesteps: Float[Tensor, " batch"]) -> Float[Tensor, "batch 1 1 1"]:
     """The share of noise in latents of flow matching, in [0, 1]."""
     return (timesteps / schedule.config["num_train_timesteps"]).view(-1, 1, 1, 1)
 
 
-def target_of(
+def training_target(
     schedule: Schedule, latents: Float[Tensor, "batch channels height width"], noise: Noise
 ) -> Float[Tensor, "batch channels height width"]:
     """What the denoiser should say of the noised latents.
 
     The noise, the velocity (Salimans and Ho, 2022), z_0, or the flow eps - z_0 (Esser et al., 2024, section 2).
     """
-    kind = prediction_of(schedule)
+    kind = prediction_type(schedule)
     if kind == "flow":
         return noise.diffusion - latents
     if kind == "epsilon":
@@ -141,12 +141,12 @@ def target_of(
     return latents
 
 
-def noised(
+def add_noise(
     schedule: Schedule, latents: Float[Tensor, "batch channels height width"], noise: Noise
 ) -> Float[Tensor, "batch channels height width"]:
     """z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps (Ho et al., equation 4), or (1 - sigma) z_0 + sigma eps."""
     if not isinstance(schedule, DDPMScheduler):
-        sigma = sigma_of(schedule, noise.timesteps)
+        sigma = sigmas(schedule, noise.timesteps)
         return (1 - sigma) * latents + sigma * noise.diffusion
     # By our own hands: the schedule's would move its table to the device, where the host has to wait for it.
     signal = alpha_bar(schedule, noise.timesteps)
@@ -158,21 +158,21 @@ def alpha_bar(
 ) -> Float[Tensor, "batch 1 1 1"]:
     """abar_t, the share of signal in the noised latent's variance; 0 at the last step of a zero-SNR schedule."""
     if not isinstance(schedule, DDPMScheduler):
-        sigma = sigma_of(schedule, timesteps)
+        sigma = sigmas(schedule, timesteps)
         return (1 - sigma) ** 2 / ((1 - sigma) ** 2 + sigma**2)
     return schedule.alphas_cumprod.to(timesteps.device, non_blocking=True)[timesteps].view(-1, 1, 1, 1)
 
 
-def clean_estimate(
+def estimate_clean(
     schedule: Schedule,
     noised_latents: Float[Tensor, "batch channels height width"],
     predicted: Float[Tensor, "batch channels height width"],
     timesteps: Int[Tensor, " batch"] | Float[Tensor, " batch"],
 ) -> Float[Tensor, "batch channels height width"]:
     """The one-step estimate of z_0; for a prediction of eps it needs abar_t > 0 (Ho et al., equation 15)."""
-    kind = prediction_of(schedule)
+    kind = prediction_type(schedule)
     if kind == "flow":
-        return noised_latents - sigma_of(schedule, timesteps) * predicted
+        return noised_latents - sigmas(schedule, timesteps) * predicted
     signal = alpha_bar(schedule, timesteps)
     if kind == "epsilon":
         return (noised_latents - (1 - signal).sqrt() * predicted) / signal.sqrt()

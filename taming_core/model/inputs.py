@@ -15,14 +15,14 @@ from taming_core.tables.row_images import Background
 
 
 @dataclass(frozen=True)
-class Shown:
+class EncoderInputs:
     """What an object encoder needs in its batches."""
 
     background: Background  # of the pictures that it sees
-    silence: str  # what stands for a dropped caption where the object is shown
+    empty_prompt: str  # what stands for a dropped caption where the object is shown
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "Shown":
+    def of(cls, config: Mapping[str, Any]) -> "EncoderInputs":
         """As an object encoder's `config` wants it."""
         # `substitute` puts the embedding in the place of the word, which must be there.
         return cls(config["background"], OBJECT if config["injection"] == "substitute" else "")

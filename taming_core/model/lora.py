@@ -17,7 +17,7 @@ LAYERS = ("to_q", "to_k", "to_v", "to_out.0")  # what diffusers' attention multi
 FOLDER = "lora"  # in the folder of an encoder
 
 
-def add(denoiser: Any, p: LoraParams, seed: int) -> None:
+def add_lora(denoiser: Any, p: LoraParams, seed: int) -> None:
     """Give every attention layer a low-rank change, which starts as none: the denoiser says what it said."""
     alpha: Any = p.alpha  # peft types it as int, and divides it by the rank
     config = LoraConfig(
@@ -28,26 +28,26 @@ def add(denoiser: Any, p: LoraParams, seed: int) -> None:
         denoiser.add_adapter(config)
 
 
-def present(denoiser: nn.Module) -> bool:
+def has_lora(denoiser: nn.Module) -> bool:
     """Whether the denoiser has a LoRA, which `settle` takes away."""
     return bool(getattr(denoiser, "peft_config", None))
 
 
-def settle(pipeline: Any, folder: Path) -> None:
+def save_and_fuse(pipeline: Any, folder: Path) -> None:
     """Save the LoRA as `lora/pytorch_lora_weights.safetensors` below `folder`, add it to the weights, and remove it."""
     denoiser = pipeline.denoiser
-    save(pipeline, {n: w.half() for n, w in weights(denoiser).items()}, folder / FOLDER)
+    save_lora(pipeline, {n: w.half() for n, w in lora_weights(denoiser).items()}, folder / FOLDER)
     denoiser.fuse_lora()
     denoiser.unload_lora()
 
 
-def save(pipeline: Any, layers: Mapping[str, Tensor], folder: Path) -> None:
+def save_lora(pipeline: Any, layers: Mapping[str, Tensor], folder: Path) -> None:
     """Write a denoiser's LoRA as diffusers does it for the family."""
     whole = {name: weight.contiguous() for name, weight in layers.items()}
     type(pipeline).save_lora_weights(folder, **{f"{pipeline.family.denoiser_name}_lora_layers": whole})
 
 
-def weights(denoiser: Any) -> dict[str, Tensor]:
+def lora_weights(denoiser: Any) -> dict[str, Tensor]:
     """The LoRA under diffusers' names, with alpha / rank multiplied in, so that no reader has to know it."""
     p = denoiser.peft_config["default"]
     scale = p.lora_alpha / p.r

@@ -72,7 +72,7 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
                     f"The projector 'full' gives {patches} tokens, not {tokens}. Set tokens to {patches}."
                 )
             self.projection: Any = make_projector(projector, config.hidden_size, tokens, width)
-            for bias in silent_biases(self):
+            for bias in frozen_zero_biases(self):
                 nn.init.zeros_(bias)
         kind = LAYERS.get(injection)
         added = {} if kind is None or layers is None else layers
@@ -85,6 +85,11 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
     __module__ = "taming_core"
 
     @property
+    def captions(self) -> str:
+        """The scheme of its training captions; folders written before 0.1.0 call class nouns "plain"."""
+        return "class_noun" if self.config["captions"] == "plain" else self.config["captions"]
+
+    @property
     def image_size(self) -> int:
         """Side of the subject image in pixels."""
         return self.config["size"] or self.vision.config.image_size
@@ -93,7 +98,7 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
         self,
         subject: Float[Tensor, "batch 3 size size"],
         features: Float[Tensor, "batch *states features"] | None = None,
-        known: Bool[Tensor, " batch"] | None = None,
+        cached: Bool[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
         """The object embedding z = E(o); for `reference` see `embed`.
 
@@ -102,16 +107,16 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
             features: the `states` of the subjects that are `known`; the tower looks at the others alone.
             known: on the CPU.
         """
-        if features is None or known is None:
-            return self.projection(self.states(subject))
-        if not bool(known.all()):
-            places = (~known).nonzero().flatten().to(subject.device, non_blocking=True)
-            features = features.index_put((places,), self.states(subject[places]).to(features.dtype))
+        if features is None or cached is None:
+            return self.projection(self.tower_features(subject))
+        if not bool(cached.all()):
+            places = (~cached).nonzero().flatten().to(subject.device, non_blocking=True)
+            features = features.index_put((places,), self.tower_features(subject[places]).to(features.dtype))
         return self.projection(features)
 
-    def states(self, subject: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch *states features"]:
+    def tower_features(self, subject: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch *states features"]:
         """What the tower says of the subject and the projector reads: its summary, or states of its patches."""
-        mean, std = (on_device_of(subject, self.config[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+        mean, std = (tensor_like(subject, self.config[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
         pixels = ((subject + 1) / 2 - mean) / std
         if self.config["projector"] == "resampler":  # what goes into the last block, as IP-Adapter Plus has it
             return self.vision(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
@@ -124,27 +129,27 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
         return {name.replace("-", "."): layer for name, layer in self.injected.items()}
 
 
-def embed(
+def encode_subjects(
     encoder: ObjectEncoder,
     family: Family,
     subject: Float[Tensor, "batch 3 size size"],
     features: Float[Tensor, "batch *states features"] | None = None,
-    known: Bool[Tensor, " batch"] | None = None,
+    cached: Bool[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, "batch tokens width"]:
     """The object embedding, whatever the design: of the encoder, or for `reference` the subject's latent pixels."""
     if encoder.config["injection"] != "reference":
-        return encoder(subject, features, known)
+        return encoder(subject, features, cached)
     with torch.no_grad():
-        latents = family.scaled(family.vae.encode(subject).latent_dist.mean)
+        latents = family.scale_latents(family.vae.encode(subject).latent_dist.mean)
     return latents.flatten(2).transpose(1, 2)
 
 
-def on_device_of(like: Tensor, values: Sequence[float]) -> Float[Tensor, " values"]:
+def tensor_like(like: Tensor, values: Sequence[float]) -> Float[Tensor, " values"]:
     """The values beside a tensor; unlike `new_tensor` the host does not wait until the device has them."""
     return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
-def silent_biases(encoder: ObjectEncoder) -> list[nn.Parameter]:
+def frozen_zero_biases(encoder: ObjectEncoder) -> list[nn.Parameter]:
     """Biases of the projector that are zero and stay so, by which an embedding of zeros gives tokens of zeros.
 
     Stock diffusers makes the null of a base IP-Adapter in that way (`taming_core/exports/ip_adapter.py`).

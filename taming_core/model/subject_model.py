@@ -10,22 +10,22 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from taming_core.bases.families import family_of
-from taming_core.bases.family import Family, Text, own_precision
+from taming_core.bases.family import Family, Text, vae_precision
 from taming_core.errors import TamingError
 from taming_core.model import towers
-from taming_core.model.attention import shown_beside
+from taming_core.model.attention import ip_layers
 from taming_core.model.conditioning import (
-    Part,
-    Told,
+    Conditioning,
+    ConditioningGroup,
     denoise,
-    holes_in,
-    numbers,
-    parts_of,
+    find_placeholders,
+    group_by_design,
+    indices_of,
     reference_features,
-    reference_part,
+    reference_group,
 )
-from taming_core.model.diffusion import Schedule, alpha_bar, schedule_like
-from taming_core.model.object_encoder import POOLED, ObjectEncoder, embed, silent_biases
+from taming_core.model.diffusion import Schedule, alpha_bar, noise_schedule_of
+from taming_core.model.object_encoder import POOLED, ObjectEncoder, encode_subjects, frozen_zero_biases
 from taming_core.params.train import TrainParams
 from taming_core.seeds import seed_for
 
@@ -43,16 +43,18 @@ class SubjectModel:
     schedule: Schedule
 
     @property
-    def parts(self) -> dict[str, nn.Module]:
+    def networks(self) -> dict[str, nn.Module]:
         """Every network by the name that training gives it."""
-        return {**self.family.trained_parts, "object_encoder": self.object_encoder}
+        return {**self.family.networks, "object_encoder": self.object_encoder}
 
 
 class Prediction(NamedTuple):
     """What the denoiser says."""
 
-    said: Float[Tensor, "batch channels rows columns"]
-    shares: list[Float[Tensor, "shown pixels"]]  # of attention that goes to the object, per layer; see `predict`
+    output: Float[Tensor, "batch channels rows columns"]
+    attention_shares: list[
+        Float[Tensor, "shown pixels"]
+    ]  # of attention that goes to the object, per layer; see `predict`
 
 
 def subject_model(components: Mapping[str, Any]) -> SubjectModel:
@@ -61,21 +63,21 @@ def subject_model(components: Mapping[str, Any]) -> SubjectModel:
     Raises:
         TamingError: the pipeline is of no family that is known, or its scheduler has no noise schedule.
     """
-    return SubjectModel(family_of(components), components["object_encoder"], schedule_like(components["scheduler"]))
+    return SubjectModel(family_of(components), components["object_encoder"], noise_schedule_of(components["scheduler"]))
 
 
-def rates(model: SubjectModel, p: TrainParams) -> dict[str, float]:
+def learning_rate_shares(model: SubjectModel, p: TrainParams) -> dict[str, float]:
     """The share of the learning rate that each part of the model trains with; parts that are frozen are left out."""
-    words = dict.fromkeys(model.family.text_encoders, p.text_encoder_rate)
-    shares = {"object_encoder": 1.0, "denoiser": p.denoiser_rate, **words}
+    text_encoders = dict.fromkeys(model.family.text_encoders, p.text_encoder_rate)
+    shares = {"object_encoder": 1.0, "denoiser": p.denoiser_rate, **text_encoders}
     return {part: share for part, share in shares.items() if share > 0}
 
 
 def unfreeze(model: SubjectModel, p: TrainParams) -> dict[str, Parameters]:
     """Freeze all, then unfreeze what trains, and return it by part and name."""
-    for part in model.parts.values():
+    for part in model.networks.values():
         part.requires_grad_(False).eval()  # nothing random is saved, so dropout stays off
-    training = {name: model.parts[name] for name in rates(model, p)}
+    training = {name: model.networks[name] for name in learning_rate_shares(model, p)}
     for part, module in training.items():
         for name, weight in module.named_parameters():
             weight.requires_grad_(part != "denoiser" or p.tune == "whole" or "lora_" in name)
@@ -93,33 +95,33 @@ def freeze_tower(encoder: ObjectEncoder, blocks: int | None) -> None:
     """
     if encoder.config["tower"] is None:
         return
-    tower, layers = encoder.vision, towers.read_blocks(encoder.vision, encoder.config["projector"])
+    tower, layers = encoder.vision, towers.blocks_read(encoder.vision, encoder.config["projector"])
     if blocks is not None and blocks > len(layers):
         raise TamingError(f"train.encoder.tower_blocks is {blocks}, but the tower has {len(layers)} that are read. "
                           "Set it lower.")  # fmt: skip
     if blocks is not None:
-        above = [n for n, _ in tower.named_children() if n not in towers.BELOW]
+        above = [n for n, _ in tower.named_children() if n not in towers.BELOW_LAST_BLOCK]
         tower.requires_grad_(False)
         for module in [*layers[len(layers) - blocks :], *(getattr(tower, n) for n in above if blocks)]:
             module.requires_grad_(True)
     projector = encoder.config["projector"]
-    for weight in (*towers.unread(tower, projector, projector in POOLED), *silent_biases(encoder)):
+    for weight in (*towers.unused_weights(tower, projector, projector in POOLED), *frozen_zero_biases(encoder)):
         weight.requires_grad_(False)
 
 
-def require_side(model: SubjectModel, side: int) -> None:
+def require_size(model: SubjectModel, size: int) -> None:
     """Refuse pictures that the model cannot halve as often as it does, or has no places for.
 
     Raises:
         TamingError: naming the sizes that fit.
     """
-    multiple = model.family.side_multiple
-    if side % multiple:
-        raise TamingError(f"The rows' images are {side} pixels wide or high, which this base model cannot take. Set "
+    multiple = model.family.size_multiple
+    if size % multiple:
+        raise TamingError(f"The rows' images are {size} pixels wide or high, which this base model cannot take. Set "
                           f"materialize.size and all of materialize.buckets to a multiple of {multiple}.")  # fmt: skip
-    limit = model.family.side_limit
-    if limit is not None and side > limit:
-        raise TamingError(f"The rows' images are {side} pixels wide or high, and this base takes {limit} at most. "
+    limit = model.family.max_size
+    if limit is not None and size > limit:
+        raise TamingError(f"The rows' images are {size} pixels wide or high, and this base takes {limit} at most. "
                           "Lower materialize.size and materialize.buckets.")  # fmt: skip
 
 
@@ -129,17 +131,17 @@ def encode_images(
     noise: Float[Tensor, "batch channels rows columns"],
 ) -> Float[Tensor, "batch channels rows columns"]:
     """Latents z_0: a sample from the autoencoder's posterior, by the noise that is given."""
-    return sampled(model, *posterior(model, images), noise)
+    return sample_latents(model, *latent_posterior(model, images), noise)
 
 
-def posterior(model: SubjectModel, images: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, Tensor]:
+def latent_posterior(model: SubjectModel, images: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (B, C, h, w) of what the autoencoder makes of images in [-1, 1]."""
-    with torch.no_grad(), own_precision(model.family.vae, images.device):
+    with torch.no_grad(), vae_precision(model.family.vae, images.device):
         found: Any = model.family.vae.encode(images.to(model.family.vae.dtype)).latent_dist
         return found.mean, found.std
 
 
-def sampled(
+def sample_latents(
     model: SubjectModel,
     mean: Float[Tensor, "batch channels rows columns"],
     std: Float[Tensor, "batch channels rows columns"],
@@ -147,7 +149,7 @@ def sampled(
 ) -> Float[Tensor, "batch channels rows columns"]:
     """Latents z_0 from a posterior, by the noise that is given."""
     # In one layout, whether the autoencoder or a cache says the posterior: sums are rounded as numbers lie in memory.
-    return model.family.scaled((mean + std * noise).float()).contiguous()
+    return model.family.scale_latents((mean + std * noise).float()).contiguous()
 
 
 def predict(
@@ -157,11 +159,11 @@ def predict(
     tokens: Int[Tensor, "batch length"],
     subject: Float[Tensor, "batch references 3 size size"],
     present: Bool[Tensor, " batch"],
-    watch: bool = False,
-    always: bool = False,
+    with_attention: bool = False,
+    force_encoder: bool = False,
     text: Text | None = None,
     features: Float[Tensor, "batch references *states features"] | None = None,
-    known: Bool[Tensor, "batch references"] | None = None,
+    cached: Bool[Tensor, "batch references"] | None = None,
 ) -> Prediction:
     """What the denoiser says of noised latents, told the caption, and the subject where it is present.
 
@@ -172,40 +174,42 @@ def predict(
     `features`.
     """
     family, objects = model.family, None
-    if always or bool(present.any()):
-        nobody = not bool(present.any())
-        looked_at = torch.arange(len(present)) == 0 if nobody else present  # no tower looks at nothing
-        chosen = numbers(looked_at, subject.device)
-        shown = subject[chosen]
-        cached = (
-            () if features is None or known is None else (features[chosen].flatten(0, 1), known[looked_at].flatten())
+    if force_encoder or bool(present.any()):
+        no_object = not bool(present.any())
+        encoded = torch.arange(len(present)) == 0 if no_object else present  # no tower looks at nothing
+        chosen = indices_of(encoded, subject.device)
+        subjects = subject[chosen]
+        cached_features = (
+            () if features is None or cached is None else (features[chosen].flatten(0, 1), cached[encoded].flatten())
         )
-        found = embed(model.object_encoder, family, shown.flatten(0, 1), *cached)
-        objects = found.view(len(shown), 1, shown.shape[1] * found.shape[1], found.shape[2])  # all its photos' tokens
-        objects = objects[:0] if nobody else objects
-    holes = holes_in(family.apart(tokens)[0], family.placeholder, 1)
-    told = Told(family.text(tokens) if text is None else text, holes, present, objects)
-    shares = list[Tensor]() if watch else None
+        found = encode_subjects(model.object_encoder, family, subjects.flatten(0, 1), *cached_features)
+        objects = found.view(
+            len(subjects), 1, subjects.shape[1] * found.shape[1], found.shape[2]
+        )  # all its photos' tokens
+        objects = objects[:0] if no_object else objects
+    positions = find_placeholders(family.split_token_ids(tokens)[0], family.placeholder, 1)
+    conditioning = Conditioning(family.text(tokens) if text is None else text, positions, present, objects)
+    shares = list[Tensor]() if with_attention else None
     guidance = TRAINING_GUIDANCE if family.reads_guidance else None
-    said = denoise(family, latents, timesteps, parts(model, told, timesteps), shares, guidance)
-    return Prediction(said, shares or [])
+    output = denoise(family, latents, timesteps, conditioning_groups(model, conditioning, timesteps), shares, guidance)
+    return Prediction(output, shares or [])
 
 
-def parts(model: SubjectModel, told: Told, timesteps: Tensor) -> list[Part]:
+def conditioning_groups(model: SubjectModel, conditioning: Conditioning, timesteps: Tensor) -> list[ConditioningGroup]:
     """What the denoiser attends to, whatever the design."""
     family, injection = model.family, model.object_encoder.config["injection"]
     if injection != "reference":
-        return parts_of(told, injection, shown_beside(family.denoiser) if injection == "decoupled" else ())
-    if told.objects is None:
-        return [reference_part(told, None)]
+        return group_by_design(conditioning, injection, ip_layers(family.denoiser) if injection == "decoupled" else ())
+    if conditioning.object_embeds is None:
+        return [reference_group(conditioning, None)]
     with torch.no_grad():
-        silence = family.text(family.token_ids([""]).to(timesteps.device, non_blocking=True))
-    times = timesteps[numbers(told.present, timesteps.device)]
-    noised = noised_subjects(model.schedule, told.objects, model.object_encoder.config["tokens"], times)
-    return [reference_part(told, reference_features(family, noised, times, silence))]
+        empty_prompt = family.text(family.token_ids([""]).to(timesteps.device, non_blocking=True))
+    times = timesteps[indices_of(conditioning.present, timesteps.device)]
+    noised = noise_subjects(model.schedule, conditioning.object_embeds, model.object_encoder.config["tokens"], times)
+    return [reference_group(conditioning, reference_features(family, noised, times, empty_prompt))]
 
 
-def noised_subjects(
+def noise_subjects(
     schedule: Schedule,
     objects: Float[Tensor, "shown count tokens channels"],
     pixels: int,

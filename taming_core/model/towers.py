@@ -10,16 +10,16 @@ from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModel, Dinov2
 
 from taming_core.errors import TamingError
 from taming_core.model import clip
-from taming_core.weights.load import refusals
+from taming_core.weights.load import as_taming_error
 
-KINDS: dict[str, Any] = {
+TOWERS: dict[str, Any] = {
     "clip": CLIPVisionModel,
     "clip_vision_model": CLIPVisionModel,
     "dinov2": Dinov2Model,
     "siglip": SiglipVisionModel,
     "siglip_vision_model": SiglipVisionModel,
 }
-BELOW = ("embeddings", "pre_layrnorm", "encoder")  # the parts of a tower up to its last block
+BELOW_LAST_BLOCK = ("embeddings", "pre_layrnorm", "encoder")  # the parts of a tower up to its last block
 NAMES = {"clip": "CLIP", "dinov2": "DINOv2", "siglip": "SigLIP"}
 KEY = "train.encoder.tower"
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # of an object encoder
@@ -27,7 +27,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"  # of an object encoder
 
 def new_tower(config: dict[str, Any]) -> Any:
     """An untrained tower of a vision model's config; CLIP's where it does not say which."""
-    kind = KINDS[config.get("model_type", "clip_vision_model")]
+    kind = TOWERS[config.get("model_type", "clip_vision_model")]
     return kind(kind.config_class(**config))
 
 
@@ -40,11 +40,11 @@ def load_tower(spec: str) -> tuple[Any, int, clip.Channels, clip.Channels]:
     encoder = Path(spec) / "config.json"
     if encoder.is_file() and "tower" in (settings := json.loads(encoder.read_text())):
         return _of_encoder(Path(spec), settings)
-    with refusals(clip.place(spec), "vision model", KEY):
-        kind = AutoConfig.from_pretrained(clip.place(spec)).model_type
-    if kind not in KINDS:
+    with as_taming_error(clip.source(spec), "vision model", KEY):
+        kind = AutoConfig.from_pretrained(clip.source(spec)).model_type
+    if kind not in TOWERS:
         raise TamingError(f"{spec} is a {kind} model. Name a CLIP, DINOv2 or SigLIP model as {KEY}.")
-    tower = clip.loaded(KINDS[kind], spec, KEY, f"{NAMES[kind.split('_')[0]]} model")
+    tower = clip.load_clip(TOWERS[kind], spec, KEY, f"{NAMES[kind.split('_')[0]]} model")
     size = _shown_side(spec, tower.config.image_size) if kind == "dinov2" else tower.config.image_size
     return tower, size, *clip.normalization(spec)
 
@@ -76,7 +76,7 @@ def projector_of(spec: str, projector: str, tokens: int, width: int) -> dict[str
 def _shown_side(spec: str, trained: int) -> int:
     """DINOv2 takes pictures of any size, and its processor makes smaller ones than it was trained on."""
     try:
-        size: Any = AutoImageProcessor.from_pretrained(clip.place(spec)).crop_size
+        size: Any = AutoImageProcessor.from_pretrained(clip.source(spec)).crop_size
     except (OSError, ValueError):
         return trained
     return size["height"]
@@ -92,18 +92,18 @@ def patch_states(tower: Any, states: Tensor) -> Tensor:
     return states if isinstance(tower, SiglipVisionModel) else states[:, 1:]
 
 
-def read_blocks(tower: nn.Module, projector: str) -> list[nn.Module]:
+def blocks_read(tower: nn.Module, projector: str) -> list[nn.Module]:
     """The transformer blocks that a projector hears of: `resampler` reads what goes into the last one."""
     return blocks(tower)[:-1] if projector == "resampler" else blocks(tower)
 
 
-def unread(tower: Any, projector: str, pooled: bool) -> list[nn.Parameter]:
+def unused_weights(tower: Any, projector: str, pooled: bool) -> list[nn.Parameter]:
     """Weights that say nothing to a projector, which reads the pooled output, the patches, or what is a block below."""
     found = []
     if isinstance(tower, Dinov2Model) and tower.embeddings.mask_token is not None:
         found.append(tower.embeddings.mask_token)
     if projector == "resampler":
-        above = [m for n, m in tower.named_children() if n not in BELOW]
+        above = [m for n, m in tower.named_children() if n not in BELOW_LAST_BLOCK]
         return [*found, *(w for module in (blocks(tower)[-1], *above) for w in module.parameters())]
     if pooled or isinstance(tower, Dinov2Model):
         return found

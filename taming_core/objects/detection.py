@@ -17,7 +17,7 @@ from taming_core.photos.decode import Photo, PhotoError, read_photo
 from taming_core.photos.files import copies, folder_identity, list_photos, photo_id_of
 from taming_core.photos.files import file_name as photo_file_name
 from taming_core.photos.masks import encode_mask
-from taming_core.photos.metadata import Given, read_metadata
+from taming_core.photos.metadata import PhotoMetadata, read_metadata
 from taming_core.tables import schema
 
 Detector = Callable[[Sequence[NDArray[np.uint8]]], list[Detections]]
@@ -25,17 +25,17 @@ Segmenter = Callable[[NDArray[np.uint8], NDArray[np.float32]], Masks]
 
 
 @dataclass(frozen=True)
-class Source:
+class PhotoSource:
     """What is known of a photo file before anyone has looked into it."""
 
     path: Path
     file_name: str
     identity: str | None  # None where the photo itself is its identity, or nothing tells
-    given: Given
+    given: PhotoMetadata
     copy_of: str | None  # file name of an earlier file with the same bytes
 
 
-def list_sources(folder: Path, identity: Literal["folder", "metadata", "photo"]) -> list[Source]:
+def list_sources(folder: Path, identity: Literal["folder", "metadata", "photo"]) -> list[PhotoSource]:
     """All photo files below `folder`, with the identity that sub-folder or metadata give; metadata has the last word.
 
     Raises:
@@ -50,18 +50,18 @@ def list_sources(folder: Path, identity: Literal["folder", "metadata", "photo"])
         )
     original = copies(paths)
 
-    def source(path: Path) -> Source:
+    def source(path: Path) -> PhotoSource:
         name = photo_file_name(path, folder)
-        said = given.get(name, Given())
+        said = given.get(name, PhotoMetadata())
         by_folder = folder_identity(name) if identity == "folder" else None
-        return Source(path, name, None if identity == "photo" else said.identity or by_folder, said,
+        return PhotoSource(path, name, None if identity == "photo" else said.identity or by_folder, said,
                       photo_file_name(original[path], folder) if path in original else None)  # fmt: skip
 
     return [source(path) for path in paths]
 
 
 def rows_of(
-    sources: Sequence[Source], detect: Detector, segment: Segmenter | None, p: DetectParams
+    sources: Sequence[PhotoSource], detect: Detector, segment: Segmenter | None, p: DetectParams
 ) -> list[schema.Row]:
     """The rows of the objects table for some photos; each photo has at least one.
 
@@ -72,7 +72,7 @@ def rows_of(
 
 
 def _batch_rows(
-    sources: Sequence[Source], detect: Detector, segment: Segmenter | None, p: DetectParams
+    sources: Sequence[PhotoSource], detect: Detector, segment: Segmenter | None, p: DetectParams
 ) -> Iterator[schema.Row]:
     """The rows of photos that are in memory together."""
     with ThreadPoolExecutor() as pool:
@@ -81,13 +81,13 @@ def _batch_rows(
     found = iter(detect([s.image for s in readable]) if readable else [])
     for source, photo_or_reason in zip(sources, seen, strict=True):
         if isinstance(photo_or_reason, Photo):
-            objects = measured(photo_or_reason.image, next(found), segment, p)
+            objects = measure_objects(photo_or_reason.image, next(found), segment, p)
             yield from _photo_rows(source, photo_or_reason, objects, p)
         else:
             yield _row(source, photo_id_of(source.path), drop_reason=photo_or_reason)
 
 
-def _read(source: Source, min_side: int) -> Photo | str:
+def _read(source: PhotoSource, min_side: int) -> Photo | str:
     """The photo, or the reason why it is none."""
     if source.copy_of:
         return f"copy of another photo: {source.copy_of}"
@@ -97,38 +97,40 @@ def _read(source: Source, min_side: int) -> Photo | str:
         return str(error)
 
 
-def measured(image: NDArray[np.uint8], found: Detections, segment: Segmenter | None, p: DetectParams) -> list[Object]:
+def measure_objects(
+    image: NDArray[np.uint8], found: Detections, segment: Segmenter | None, p: DetectParams
+) -> list[Object]:
     """The detector's findings in one photo (H, W, 3) with masks, in its order; below `score` none is worth a mask."""
     height, width = image.shape[:2]
     boxes = [pixel_box(b, width, height) for b in found.boxes_xyxy]
-    worth = np.flatnonzero(found.scores >= p.score)
-    own = Masks(found.masks[worth], np.full(len(worth), np.nan, np.float32))
-    masks = segment(image, found.boxes_xyxy[worth]) if segment is not None and len(worth) else own
-    place = {int(i): n for n, i in enumerate(worth)}
+    confident = np.flatnonzero(found.scores >= p.score)
+    own = Masks(found.masks[confident], np.full(len(confident), np.nan, np.float32))
+    masks = segment(image, found.boxes_xyxy[confident]) if segment is not None and len(confident) else own
+    mask_index = {int(i): n for n, i in enumerate(confident)}
 
     def thing(i: int) -> Object:
         score, noun = float(found.scores[i]), found.classes[i]
-        if i not in place:
+        if i not in mask_index:
             return Object(boxes[i], score, noun, None, None, None, None)
-        quality = float(masks.quality[place[i]]) if segment is not None else None
-        return measure(boxes[i], score, noun, without_islands(masks.masks[place[i]], p.island), quality)
+        quality = float(masks.quality[mask_index[i]]) if segment is not None else None
+        return measure(boxes[i], score, noun, without_islands(masks.masks[mask_index[i]], p.island), quality)
 
     return [thing(i) for i in range(len(boxes))]
 
 
-def _photo_rows(source: Source, seen: Photo, found: Sequence[Object], p: DetectParams) -> Iterator[schema.Row]:
+def _photo_rows(source: PhotoSource, photo: Photo, found: Sequence[Object], p: DetectParams) -> Iterator[schema.Row]:
     """One row per object of a readable photo; one row without an object where there is none."""
-    height, width = seen.image.shape[:2]
+    height, width = photo.image.shape[:2]
     if not found:
-        yield _row(source, seen.photo_id, photo_width=width, photo_height=height, drop_reason="no object")
+        yield _row(source, photo.photo_id, photo_width=width, photo_height=height, drop_reason="no object")
     reasons = drop_reasons(found, width, height, p)
     main = main_object(found, reasons, source.given.noun)
-    identity = seen.photo_id if p.identity == "photo" else source.identity
+    identity = photo.photo_id if p.identity == "photo" else source.identity
     for i, (thing, reason) in enumerate(zip(found, reasons, strict=True)):
         yield {
-            **_row(source, seen.photo_id, photo_width=width, photo_height=height, drop_reason=reason),
-            "identity": identity if i == main else f"{seen.photo_id}-{i}",
-            "object_id": f"{seen.photo_id}-{i}",
+            **_row(source, photo.photo_id, photo_width=width, photo_height=height, drop_reason=reason),
+            "identity": identity if i == main else f"{photo.photo_id}-{i}",
+            "object_id": f"{photo.photo_id}-{i}",
             "class": source.given.noun or thing.noun if i == main else thing.noun,
             "score": thing.score,
             "box_xyxy": list(thing.box_xyxy),
@@ -149,7 +151,7 @@ def main_object(found: Sequence[Object], reasons: Sequence[str | None], noun: st
     return min(kept, key=lambda i: (found[i].noun != noun, i), default=0)
 
 
-def _row(source: Source, photo_id: str, **values: object) -> dict[str, object]:
+def _row(source: PhotoSource, photo_id: str, **values: object) -> dict[str, object]:
     """A row that says nothing but what is known of the photo, and `values`."""
     known: dict[str, object] = {
         "photo_id": photo_id,

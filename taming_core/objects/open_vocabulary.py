@@ -18,7 +18,7 @@ from torch import Tensor
 
 from taming_core.errors import TamingError
 from taming_core.objects.published import YOLO_RELEASE
-from taming_core.weights.load import REFUSALS, quiet
+from taming_core.weights.load import LOAD_ERRORS, no_progress_bars
 from taming_core.weights.locate import on_disk, weights_folder
 
 CLIP = "openai/clip-vit-base-patch32"
@@ -113,7 +113,7 @@ def clip_features(texts: list[str], near: Path) -> Float[Tensor, "n width"]:
     """CLIP ViT-B/32's features of texts, of unit length."""
     from transformers import CLIPTextModelWithProjection  # seconds, which a detector of no words does not need
 
-    with _fetched(CLIP, ""), quiet():
+    with _fetched(CLIP, ""), no_progress_bars():
         network: Any = CLIPTextModelWithProjection.from_pretrained(_clip(near), dtype=torch.float32)
     tokens = clip_tokens(texts, near, network.config.max_position_embeddings)
     return F.normalize(network.eval()(input_ids=tokens).text_embeds, dim=-1)
@@ -146,7 +146,7 @@ def clip_tokens(texts: list[str], near: Path, length: int) -> Int[Tensor, "n len
     """Texts as CLIP's own tokenizer gives them: opened, closed, and filled up with zeros."""
     from transformers import AutoTokenizer
 
-    with _fetched(CLIP, CLIP_FILES), quiet():
+    with _fetched(CLIP, CLIP_FILES), no_progress_bars():
         tokenizer = AutoTokenizer.from_pretrained(_clip(near))
     rows = tokenizer(texts, truncation=True, max_length=length).input_ids
     return torch.tensor([row + [0] * (length - len(row)) for row in rows])
@@ -161,7 +161,7 @@ def _clip(near: Path) -> str:
 def _fetched(repo: str, files: str) -> Iterator[None]:
     try:
         yield
-    except REFUSALS as error:
+    except LOAD_ERRORS as error:
         raise TamingError(
             f"detect.classes needs CLIP's text network or tokenizer, and {repo} is not on this machine. Run "
             f"`hf download {f'{repo} {files}'.strip()}` where there is a network, or put its files into a folder "

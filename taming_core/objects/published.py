@@ -1,6 +1,6 @@
 """The files that authors of detectors and segmenters have published, by the names that people call them."""
 
-from taming_core.weights.locate import Role
+from taming_core.weights.locate import PublishedWeights
 
 YOLO_RELEASE = (
     "https://github.com/ultralytics/assets/releases/download/v8.4.0"  # where their files are, to fetch by hand
@@ -14,12 +14,12 @@ PUBLISHED = (
     *(f"yoloe-26{size}-seg{free}" for size in "nsmlx" for free in ("", "-pf")),
     *(f"yolov8{size}-world{version}" for size in "smlx" for version in ("v2", "")),
 )
-DETECTOR = Role(
+DETECTOR = PublishedWeights(
     "detector", "detect.detector", (".pt",), "best.pt", {name: f"{YOLO_RELEASE}/{name}.pt" for name in PUBLISHED}
 )
 
 SAMS = ("sam_vit_b_01ec64", "sam_vit_l_0b3195", "sam_vit_h_4b8939")
-SEGMENTER = Role(
+SEGMENTER = PublishedWeights(
     "segmenter", "detect.segmenter", (".pth", ".safetensors"), "model.safetensors",
     {name: f"{SAM_RELEASE}/{file}.pth" for file in SAMS for name in (file[:9], file)},
 )  # fmt: skip

@@ -39,7 +39,7 @@ Square = tuple[int, int, int]  # left, top and side in pixels of the photo; it m
 
 
 @dataclass(frozen=True)
-class View:
+class CropSettings:
     """How a SAM sees boxes one by one: what the config.json beside its weights says."""
 
     zoom: float  # side of a box's square over the longer side of the box
@@ -61,16 +61,16 @@ def load_segmenter(spec: str, device: str) -> Segmenter:
         sam = sam_from_state(state).to(device).eval()
     except (KeyError, RuntimeError) as error:  # a relative of SAM, with weights more or less
         raise TamingError(f"{file} is not a SAM checkpoint. Use {_EXAMPLE}.") from error
-    view = view_of(path)
+    view = crop_settings(path)
     return partial(segment, SamPredictor(sam)) if view is None else partial(segment_squares, sam, view)
 
 
-def view_of(path: Path) -> View | None:
+def crop_settings(path: Path) -> CropSettings | None:
     """The view of a folder whose config.json has one."""
     file = path / "config.json"
     config = json.loads(file.read_text()) if file.is_file() else {}
-    known = {key: config[key] for key in View.__dataclass_fields__ if key in config}
-    return View(**known) if "zoom" in known else None
+    known = {key: config[key] for key in CropSettings.__dataclass_fields__ if key in config}
+    return CropSettings(**known) if "zoom" in known else None
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -185,25 +185,25 @@ def segment(predictor: SamPredictor, photo: NDArray[np.uint8], boxes_xyxy: NDArr
 
 
 @torch.no_grad()
-def segment_squares(sam: Sam, view: View, photo: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32]) -> Masks:
+def segment_squares(sam: Sam, view: CropSettings, photo: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32]) -> Masks:
     """As `segment`, by a SAM that sees each box in the middle of a square of its own, at its own scale."""
     height, width = photo.shape[:2]
     if len(boxes_xyxy) == 0:
         return Masks(np.zeros((0, height, width), np.bool_), np.zeros(0, np.float32))
-    pixels = normalized(sam, torch.tensor(photo, device=sam.device).permute(2, 0, 1).float())
+    pixels = normalize(sam, torch.tensor(photo, device=sam.device).permute(2, 0, 1).float())
     around = [square_around(box, view.zoom) for box in boxes_xyxy.tolist()]
-    seen = torch.stack([resized(cut(pixels, square), sam.image_encoder.img_size) for square in around])
+    seen = torch.stack([resize(crop(pixels, square), sam.image_encoder.img_size) for square in around])
     boxes = torch.stack([
-        within(box, square, sam.image_encoder.img_size)
+        box_in_crop(box, square, sam.image_encoder.img_size)
         for box, square in zip(torch.as_tensor(boxes_xyxy, dtype=torch.float32), around, strict=True)
     ])  # fmt: skip
     logits, quality = masks_of(sam, sam.image_encoder(seen), boxes.to(sam.device))
-    shares = to_edges(enlarged(logits, sam.image_encoder.img_size).sigmoid(), seen, view)
-    masks = [pasted(share, square, height, width) for share, square in zip(shares, around, strict=True)]
+    shares = to_edges(upsample(logits, sam.image_encoder.img_size).sigmoid(), seen, view)
+    masks = [paste(share, square, height, width) for share, square in zip(shares, around, strict=True)]
     return Masks(torch.cat(masks).cpu().numpy(), quality[:, 0].clamp(0, 1).float().cpu().numpy())
 
 
-def normalized(sam: Sam, pixels: Float[Tensor, "*n 3 height width"]) -> Float[Tensor, "*n 3 height width"]:
+def normalize(sam: Sam, pixels: Float[Tensor, "*n 3 height width"]) -> Float[Tensor, "*n 3 height width"]:
     """Pixels in 0..255 as the image tower takes them; 0 is where there is no photo."""
     return (pixels - sam.get_buffer("pixel_mean")) / sam.get_buffer("pixel_std")
 
@@ -219,37 +219,37 @@ def square_around(box_xyxy: Sequence[float], zoom: float) -> Square:
     return round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2), side
 
 
-def cut(picture: Float[Tensor, "planes height width"], square: Square) -> Float[Tensor, "planes side side"]:
+def crop(picture: Float[Tensor, "planes height width"], square: Square) -> Float[Tensor, "planes side side"]:
     """A square of a picture, zero where it reaches beyond."""
     (left, top, side), (height, width) = square, picture.shape[-2:]
     return F.pad(picture, (-left, left + side - width, -top, top + side - height))
 
 
-def resized(picture: Float[Tensor, "planes side side"], size: int) -> Float[Tensor, "planes size size"]:
+def resize(picture: Float[Tensor, "planes side side"], size: int) -> Float[Tensor, "planes size size"]:
     """Enlarged, or made smaller without aliasing."""
     return F.interpolate(picture[None], (size, size), mode="bilinear", antialias=True)[0]
 
 
-def within(box_xyxy: Float[Tensor, "4"], square: Square, size: int) -> Float[Tensor, "4"]:
+def box_in_crop(box_xyxy: Float[Tensor, "4"], square: Square, size: int) -> Float[Tensor, "4"]:
     """A box of the photo in the pixels of its resized square."""
     left, top, side = square
     return (box_xyxy - torch.tensor([left, top, left, top])) * (size / side)
 
 
-def pasted(share: Float[Tensor, "1 h w"], square: Square, height: int, width: int) -> Bool[Tensor, "1 height width"]:
+def paste(share: Float[Tensor, "1 h w"], square: Square, height: int, width: int) -> Bool[Tensor, "1 height width"]:
     """The mask of a square at photo size: where the object covers more than half of a pixel."""
     left, top, side = square
     mask = F.interpolate(share[None], (side, side), mode="bilinear")[0] > 0.5
     return F.pad(mask, (left, width - left - side, top, height - top - side))
 
 
-def enlarged(logits: Float[Tensor, "n 1 h w"], size: int) -> Float[Tensor, "n 1 size size"]:
+def upsample(logits: Float[Tensor, "n 1 h w"], size: int) -> Float[Tensor, "n 1 size size"]:
     """Mask logits at the size of the resized square."""
     return F.interpolate(logits, (size, size), mode="bilinear")
 
 
 def to_edges(
-    shares: Float[Tensor, "n 1 size size"], guide: Float[Tensor, "n 3 size size"], view: View
+    shares: Float[Tensor, "n 1 size size"], guide: Float[Tensor, "n 3 size size"], view: CropSettings
 ) -> Float[Tensor, "n 1 size size"]:
     """How much of each pixel an object covers, in [0, 1], with its outline drawn to the edges of the picture.
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from taming_core.errors import TamingError
-from taming_core.objects.detection import Detector, Segmenter, measured
+from taming_core.objects.detection import Detector, Segmenter, measure_objects
 from taming_core.params.sections import DetectParams, MaterializeParams
 from taming_core.photos.decode import PhotoError, read_photo
 from taming_core.photos.masks import cutout, in_photo
@@ -22,7 +22,7 @@ def finder(detect: Detector, segment: Segmenter | None, p: DetectParams) -> Find
     """A callable from a photo (H, W, 3) to the masks (H, W) of the objects that reach `score`, the surest first."""
 
     def find(image: NDArray[np.uint8]) -> list[Mask]:
-        masks = [o.mask for o in measured(image, detect([image])[0], segment, p)]
+        masks = [o.mask for o in measure_objects(image, detect([image])[0], segment, p)]
         return [m for m in masks if m is not None and m.any()]
 
     return find

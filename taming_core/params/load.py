@@ -19,6 +19,10 @@ from taming_core.params.sections import (
 )
 from taming_core.params.train import TrainParams
 
+# Keys and values that had another name before 0.1.0.
+RENAMED_KEYS = {"train.stand_in": "train.augmentation", "train.general": "train.regularization"}
+RENAMED_VALUES = {("train.captions", "plain"): "class_noun"}
+
 
 class Params(Section):
     """All of params.yaml."""
@@ -61,8 +65,13 @@ def load_params(path: Path | None = None) -> Params:
 
 def _explain(error: ValidationError) -> str:
     """The first thing that is wrong, with the full name of its key."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    errors = [(".".join(str(part) for part in e["loc"]), e) for e in error.errors()]
+    for key, e in errors:
+        if e["type"] == "extra_forbidden" and key in RENAMED_KEYS:
+            return f"{key} is called {RENAMED_KEYS[key]} since version 0.1.0"
+        if (new := RENAMED_VALUES.get((key, str(e["input"])))) is not None:
+            return f"{key} {e['input']} is called {new} since version 0.1.0"
+    key, first = errors[0]
     if first["type"] == "value_error":
         return str(first.get("ctx", {})["error"])
     if first["type"] == "extra_forbidden":

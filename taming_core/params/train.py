@@ -29,7 +29,7 @@ class EncoderParams(Section):
     tower_blocks: NonNegativeInt  # last blocks of the tower that are trained
 
 
-class StandIn(Section):
+class Augmentation(Section):
     """How much the subject is changed where no other view of its identity can stand for it."""
 
     rotation: NonNegativeFloat  # degrees, at most, to either side
@@ -67,15 +67,15 @@ class TrainParams(Section):
     weight_decay: NonNegativeFloat
     max_grad_norm: PositiveFloat
     ema: Annotated[float, Field(ge=0, lt=1)]  # decay of the average that is kept; 0 keeps the last weights
-    general: Fraction  # share of general-domain rows in a batch
-    prior: PositiveInt | None  # images of the start's own to stand for general-domain rows, where there are none
-    captions: Literal["object_token", "class_token", "plain"]  # <object> in the caption, nothing else, the plain noun
+    regularization: Fraction  # share of regularization rows in a batch
+    prior: PositiveInt | None  # images of the start's own to stand for regularization rows, where there are none
+    captions: Literal["object_token", "class_token", "class_noun"]  # <object> in the caption, alone, or the class noun
     attributes: bool  # whether captions keep the words for what may change of the object
     references: PositiveInt  # photos of the thing that the encoder sees together
     object_drop: Fraction  # probability that a row loses its object embedding
     text_drop: Fraction  # probability that a row loses its caption
     cross_reference: Fraction  # probability that the subject comes from another view
-    stand_in: StandIn  # for the other view, where there is none
+    augmentation: Augmentation  # for the other view, where there is none
     mask_weight: NonNegativeFloat  # extra weight of the loss inside the object
     min_snr: PositiveFloat | None  # gamma of min-SNR weighting (Hang et al., 2023); null weighs as the base does
     offset_noise: NonNegativeFloat  # of the whole image's brightness and colour, as a share of the noise
@@ -131,13 +131,15 @@ class TrainParams(Section):
                              "text and object do not compete for attention")  # fmt: skip
 
     def _check_batches(self) -> None:
-        if self.general == 1:
-            raise ValueError("train.general must be below 1, else no row has an object to learn from")
-        if self.general == 0 and self.prior is not None:
-            raise ValueError("train.prior must be null where train.general is 0, for no batch would hold its images")
-        if self.captions == "plain" and self.injection == "substitute":
-            raise ValueError("train.captions must not be plain where train.injection is substitute: without <object> "
-                             "in the caption there is no place for the object")  # fmt: skip
+        if self.regularization == 1:
+            raise ValueError("train.regularization must be below 1, else no row has an object to learn from")
+        if self.regularization == 0 and self.prior is not None:
+            raise ValueError(
+                "train.prior must be null where train.regularization is 0, for no batch would hold its images"
+            )
+        if self.captions == "class_noun" and self.injection == "substitute":
+            raise ValueError("train.captions must not be class_noun where train.injection is substitute: without "
+                             "<object> in the caption there is no place for the object")  # fmt: skip
         if self.captions == "class_token" and not self.attributes:
             raise ValueError("train.attributes must be true where train.captions is class_token, which has none")
         if len(set(self.cache)) < len(self.cache):

@@ -45,13 +45,13 @@ def read_photo(path: Path, min_side: int = 1) -> Photo:
         data = path.read_bytes()
     except OSError as error:
         raise PhotoError(f"unreadable: {error.strerror}") from error
-    image = _decoded(data)
+    image = _decode(data)
     if min(image.size) < min_side:
         raise PhotoError(f"photo too small: {image.width}x{image.height}")
-    return Photo(np.array(_srgb(image)), hash_of(data))
+    return Photo(np.array(_to_srgb(image)), hash_of(data))
 
 
-def _decoded(data: bytes) -> Image.Image:
+def _decode(data: bytes) -> Image.Image:
     """The first frame in the bytes of a file, turned upright."""
     if not data:
         raise PhotoError("empty file")
@@ -77,10 +77,10 @@ def _check_size(image: Image.Image) -> None:
         raise PhotoError(f"too many pixels: {image.width}x{image.height}")
 
 
-def _srgb(image: Image.Image) -> Image.Image:
+def _to_srgb(image: Image.Image) -> Image.Image:
     """Any kind of pixels as 8-bit sRGB, by the file's colour profile where it has one that is sound."""
     profile = image.info.get("icc_profile")
-    image = _flat(_eight_bit(image))
+    image = _without_alpha(_to_8bit(image))
     if profile is None:
         return image.convert("RGB")
     try:
@@ -91,7 +91,7 @@ def _srgb(image: Image.Image) -> Image.Image:
     return converted or image.convert("RGB")
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _to_8bit(image: Image.Image) -> Image.Image:
     """Grayscale of 16 bits by its full range, so that 65535 becomes 255; other pixels as they are."""
     if not image.mode.startswith(("I", "F")):
         return image
@@ -101,7 +101,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.round(values / 257).astype(np.uint8))
 
 
-def _flat(image: Image.Image) -> Image.Image:
+def _without_alpha(image: Image.Image) -> Image.Image:
     """No palette and no alpha: what shines through is mid-grey.
 
     Grey is what the encoder sees around a subject, and neither white nor black artwork vanishes on it.

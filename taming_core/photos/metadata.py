@@ -12,7 +12,7 @@ from taming_core.photos.files import file_name, files_below
 
 
 @dataclass(frozen=True)
-class Given:
+class PhotoMetadata:
     """What the folder's metadata file says about one photo."""
 
     identity: str | None = None
@@ -21,7 +21,7 @@ class Given:
     split: str | None = None
 
 
-def read_metadata(folder: Path) -> dict[str, Given]:
+def read_metadata(folder: Path) -> dict[str, PhotoMetadata]:
     """What metadata.jsonl, .csv or .parquet say, by file name; in a sub-folder the names are relative to it.
 
     The columns are file_name and any of identity, class, caption, split. Others are ignored: files written for
@@ -30,7 +30,7 @@ def read_metadata(folder: Path) -> dict[str, Given]:
     Raises:
         TamingError: a row without a file name, of a file that is not there, or a second row of one file.
     """
-    given: dict[str, Given] = {}
+    given: dict[str, PhotoMetadata] = {}
     for path in sorted(p for p in files_below(folder) if p.stem == "metadata" and p.suffix in METADATA):
         for number, row in enumerate(_metadata_rows(path), start=1):
             if not row.get("file_name"):
@@ -40,7 +40,9 @@ def read_metadata(folder: Path) -> dict[str, Given]:
                 raise TamingError(f"{path} names {name}, which does not exist. Add the photo or remove the row.")
             if name in given:
                 raise TamingError(f"{path} names {name} a second time. Remove one of the rows.")
-            given[name] = Given(*(_text(row.get(column)) for column in ("identity", "class", "caption", "split")))
+            given[name] = PhotoMetadata(
+                *(_text(row.get(column)) for column in ("identity", "class", "caption", "split"))
+            )
     return given
 
 

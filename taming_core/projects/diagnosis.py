@@ -18,7 +18,7 @@ from rich.table import Table
 
 from taming_core.objects.published import DETECTOR, SEGMENTER
 from taming_core.params.load import Params
-from taming_core.weights.locate import Role, absent, is_hub_name, on_disk, weights_folder
+from taming_core.weights.locate import PublishedWeights, is_hub_name, not_found_message, on_disk, weights_folder
 from taming_core.weights.mini import BASE, MINI
 
 GB = 1e9
@@ -39,19 +39,19 @@ class Check:
 
     what: str
     found: str
-    well: bool = True
-    do: str = ""  # where it is not well
+    ok: bool = True
+    remedy: str = ""  # where it is not well
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedModel:
     """A model that a key of params.yaml names."""
 
     key: str
     spec: str
     what: str
     mini: Path
-    role: Role | None = None  # where it may be a published file
+    role: PublishedWeights | None = None  # where it may be a published file
 
 
 def software(params: Params) -> Iterator[Check]:
@@ -63,7 +63,7 @@ def software(params: Params) -> Iterator[Check]:
         wanted = Requirement(line)
         if wanted.marker is None or wanted.marker.evaluate():
             check = package(wanted)
-            if not check.well or wanted.name in SHOWN:
+            if not check.ok or wanted.name in SHOWN:
                 yield check
     if params.train.optimizer == "adamw8bit":
         yield eight_bit()
@@ -84,7 +84,7 @@ def package(wanted: Requirement) -> Check:
     do = f"pip install '{wanted.name}{wanted.specifier}'"
     found = installed(wanted.name)
     if found is None:
-        return Check(wanted.name, "not installed", well=False, do=do)
+        return Check(wanted.name, "not installed", ok=False, remedy=do)
     return Check(wanted.name, found, wanted.specifier.contains(found, prereleases=True), do)
 
 
@@ -103,7 +103,7 @@ def machine(device: str, params: Params) -> Iterator[Check]:
         able = torch.cuda.is_bf16_supported(including_emulation=False)
         yield Check("bf16", "in hardware" if able else "not in hardware", able, "Set train.precision to fp16.")
     if precision == "fp16" and device == "cpu":
-        yield Check("fp16", "not on a CPU", well=False, do="Set train.precision to bf16 or fp32.")
+        yield Check("fp16", "not on a CPU", ok=False, remedy="Set train.precision to bf16 or fp32.")
     free = shutil.disk_usage(Path()).free
     yield Check("disk", f"{free / GB:.0f} GB free here", free > DISK, f"Free {DISK / GB:.0f} GB.")
 
@@ -122,7 +122,7 @@ def capacity(device: str) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def named(params: Params) -> list[Named]:
+def named_models(params: Params) -> list[NamedModel]:
     """Every model that the params name."""
     d, c, t, e = params.detect, params.caption, params.train, params.evaluate
     maybe = [
@@ -139,21 +139,21 @@ def named(params: Params) -> list[Named]:
         ("evaluate.strict_judge", e.strict_judge, "judge", MINI / "strict_judge", None),
         ("evaluate.text_judge", e.text_judge, "judge", MINI / "clip", None),
     ]  # fmt: skip
-    return [Named(key, spec, *rest) for key, spec, *rest in maybe if spec is not None]
+    return [NamedModel(key, spec, *rest) for key, spec, *rest in maybe if spec is not None]
 
 
 def models(params: Params) -> Iterator[Check]:
     """Whether the weights of every model are here."""
-    for model in named(params):
-        place = lies(model)
+    for model in named_models(params):
+        place = local_path(model)
         if place is not None and holds_weights(place):
             yield Check(model.key, model.spec)
         else:
-            yield Check(model.key, f"{model.spec}: {'absent' if place is None else 'without weights'}", well=False,
-                        do=fetching(model))  # fmt: skip
+            yield Check(model.key, f"{model.spec}: {'absent' if place is None else 'without weights'}", ok=False,
+                        remedy=how_to_fetch(model))  # fmt: skip
 
 
-def lies(model: Named) -> Path | None:
+def local_path(model: NamedModel) -> Path | None:
     """The file or folder of a model, as its load function would find it without a network."""
     if model.spec == "mini":
         return model.mini if model.mini.exists() else None
@@ -171,7 +171,7 @@ def lies(model: Named) -> Path | None:
     return place if place.exists() else None
 
 
-def published(model: Named) -> str | None:
+def published(model: NamedModel) -> str | None:
     """Where the authors have a file that goes by this name."""
     known = model.role.published if model.role else {}
     return known.get(model.spec) or known.get(PurePosixPath(model.spec).stem)
@@ -190,19 +190,19 @@ def index_only(folder: Path) -> bool:
     return (folder / "model_index.json").is_file()
 
 
-def fetching(model: Named) -> str:
+def how_to_fetch(model: NamedModel) -> str:
     """What gets a model here."""
     if (url := published(model)) and "/" not in model.spec:
         return f"Download {url} into {weights_folder()}."
     if is_hub_name(model.spec) and not Path(model.spec).expanduser().exists():
         return f"Run `hf download {model.spec}` where there is a network, or set {model.key} to a folder."
-    return absent(model.spec, model.what, model.key)
+    return not_found_message(model.spec, model.what, model.key)
 
 
 def fit(total: float | None, device: str) -> Check:
     """Whether a training of so many bytes fits the device; None where nothing could be computed."""
     if total is None:
-        return Check("training memory", "unknown: the base's configs are not here", well=False, do="Fetch the base.")
+        return Check("training memory", "unknown: the base's configs are not here", ok=False, remedy="Fetch the base.")
     there = capacity(device)
     return Check("training memory", f"{total / GIB:.1f} of {there / GIB:.1f} GiB, computed", total <= there,
                  "Lower train.micro_batch_size; set train.gradient_checkpointing; fill train.cache and set "
@@ -213,6 +213,6 @@ def show(checks: Sequence[Check]) -> None:
     """Print the checks, one a line."""
     table = Table("", "what", "found", "what to do", box=None, pad_edge=False)
     for check in checks:
-        table.add_row("[green]ok[/]" if check.well else "[red]no[/]", check.what, check.found,
-                      "" if check.well else check.do)  # fmt: skip
+        table.add_row("[green]ok[/]" if check.ok else "[red]no[/]", check.what, check.found,
+                      "" if check.ok else check.remedy)  # fmt: skip
     Console().print(table)

@@ -11,7 +11,7 @@ from taming_core.weights.locate import cache_folder
 from taming_core.weights.mini import MINI
 
 
-def needed(params: Params) -> float:
+def cached_memory_need(params: Params) -> float:
     """Bytes, with what a GPU's libraries take.
 
     Raises:
@@ -20,9 +20,9 @@ def needed(params: Params) -> float:
     kept = cache_folder() / "memory" / f"{key(params)}.json"
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))["bytes"]
-    from taming_core.projects.memory import need  # imports all that trains
+    from taming_core.projects.memory import memory_need  # imports all that trains
 
-    found = need(params).total
+    found = memory_need(params).total
     with suppress(OSError):  # without a place to write it is computed again
         kept.parent.mkdir(parents=True, exist_ok=True)
         part = kept.with_suffix(".part")

@@ -23,22 +23,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers.initialization import no_init_weights
 
-from taming_core.bases.families import family_of, kind_of
+from taming_core.bases.families import family_class, family_of
 from taming_core.bases.family import tokenizer_of
 from taming_core.model import clip, lora, towers
 from taming_core.model.attention import LAYERS, inject, layer_channels
-from taming_core.model.diffusion import Noise, Schedule, schedule_like
+from taming_core.model.diffusion import Noise, Schedule, noise_schedule_of
 from taming_core.model.object_encoder import ObjectEncoder
 from taming_core.model.subject_model import SubjectModel, unfreeze
 from taming_core.params.load import Params
 from taming_core.params.train import TrainParams
 from taming_core.projects import architectures
 from taming_core.training.batches import Batch
-from taming_core.training.feature_cache import parked
-from taming_core.training.gradient_checkpointing import recompute
-from taming_core.training.loop import lighten
-from taming_core.training.objective import Counts, Identity, terms_of, total
-from taming_core.training.start import chosen, latent_encoder
+from taming_core.training.feature_cache import offloaded_networks
+from taming_core.training.gradient_checkpointing import enable_gradient_checkpointing
+from taming_core.training.loop import cast_frozen
+from taming_core.training.objective import IdentityNetwork, SampleWeights, compute_loss_terms, total_loss
+from taming_core.training.start import latent_encoder, select_layers
 from taming_core.weights.mini import BASE, PIPELINE
 
 GIB = 2**30
@@ -47,7 +47,7 @@ FRAGMENTS = 0.05  # of everything, lost between the blocks of the allocator
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryNeed:
     """Bytes that a training holds on the device at its fullest moment."""
 
     weights: int
@@ -61,7 +61,7 @@ class Need:
         return CONTEXT + (1 + FRAGMENTS) * (self.weights + self.gradients + self.optimizer + self.step)
 
 
-class Held(TorchDispatchMode):
+class AllocationTracker(TorchDispatchMode):
     """Counts the bytes of all storages that were made within and are still alive, and the most there were at once."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ def storages(nested: Any) -> list[torch.UntypedStorage]:
     return [leaf.untyped_storage() for leaf in tree_leaves(nested) if isinstance(leaf, Tensor)]
 
 
-class Fullest(TorchFunctionMode):
+class WorstCaseBatch(TorchFunctionMode):
     """Answers what depends on numbers as for the fullest batch: every sample shows an object, and counts everywhere."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -113,7 +113,7 @@ class Fullest(TorchFunctionMode):
 
 
 @dataclass(frozen=True)
-class Wordless:
+class FakeTokenizer:
     """Stands for a tokenizer, of which only the length counts here."""
 
     model_max_length: int
@@ -125,7 +125,7 @@ class Wordless:
         return SimpleNamespace(input_ids=torch.zeros(len(prompts), self.model_max_length, dtype=torch.long))
 
 
-def need(params: Params) -> Need:
+def memory_need(params: Params) -> MemoryNeed:
     """The memory that `taming train` needs with these params.
 
     Raises:
@@ -135,31 +135,31 @@ def need(params: Params) -> Need:
     sizes = [tuple(size) for size in m.buckets or [[m.size, m.size]]]
     configs = configs_of(p)
     schedule = schedule_of(configs["scheduler"])
-    with pretended(p):
+    with fake_tensors(p):
         with no_init_weights():  # which draws again until all numbers are in range: pretended ones never are
             model, identity = model_of(configs, schedule, p)
-        trained = made_ready(model, p)
+        trained = prepare(model, p)
         numbers = sum(weight.numel() for weight in trained)
         most = step_bytes(model, identity, trained, p, max(sizes, key=lambda s: s[0] * s[1]))
         weights = weight_bytes(model, p) + (0 if identity is None else bytes_of(identity.network))
     averages = {"adamw": 8, "adamw8bit": 2}[p.optimizer] + (4 if p.ema else 0)
-    return Need(weights, 4 * numbers, averages * numbers, most)
+    return MemoryNeed(weights, 4 * numbers, averages * numbers, most)
 
 
 @contextmanager
-def pretended(p: TrainParams) -> Iterator[None]:
+def fake_tensors(p: TrainParams) -> Iterator[None]:
     """Tensors without numbers, and the precision of a training."""
     with (
         FakeTensorMode(allow_non_fake_inputs=True),
-        unmoved(),
-        Fullest(),
+        no_device_moves(),
+        WorstCaseBatch(),
         torch.autocast("cpu", torch.bfloat16, enabled=p.precision != "fp32"),
     ):
         yield
 
 
 @contextmanager
-def unmoved() -> Iterator[None]:
+def no_device_moves() -> Iterator[None]:
     """Modules stay where they are, which pretended ones cannot but do: peft wants to put a LoRA beside its layer."""
     own = nn.Module.to
     nn.Module.to = lambda self, *_, **__: self  # pyright: ignore[reportAttributeAccessIssue]
@@ -170,7 +170,7 @@ def unmoved() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Face:
+class FakeIdentityNetwork:
     """An identity network that only has a size."""
 
     network: Any
@@ -190,45 +190,45 @@ def configs_of(p: TrainParams) -> dict[str, architectures.Config]:
 
 def schedule_of(config: architectures.Config) -> Schedule:
     """The noise schedule of a scheduler's config; its tables are real, for it asks them for numbers."""
-    return schedule_like(getattr(diffusers, config["_class_name"]).from_config(config))
+    return noise_schedule_of(getattr(diffusers, config["_class_name"]).from_config(config))
 
 
 def model_of(
     configs: Mapping[str, architectures.Config], schedule: Schedule, p: TrainParams
-) -> tuple[SubjectModel, Face | None]:
+) -> tuple[SubjectModel, FakeIdentityNetwork | None]:
     """The networks of a training in float32; called where tensors are pretended."""
     parts = {name: network(config) for name, config in configs.items() if name not in ("scheduler", "object_encoder")}
-    parts |= {tokenizer_of(n): Wordless(text_length(parts[n].config)) for n in kind_of(parts).text_encoder_names
-              if n in parts}  # fmt: skip
+    encoders = [name for name in family_class(parts).text_encoder_names if name in parts]
+    parts |= {tokenizer_of(name): FakeTokenizer(text_length(parts[name].config)) for name in encoders}
     family = family_of(parts)
     if p.start is not None:
-        encoder: Any = whole_norms(ObjectEncoder.from_config(configs["object_encoder"]))
+        encoder: Any = float32_norms(ObjectEncoder.from_config(configs["object_encoder"]))
     else:
         encoder = encoder_of(family, p)
     inject(family.denoiser, encoder.config["injection"], encoder.denoiser_layers(), encoder.config["layers"],
            family.text_length)  # fmt: skip
-    return SubjectModel(family, encoder, schedule), face_of(p)
+    return SubjectModel(family, encoder, schedule), fake_identity_network(p)
 
 
-def face_of(p: TrainParams) -> Face | None:
+def fake_identity_network(p: TrainParams) -> FakeIdentityNetwork | None:
     """The identity network, if training has one; it stays in float32."""
     if p.identity_network is None:
         return None
-    found = architectures.vision_config(clip.place(p.identity_network), "train.identity_network")
+    found = architectures.vision_config(clip.source(p.identity_network), "train.identity_network")
     network = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**found))
-    return Face(whole_norms(network).requires_grad_(False))
+    return FakeIdentityNetwork(float32_norms(network).requires_grad_(False))
 
 
 def encoder_of(family: Any, p: TrainParams) -> ObjectEncoder:
     """A fresh object encoder of the params, as `fresh` makes it of a tower with weights."""
     assert p.injection is not None
-    layers = chosen(layer_channels(family.denoiser, p.injection), p.layers)
+    layers = select_layers(layer_channels(family.denoiser, p.injection), p.layers)
     added = layers if p.injection in LAYERS or p.layers is not None else None
     settings = {"injection": p.injection, "layers": added}
     if p.encoder is None:
         return latent_encoder(family, settings)
-    tower = architectures.vision_config(clip.place(p.encoder.tower), towers.KEY)
-    return whole_norms(ObjectEncoder(tower, p.encoder.projector, p.encoder.tokens, family.width, **settings))
+    tower = architectures.vision_config(clip.source(p.encoder.tower), towers.KEY)
+    return float32_norms(ObjectEncoder(tower, p.encoder.projector, p.encoder.tokens, family.width, **settings))
 
 
 def network(config: Mapping[str, Any]) -> Any:
@@ -238,10 +238,10 @@ def network(config: Mapping[str, Any]) -> Any:
     else:
         made: Any = getattr(transformers, config["architectures"][0])
         found = made(made.config_class(**config))
-    return whole_norms(found)
+    return float32_norms(found)
 
 
-def whole_norms(model: Any) -> Any:
+def float32_norms(model: Any) -> Any:
     """The model with norms that compute in float32, as autocast has them on a GPU and not on the CPU."""
     for module in model.modules():
         if isinstance(module, nn.GroupNorm):
@@ -268,16 +268,16 @@ def text_length(config: Any) -> int:
     return getattr(config, "max_position_embeddings", 512)
 
 
-def made_ready(model: SubjectModel, p: TrainParams) -> list[nn.Parameter]:
+def prepare(model: SubjectModel, p: TrainParams) -> list[nn.Parameter]:
     """What trains, after the model was given what the params want, and the precision of a training."""
     if p.lora is not None:
-        lora.add(model.family.denoiser, p.lora, p.seed)
+        lora.add_lora(model.family.denoiser, p.lora, p.seed)
     if p.gradient_checkpointing:
-        recompute(model.family.denoiser)
+        enable_gradient_checkpointing(model.family.denoiser)
     trained = [weight for part in unfreeze(model, p).values() for weight in part.values()]
-    for name, part in model.parts.items():  # as `training.place` does
+    for name, part in model.networks.items():  # as `training.place` does
         if p.precision == "bf16" or (p.precision == "fp16" and name != "vae"):
-            lighten(part, torch.bfloat16)
+            cast_frozen(part, torch.bfloat16)
     return trained
 
 
@@ -289,36 +289,42 @@ def bytes_of(module: nn.Module) -> int:
 def weight_bytes(model: SubjectModel, p: TrainParams) -> int:
     """All weights on the device, without the parts that wait elsewhere; some things count as shown by one photo."""
     lone: Any = SimpleNamespace(column=lambda _: [[]], objects=[0])
-    waiting = {id(w) for part in parked(model, p, lone).values() for w in part.parameters()}
-    there = {id(w): w for part in model.parts.values() for w in part.parameters()}
+    waiting = {id(w) for part in offloaded_networks(model, p, lone).values() for w in part.parameters()}
+    there = {id(w): w for part in model.networks.values() for w in part.parameters()}
     return sum(w.nbytes for key, w in there.items() if key not in waiting)
 
 
 def step_bytes(
-    model: SubjectModel, identity: Identity | None, trained: list[nn.Parameter], p: TrainParams, size: tuple[int, ...]
+    model: SubjectModel,
+    identity: IdentityNetwork | None,
+    trained: list[nn.Parameter],
+    p: TrainParams,
+    size: tuple[int, ...],
 ) -> int:
     """The most that a step holds beside weights and gradients, with images of this width and height."""
     for weight in trained:
         weight.grad = torch.zeros_like(weight)
     batch, drawn = batch_of(model, p, size)
-    with Held() as held:
+    with AllocationTracker() as held:
         step(model, identity, batch, drawn, p)
     return held.peak
 
 
-def step(model: SubjectModel, identity: Identity | None, batch: Batch, drawn: Noise, p: TrainParams) -> None:
+def step(model: SubjectModel, identity: IdentityNetwork | None, batch: Batch, drawn: Noise, p: TrainParams) -> None:
     """The gradients of a micro-batch, of which every sample counts in every loss that there is."""
     ones = torch.ones(len(batch.row_ids))
-    counts = Counts(ones, ones, ones if p.localization_weight > 0 else torch.zeros(0))
-    terms = terms_of(model, identity, batch, drawn, counts, p)
-    total(**{f.name: getattr(terms, f.name) for f in fields(terms)}, p=p).backward()
+    counts = SampleWeights(ones, ones, ones if p.localization_weight > 0 else torch.zeros(0))
+    terms = compute_loss_terms(model, identity, batch, drawn, counts, p)
+    total_loss(**{f.name: getattr(terms, f.name) for f in fields(terms)}, p=p).backward()
 
 
 def batch_of(model: SubjectModel, p: TrainParams, size: tuple[int, ...]) -> tuple[Batch, Noise]:
     """A micro-batch of nothing, and its noise."""
     n, (columns, rows), family = p.micro_batch_size, size, model.family
     side = model.object_encoder.image_size
-    latents = torch.zeros(n, family.latent_channels, rows // family.vae_side, columns // family.vae_side)
+    latents = torch.zeros(
+        n, family.latent_channels, rows // family.vae_scale_factor, columns // family.vae_scale_factor
+    )
     batch = Batch(
         row_ids=("",) * n, target=torch.zeros(n, 3, rows, columns), mask=torch.ones(n, 1, rows, columns),
         tokens=torch.zeros(n, sum(family.lengths), dtype=torch.long), present=torch.ones(n, dtype=torch.bool),
@@ -334,11 +340,11 @@ def cached(model: SubjectModel, batch: Batch, latents: Tensor, p: TrainParams) -
     """What the caches know of a batch."""
     known: dict[str, Any] = {}
     if "latents" in p.cache:
-        known |= {"target": None, "mean": latents, "std": latents}
+        known |= {"target": None, "latent_mean": latents, "latent_std": latents}
     if "text" in p.cache:
-        known |= model.family.text(batch.tokens)._asdict()
+        known |= {f"text_{name}": value for name, value in model.family.text(batch.tokens)._asdict().items()}
     if "tower" in p.cache:
-        seen = model.object_encoder.states(batch.subject.flatten(0, 1))
+        seen = model.object_encoder.tower_features(batch.subject.flatten(0, 1))
         shape = batch.subject.shape[:2]
-        known |= {"features": seen.unflatten(0, shape), "known": torch.ones(shape, dtype=torch.bool)}
+        known |= {"tower_features": seen.unflatten(0, shape), "cached": torch.ones(shape, dtype=torch.bool)}
     return known

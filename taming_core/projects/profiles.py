@@ -46,7 +46,7 @@ def params_text(profile: str, memory: int | None) -> str:
     if profile == MINI:
         if memory is not None:
             raise TamingError("The profile mini needs no GPU. Leave --memory out.")
-        return changed(text, {"train": {"general": 0.0}})  # a new project has no general pairs
+        return with_values(text, {"train": {"regularization": 0.0}})  # a new project has no regularization pairs
     if memory is None:
         return text
     fitting = sizes(profile)
@@ -55,30 +55,30 @@ def params_text(profile: str, memory: int | None) -> str:
         raise TamingError(f"The profile {profile} has no preset of {memory} GB. "
                           + (f"The smallest that it fits is {min(fitting)} GB: use --memory {min(fitting)}, or another "
                              "--profile." if less else f"Use --memory {' or '.join(map(str, fitting))}."))  # fmt: skip
-    return changed(text, fitting[memory])
+    return with_values(text, fitting[memory])
 
 
-def changed(text: str, changes: Changes) -> str:
+def with_values(text: str, changes: Changes) -> str:
     """A params file with other values, every comment and line where it was.
 
-    >>> changed("a:\\n  b: 1  # why\\n  c: 2\\n", {"a": {"b": [True, "x"]}})
+    >>> with_values("a:\\n  b: 1  # why\\n  c: 2\\n", {"a": {"b": [True, "x"]}})
     'a:\\n  b: [true, x]  # why\\n  c: 2\\n'
     """
     for section, values in changes.items():
         for key, value in values.items():
             line = re.compile(rf"(^{section}:.*\n(?:[ #].*\n|\n)*?  {key}: )(.*?)(?=  #|\n)", re.MULTILINE)
-            text, found = line.subn(lambda m, v=value: m[1] + written(v), text, count=1)
+            text, found = line.subn(lambda m, v=value: m[1] + as_yaml(v), text, count=1)
             if not found:
                 raise ValueError(f"no key {section}.{key} to change")
     return text
 
 
-def written(value: Any) -> str:
+def as_yaml(value: Any) -> str:
     """A value as YAML on one line.
 
-    >>> written(None), written([512, "a"])
+    >>> as_yaml(None), as_yaml([512, "a"])
     ('null', '[512, a]')
     """
     if isinstance(value, list):
-        return f"[{', '.join(map(written, value))}]"
+        return f"[{', '.join(map(as_yaml, value))}]"
     return value if isinstance(value, str) else json.dumps(value)

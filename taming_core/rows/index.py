@@ -26,7 +26,7 @@ create index identities on objects (identity);
 Caption = tuple[str | None, str | None, str | None]  # caption, object_caption, drop_reason
 
 
-def index(objects: Path, captions: Path) -> sqlite3.Connection:
+def build_index(objects: Path, captions: Path) -> sqlite3.Connection:
     """What both tables say, without pictures, by `key_of`: in a temporary file, so that memory does not grow with them.
 
     Raises:
@@ -34,10 +34,10 @@ def index(objects: Path, captions: Path) -> sqlite3.Connection:
     """
     db = sqlite3.connect("")
     db.executescript(TABLES)
-    for found in schema.batches(objects, schema.OBJECTS, BATCH, OBJECT_FACTS):
+    for found in schema.iter_rows(objects, schema.OBJECTS, BATCH, OBJECT_FACTS):
         rows = ((key_of(o), *(o[fact] for fact in OBJECT_FACTS[1:])) for o in found)
         db.executemany("insert or ignore into objects values (?, ?, ?, ?, ?, ?, ?)", rows)
-    for found in schema.batches(captions, schema.CAPTIONS, BATCH, CAPTION_FACTS):
+    for found in schema.iter_rows(captions, schema.CAPTIONS, BATCH, CAPTION_FACTS):
         rows = ((key_of(c), *(c[fact] for fact in CAPTION_FACTS[2:])) for c in found)
         db.executemany("insert or ignore into captions values (?, ?, ?, ?)", rows)
     _check_splits(db)

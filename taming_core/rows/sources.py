@@ -1,4 +1,4 @@
-"""Where rows come from: objects with a caption, photos with a caption only, and a folder of general pairs."""
+"""Where rows come from: objects with a caption, photos with a caption only, and a folder of regularization pairs."""
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,53 +13,53 @@ from taming_core.params.sections import MaterializeParams
 from taming_core.photos.decode import Photo, PhotoError, read_photo
 from taming_core.photos.files import copies, file_name, folder_state, list_photos, photo_id_of
 from taming_core.photos.masks import decode_mask
-from taming_core.photos.metadata import Given, read_metadata
+from taming_core.photos.metadata import PhotoMetadata, read_metadata
 from taming_core.rows.index import caption_of, first, key_of, known_split, split_in
 from taming_core.rows.triplets import subject, target
 from taming_core.tables import schema, shards
 
-BLANK: Mapping[str, Any] = dict.fromkeys(schema.ROWS.names) | {"general": False, "references": []}
+EMPTY_ROW: Mapping[str, Any] = dict.fromkeys(schema.ROWS.names) | {"regularization": False, "references": []}
 
 
 @dataclass(frozen=True)
-class Inputs:
+class MaterializeInputs:
     """All that rows are made from."""
 
     raw: Path  # folder of photos
     objects: Path  # table
     captions: Path  # table
-    general: Path | None  # folder of text-image pairs
+    regularization: Path | None  # folder of text-image pairs
 
     def state(self) -> list[str]:
         """What changes when a photo or a table is written again; raises TamingError if there are no raw photos."""
         list_photos(self.raw)
         tables = [path.stat() for path in (self.objects, self.captions)]
-        folders = [folder_state(folder) for folder in (self.raw, self.general) if folder]
+        folders = [folder_state(folder) for folder in (self.raw, self.regularization) if folder]
         return [*(f"{t.st_size} {t.st_mtime_ns}" for t in tables), *folders]
 
     def pairs(self) -> list[Path]:
-        """The photos of the general folder."""
-        return list_photos(self.general) if self.general else []
+        """The photos of the regularization folder."""
+        return list_photos(self.regularization) if self.regularization else []
 
     def count(self) -> int:
         """Rows of both tables and text-image pairs."""
         tables = ((self.objects, schema.OBJECTS), (self.captions, schema.CAPTIONS))
-        return sum(schema.opened(*table).metadata.num_rows for table in tables) + len(self.pairs())
+        return sum(schema.open_table(*table).metadata.num_rows for table in tables) + len(self.pairs())
 
 
 def make_shards(
-    given: Inputs, db: sqlite3.Connection, folder: Path, expected: pa.Schema, p: MaterializeParams
+    given: MaterializeInputs, db: sqlite3.Connection, folder: Path, expected: pa.Schema, p: MaterializeParams
 ) -> Iterator[int]:
     """Write rows without references into the sub-folders 0, 1 and 2 of `folder`, and yield how many inputs are done."""
-    objects = schema.batches(given.objects, schema.OBJECTS, p.shard_size)
-    captions = schema.batches(given.captions, schema.CAPTIONS, p.shard_size)
+    objects = schema.iter_rows(given.objects, schema.OBJECTS, p.shard_size)
+    captions = schema.iter_rows(given.captions, schema.CAPTIONS, p.shard_size)
     steps = [
-        shards.each_chunk(objects, folder / "0", expected, lambda found: object_rows(found, db, given.raw, p)),
-        shards.each_chunk(captions, folder / "1", expected, lambda found: caption_rows(found, db, given.raw, p)),
+        shards.write_chunks(objects, folder / "0", expected, lambda found: object_rows(found, db, given.raw, p)),
+        shards.write_chunks(captions, folder / "1", expected, lambda found: caption_rows(found, db, given.raw, p)),
     ]
-    if given.general:
-        make = pair_maker(given.general, given.raw, p)
-        steps.append(shards.each(given.pairs(), p.shard_size, folder / "2", expected, make))
+    if given.regularization:
+        make = pair_maker(given.regularization, given.raw, p)
+        steps.append(shards.write_shards(given.pairs(), p.shard_size, folder / "2", expected, make))
     before = 0
     for step in steps:
         done = 0
@@ -68,16 +68,16 @@ def make_shards(
         before += done
 
 
-def _or_dropped(found: schema.Row, make: Callable[[], schema.Row]) -> schema.Row:
+def _row_or_reason(found: schema.Row, make: Callable[[], schema.Row]) -> schema.Row:
     """The row that `make` makes, or one without pictures that tells what went wrong."""
     try:
         return make()
     except PhotoError as error:
         known = {"row_id": found["object_id"] or found["photo_id"], "split": "dropped", "drop_reason": str(error)}
-        return {**BLANK, **known, "photo_id": found["photo_id"], "file_name": found["file_name"]}
+        return {**EMPTY_ROW, **known, "photo_id": found["photo_id"], "file_name": found["file_name"]}
 
 
-def _unchanged(path: Path, photo_id: str) -> Photo:
+def _read_unchanged(path: Path, photo_id: str) -> Photo:
     """The photo, as it was when the table was made; raises PhotoError."""
     photo = read_photo(path)
     if photo.photo_id != photo_id:
@@ -93,8 +93,8 @@ def object_rows(
     An object that detection dropped becomes no row: the objects table tells why.
     """
     # The objects of a photo lie together: it is read once.
-    read = lru_cache(maxsize=1)(lambda name, photo_id: _unchanged(raw / name, photo_id))
-    return [_or_dropped(o, lambda o=o: _object_row(o, db, read, p)) for o in found if _becomes_row(o, db)]
+    read = lru_cache(maxsize=1)(lambda name, photo_id: _read_unchanged(raw / name, photo_id))
+    return [_row_or_reason(o, lambda o=o: _object_row(o, db, read, p)) for o in found if _becomes_row(o, db)]
 
 
 def _becomes_row(o: schema.Row, db: sqlite3.Connection) -> bool:
@@ -112,7 +112,7 @@ def _object_row(
         raise PhotoError(problem)
     image = read(o["file_name"], o["photo_id"]).image
     return {
-        **BLANK,
+        **EMPTY_ROW,
         **{name: o[name] for name in ("photo_id", "file_name", "class")},
         **target(image, p, o["box_xyxy"]),
         **subject(image, decode_mask(o["mask_png"]), p, o["box_xyxy"]),
@@ -127,25 +127,25 @@ def _object_row(
 def caption_rows(
     found: Sequence[schema.Row], db: sqlite3.Connection, raw: Path, p: MaterializeParams
 ) -> list[schema.Row]:
-    """A general-domain row for each captioned photo without object, in the split of the photo's identity.
+    """A regularization row for each captioned photo without object, in the split of the photo's identity.
 
     Whatever `object_rows` accounts for makes no row here; an object that only the captions know is dropped.
     """
     accounted = "select key from objects where key = ? and (object_id is not null or photo_width is null)"
     rest = [c for c in found if first(db, accounted, key_of(c)) is None]
-    return [_or_dropped(c, lambda c=c: _caption_row(c, db, raw, p)) for c in rest]
+    return [_row_or_reason(c, lambda c=c: _caption_row(c, db, raw, p)) for c in rest]
 
 
 def _caption_row(c: schema.Row, db: sqlite3.Connection, raw: Path, p: MaterializeParams) -> schema.Row:
     stray = "object is not in the objects table" if c["object_id"] else None
     if problem := c["drop_reason"] or stray or (None if c["caption"] else "no caption"):
         raise PhotoError(problem)
-    photo = _unchanged(raw / c["file_name"], c["photo_id"])
-    return _general_row(photo, c["file_name"], c["caption"], split_in(db, photo.photo_id, p), p)
+    photo = _read_unchanged(raw / c["file_name"], c["photo_id"])
+    return _regularization_row(photo, c["file_name"], c["caption"], split_in(db, photo.photo_id, p), p)
 
 
 def pair_maker(folder: Path, raw: Path, p: MaterializeParams) -> Callable[[Sequence[Path]], list[schema.Row]]:
-    """What makes a general-domain row of each text-image pair in `folder`; in train, unless the metadata names a split.
+    """What makes a regularization row of each text-image pair in `folder`; in train, unless the metadata names a split.
 
     A copy of a raw photo is dropped: a held-out photo must not come in by this door.
     """
@@ -153,21 +153,21 @@ def pair_maker(folder: Path, raw: Path, p: MaterializeParams) -> Callable[[Seque
     seen = copies([*list_photos(raw), *list_photos(folder)])
 
     def row(path: Path, name: str) -> schema.Row:
-        said = given.get(name, Given())
+        said = given.get(name, PhotoMetadata())
         if path in seen:
             raise PhotoError(f"copy of another photo: {seen[path].name}")
         if said.caption is None:
             raise PhotoError("no caption")
-        return _general_row(read_photo(path), name, said.caption, known_split(said.split or "train"), p)
+        return _regularization_row(read_photo(path), name, said.caption, known_split(said.split or "train"), p)
 
     def make(path: Path) -> schema.Row:
         name = file_name(path, folder)
         known = {"object_id": None, "photo_id": photo_id_of(path), "file_name": name}
-        return _or_dropped(known, lambda: row(path, name))
+        return _row_or_reason(known, lambda: row(path, name))
 
     return lambda paths: [make(path) for path in paths]
 
 
-def _general_row(photo: Photo, name: str, caption: str, split: str, p: MaterializeParams) -> schema.Row:
+def _regularization_row(photo: Photo, name: str, caption: str, split: str, p: MaterializeParams) -> schema.Row:
     known = {"row_id": photo.photo_id, "photo_id": photo.photo_id, "file_name": name, "caption": caption}
-    return {**BLANK, **known, **target(photo.image, p), "split": split, "general": True}
+    return {**EMPTY_ROW, **known, **target(photo.image, p), "split": split, "regularization": True}

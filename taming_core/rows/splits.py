@@ -31,8 +31,10 @@ def views(shards: Sequence[Path]) -> sqlite3.Connection:
     db = sqlite3.connect("")
     db.executescript(VIEWS)
     for path in shards:
-        found = pq.read_table(path, columns=["identity", "photo_id", "row_id", "view_hash", "general", "drop_reason"])
-        rows = [r for r in schema.kept(found.to_pylist()) if not r["general"]]
+        found = pq.read_table(
+            path, columns=["identity", "photo_id", "row_id", "view_hash", "regularization", "drop_reason"]
+        )
+        rows = [r for r in schema.kept_rows(found.to_pylist()) if not r["regularization"]]
         db.executemany("insert into views values (:identity, :photo_id, :row_id, :view_hash)", rows)
     return db
 
@@ -42,7 +44,7 @@ def references(row: schema.Row, db: sqlite3.Connection, p: MaterializeParams) ->
 
     Cross-reference regularization (Jia et al., 2023) needs a view with another pose, light and crop.
     """
-    if row["drop_reason"] is not None or row["general"]:
+    if row["drop_reason"] is not None or row["regularization"]:
         return []
     others = db.execute(
         "select row_id, hash from views where identity = ? and photo_id != ? order by row_id",
@@ -118,4 +120,4 @@ def headline(folder: Path) -> str:
     """Rows per split, in words."""
     splits = count(folder, "split")
     words = ", ".join(f"{splits[split]} {split}" for split in SPLITS)
-    return f"{words}; {count(folder, 'general')[True]} of them with a caption only"
+    return f"{words}; {count(folder, 'regularization')[True]} of them with a caption only"

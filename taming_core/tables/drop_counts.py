@@ -3,22 +3,22 @@
 from collections.abc import Mapping
 
 
-def in_order(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+def ordered(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     """Kept rows first, then the reasons, the commonest first.
 
-    >>> in_order({"no object": 1, "cut off": 3, "kept": 2})
+    >>> ordered({"no object": 1, "cut off": 3, "kept": 2})
     [('kept', 2), ('cut off', 3), ('no object', 1)]
     """
     return sorted(counts.items(), key=lambda item: (item[0] != "kept", -item[1], item[0]))
 
 
-def sentence(counts: Mapping[str, int]) -> str:
+def summary(counts: Mapping[str, int]) -> str:
     """The counts in one line.
 
-    >>> sentence({"no object": 1, "kept": 2})
+    >>> summary({"no object": 1, "kept": 2})
     '2 kept, 1 no object'
     """
-    return ", ".join(f"{count} {reason}" for reason, count in in_order(counts))
+    return ", ".join(f"{count} {reason}" for reason, count in ordered(counts))
 
 
 def print_counts(counts: Mapping[str, int], title: str) -> None:
@@ -31,7 +31,7 @@ def print_counts(counts: Mapping[str, int], title: str) -> None:
     table.add_column(justify="right")
     table.add_column(justify="left")
     table.add_column(justify="right")
-    for reason, count in in_order(counts):
+    for reason, count in ordered(counts):
         table.add_row(str(count), reason, f"{count / total:.1%}", style=None if reason == "kept" else "yellow")
     console = Console(highlight=False, soft_wrap=True)
     console.print(title, style="bold")

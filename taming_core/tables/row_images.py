@@ -13,22 +13,22 @@ from taming_core.tables.schema import Row
 Background = Literal["removed", "kept"]
 
 
-def seen(row: Row, background: Background) -> Image.Image:
+def encoder_image(row: Row, background: Background) -> Image.Image:
     """What the object encoder sees of a row's object, RGBA and square: cut out, or in its photo."""
-    return opened(row["subject"]) if background == "removed" else in_photo(row)
+    return open_rgba(row["subject"]) if background == "removed" else in_photo(row)
 
 
 def in_photo(row: Row) -> Image.Image:
     """The object in its photo, framed as its cut-out frames it; transparent beyond the photo's edge."""
-    cut, photo = opened(row["subject"]), opened(row["image"])
-    box = frame(mask_of(row), np.asarray(cut)[..., 3] >= 128)
+    cut, photo = open_rgba(row["subject"]), open_rgba(row["image"])
+    box = object_frame(open_mask(row), np.asarray(cut)[..., 3] >= 128)
     room = int(np.ceil(np.abs(box).max()))
     roomy = photo.crop((-room, -room, photo.width + room, photo.height + room))
     left, top, right, bottom = (float(v) for v in box + room)
     return roomy.resize(cut.size, Image.Resampling.HAMMING, (left, top, right, bottom))
 
 
-def frame(mask: NDArray[np.bool_], shown: NDArray[np.bool_]) -> NDArray[np.float32]:
+def object_frame(mask: NDArray[np.bool_], shown: NDArray[np.bool_]) -> NDArray[np.float32]:
     """The square (x0, y0, x1, y1) around the object of `mask` (H, W) that leaves as much room as in `shown` (h, h)."""
     x0, y0, x1, y1 = mask_box(mask) if mask.any() else (0, 0, mask.shape[1], mask.shape[0])
     left, top, right, bottom = mask_box(shown) if shown.any() else (0, 0, shown.shape[1], shown.shape[0])
@@ -37,11 +37,11 @@ def frame(mask: NDArray[np.bool_], shown: NDArray[np.bool_]) -> NDArray[np.float
     return np.concatenate([centre - side / 2, centre + side / 2]).astype(np.float32)
 
 
-def opened(picture: bytes) -> Image.Image:
+def open_rgba(picture: bytes) -> Image.Image:
     """A picture as RGBA."""
     return Image.open(BytesIO(picture)).convert("RGBA")
 
 
-def mask_of(row: Row) -> NDArray[np.bool_]:
+def open_mask(row: Row) -> NDArray[np.bool_]:
     """Where the object is in the row's image (H, W)."""
     return np.asarray(Image.open(BytesIO(row["mask"])).convert("L")) >= 128

@@ -14,7 +14,7 @@ from taming_core.errors import TamingError
 from taming_core.tables import schema
 
 CACHED = 8  # row groups that reading keeps in memory
-PICTURES = ("image", "mask", "subject")
+IMAGE_COLUMNS = ("image", "mask", "subject")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Bucket:
     width: int  # pixels
     height: int
     objects: NDArray[np.int64]  # numbers of the rows that have a subject
-    general: NDArray[np.int64]
+    regularization: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Rows:
         group = int(np.searchsorted(self.starts, place, side="right")) - 1
         file, number, mtime = self.groups[group]
         row = _read_group(self.files[file], number, mtime).slice(place - self.starts[group], 1).to_pylist()[0]
-        return {**row, **{name: row[name] and row[name]["bytes"] for name in PICTURES}}
+        return {**row, **{name: row[name] and row[name]["bytes"] for name in IMAGE_COLUMNS}}
 
     def column(self, name: str) -> list[Any]:
         """One column of all rows; for small ones."""
@@ -57,12 +57,12 @@ class Rows:
     @cached_property
     def objects(self) -> NDArray[np.int64]:
         """Numbers of the rows that have a subject."""
-        return np.flatnonzero(~np.array(self.column("general"), dtype=bool))
+        return np.flatnonzero(~np.array(self.column("regularization"), dtype=bool))
 
     @cached_property
-    def general(self) -> NDArray[np.int64]:
+    def regularization(self) -> NDArray[np.int64]:
         """Numbers of the rows that have a caption only."""
-        return np.flatnonzero(np.array(self.column("general"), dtype=bool))
+        return np.flatnonzero(np.array(self.column("regularization"), dtype=bool))
 
     @cached_property
     def buckets(self) -> tuple[Bucket, ...]:
@@ -71,7 +71,7 @@ class Rows:
         found = []
         for w, h in np.unique(sizes, axis=1).T:
             here = (sizes[0] == w) & (sizes[1] == h)
-            found.append(Bucket(int(w), int(h), *(kind[here[kind]] for kind in (self.objects, self.general))))
+            found.append(Bucket(int(w), int(h), *(kind[here[kind]] for kind in (self.objects, self.regularization))))
         return tuple(found)
 
     @cached_property
@@ -111,14 +111,14 @@ def load_rows(folder: Path, split: str) -> Rows:
     files = tuple(sorted(folder.glob(f"{split}-*.parquet")))
     starts, groups = [0], []
     for number, path in enumerate(files):
-        with schema.opened(path, schema.ROWS) as file:
+        with schema.open_table(path, schema.ROWS) as file:
             for group in range(file.num_row_groups):
                 starts.append(starts[-1] + file.metadata.row_group(group).num_rows)
                 groups.append((number, group, path.stat().st_mtime_ns))
     return Rows(files, tuple(starts), tuple(groups))
 
 
-def joined(first: Rows, second: Rows) -> Rows:
+def concatenate(first: Rows, second: Rows) -> Rows:
     """The rows of both, those of `second` numbered after those of `first`."""
     starts = (*first.starts, *(len(first) + start for start in second.starts[1:]))
     groups = (*first.groups, *((len(first.files) + file, group, mtime) for file, group, mtime in second.groups))

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from taming_core.errors import TamingError
 
-VERSION = "2"  # raised whenever a column changes: tables of another version are refused
+VERSION = "3"  # raised whenever a column changes: tables of another version are refused
 
 Row = Mapping[str, Any]
 
@@ -76,7 +76,7 @@ ROWS = _schema(
     "rows",
     "taming materialize",
     [
-        column("row_id", pa.string(), "object_id, or photo_id for a general-domain row"),
+        column("row_id", pa.string(), "object_id, or photo_id for a regularization row"),
         *PHOTO,
         column("image", IMAGE, "target image, RGB", nullable=True),
         column("width", pa.int32(), "pixels of `image`; null where there is none", nullable=True),
@@ -84,11 +84,11 @@ ROWS = _schema(
         column("mask", IMAGE, "where the object is in `image`, 8-bit gray, 0 or 255", nullable=True),
         column("subject", IMAGE, "the object cut out of its photo, RGBA, square", nullable=True),
         column("caption", pa.string(), "the caption in plain words", nullable=True),
-        column("object_caption", pa.string(), "the caption with <object>; null on general rows", nullable=True),
+        column("object_caption", pa.string(), "the caption with <object>; null on regularization rows", nullable=True),
         column("class", pa.string(), "the detector's noun", nullable=True),
         column("identity", pa.string(), "rows of one identity show one individual thing", nullable=True),
         column("split", pa.string(), "train, validation, test; dropped where drop_reason is set"),
-        column("general", pa.bool_(), "true for a general-domain row: caption only, no subject"),
+        column("regularization", pa.bool_(), "true for a regularization row: caption only, no subject"),
         column("references", pa.list_(pa.string()), "row_ids of other views of the identity, near-duplicates left out"),
         column("view_hash", pa.string(), "difference hash of `image`, 16 hex digits", nullable=True),
         column("drop_reason", pa.string(), "why this is not used further on; null means kept", nullable=True),
@@ -127,7 +127,7 @@ def table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist([dict(r) for r in rows], schema)
 
 
-def stamped(schema: pa.Schema, fingerprint: str) -> pa.Schema:
+def with_fingerprint(schema: pa.Schema, fingerprint: str) -> pa.Schema:
     """The schema with the fingerprint of the params that made the table in its metadata."""
     return schema.with_metadata({**(schema.metadata or {}), b"taming.params": fingerprint.encode()})
 
@@ -150,14 +150,16 @@ def check(found: pa.Schema, expected: pa.Schema, path: Path) -> None:
     """
     command = expected.metadata[b"taming.command"].decode()
     version = (found.metadata or {}).get(b"taming.version", b"unknown").decode()
+    if version not in (VERSION, "unknown"):
+        raise TamingError(f"{path} has table version {version}, this is version {VERSION}. Run `{command}` again.")
     missing = [n for n in expected.names if n not in found.names]
     if missing:
         raise TamingError(f"{path} has no column '{missing[0]}'. Run `{command}` again.")
     if version != VERSION:
-        raise TamingError(f"{path} has table version {version}, this is version {VERSION}. Run `{command}` again.")
+        raise TamingError(f"{path} names no table version, this is version {VERSION}. Run `{command}` again.")
 
 
-def opened(path: Path, expected: pa.Schema) -> pq.ParquetFile:
+def open_table(path: Path, expected: pa.Schema) -> pq.ParquetFile:
     """The Parquet file, its schema checked.
 
     Raises:
@@ -174,14 +176,14 @@ def opened(path: Path, expected: pa.Schema) -> pq.ParquetFile:
     return file
 
 
-def batches(path: Path, expected: pa.Schema, size: int, columns: Sequence[str] | None = None) -> Iterator[list[dict]]:
+def iter_rows(path: Path, expected: pa.Schema, size: int, columns: Sequence[str] | None = None) -> Iterator[list[dict]]:
     """The table's rows, `size` at a time, so that memory does not grow with the table."""
-    with opened(path, expected) as file:
+    with open_table(path, expected) as file:
         for batch in file.iter_batches(batch_size=size, columns=list(columns) if columns else None):
             yield batch.to_pylist()
 
 
-def kept(rows: Iterable[dict]) -> list[dict]:
+def kept_rows(rows: Iterable[dict]) -> list[dict]:
     """The rows without a drop reason."""
     return [r for r in rows if r["drop_reason"] is None]
 

@@ -22,7 +22,7 @@ def shard_paths(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.parquet"))
 
 
-def each(
+def write_shards(
     items: Sequence[T], size: int, folder: Path, expected: pa.Schema, make: Callable[[list[T]], Sequence[schema.Row]]
 ) -> Iterator[int]:
     """Turn `size` items at a time into one shard of rows each, and yield how many items are done.
@@ -30,10 +30,10 @@ def each(
     A shard that exists is skipped: it was renamed into place only when it was complete.
     """
     chunks = (list(items[start : start + size]) for start in range(0, len(items), size))
-    return each_chunk(chunks, folder, expected, make)
+    return write_chunks(chunks, folder, expected, make)
 
 
-def each_chunk(
+def write_chunks(
     chunks: Iterable[list[T]], folder: Path, expected: pa.Schema, make: Callable[[list[T]], Sequence[schema.Row]]
 ) -> Iterator[int]:
     """`each` for items that come in chunks already, such as the batches of a table that does not fit in memory."""

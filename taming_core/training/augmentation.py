@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from taming_core.params.train import StandIn
+from taming_core.params.train import Augmentation
 
 
-def changed(subject: Image.Image, p: StandIn, rng: np.random.Generator) -> Image.Image:
+def augment(subject: Image.Image, p: Augmentation, rng: np.random.Generator) -> Image.Image:
     """The cut-out (RGBA, square) seen a little differently; nothing is cut off, and no colour changes its hue."""
-    return relit(warped(subject, corners(p, rng)), rng.uniform(-p.light, p.light, 3) / 3)
+    return relight(warp(subject, random_corners(p, rng)), rng.uniform(-p.light, p.light, 3) / 3)
 
 
-def corners(p: StandIn, rng: np.random.Generator) -> NDArray[np.float64]:
+def random_corners(p: Augmentation, rng: np.random.Generator) -> NDArray[np.float64]:
     """Where the corners (4, 2) of the square -1..1 go: turned, each shifted, then shrunk back into the square."""
     square = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float64)
     angle = np.deg2rad(rng.uniform(-p.rotation, p.rotation))
@@ -25,7 +25,7 @@ def corners(p: StandIn, rng: np.random.Generator) -> NDArray[np.float64]:
     return moved / max(np.abs(moved).max(), 1)
 
 
-def warped(subject: Image.Image, to: NDArray[np.float64]) -> Image.Image:
+def warp(subject: Image.Image, to: NDArray[np.float64]) -> Image.Image:
     """The square picture with its corners moved to `to` (4, 2), in -1..1."""
     size = subject.width
     source = np.array([[0, 0], [size, 0], [size, size], [0, size]], np.float64)
@@ -41,7 +41,7 @@ def warped(subject: Image.Image, to: NDArray[np.float64]) -> Image.Image:
     return subject.transform(subject.size, Image.Transform.PERSPECTIVE, tuple(back), Image.Resampling.BICUBIC)
 
 
-def relit(subject: Image.Image, light: NDArray[np.float64]) -> Image.Image:
+def relight(subject: Image.Image, light: NDArray[np.float64]) -> Image.Image:
     """The picture brighter by a share that is `light` (3,): everywhere, growing to the right, growing downwards."""
     rgba = np.asarray(subject, np.float64)
     y, x = np.linspace(-1, 1, rgba.shape[0])[:, None], np.linspace(-1, 1, rgba.shape[1])[None]

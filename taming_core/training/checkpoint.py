@@ -47,12 +47,12 @@ def _footer(path: Path) -> bytes:
 def model_state(model: SubjectModel) -> str:
     """Changes with any weight of the model."""
     digest = blake2b(digest_size=8)
-    for part in model.parts.values():
-        absorb(digest, part)
+    for part in model.networks.values():
+        update_digest(digest, part)
     return digest.hexdigest()
 
 
-def absorb(digest: Any, part: nn.Module) -> None:
+def update_digest(digest: Any, part: nn.Module) -> None:
     """Let a digest depend on every weight of a network."""
     for name, value in part.state_dict().items():
         digest.update(name.encode() + value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -60,10 +60,10 @@ def absorb(digest: Any, part: nn.Module) -> None:
 
 def save(run: Run, folder: Path) -> None:
     """Save the run below `folder`, in the place of the state before; every process of the run must call it."""
-    found = {name: distributed.full(value).contiguous() for name, value in tensors(run)}
-    if run.crew.first:
+    found = {name: distributed.full_tensor(value).contiguous() for name, value in run_tensors(run)}
+    if run.processes.is_main:
         write(run, found, folder)
-    run.crew.wait()
+    run.processes.barrier()
 
 
 def write(run: Run, found: Mapping[str, Tensor], folder: Path) -> None:
@@ -77,74 +77,74 @@ def write(run: Run, found: Mapping[str, Tensor], folder: Path) -> None:
     (part / "run.json").write_text(json.dumps(sidecar))
     shutil.rmtree(whole, ignore_errors=True)
     part.rename(whole)
-    for old in saved(folder)[:-1]:
+    for old in saved_states(folder)[:-1]:
         shutil.rmtree(old)
 
 
-def saved(folder: Path) -> list[Path]:
+def saved_states(folder: Path) -> list[Path]:
     """The states below a folder, oldest first."""
     return sorted(folder.glob(f"{STATE}-*"))
 
 
-def forget(folder: Path) -> None:
+def remove_states(folder: Path) -> None:
     """Remove what `save` wrote; for a run whose encoder is safe elsewhere."""
-    for old in saved(folder):
+    for old in saved_states(folder):
         shutil.rmtree(old)
 
 
 def load(run: Run, folder: Path) -> None:
     """Bring a run that has just begun to where it was last saved below `folder`, if it was."""
-    for state in saved(folder)[-1:]:
+    for state in saved_states(folder)[-1:]:
         sidecar: dict[str, Any] = json.loads((state / "run.json").read_text())
         restore(run, load_file(state / "tensors.safetensors"))
         if run.accelerator.scaler is not None:
             run.accelerator.scaler.load_state_dict(sidecar["scaler"])
         run.step = sidecar["step"]
-        if run.average is not None:
-            run.average.optimization_step = run.step
+        if run.ema is not None:
+            run.ema.optimization_step = run.step
 
 
-def tensors(run: Run) -> Iterator[tuple[str, Tensor]]:
+def run_tensors(run: Run) -> Iterator[tuple[str, Tensor]]:
     """All that training changes, by name: `denoiser/conv_in.weight/weight`, what the optimizer keeps, its average."""
-    averages = averages_of(run)
+    averages = ema_tensors(run)
     for part, weights in run.trained.items():
         for name, weight in weights.items():
             yield f"{part}/{name}/weight", weight
             for key, value in run.optimizer.state.get(weight, {}).items():
-                yield f"{part}/{name}/{key}", value_of(key, value)
+                yield f"{part}/{name}/{key}", as_tensor(key, value)
             if averages:
-                yield f"{part}/{name}/average", averages[part, name]
+                yield f"{part}/{name}/ema", averages[part, name]
 
 
-def value_of(key: str, value: Tensor | int) -> Tensor:
+def as_tensor(key: str, value: Tensor | int) -> Tensor:
     """A part of an optimizer's state as a tensor of its own: bitsandbytes counts in int, and shares its code books."""
     if isinstance(value, int):
         return torch.tensor(value)
     return value.clone() if key.startswith("qmap") else value
 
 
-def averages_of(run: Run) -> dict[tuple[str, str], Tensor]:
+def ema_tensors(run: Run) -> dict[tuple[str, str], Tensor]:
     """The moving averages by part and name of their weights; none where none are kept."""
     names = [(part, name) for part, weights in run.trained.items() for name in weights]
-    return {} if run.average is None else dict(zip(names, run.average.shadow_params, strict=True))
+    return {} if run.ema is None else dict(zip(names, run.ema.shadow_params, strict=True))
 
 
 @torch.no_grad()
 def restore(run: Run, found: dict[str, Tensor]) -> None:
     """The inverse of `tensors`."""
-    averages = averages_of(run)
+    averages = ema_tensors(run)
     for full, value in found.items():
         part, name, key = full.split("/")
         weight = run.trained[part][name]
         if key == "weight":
-            distributed.put(weight, value)
-        elif key == "average":
-            distributed.put(averages[part, name], value)
+            distributed.copy_full(weight, value)
+        elif key == "ema":
+            distributed.copy_full(averages[part, name], value)
         else:
-            run.optimizer.state[weight][key] = placed(key, value, weight, run)
+            run.optimizer.state[weight][key] = optimizer_tensor(key, value, weight, run)
 
 
-def placed(key: str, value: Tensor, weight: nn.Parameter, run: Run) -> Tensor | int:
+def optimizer_tensor(key: str, value: Tensor, weight: nn.Parameter, run: Run) -> Tensor | int:
     """A part of an optimizer's state where the optimizer keeps it."""
     if key == "step":  # AdamW keeps it beside the weights where one kernel changes them all, bitsandbytes as an int
         fused = run.optimizer.param_groups[0].get("fused")
@@ -152,5 +152,5 @@ def placed(key: str, value: Tensor, weight: nn.Parameter, run: Run) -> Tensor | 
     if value.shape != weight.shape:  # of 8 bits
         return value.to(weight.device)
     found = torch.empty_like(weight, dtype=value.dtype)  # in the weight's memory format, and shared out as it is
-    distributed.put(found, value)
+    distributed.copy_full(found, value)
     return found

@@ -20,68 +20,70 @@ from taming_core.errors import TamingError
 from taming_core.params.train import TrainParams
 
 BUCKET = 2**25  # numbers that are added up at once
-PATIENCE = timedelta(days=7)  # while the first process draws or writes what all need
+TIMEOUT = timedelta(days=7)  # while the first process draws or writes what all need
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """Which of several processes this is."""
 
-    index: int = 0
-    count: int = 1
-    talk: Any = None  # a group for tensors on the CPU, so that what the host must know waits for no device
+    rank: int = 0
+    world_size: int = 1
+    cpu_group: Any = None  # a group for tensors on the CPU, so that what the host must know waits for no device
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes files."""
-        return self.index == 0
+        return self.rank == 0
 
     def share(self, size: int) -> slice:
         """The places of a batch of `size` that this process computes.
 
-        >>> Team(1, 2).share(8)
+        >>> ProcessGroup(1, 2).share(8)
         slice(4, 8, None)
         """
-        each = size // self.count
-        return slice(self.index * each, (self.index + 1) * each)
+        each = size // self.world_size
+        return slice(self.rank * each, (self.rank + 1) * each)
 
-    def everyones(self, present: Bool[Tensor, " share"]) -> Bool[Tensor, " batch"]:
+    def gather(self, present: Bool[Tensor, " share"]) -> Bool[Tensor, " batch"]:
         """What all processes hold, side by side; on the CPU."""
-        if self.count == 1:
+        if self.world_size == 1:
             return present
-        found = [torch.empty_like(present) for _ in range(self.count)]
-        dist.all_gather(found, present.contiguous(), group=self.talk)
+        found = [torch.empty_like(present) for _ in range(self.world_size)]
+        dist.all_gather(found, present.contiguous(), group=self.cpu_group)
         return torch.cat(found)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until every process is here."""
-        if self.count > 1:
-            dist.barrier(group=self.talk)
+        if self.world_size > 1:
+            dist.barrier(group=self.cpu_group)
 
-    def leave(self) -> None:
+    def shutdown(self) -> None:
         """Say goodbye when all are done."""
-        if self.count > 1:
-            self.wait()
+        if self.world_size > 1:
+            self.barrier()
             dist.destroy_process_group()
 
 
-def team(index: int, count: int) -> Team:
+def join_process_group(rank: int, world_size: int) -> ProcessGroup:
     """The team that the launcher made; with one process there is nobody to talk to."""
-    return Team(index, count, dist.new_group(backend="gloo", timeout=PATIENCE) if count > 1 else None)
+    return ProcessGroup(rank, world_size, dist.new_group(backend="gloo", timeout=TIMEOUT) if world_size > 1 else None)
 
 
-def require_shares(count: int, p: TrainParams, shard: bool, injection: str) -> None:
+def require_divisible(world_size: int, p: TrainParams, shard: bool, injection: str) -> None:
     """Refuse what these processes cannot share.
 
     Raises:
         TamingError: naming what to set.
     """
-    if p.batch_size % (count * p.micro_batch_size):
-        raise TamingError(f"train.batch_size is {p.batch_size}, which {count} processes cannot share in micro-batches "
-                          f"of {p.micro_batch_size}. Set it to {count * p.micro_batch_size} times n.")  # fmt: skip
+    if p.batch_size % (world_size * p.micro_batch_size):
+        raise TamingError(
+            f"train.batch_size is {p.batch_size}, which {world_size} processes cannot share in micro-batches of "
+            f"{p.micro_batch_size}. Set it to {world_size * p.micro_batch_size} times n."
+        )
     if not shard:
         return
-    if count == 1:
+    if world_size == 1:
         raise TamingError("--shard needs several processes. Start them with `torchrun`, or leave it out.")
     if injection not in ("decoupled", "gated"):
         raise TamingError(f"--shard cannot be used with {injection}, which asks the denoiser as often as a batch's "
@@ -92,9 +94,9 @@ def require_shares(count: int, p: TrainParams, shard: bool, injection: str) -> N
         raise TamingError(f"--shard cannot be used with these params. Set train.{key}, or leave it out.")
 
 
-def shard(denoiser: Any, count: int, device: torch.device) -> None:
+def shard(denoiser: Any, world_size: int, device: torch.device) -> None:
     """Share the denoiser's weights out: each process holds a part, and all of a block's only while it is at work."""
-    mesh = init_device_mesh(device.type, (count,))
+    mesh = init_device_mesh(device.type, (world_size,))
     for module in [m for m in reversed(list(denoiser.modules())) if type(m).__name__ in denoiser._no_split_modules]:
         fully_shard(module, mesh=mesh)
     fully_shard(denoiser, mesh=mesh)
@@ -105,18 +107,18 @@ def shard(denoiser: Any, count: int, device: torch.device) -> None:
 
 
 @torch.no_grad()
-def add_up(weights: Sequence[nn.Parameter], crew: Team) -> None:
+def all_reduce_gradients(weights: Sequence[nn.Parameter], processes: ProcessGroup) -> None:
     """Put in the place of every gradient its sum over all processes; one that no process has stays None.
 
     Gradients of weights that are shared out are sums already.
     """
-    if crew.count == 1:
+    if processes.world_size == 1:
         return
     own = [w for w in weights if not isinstance(w, DTensor)]
-    there = torch.tensor([w.grad is not None for w in own], dtype=torch.uint8)
-    dist.all_reduce(there, dist.ReduceOp.MAX, group=crew.talk)
-    having = [w for w, anywhere in zip(own, there.tolist(), strict=True) if anywhere]
-    for bucket in buckets(having):
+    has_gradient = torch.tensor([w.grad is not None for w in own], dtype=torch.uint8)
+    dist.all_reduce(has_gradient, dist.ReduceOp.MAX, group=processes.cpu_group)
+    with_gradient = [w for w, anywhere in zip(own, has_gradient.tolist(), strict=True) if anywhere]
+    for bucket in buckets(with_gradient):
         flat = torch.cat([(torch.zeros_like(w) if w.grad is None else w.grad).flatten() for w in bucket])
         dist.all_reduce(flat)
         for weight, total in zip(bucket, flat.split([w.numel() for w in bucket]), strict=True):
@@ -137,7 +139,7 @@ def buckets(weights: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
 
 
 @torch.no_grad()
-def clip(weights: Sequence[nn.Parameter], most: float) -> Tensor:
+def clip_sharded_gradients(weights: Sequence[nn.Parameter], max_norm: float) -> Tensor:
     """Scale gradients down to a norm of `most` at most, some of them shared out; returns their norm before."""
     gradients = [w.grad for w in weights if w.grad is not None]
     own = [g for g in gradients if not isinstance(g, DTensor)]
@@ -145,28 +147,28 @@ def clip(weights: Sequence[nn.Parameter], most: float) -> Tensor:
     square = nn.utils.get_total_norm(parts) ** 2
     dist.all_reduce(square)
     norm = (square + nn.utils.get_total_norm(own).to(square.device) ** 2).sqrt()
-    factor = (most / (norm + 1e-6)).clamp(max=1)
+    factor = (max_norm / (norm + 1e-6)).clamp(max=1)
     for group in filter(None, (own, parts)):
         torch._foreach_mul_(group, factor)
     return norm
 
 
-def summed(figures: Tensor, crew: Team) -> Tensor:
+def all_reduce(figures: Tensor, processes: ProcessGroup) -> Tensor:
     """The sum over all processes, on the device."""
-    if crew.count > 1:
+    if processes.world_size > 1:
         dist.all_reduce(figures)
     return figures
 
 
-def full(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor, on the CPU; of one that is shared out every process must ask."""
     found = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return found.detach().cpu()
 
 
 @torch.no_grad()
-def put(there: Tensor, whole: Tensor) -> None:
+def copy_full(target: Tensor, whole: Tensor) -> None:
     """Copy a whole tensor into one that may be shared out."""
-    if isinstance(there, DTensor):
-        whole = distribute_tensor(whole.to(there.device), there.device_mesh, there.placements)
-    there.copy_(whole)
+    if isinstance(target, DTensor):
+        whole = distribute_tensor(whole.to(target.device), target.device_mesh, target.placements)
+    target.copy_(whole)

@@ -7,7 +7,7 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 
 
-def average_of(weights: Sequence[nn.Parameter], decay: float) -> EMAModel | None:
+def new_ema(weights: Sequence[nn.Parameter], decay: float) -> EMAModel | None:
     """An average that begins; None where `decay` is 0.
 
     The first step's weights replace the ones it began with. After n more steps it decays by (1 + n) / (10 + n), at most
@@ -17,14 +17,14 @@ def average_of(weights: Sequence[nn.Parameter], decay: float) -> EMAModel | None
 
 
 @contextmanager
-def averaged(average: EMAModel | None, weights: Sequence[nn.Parameter]) -> Iterator[None]:
+def ema_weights(ema: EMAModel | None, weights: Sequence[nn.Parameter]) -> Iterator[None]:
     """Put the average in the place of the weights inside the block; without an average they stay."""
-    if average is None:
+    if ema is None:
         yield
         return
-    average.store(weights)
-    average.copy_to(weights)
+    ema.store(weights)
+    ema.copy_to(weights)
     try:
         yield
     finally:
-        average.restore(weights)
+        ema.restore(weights)

@@ -12,12 +12,15 @@ from taming_core.figures.curves import curves
 from taming_core.images.families import TamingPipeline
 from taming_core.model import lora
 from taming_core.params.arguments import require_encoder_out
+from taming_core.params.load import RENAMED_KEYS
 from taming_core.params.train import TrainParams
 from taming_core.tables.rows import Rows
 from taming_core.training.loop import Run
-from taming_core.training.metrics_log import METRICS, last_line, without_speed
+from taming_core.training.metrics_log import METRICS, last_metrics, without_speed
 
-CARD = """---
+TRAINING, VERSION = "training.json", 2  # the version is raised whenever a key changes
+
+MODEL_CARD = """---
 library_name: diffusers
 pipeline_tag: text-to-image
 tags: [subject-driven-generation, personalization, taming-encoder]
@@ -44,7 +47,7 @@ pipeline("a photo of a <object> on the beach", subject=subject).images[0].save("
 | starts from | {start} |
 | injection | {injection}, {tokens} tokens a thing |
 | tuned | {tune} |
-| rows | {objects} with an object, {general} general |
+| rows | {objects} with an object, {regularization} regularization |
 | steps x rows | {steps} x {batch_size} |
 | last loss | {loss:.4f} |
 
@@ -55,7 +58,7 @@ from and of the photos it was trained on.
 """
 
 
-def write_encoder(pipeline: TamingPipeline, account: Mapping[str, Any], p: TrainParams, runs: Path, out: Path) -> None:
+def write(pipeline: TamingPipeline, account: Mapping[str, Any], p: TrainParams, runs: Path, out: Path) -> None:
     """Put the pipeline, its card and what was written down in `runs` in the place of `out`, as a whole.
 
     The pipeline's weights take in a LoRA, which is also saved by itself, and turn to fp16; nothing in the folder names
@@ -64,8 +67,8 @@ def write_encoder(pipeline: TamingPipeline, account: Mapping[str, Any], p: Train
     require_encoder_out(out)
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    if lora.present(pipeline.denoiser):
-        lora.settle(pipeline, part)
+    if lora.has_lora(pipeline.denoiser):
+        lora.save_and_fuse(pipeline, part)
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
             torch.nn.Module.half(component)  # diffusers' own `half` warns that it keeps no module in float32
@@ -73,23 +76,23 @@ def write_encoder(pipeline: TamingPipeline, account: Mapping[str, Any], p: Train
     for path in part.rglob("*.json"):
         strip_name(path)
     settings = portable(p)
-    (part / "training.json").write_text(json.dumps({"params": settings, **account}, indent=2) + "\n")
+    (part / TRAINING).write_text(json.dumps({"version": VERSION, "params": settings, **account}, indent=2) + "\n")
     (part / "README.md").write_text(card(pipeline, settings, account, out.name))
     copy_records(runs, part)
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
 
 
-def account(run: Run, seen: Rows, unseen: Rows, rows_state: str, runs: Path) -> dict[str, Any]:
+def describe_run(run: Run, seen: Rows, unseen: Rows, rows_state: str, runs: Path) -> dict[str, Any]:
     """What the encoder was made of, how many weights were trained, and where its losses ended."""
     return {
         "run": runs.name,
         "trained": {part: sum(w.numel() for w in weights.values()) for part, weights in run.trained.items()},
         "rows": rows_state,
         "object_rows": len(seen.objects),
-        "general_rows": len(seen.general),
+        "regularization_rows": len(seen.regularization),
         "pictures_of": "validation" if len(unseen.objects) else "train",
-        "last": last_line(runs),
+        "last": last_metrics(runs),
     }
 
 
@@ -99,7 +102,7 @@ def summary(account: Mapping[str, Any], out: Path) -> str:
     lines = [
         f"{out}: {last['step']} steps, loss {last['loss']:.4f}",
         f"{account['object_rows']:6d} rows with an object",
-        f"{account['general_rows']:6d} general rows",
+        f"{account['regularization_rows']:6d} regularization rows",
     ]
     if account["pictures_of"] == "train":
         lines.append("The validation pictures show training objects, for the validation split has none.")
@@ -139,5 +142,19 @@ def card(pipeline: TamingPipeline, settings: Mapping[str, Any], account: Mapping
     encoder = pipeline.components["object_encoder"].config
     facts = {"start": settings["start"] or settings["base"], "injection": encoder["injection"]}
     used = {k: settings[k] for k in ("tune", "steps", "batch_size")}
-    rows = {"objects": account["object_rows"], "general": account["general_rows"]}
-    return CARD.format(**facts, **used, **rows, tokens=encoder["tokens"], loss=account["last"]["loss"], name=name)
+    rows = {"objects": account["object_rows"], "regularization": account["regularization_rows"]}
+    return MODEL_CARD.format(**facts, **used, **rows, tokens=encoder["tokens"], loss=account["last"]["loss"], name=name)
+
+
+def read_training(folder: Path) -> dict[str, Any]:
+    """What training.json says, with today's keys; empty where the folder has none, as an export to other programs."""
+    path = folder / TRAINING
+    if not path.is_file():
+        return {}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if "general_rows" in found:  # written before 0.1.0
+        found["regularization_rows"] = found.pop("general_rows")
+        params = found["params"]
+        for old, new in RENAMED_KEYS.items():
+            params[new.removeprefix("train.")] = params.pop(old.removeprefix("train."), None)
+    return found

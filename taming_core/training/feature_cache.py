@@ -18,121 +18,132 @@ from torch import Tensor, nn
 
 from taming_core.errors import TamingError
 from taming_core.fingerprints import versions
-from taming_core.model.inputs import Shown, subject_pixels
-from taming_core.model.subject_model import SubjectModel, posterior
+from taming_core.model.inputs import EncoderInputs, subject_pixels
+from taming_core.model.subject_model import SubjectModel, latent_posterior
 from taming_core.params.train import Cache, TrainParams
 from taming_core.tables import shards
-from taming_core.tables.row_images import seen
+from taming_core.tables.row_images import encoder_image
 from taming_core.tables.rows import Rows
 from taming_core.tables.schema import Row
-from taming_core.training.batches import Caches, TokenIds, caption_of, image_key, pixels, subject_key, text_key
-from taming_core.training.checkpoint import absorb
-from taming_core.training.feature_store import Entry, Store, find, full, holds, open_store, write_shard
+from taming_core.training.batches import (
+    FeatureCaches,
+    Tokenize,
+    caption_for,
+    decode_image,
+    image_key,
+    subject_key,
+    text_key,
+)
+from taming_core.training.checkpoint import update_digest
+from taming_core.training.feature_store import Entry, FeatureStore, find, holds, is_full, open_store, write_shard
 from taming_core.weights.device import DTYPES
 
 READ_OF_ENCODER = ("projector", "mean", "std", "size")  # keys of its config that change what the tower says
 
-Asked = tuple[str, Callable[[], Tensor]]  # a key, and what makes the input that it names
+KeyedInput = tuple[str, Callable[[], Tensor]]  # a key, and what makes the input that it names
 
 
 @dataclass(frozen=True)
-class Kind:
+class FeatureKind:
     """One kind of entries."""
 
-    store: Store
-    asked: Callable[[Row], Iterable[Asked]]  # what a row needs
-    said: Callable[[Tensor], Sequence[Entry]]  # what the frozen part says of a batch of inputs
+    store: FeatureStore
+    inputs: Callable[[Row], Iterable[KeyedInput]]  # what a row needs
+    compute: Callable[[Tensor], Sequence[Entry]]  # what the frozen part says of a batch of inputs
 
 
-def kinds(
-    model: SubjectModel, p: TrainParams, token_ids: TokenIds, shown: Shown, size: int
-) -> dict[Cache, Kind]:  # fmt: skip
+def feature_kinds(
+    model: SubjectModel, p: TrainParams, tokenize: Tokenize, inputs: EncoderInputs, size: int
+) -> dict[Cache, FeatureKind]:  # fmt: skip
     """What `train.cache` names; `size` is the side of the subject in pixels."""
     dtype = DTYPES[p.precision]
     made: dict[Cache, tuple[Any, Any]] = {
-        "latents": (image_asked, partial(latents_said, model)),
-        "text": (partial(text_asked, p=p, shown=shown, token_ids=token_ids), partial(text_said, model, dtype)),
-        "tower": (partial(tower_asked, shown=shown, size=size), partial(tower_said, model, dtype)),
+        "latents": (image_inputs, partial(compute_latents, model)),
+        "text": (partial(text_inputs, p=p, inputs=inputs, tokenize=tokenize), partial(compute_text, model, dtype)),
+        "tower": (partial(tower_inputs, inputs=inputs, size=size), partial(compute_tower_features, model, dtype)),
     }
-    return {kind: Kind(open_store(shards.RUNS / "cache" / name_of(kind, model, p)), *made[kind]) for kind in p.cache}
+    return {
+        kind: FeatureKind(open_store(shards.RUNS / "cache" / folder_name(kind, model, p)), *made[kind])
+        for kind in p.cache
+    }
 
 
-def opened(found: Mapping[Cache, Kind]) -> Caches:
+def open_caches(found: Mapping[Cache, FeatureKind]) -> FeatureCaches:
     """The caches as they are on disk now."""
-    return Caches(**{kind: open_store(one.store.folder) for kind, one in found.items()})
+    return FeatureCaches(**{kind: open_store(one.store.folder) for kind, one in found.items()})
 
 
-def name_of(kind: Cache, model: SubjectModel, p: TrainParams) -> str:
+def folder_name(kind: Cache, model: SubjectModel, p: TrainParams) -> str:
     """The folder of a kind, which changes with weights, config and code of the parts that make it."""
     encoder = model.object_encoder
     parts: list[tuple[nn.Module, Any]]
     if kind == "latents":
         parts = [(model.family.vae, dict(model.family.vae.config))]
     elif kind == "text":
-        silence = {"silence": model.family.token_ids([""]).tolist()}  # which a family may treat by itself
-        parts = [(m, m.config.to_dict() | silence) for m in model.family.text_encoders.values()]
+        empty_prompt = {"silence": model.family.token_ids([""]).tolist()}  # which a family may treat by itself
+        parts = [(m, m.config.to_dict() | empty_prompt) for m in model.family.text_encoders.values()]
     else:
         read = {key: encoder.config[key] for key in READ_OF_ENCODER}
         parts = [(encoder.vision, encoder.vision.config.to_dict() | read)]
     digest = blake2b(json.dumps([p.precision, versions()]).encode(), digest_size=8)
     for part, config in parts:
         digest.update(json.dumps({**config, "_name_or_path": None}, sort_keys=True, default=str).encode())
-        absorb(digest, part)
+        update_digest(digest, part)
     return f"{kind}-{digest.hexdigest()}"
 
 
-def share_of(rows: Rows, p: TrainParams, rank: int, count: int) -> list[int]:
+def row_share(rows: Rows, p: TrainParams, rank: int, count: int) -> list[int]:
     """Of the rows that some batch may show, those that process `rank` of `count` fills in; neighbours on disk."""
-    numbers = [int(n) for n in (*rows.objects, *(rows.general if p.general > 0 else ()))]
+    numbers = [int(n) for n in (*rows.objects, *(rows.regularization if p.regularization > 0 else ()))]
     return numbers[len(numbers) * rank // count : len(numbers) * (rank + 1) // count]
 
 
-def image_asked(row: Row) -> Iterator[Asked]:
+def image_inputs(row: Row) -> Iterator[KeyedInput]:
     """A row's target."""
-    yield image_key(row["image"]), partial(pixels, row["image"])
+    yield image_key(row["image"]), partial(decode_image, row["image"])
 
 
-def text_asked(row: Row, p: TrainParams, shown: Shown, token_ids: TokenIds) -> Iterator[Asked]:
+def text_inputs(row: Row, p: TrainParams, inputs: EncoderInputs, tokenize: Tokenize) -> Iterator[KeyedInput]:
     """All that the text may say of a row."""
-    states = {present for present in (True, False) if may_be(present, row, p)}
-    said = {caption_of(row, present, p) for present in states}
+    states = {present for present in (True, False) if is_possible(present, row, p)}
+    captions = {caption_for(row, present, p) for present in states}
     if p.text_drop > 0:
-        said |= {shown.silence if present else "" for present in states}
-    for ids in token_ids(sorted(said)):
+        captions |= {inputs.empty_prompt if present else "" for present in states}
+    for ids in tokenize(sorted(captions)):
         yield text_key(ids), partial(torch.clone, ids)
 
 
-def may_be(present: bool, row: Row, p: TrainParams) -> bool:
+def is_possible(present: bool, row: Row, p: TrainParams) -> bool:
     """Whether a row's object embedding is ever shown, or ever left out."""
-    return not row["general"] and p.object_drop < 1 if present else row["general"] or p.object_drop > 0
+    return not row["regularization"] and p.object_drop < 1 if present else row["regularization"] or p.object_drop > 0
 
 
-def tower_asked(row: Row, shown: Shown, size: int) -> Iterator[Asked]:
+def tower_inputs(row: Row, inputs: EncoderInputs, size: int) -> Iterator[KeyedInput]:
     """A row's subject as it is; changed copies differ each time."""
-    if not row["general"]:
-        subject = subject_pixels(seen(row, shown.background), size)
+    if not row["regularization"]:
+        subject = subject_pixels(encoder_image(row, inputs.background), size)
         yield subject_key(subject), partial(torch.clone, subject)
 
 
-def latents_said(model: SubjectModel, images: Tensor) -> Sequence[Entry]:
+def compute_latents(model: SubjectModel, images: Tensor) -> Sequence[Entry]:
     """The posterior of each image, from which training draws with the noise of each step."""
-    return [{"mean": mean, "std": std} for mean, std in zip(*posterior(model, images), strict=True)]
+    return [{"mean": mean, "std": std} for mean, std in zip(*latent_posterior(model, images), strict=True)]
 
 
-def text_said(model: SubjectModel, dtype: torch.dtype, ids: Tensor) -> Sequence[Entry]:
+def compute_text(model: SubjectModel, dtype: torch.dtype, ids: Tensor) -> Sequence[Entry]:
     """The text encoders' states and summary of each prompt."""
     found = {name: v.to(dtype) for name, v in model.family.text(ids)._asdict().items() if v is not None}
     return [{name: value[i] for name, value in found.items()} for i in range(len(ids))]
 
 
-def tower_said(model: SubjectModel, dtype: torch.dtype, subjects: Tensor) -> Sequence[Entry]:
+def compute_tower_features(model: SubjectModel, dtype: torch.dtype, subjects: Tensor) -> Sequence[Entry]:
     """What the projector reads of each subject."""
-    return [{"features": states} for states in model.object_encoder.states(subjects).to(dtype)]
+    return [{"features": states} for states in model.object_encoder.tower_features(subjects).to(dtype)]
 
 
 @torch.no_grad()
 def fill(
-    kind: Kind, rows: Iterable[Row], batch_size: int, device: torch.device, counts: Counter[str]
+    kind: FeatureKind, rows: Iterable[Row], batch_size: int, device: torch.device, counts: Counter[str]
 ) -> Iterator[int]:  # fmt: skip
     """Compute what is missing or damaged, and yield how many rows are done; `counts` takes what was `damaged`.
 
@@ -145,41 +156,43 @@ def fill(
         device: where the model is.
         counts: of entries.
     """
-    entries, asked_before = dict[str, Entry](), set[str]()
-    waiting: defaultdict[torch.Size, dict[str, Tensor]] = defaultdict(dict)  # inputs of one size go together
+    entries, seen_keys = dict[str, Entry](), set[str]()
+    groups: defaultdict[torch.Size, dict[str, Tensor]] = defaultdict(dict)  # inputs of one size go together
     counts["damaged"] += kind.store.unreadable
     for done, row in enumerate(rows, 1):
-        for key, make in kind.asked(row):
-            if key in asked_before or (asked_before.add(key), find(kind.store, key))[1] is not None:
+        for key, make in kind.inputs(row):
+            if key in seen_keys or (seen_keys.add(key), find(kind.store, key))[1] is not None:
                 continue
             counts["damaged"] += holds(kind.store, key)
-            given = make()
-            group = waiting[given.shape]
-            group[key] = given
+            input_tensor = make()
+            group = groups[input_tensor.shape]
+            group[key] = input_tensor
             if len(group) == batch_size:
-                entries |= said_of(kind, group, batch_size, device)
+                entries |= computed_entries(kind, group, batch_size, device)
                 group.clear()
-        if full(entries):
+        if is_full(entries):
             write_shard(kind.store.folder, entries)
             entries = {}
         yield done
-    for group in filter(None, waiting.values()):
-        entries |= said_of(kind, group, batch_size, device)
+    for group in filter(None, groups.values()):
+        entries |= computed_entries(kind, group, batch_size, device)
     if entries:
         write_shard(kind.store.folder, entries)
 
 
-def said_of(kind: Kind, group: Mapping[str, Tensor], batch_size: int, device: torch.device) -> dict[str, Entry]:
+def computed_entries(
+    kind: FeatureKind, group: Mapping[str, Tensor], batch_size: int, device: torch.device
+) -> dict[str, Entry]:
     """The entries of some inputs, made in one batch that is filled up with the last of them."""
-    given = list(group.values())
-    batch = torch.stack([*given, *given[-1:] * (batch_size - len(given))]).to(device)
-    found = kind.said(batch)[: len(given)]
+    inputs = list(group.values())
+    batch = torch.stack([*inputs, *inputs[-1:] * (batch_size - len(inputs))]).to(device)
+    found = kind.compute(batch)[: len(inputs)]
     return {
         key: {name: value.cpu() for name, value in entry.items()} for key, entry in zip(group, found, strict=True)
     }  # fmt: skip
 
 
-def parked(model: SubjectModel, p: TrainParams, rows: Rows) -> dict[str, nn.Module]:
+def offloaded_networks(model: SubjectModel, p: TrainParams, rows: Rows) -> dict[str, nn.Module]:
     """The parts that no step needs, for all that they say is cached; they may wait in the CPU's memory.
 
     `reference` reads subjects with the autoencoder and is told silence by the text encoders; the identity loss decodes.
@@ -193,7 +206,7 @@ def parked(model: SubjectModel, p: TrainParams, rows: Rows) -> dict[str, nn.Modu
     if model.object_encoder.config["injection"] != "reference":
         found |= {"vae": model.family.vae} if "latents" in p.cache and p.identity_weight == 0 else {}
         found |= model.family.text_encoders if "text" in p.cache else {}
-    if "tower" in p.cache and not stands_in(rows, p):
+    if "tower" in p.cache and not needs_augmentation(rows, p):
         found["tower"] = model.object_encoder.vision
     if not found:
         raise TamingError("train.offload has no effect: each part whose output is cached is needed for something else "
@@ -201,25 +214,25 @@ def parked(model: SubjectModel, p: TrainParams, rows: Rows) -> dict[str, nn.Modu
     return found
 
 
-def stands_in(rows: Rows, p: TrainParams) -> bool:
+def needs_augmentation(rows: Rows, p: TrainParams) -> bool:
     """Whether changed copies, which no cache knows, stand in for views that some row lacks."""
     wanted = p.references if p.cross_reference > 0 else p.references - 1
     views = rows.column("references")
     return any(len(views[n]) < wanted for n in rows.objects)
 
 
-def park(parts: Mapping[str, nn.Module]) -> None:
+def offload(parts: Mapping[str, nn.Module]) -> None:
     """Send parts to the CPU's memory."""
     for part in parts.values():
         part.to("cpu")
 
 
 @contextmanager
-def at_work(parts: Mapping[str, nn.Module], device: torch.device) -> Iterator[None]:
+def on_device(parts: Mapping[str, nn.Module], device: torch.device) -> Iterator[None]:
     """Within, parts are on the device."""
     for part in parts.values():
         part.to(device)
     try:
         yield
     finally:
-        park(parts)
+        offload(parts)

@@ -30,7 +30,7 @@ Header = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Store:
+class FeatureStore:
     """A folder of entries, as it was when it was opened; read by any number of threads."""
 
     folder: Path
@@ -48,7 +48,7 @@ def key_of(*content: bytes) -> str:
     return digest.hexdigest()
 
 
-def open_store(folder: Path) -> Store:
+def open_store(folder: Path) -> FeatureStore:
     """Read where every entry is; costs the headers of the files alone."""
     paths = sorted(folder.glob("*.safetensors"))
     found = {path.name: header for path in paths if (header := _header_of(path)) is not None}
@@ -57,7 +57,7 @@ def open_store(folder: Path) -> Store:
     keys = np.array([key for key, _ in listed], dtype="S32")
     order = np.argsort(keys, kind="stable")  # of one key, the entry of the oldest shard stays first
     places = np.array([place for _, place in listed], dtype=np.int32)
-    return Store(folder, names, keys[order], places[order], len(paths) - len(names))
+    return FeatureStore(folder, names, keys[order], places[order], len(paths) - len(names))
 
 
 def _header_of(path: Path) -> Header | None:
@@ -76,7 +76,7 @@ def _header_kept(path: Path) -> Header | None:
     return _header_of(path)  # a shard never changes once it has its name
 
 
-def find(store: Store, key: str) -> dict[str, Tensor] | None:
+def find(store: FeatureStore, key: str) -> dict[str, Tensor] | None:
     """The entry of this key, or None where there is none whose checksum is right."""
     low, high = (int(np.searchsorted(store.keys, key.encode(), side)) for side in ("left", "right"))
     for place in reversed(store.places[low:high]):  # what is damaged was made again, and stands in a newer shard
@@ -86,13 +86,13 @@ def find(store: Store, key: str) -> dict[str, Tensor] | None:
     return None
 
 
-def holds(store: Store, key: str) -> bool:
+def holds(store: FeatureStore, key: str) -> bool:
     """Whether there is an entry of this key, sound or damaged."""
     at = int(np.searchsorted(store.keys, key.encode()))
     return at < len(store.keys) and store.keys[at] == key.encode()
 
 
-def any_entry(store: Store) -> dict[str, Tensor] | None:
+def first_sound_entry(store: FeatureStore) -> dict[str, Tensor] | None:
     """Some entry that is sound, to see what entries are like."""
     found = (find(store, key.decode()) for key in store.keys)
     return next((entry for entry in found if entry is not None), None)
@@ -127,7 +127,7 @@ def checksum(entry: Entry) -> str:
     return digest.hexdigest()
 
 
-def full(entries: Mapping[str, Entry]) -> bool:
+def is_full(entries: Mapping[str, Entry]) -> bool:
     """Whether the entries are enough for a shard."""
     size = sum(value.nbytes for entry in entries.values() for value in entry.values())
     return len(entries) >= ENTRIES or size >= BYTES

@@ -9,12 +9,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-def recompute(denoiser: ModelMixin) -> None:
+def enable_gradient_checkpointing(denoiser: ModelMixin) -> None:
     """Let the denoiser keep no more than the blocks' inputs while gradients are wanted."""
-    denoiser.enable_gradient_checkpointing(twice)
+    denoiser.enable_gradient_checkpointing(checkpoint_block)
 
 
-def twice(block: nn.Module, *inputs: Any) -> Any:
+def checkpoint_block(block: nn.Module, *inputs: Any) -> Any:
     """The block's output; in backward it is computed again, with the attention processors that it has now.
 
     Diffusers' own function takes those that it has by then: a layer that was watched for one pass would no longer be,

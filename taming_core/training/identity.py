@@ -12,19 +12,19 @@ from transformers import CLIPVisionModelWithProjection
 
 from taming_core.model import clip
 
-Identity = Callable[[Tensor], Tensor]
+IdentityNetwork = Callable[[Tensor], Tensor]
 
 HEAD = "identity_head.safetensors"  # a linear map that was trained to tell individual things apart
 
 
-def load_identity(spec: str, device: str | torch.device) -> Identity:
+def load_identity_network(spec: str, device: str | torch.device) -> IdentityNetwork:
     """A callable from images (B, 3, H, W) in [-1, 1] to unit features (B, E), through which gradients flow.
 
     `spec` is `mini`, the folder of a CLIP model, with or without `identity_head.safetensors`, or a hub name. Raises
     TamingError if there is no such model.
     """
-    head = Path(clip.place(spec)) / HEAD
-    model = clip.loaded(CLIPVisionModelWithProjection, spec, "train.identity_network").requires_grad_(False)
+    head = Path(clip.source(spec)) / HEAD
+    model = clip.load_clip(CLIPVisionModelWithProjection, spec, "train.identity_network").requires_grad_(False)
     if head.is_file():
         model.visual_projection = torch.nn.Linear(*reversed(load_file(head)["fc.weight"].shape), bias=False)
         model.visual_projection.weight = torch.nn.Parameter(load_file(head)["fc.weight"].float(), requires_grad=False)

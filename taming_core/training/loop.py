@@ -15,15 +15,21 @@ from torch import Tensor, nn
 
 from taming_core.errors import TamingError
 from taming_core.model import diffusion, lora
-from taming_core.model.subject_model import Parameters, SubjectModel, rates, unfreeze
+from taming_core.model.subject_model import Parameters, SubjectModel, learning_rate_shares, unfreeze
 from taming_core.params.train import TrainParams
 from taming_core.training import distributed
 from taming_core.training.batches import Batch, BatchAt
-from taming_core.training.distributed import Team
-from taming_core.training.ema import average_of
-from taming_core.training.gradient_checkpointing import recompute
-from taming_core.training.objective import Identity, Terms, counts_of, terms_of, total
-from taming_core.training.optimizers import optimizer_of
+from taming_core.training.distributed import ProcessGroup
+from taming_core.training.ema import new_ema
+from taming_core.training.gradient_checkpointing import enable_gradient_checkpointing
+from taming_core.training.objective import (
+    IdentityNetwork,
+    LossTerms,
+    compute_loss_terms,
+    compute_sample_weights,
+    total_loss,
+)
+from taming_core.training.optimizers import make_optimizer
 from taming_core.weights.device import DTYPES
 
 
@@ -33,13 +39,13 @@ class Run:
 
     model: SubjectModel
     trained: dict[str, Parameters]  # by part and name
-    identity: Identity | None
+    identity: IdentityNetwork | None
     optimizer: torch.optim.Optimizer
     accelerator: Accelerator
-    average: EMAModel | None = None  # of all that trains, in the order of `weights`
+    ema: EMAModel | None = None  # of all that trains, in the order of `weights`
     step: int = 0
-    crew: Team = field(default_factory=Team)
-    shared_out: bool = False  # whether the processes hold but a part of the denoiser's weights each
+    processes: ProcessGroup = field(default_factory=ProcessGroup)
+    sharded: bool = False  # whether the processes hold but a part of the denoiser's weights each
 
     @property
     def weights(self) -> list[nn.Parameter]:
@@ -57,25 +63,28 @@ class Losses:
     localization: float | None
 
 
-FIGURES = tuple(f.name for f in fields(Terms))  # that the device computes of a step, followed by the gradient's norm
+TERMS = tuple(f.name for f in fields(LossTerms))  # that the device computes of a step, followed by the gradient's norm
 
-ASKED = ("present", "known")  # parts of a batch that stay on the CPU, where to ask what they hold takes no waiting
+CPU_FIELDS = (
+    "present",
+    "cached",
+)  # parts of a batch that stay on the CPU, where to ask what they hold takes no waiting
 
 
 @dataclass(frozen=True)
-class Taken:
+class PendingStep:
     """A step whose figures are on their way from the device."""
 
     step: int  # counted from 0
     row_ids: tuple[str, ...]
     learning_rate: float
     figures: Tensor
-    counted: dict[str, bool]  # whether any sample counts in a term
-    arrived: Any  # a CUDA event; None where the figures are there
+    has_samples: dict[str, bool]  # whether any sample counts in a term
+    event: Any  # a CUDA event; None where the figures are there
 
 
 @dataclass(frozen=True)
-class Report:
+class StepReport:
     """What one step did."""
 
     step: int  # completed steps
@@ -104,12 +113,12 @@ def accelerator_for(device: str, precision: str) -> Accelerator:
     return Accelerator(cpu=device == "cpu", mixed_precision="no" if precision == "fp32" else precision)
 
 
-def begin(
+def start_run(
     model: SubjectModel,
-    identity: Identity | None,
+    identity: IdentityNetwork | None,
     accelerator: Accelerator,
     p: TrainParams,
-    crew: Team | None = None,
+    processes: ProcessGroup | None = None,
     shard: bool = False,
 ) -> Run:
     """A run at step 0; with `shard` the processes of the crew share the denoiser's weights out.
@@ -117,36 +126,39 @@ def begin(
     Raises:
         TamingError: the processes cannot share these batches, or the optimizer is not installed.
     """
-    crew = crew or Team()
-    distributed.require_shares(crew.count, p, shard, model.object_encoder.config["injection"])
+    processes = processes or ProcessGroup()
+    distributed.require_divisible(processes.world_size, p, shard, model.object_encoder.config["injection"])
     if p.lora is not None:
-        lora.add(model.family.denoiser, p.lora, p.seed)
+        lora.add_lora(model.family.denoiser, p.lora, p.seed)
     if p.gradient_checkpointing:
-        recompute(model.family.denoiser)
-    place(model, accelerator.device, p)
+        enable_gradient_checkpointing(model.family.denoiser)
+    move_to_device(model, accelerator.device, p)
     if shard:
-        distributed.shard(model.family.denoiser, crew.count, accelerator.device)
+        distributed.shard(model.family.denoiser, processes.world_size, accelerator.device)
     trained = unfreeze(model, p)
-    groups = [{"params": list(trained[part].values()), "share": share} for part, share in rates(model, p).items()]
-    optimizer = accelerator.prepare(optimizer_of(groups, p, accelerator.device))
-    run = Run(model, trained, identity, optimizer, accelerator, crew=crew, shared_out=shard)
-    run.average = average_of(run.weights, p.ema)
+    groups = [
+        {"params": list(trained[part].values()), "share": share}
+        for part, share in learning_rate_shares(model, p).items()
+    ]
+    optimizer = accelerator.prepare(make_optimizer(groups, p, accelerator.device))
+    run = Run(model, trained, identity, optimizer, accelerator, processes=processes, sharded=shard)
+    run.ema = new_ema(run.weights, p.ema)
     return run
 
 
-def place(model: SubjectModel, device: torch.device, p: TrainParams) -> None:
+def move_to_device(model: SubjectModel, device: torch.device, p: TrainParams) -> None:
     """Bring all parts to the device, what is frozen in the precision of the training, what trains in float32."""
     unfreeze(model, p)
     half = None if p.precision == "fp32" else DTYPES[p.precision]
-    for name, part in model.parts.items():
+    for name, part in model.networks.items():
         if half is not None and not (half == torch.float16 and name == "vae"):  # fp16 is too narrow for SDXL's
-            lighten(part, half)
+            cast_frozen(part, half)
         part.to(device)
         if device.type == "cuda" and name in ("vae", "denoiser"):
             part.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # what convolutions there like
 
 
-def lighten(part: nn.Module, half: torch.dtype) -> None:
+def cast_frozen(part: nn.Module, half: torch.dtype) -> None:
     """Hold frozen weights in half precision, all but those of norms, which autocast computes in float32."""
     for module in part.modules():
         for weight in module.parameters(recurse=False):
@@ -156,7 +168,7 @@ def lighten(part: nn.Module, half: torch.dtype) -> None:
                 weight.data = weight.data.to(half)
 
 
-def train(run: Run, p: TrainParams, batch_at: BatchAt, behind: int | None = None) -> Iterator[Report]:
+def train(run: Run, p: TrainParams, batch_at: BatchAt, lag: int | None = None) -> Iterator[StepReport]:
     """Train to the last step and yield a report after each one; goes on where the run stands.
 
     Args:
@@ -169,81 +181,85 @@ def train(run: Run, p: TrainParams, batch_at: BatchAt, behind: int | None = None
     Raises:
         TamingError: the loss or the norm of its gradient is not finite.
     """
-    if behind is None:  # a CPU is never ahead of itself
-        behind = 0 if run.accelerator.device.type == "cpu" else 1
-    waiting = deque[Taken]()
-    for taken in updates(run, p, batch_at, check=behind == 0):
-        waiting.append(taken)
-        last = taken.step + 1
-        pause = last == p.steps or due(last, p.save_every, p.steps) or due(last, p.validation.every, p.steps)
-        while len(waiting) > (0 if pause else behind):
-            yield read(waiting.popleft(), p)
+    if lag is None:  # a CPU is never ahead of itself
+        lag = 0 if run.accelerator.device.type == "cpu" else 1
+    pending = deque[PendingStep]()
+    for step in updates(run, p, batch_at, check=lag == 0):
+        pending.append(step)
+        completed = step.step + 1
+        pause = (
+            completed == p.steps or due(completed, p.save_every, p.steps) or due(completed, p.validation.every, p.steps)
+        )
+        while len(pending) > (0 if pause else lag):
+            yield report_of(pending.popleft(), p)
 
 
-def updates(run: Run, p: TrainParams, batch_at: BatchAt, check: bool) -> Iterator[Taken]:
+def updates(run: Run, p: TrainParams, batch_at: BatchAt, check: bool) -> Iterator[PendingStep]:
     """Change the weights step by step; with `check` a step that is not finite changes nothing."""
     for step in range(run.step, p.steps):
         rate = learning_rate_at(step, p)
         for group in run.optimizer.param_groups:
             group["lr"] = rate * group["share"]
         batch = batch_at(step)
-        sums, counted = forward_backward(run, batch, noise_of(run, batch, step, p), p)
-        distributed.add_up(run.weights, run.crew)
-        found = torch.cat([distributed.summed(sums, run.crew), clip(run, p).reshape(1)])
-        taken = taken_of(step, batch.row_ids, rate, found, counted)
+        sums, has_samples = forward_backward(run, batch, noise_for_batch(run, batch, step, p), p)
+        distributed.all_reduce_gradients(run.weights, run.processes)
+        figures = torch.cat([distributed.all_reduce(sums, run.processes), clip_gradients(run, p).reshape(1)])
+        pending = pending_step(step, batch.row_ids, rate, figures, has_samples)
         if check:
-            read(taken, p)
+            report_of(pending, p)
         if any(weight.grad is not None for weight in run.weights):  # else a scaler has nothing to go by
             run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
-        if run.average is not None:
-            run.average.step(run.weights)
+        if run.ema is not None:
+            run.ema.step(run.weights)
         run.step = step + 1
-        yield taken
+        yield pending
 
 
-def clip(run: Run, p: TrainParams) -> Tensor:
+def clip_gradients(run: Run, p: TrainParams) -> Tensor:
     """Clip the gradients; returns their norm before.
 
     It is 0 without any: an encoder that trains alone has nothing to learn from a batch without an object.
     """
-    having = [weight for weight in run.weights if weight.grad is not None]
-    if not having:
+    with_gradient = [weight for weight in run.weights if weight.grad is not None]
+    if not with_gradient:
         return torch.zeros((), device=run.accelerator.device)
-    if run.shared_out:
-        return distributed.clip(having, p.max_grad_norm)
-    return run.accelerator.clip_grad_norm_(having, p.max_grad_norm)  # pyright: ignore[reportReturnType, reportArgumentType]
+    if run.sharded:
+        return distributed.clip_sharded_gradients(with_gradient, p.max_grad_norm)
+    return run.accelerator.clip_grad_norm_(with_gradient, p.max_grad_norm)  # pyright: ignore[reportReturnType, reportArgumentType]
 
 
-def taken_of(step: int, row_ids: tuple[str, ...], rate: float, figures: Tensor, counted: dict[str, bool]) -> Taken:
+def pending_step(
+    step: int, row_ids: tuple[str, ...], rate: float, figures: Tensor, has_samples: dict[str, bool]
+) -> PendingStep:
     """A step whose figures set out for the host, which does not wait for them."""
     if figures.device.type != "cuda":
-        return Taken(step, row_ids, rate, figures, counted, None)
-    here = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True).copy_(figures, non_blocking=True)
-    arrived = torch.cuda.Event()
-    arrived.record()
-    return Taken(step, row_ids, rate, here, counted, arrived)
+        return PendingStep(step, row_ids, rate, figures, has_samples, None)
+    host_copy = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True).copy_(figures, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return PendingStep(step, row_ids, rate, host_copy, has_samples, event)
 
 
-def read(taken: Taken, p: TrainParams) -> Report:
+def report_of(pending: PendingStep, p: TrainParams) -> StepReport:
     """The report of a step; waits for its figures.
 
     Raises:
         TamingError: one of them is not finite.
     """
-    if taken.arrived is not None:
-        taken.arrived.synchronize()
-    *terms, norm = taken.figures.tolist()
-    sums = dict(zip(FIGURES, terms, strict=True))
-    counted = {n: sums[n] if there else None for n, there in taken.counted.items()}
-    found = Losses(total(**sums, p=p), sums["denoising"], **counted)
-    require_finite("loss", found.loss, taken)
+    if pending.event is not None:
+        pending.event.synchronize()
+    *terms, norm = pending.figures.tolist()
+    sums = dict(zip(TERMS, terms, strict=True))
+    terms_or_none = {n: sums[n] if there else None for n, there in pending.has_samples.items()}
+    found = Losses(total_loss(**sums, p=p), sums["denoising"], **terms_or_none)
+    require_finite("loss", found.loss, pending)
     if p.precision != "fp16":  # whose scaler leaves such a step out, and scales the loss down
-        require_finite("gradient norm", norm, taken)
-    return Report(taken.step + 1, found, taken.learning_rate, norm)
+        require_finite("gradient norm", norm, pending)
+    return StepReport(pending.step + 1, found, pending.learning_rate, norm)
 
 
-def timed(reports: Iterator[Report]) -> Iterator[tuple[Report, float]]:
+def with_seconds(reports: Iterator[StepReport]) -> Iterator[tuple[StepReport, float]]:
     """Each report with the seconds that its step took, not counting what is done with it."""
     start = time.perf_counter()
     for report in reports:
@@ -256,88 +272,98 @@ def due(step: int, every: int, steps: int) -> bool:
     return every > 0 and (step % every == 0 or step == steps)
 
 
-def noise_of(run: Run, batch: Batch, step: int, p: TrainParams) -> diffusion.Noise:
+def noise_for_batch(run: Run, batch: Batch, step: int, p: TrainParams) -> diffusion.Noise:
     """The noise of a step, in the shape of the batch's latents: this process's share of what is drawn for all."""
     family = run.model.family
     count, _, height, width = batch.mask.shape
-    shape = (count * run.crew.count, family.latent_channels, height // family.vae_side, width // family.vae_side)
-    drawn = diffusion.noise_at(step, shape, run.model.schedule, p.seed, p.offset_noise)
-    return diffusion.part_of(drawn, run.crew.share(shape[0]), torch.device("cpu"))
+    shape = (
+        count * run.processes.world_size,
+        family.latent_channels,
+        height // family.vae_scale_factor,
+        width // family.vae_scale_factor,
+    )
+    noise = diffusion.noise_at(step, shape, run.model.schedule, p.seed, p.offset_noise)
+    return diffusion.slice_noise(noise, run.processes.share(shape[0]), torch.device("cpu"))
 
 
-def require_finite(what: str, value: float, taken: Taken) -> None:
+def require_finite(what: str, value: float, pending: PendingStep) -> None:
     """Raises TamingError if the value is not finite."""
     if not math.isfinite(value):
-        raise TamingError(f"The {what} is {value} in step {taken.step + 1}, with rows {', '.join(taken.row_ids)}. "
+        raise TamingError(f"The {what} is {value} in step {pending.step + 1}, with rows {', '.join(pending.row_ids)}. "
                           "Lower train.learning_rate, or set train.precision to fp32.")  # fmt: skip
 
 
 def forward_backward(
-    run: Run, batch: Batch, drawn: diffusion.Noise, p: TrainParams
+    run: Run, batch: Batch, noise: diffusion.Noise, p: TrainParams
 ) -> tuple[Float[Tensor, " terms"], dict[str, bool]]:
     """Gradients of a batch, micro-batch by micro-batch; they add up to those of the batch as a whole.
 
     Returns the terms of the loss as `FIGURES` names them, on the device, and which of them any sample counts in.
     Nothing in here asks the device for a number, so that the host runs ahead of it.
     """
-    crew, device = run.crew, run.accelerator.device
-    present, timesteps = crew.everyones(batch.present), crew.everyones(drawn.timesteps)
-    everyones = counts_of(run.model, run.identity, present, timesteps, p)
-    counts, size = everyones.some(crew.share(len(present))), len(batch.row_ids)
+    processes, device = run.processes, run.accelerator.device
+    present, timesteps = processes.gather(batch.present), processes.gather(noise.timesteps)
+    all_weights = compute_sample_weights(run.model, run.identity, present, timesteps, p)
+    sample_weights, size = all_weights.slice(processes.share(len(present))), len(batch.row_ids)
     # Processes that share the denoiser's weights do the same with it at the same time.
-    alike = present.view(crew.count, -1, p.micro_batch_size).any(2).any(0) if run.shared_out else None
-    sums = torch.zeros(len(FIGURES), device=device)
+    any_object = present.view(processes.world_size, -1, p.micro_batch_size).any(2).any(0) if run.sharded else None
+    sums = torch.zeros(len(TERMS), device=device)
     for number, start in enumerate(range(0, size, p.micro_batch_size)):
         rows = slice(start, start + p.micro_batch_size)
-        part, noise_here = rows_of(batch, rows, device), diffusion.part_of(drawn, rows, device)
-        always = alike is not None and bool(alike[number])
+        part, noise_slice = batch_slice(batch, rows, device), diffusion.slice_noise(noise, rows, device)
+        force_encoder = any_object is not None and bool(any_object[number])
         with run.accelerator.autocast():
-            terms = terms_of(run.model, run.identity, part, noise_here, counts.some(rows), p, always)
-        loss_here = total(terms.denoising, terms.identity, terms.localization, p)
+            terms = compute_loss_terms(
+                run.model, run.identity, part, noise_slice, sample_weights.slice(rows), p, force_encoder
+            )
+        loss_here = total_loss(terms.denoising, terms.identity, terms.localization, p)
         if loss_here.requires_grad:  # not so without an object, where the encoder trains alone
             run.accelerator.backward(loss_here)
-        sums += torch.stack([getattr(terms, name).detach().float() for name in FIGURES])
-    return sums, {n: bool(getattr(everyones, n).any()) for n in ("identity", "localization")}
+        sums += torch.stack([getattr(terms, name).detach().float() for name in TERMS])
+    return sums, {n: bool(getattr(all_weights, n).any()) for n in ("identity", "localization")}
 
 
-def rows_of(batch: Batch, rows: slice, device: torch.device) -> Batch:
+def batch_slice(batch: Batch, rows: slice, device: torch.device) -> Batch:
     """Some rows of a batch, on the device, all but what is asked on the CPU."""
-    return Batch(**{f.name: on(f.name, getattr(batch, f.name), rows, device) for f in fields(Batch)})
+    return Batch(**{f.name: field_slice(f.name, getattr(batch, f.name), rows, device) for f in fields(Batch)})
 
 
-def on(name: str, value: Any, rows: slice, device: torch.device) -> Any:
+def field_slice(name: str, value: Any, rows: slice, device: torch.device) -> Any:
     """Some rows of one field of a batch."""
     if value is None:
         return None
     here = value[rows]
-    return here.to(device, non_blocking=True) if isinstance(here, Tensor) and name not in ASKED else here
+    return here.to(device, non_blocking=True) if isinstance(here, Tensor) and name not in CPU_FIELDS else here
 
 
-def pinned(batch: Batch) -> Batch:
+def pin_memory(batch: Batch) -> Batch:
     """The batch in memory that a GPU copies from while it computes."""
     found = {f.name: getattr(batch, f.name) for f in fields(Batch)}
-    here: Any = {n: v.pin_memory() if isinstance(v, Tensor) and n not in ASKED else v for n, v in found.items()}
+    here: Any = {n: v.pin_memory() if isinstance(v, Tensor) and n not in CPU_FIELDS else v for n, v in found.items()}
     return Batch(**here)
 
 
-def pinning(device: torch.device, batch_at: BatchAt) -> BatchAt:
+def pin_batches(device: torch.device, batch_at: BatchAt) -> BatchAt:
     """`batch_at`, made ready for a GPU by whatever thread makes it."""
-    return (lambda step: pinned(batch_at(step))) if device.type == "cuda" else batch_at
+    return (lambda step: pin_memory(batch_at(step))) if device.type == "cuda" else batch_at
 
 
-def results(run: Run) -> dict[str, dict[str, Tensor]]:
+def trained_weights(run: Run) -> dict[str, dict[str, Tensor]]:
     """All that was trained, on the CPU; every process must call it, for weights that are shared out."""
-    return {part: {n: distributed.full(w).clone() for n, w in weights.items()} for part, weights in run.trained.items()}
+    return {
+        part: {n: distributed.full_tensor(w).clone() for n, w in weights.items()}
+        for part, weights in run.trained.items()
+    }
 
 
-def deliver(found: dict[str, dict[str, Tensor]], model: SubjectModel, p: TrainParams) -> None:
+def load_results(results: dict[str, dict[str, Tensor]], model: SubjectModel, p: TrainParams) -> None:
     """Put the results into the model that the run started from.
 
     Its frozen weights are whole, and all here, whatever precision and place the run's own model had them in.
     """
     if p.lora is not None:
-        lora.add(model.family.denoiser, p.lora, p.seed)
-    for part, weights in found.items():
-        parameters = dict(model.parts[part].named_parameters())
+        lora.add_lora(model.family.denoiser, p.lora, p.seed)
+    for part, weights in results.items():
+        parameters = dict(model.networks[part].named_parameters())
         for name, weight in weights.items():
             parameters[name].data = weight

@@ -46,13 +46,13 @@ def snr_weights(signal: Float[Tensor, " batch"], prediction: str, gamma: float |
 
 
 def identity_weights(
-    signal: Float[Tensor, " batch"], timesteps: Tensor, present: Bool[Tensor, " batch"], below: int
+    signal: Float[Tensor, " batch"], timesteps: Tensor, present: Bool[Tensor, " batch"], max_timestep: int
 ) -> Float[Tensor, " batch"]:
     """How much each sample counts in the identity loss: abar_t where it has an object and t < `below`, else 0.
 
     Our choice: the noisier the step, the less its estimate of the image says of the object.
     """
-    return torch.where(present & (timesteps < below), signal, torch.zeros_like(signal))
+    return torch.where(present & (timesteps < max_timestep), signal, torch.zeros_like(signal))
 
 
 def object_crops(
@@ -67,10 +67,10 @@ def object_crops(
 
 
 def identity_loss(
-    found: Float[Tensor, "batch features"], wanted: Float[Tensor, "batch features"]
+    features: Float[Tensor, "batch features"], target: Float[Tensor, "batch features"]
 ) -> Float[Tensor, " batch"]:
     """L_id = 1 - cos(F(x0_hat m), F(o')) from the features of the two (docs/method.md, section 5)."""
-    return 1 - F.cosine_similarity(found.float(), wanted.float(), dim=-1)
+    return 1 - F.cosine_similarity(features.float(), target.float(), dim=-1)
 
 
 def localization_loss(

@@ -9,28 +9,28 @@ from pathlib import Path
 from typing import Protocol
 
 from taming_core.params.train import TrainParams
-from taming_core.training.loop import Report
+from taming_core.training.loop import StepReport
 
 METRICS = "metrics.jsonl"
 
 SPEED = "images_per_second"  # the one figure that differs when the same training is done again
 
-Figures = Mapping[str, float | int | None]
+Metrics = Mapping[str, float | int | None]
 
 
 class Log(Protocol):
     """Writes the figures of one step; `step` is among them."""
 
-    def __call__(self, figures: Figures) -> None: ...
+    def __call__(self, figures: Metrics) -> None: ...
 
 
-def figures(report: Report, seconds: float, p: TrainParams) -> Figures:
+def step_metrics(report: StepReport, seconds: float, p: TrainParams) -> Metrics:
     """The line of one step, which took so many seconds."""
     rates = {"learning_rate": report.learning_rate, "grad_norm": report.grad_norm, SPEED: p.batch_size / seconds}
     return {"step": report.step, **asdict(report.losses), **rates}
 
 
-def last_line(folder: Path) -> dict[str, float | int | None]:
+def last_metrics(folder: Path) -> dict[str, float | int | None]:
     """The figures of the last step, all but the speed."""
     return without_speed((folder / METRICS).read_text().splitlines()[-1])
 
@@ -45,12 +45,12 @@ def without_speed(line: str) -> dict[str, float | int | None]:
 
 
 @contextmanager
-def logbook(folder: Path, step: int) -> Iterator[Log]:
+def open_metrics_log(folder: Path, step: int) -> Iterator[Log]:
     """Open the metrics of a run that stands at `step`; what an interrupted run wrote of later steps is taken back."""
-    forget_after(folder, step)
+    truncate_after(folder, step)
     with (folder / METRICS).open("a") as lines, tensorboard(folder, step) as event:
 
-        def log(figures: Figures) -> None:
+        def log(figures: Metrics) -> None:
             print(json.dumps(figures), file=lines, flush=True)
             event(figures)
 
@@ -61,13 +61,13 @@ def logbook(folder: Path, step: int) -> Iterator[Log]:
 def tensorboard(folder: Path, step: int) -> Iterator[Log]:
     """Open TensorBoard's events of a run that stands at `step`; without the package nothing is written."""
     if find_spec("tensorboard") is None:
-        yield nothing
+        yield log_nothing
         return
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(folder), purge_step=step + 1) as events:
 
-        def log(figures: Figures) -> None:
+        def log(figures: Metrics) -> None:
             for name, value in figures.items():
                 if name != "step" and value is not None:
                     events.add_scalar(f"train/{name}", value, figures["step"])
@@ -75,7 +75,7 @@ def tensorboard(folder: Path, step: int) -> Iterator[Log]:
         yield log
 
 
-def nothing(figures: Figures) -> None:
+def log_nothing(figures: Metrics) -> None:
     """A log that writes nothing."""
 
 
@@ -84,7 +84,7 @@ def grid_name(step: int) -> str:
     return f"grid-{step:06d}.png"
 
 
-def forget_after(folder: Path, step: int) -> None:
+def truncate_after(folder: Path, step: int) -> None:
     """Keep lines and pictures of the first `step` steps; a line that was cut off by a crash is none."""
     for grid in folder.glob("grid-*.png"):
         if grid.name > grid_name(step):

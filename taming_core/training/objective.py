@@ -10,31 +10,31 @@ from torch import Tensor
 
 from taming_core.bases.family import Text
 from taming_core.model import diffusion
-from taming_core.model.conditioning import numbers
-from taming_core.model.subject_model import SubjectModel, encode_images, predict, sampled
+from taming_core.model.conditioning import indices_of
+from taming_core.model.subject_model import SubjectModel, encode_images, predict, sample_latents
 from taming_core.params.train import TrainParams
 from taming_core.training import losses
 from taming_core.training.batches import Batch
 
-Identity = Callable[[Tensor], Tensor]
+IdentityNetwork = Callable[[Tensor], Tensor]
 T = TypeVar("T", float, Tensor)
 
 
 @dataclass(frozen=True)
-class Counts:
+class SampleWeights:
     """How much each sample of a batch counts in each loss, so that micro-batches add up to the batch; on the CPU."""
 
     denoising: Float[Tensor, " batch"]
     identity: Float[Tensor, " batch"]
     localization: Float[Tensor, " batch"]
 
-    def some(self, rows: slice) -> "Counts":
+    def slice(self, rows: slice) -> "SampleWeights":
         """Those of some rows."""
-        return Counts(self.denoising[rows], self.identity[rows], self.localization[rows])
+        return SampleWeights(self.denoising[rows], self.identity[rows], self.localization[rows])
 
 
 @dataclass(frozen=True)
-class Terms:
+class LossTerms:
     """The parts of the loss, each summed over samples as they count."""
 
     denoising: Float[Tensor, ""]
@@ -42,105 +42,121 @@ class Terms:
     localization: Float[Tensor, ""]
 
 
-def total(denoising: T, identity: T, localization: T, p: TrainParams) -> T:
+def total_loss(denoising: T, identity: T, localization: T, p: TrainParams) -> T:
     """The loss that is brought down, of its parts."""
     return denoising + p.identity_weight * identity + p.localization_weight * localization
 
 
-def counts_of(
-    model: SubjectModel, identity: Identity | None, present: Bool[Tensor, " batch"], timesteps: Tensor, p: TrainParams
-) -> Counts:
+def compute_sample_weights(
+    model: SubjectModel,
+    identity: IdentityNetwork | None,
+    present: Bool[Tensor, " batch"],
+    timesteps: Tensor,
+    p: TrainParams,
+) -> SampleWeights:
     """How much each sample counts: all in the denoising loss, those with an object (`present`) in the other two."""
     signal = diffusion.alpha_bar(model.schedule, timesteps).flatten()
-    weights = losses.snr_weights(signal, diffusion.prediction_of(model.schedule), p.min_snr)
-    nothing = torch.zeros_like(signal)
-    clear = losses.identity_weights(signal, timesteps, present, p.identity_max_timestep or 0)
-    shown = present.float() if p.localization_weight > 0 else nothing
-    return Counts(
+    weights = losses.snr_weights(signal, diffusion.prediction_type(model.schedule), p.min_snr)
+    zeros = torch.zeros_like(signal)
+    identity_weights = losses.identity_weights(signal, timesteps, present, p.identity_max_timestep or 0)
+    localization_weights = present.float() if p.localization_weight > 0 else zeros
+    return SampleWeights(
         denoising=weights / len(signal),
-        identity=nothing if identity is None else clear / clear.sum().clamp(min=1e-6),
-        localization=shown / shown.sum().clamp(min=1),
+        identity=zeros if identity is None else identity_weights / identity_weights.sum().clamp(min=1e-6),
+        localization=localization_weights / localization_weights.sum().clamp(min=1),
     )
 
 
-def terms_of(
+def compute_loss_terms(
     model: SubjectModel,
-    identity: Identity | None,
+    identity: IdentityNetwork | None,
     batch: Batch,
-    drawn: diffusion.Noise,
-    counts: Counts,
+    noise: diffusion.Noise,
+    sample_weights: SampleWeights,
     p: TrainParams,
-    always: bool = False,
-) -> Terms:
+    force_encoder: bool = False,
+) -> LossTerms:
     """The terms of a batch.
 
     Batch and noise are on the device. `batch.present` and `counts` are on the CPU, where asking what they hold takes no
     waiting until the device comes to it. For `always` see `predict`.
     """
-    device = drawn.diffusion.device
-    weigh, shown = counts_on(counts, device), numbers(batch.present, device)
-    latents = latents_of(model, batch, drawn)
-    noised, watch = diffusion.noised(model.schedule, latents, drawn), bool(counts.localization.any())
-    text = None if batch.states is None else Text(batch.states, batch.pooled)
-    found = predict(
-        model, noised, drawn.timesteps, batch.tokens, batch.subject, batch.present, watch, always,
-        text, batch.features, batch.known,
+    device = noise.diffusion.device
+    device_weights, object_rows = weights_on_device(sample_weights, device), indices_of(batch.present, device)
+    latents = latents_of(model, batch, noise)
+    noised, with_attention = (
+        diffusion.add_noise(model.schedule, latents, noise),
+        bool(sample_weights.localization.any()),
+    )
+    text = None if batch.text_states is None else Text(batch.text_states, batch.text_pooled)
+    prediction = predict(
+        model, noised, noise.timesteps, batch.tokens, batch.subject, batch.present, with_attention, force_encoder,
+        text, batch.tower_features, batch.cached,
     )  # fmt: skip
-    said, target = found.said.float(), diffusion.target_of(model.schedule, latents, drawn)
-    weights = losses.mask_weights(batch.mask, p.mask_weight, (latents.shape[2], latents.shape[3]))
-    return Terms(
-        denoising=(losses.denoising_loss(said, target, weights) * weigh.denoising).sum(),
+    output, target = prediction.output.float(), diffusion.training_target(model.schedule, latents, noise)
+    pixel_weights = losses.mask_weights(batch.mask, p.mask_weight, (latents.shape[2], latents.shape[3]))
+    return LossTerms(
+        denoising=(losses.denoising_loss(output, target, pixel_weights) * device_weights.denoising).sum(),
         identity=identity_sum(
-            model, identity, noised, said, drawn.timesteps, batch, weigh.identity, numbers(counts.identity > 0, device)
+            model,
+            identity,
+            noised,
+            output,
+            noise.timesteps,
+            batch,
+            device_weights.identity,
+            indices_of(sample_weights.identity > 0, device),
         ),
-        localization=localization_sum(found.shares, batch, weigh.localization, shown),
+        localization=localization_sum(prediction.attention_shares, batch, device_weights.localization, object_rows),
     )
 
 
-def counts_on(counts: Counts, device: torch.device) -> Counts:
+def weights_on_device(sample_weights: SampleWeights, device: torch.device) -> SampleWeights:
     """The same on the device."""
-    return Counts(**{f.name: getattr(counts, f.name).to(device, non_blocking=True) for f in fields(Counts)})
+    return SampleWeights(
+        **{f.name: getattr(sample_weights, f.name).to(device, non_blocking=True) for f in fields(SampleWeights)}
+    )
 
 
 def latents_of(
-    model: SubjectModel, batch: Batch, drawn: diffusion.Noise
+    model: SubjectModel, batch: Batch, noise: diffusion.Noise
 ) -> Float[Tensor, "batch channels rows columns"]:
     """The latents of the targets; where they are cached, a sample from what is known of them."""
-    if batch.mean is not None and batch.std is not None:
-        return sampled(model, batch.mean, batch.std, drawn.encoding)
+    if batch.latent_mean is not None and batch.latent_std is not None:
+        return sample_latents(model, batch.latent_mean, batch.latent_std, noise.posterior)
     if batch.target is None:
         raise ValueError("a batch has neither targets nor their latents")
-    return encode_images(model, batch.target, drawn.encoding)
+    return encode_images(model, batch.target, noise.posterior)
 
 
 def localization_sum(
     shares: list[Float[Tensor, "shown pixels"]],
     batch: Batch,
-    counts: Float[Tensor, " batch"],
-    shown: Int[Tensor, " shown"],
+    sample_weights: Float[Tensor, " batch"],
+    object_rows: Int[Tensor, " shown"],
 ) -> Float[Tensor, ""]:
     """The localization losses of the samples that show an object, as they count."""
     if not shares:
-        return counts.new_zeros(())
-    return (losses.localization_loss(shares, batch.mask[shown]) * counts[shown]).sum()
+        return sample_weights.new_zeros(())
+    return (losses.localization_loss(shares, batch.mask[object_rows]) * sample_weights[object_rows]).sum()
 
 
 def identity_sum(
     model: SubjectModel,
-    identity: Identity | None,
+    identity: IdentityNetwork | None,
     noised: Float[Tensor, "batch channels rows columns"],
-    said: Float[Tensor, "batch channels rows columns"],
+    output: Float[Tensor, "batch channels rows columns"],
     timesteps: Tensor,
     batch: Batch,
-    counts: Float[Tensor, " batch"],
+    sample_weights: Float[Tensor, " batch"],
     some: Int[Tensor, " some"],
 ) -> Float[Tensor, ""]:
     """The identity losses of the samples that count, by number, weighted and summed; only those are decoded."""
     if identity is None or not len(some):
-        return counts.new_zeros(())
-    estimate = diffusion.clean_estimate(model.schedule, noised[some], said[some], timesteps[some])
+        return sample_weights.new_zeros(())
+    estimate = diffusion.estimate_clean(model.schedule, noised[some], output[some], timesteps[some])
     images = model.family.decode(estimate)
-    found = identity(losses.object_crops(images, batch.mask[some], batch.frame[some], batch.view.shape[-1]))
+    features = identity(losses.object_crops(images, batch.mask[some], batch.frame[some], batch.view.shape[-1]))
     with torch.no_grad():
-        wanted = identity(batch.view[some])
-    return (losses.identity_loss(found, wanted) * counts[some]).sum()
+        target_features = identity(batch.view[some])
+    return (losses.identity_loss(features, target_features) * sample_weights[some]).sum()

@@ -11,19 +11,19 @@ from taming_core.errors import TamingError
 from taming_core.params.train import TrainParams
 
 
-def optimizer_of(groups: Sequence[Mapping[str, Any]], p: TrainParams, device: torch.device) -> torch.optim.Optimizer:
+def make_optimizer(groups: Sequence[Mapping[str, Any]], p: TrainParams, device: torch.device) -> torch.optim.Optimizer:
     """The optimizer that the params name.
 
     Raises:
         TamingError: its library is not installed, or does not know the device.
     """
     if p.optimizer == "adamw8bit":
-        return eight_bit(device)([*map(dict, groups)], lr=p.learning_rate, weight_decay=p.weight_decay)
+        return load_adamw_8bit(device)([*map(dict, groups)], lr=p.learning_rate, weight_decay=p.weight_decay)
     fused = device.type in ("cpu", "cuda")  # one kernel for all weights: 4 times as fast on a CPU
     return torch.optim.AdamW([*map(dict, groups)], lr=p.learning_rate, weight_decay=p.weight_decay, fused=fused)
 
 
-def eight_bit(device: torch.device) -> Any:
+def load_adamw_8bit(device: torch.device) -> Any:
     """AdamW with averages in 8 bits (Dettmers et al., 2022), of bitsandbytes.
 
     Raises:

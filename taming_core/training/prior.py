@@ -17,14 +17,14 @@ from PIL import Image
 from taming_core.fingerprints import fingerprint as config_fingerprint
 from taming_core.images.draw import draw_missing
 from taming_core.images.families import TamingPipeline
-from taming_core.images.requests import Order
+from taming_core.images.requests import ImageRequest
 from taming_core.model.subject_model import SubjectModel
 from taming_core.params.train import TrainParams
 from taming_core.photos.view_hash import difference_hash
 from taming_core.seeds import seed_for
 from taming_core.tables import schema
 from taming_core.tables.rows import Rows
-from taming_core.training.batches import side
+from taming_core.training.batches import square_size
 from taming_core.training.checkpoint import model_state, rows_state
 from taming_core.training.sampler import shuffled
 
@@ -46,37 +46,37 @@ def make_prior(pipeline: TamingPipeline, rows: Rows, p: TrainParams, folder: Pat
     out, pictures = folder / "train-00000.parquet", folder / "pictures"
     if out.exists():
         return
-    asked = prompts(rows, p)
-    paths = [pictures / f"{n:06d}.png" for n in range(len(asked))]
-    orders = [Order(prompt, (), seed_for(p.seed, "prior", n)) for n, prompt in enumerate(asked)]
-    yield from draw_missing(pipeline, orders, paths, (), p.validation.sampling)
-    schema.write(tables(asked, paths, side(rows)), schema.stamped(schema.ROWS, folder.name), out)
+    captions = prompts(rows, p)
+    paths = [pictures / f"{n:06d}.png" for n in range(len(captions))]
+    requests = [ImageRequest(prompt, (), seed_for(p.seed, "prior", n)) for n, prompt in enumerate(captions)]
+    yield from draw_missing(pipeline, requests, paths, (), p.validation.sampling)
+    schema.write(tables(captions, paths, square_size(rows)), schema.with_fingerprint(schema.ROWS, folder.name), out)
     shutil.rmtree(pictures)
 
 
 def prompts(rows: Rows, p: TrainParams) -> list[str]:
     """Plain captions of the object rows, in a drawn order; none twice before all came once."""
-    said = rows.column("caption")
-    known = [said[i] for i in rows.objects if said[i]]
+    captions = rows.column("caption")
+    known = [captions[i] for i in rows.objects if captions[i]]
     return [known[shuffled(len(known), p.seed, "prior order", n)] for n in range(p.prior or 0)]
 
 
-def tables(asked: Sequence[str], paths: Sequence[Path], side: int) -> Iterable[pa.Table]:
+def tables(captions: Sequence[str], paths: Sequence[Path], side: int) -> Iterable[pa.Table]:
     """The images as rows, a row group at a time."""
-    for start in range(0, len(asked), GROUP):
-        numbers = range(start, min(start + GROUP, len(asked)))
-        yield schema.table([row(n, asked[n], paths[n], side) for n in numbers], schema.ROWS)
+    for start in range(0, len(captions), GROUP):
+        numbers = range(start, min(start + GROUP, len(captions)))
+        yield schema.table([row(n, captions[n], paths[n], side) for n in numbers], schema.ROWS)
 
 
 def row(number: int, caption: str, path: Path, side: int) -> dict[str, Any]:
-    """A general-domain row; its image has the size of the others."""
+    """A regularization row; its image has the size of the others."""
     image, buffer = Image.open(path).convert("RGB"), BytesIO()
     resized = image if image.width == side else image.resize((side, side), Image.Resampling.LANCZOS)
     resized.save(buffer, "PNG")
     name = f"prior-{number:06d}"
     known = {
         "row_id": name, "photo_id": name, "file_name": path.name, "caption": caption, "split": "train",
-        "general": True, "references": [], "image": {"bytes": buffer.getvalue(), "path": None},
+        "regularization": True, "references": [], "image": {"bytes": buffer.getvalue(), "path": None},
         "width": side, "height": side,
         "view_hash": f"{difference_hash(np.asarray(resized)):016x}",
     }  # fmt: skip

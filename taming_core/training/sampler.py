@@ -15,7 +15,7 @@ from taming_core.tables.rows import Bucket, Rows
 def row_at(rows: Rows, position: int, p: TrainParams) -> int:
     """The number of the row that stands at `position` of the whole training.
 
-    All rows of a batch are of one bucket. Its general rows are spread evenly among the others; both kinds are
+    All rows of a batch are of one bucket. Its regularization rows are spread evenly among the others; both kinds are
     reshuffled each time they are used up.
     """
     step, place = divmod(position, p.batch_size)
@@ -23,32 +23,32 @@ def row_at(rows: Rows, position: int, p: TrainParams) -> int:
     position = earlier_batches * p.batch_size + place
     earlier = int(position * share)
     if int((position + 1) * share) > earlier:
-        return int(bucket.general[shuffled(len(bucket.general), p.seed, "general order", earlier)])
+        return int(bucket.regularization[shuffled(len(bucket.regularization), p.seed, "general order", earlier)])
     return int(bucket.objects[shuffled(len(bucket.objects), p.seed, "order", position - earlier)])
 
 
 def bucket_at(rows: Rows, step: int, p: TrainParams) -> tuple[Bucket, float, int]:
-    """The bucket of a step, its share of general rows, and how many earlier batches were of it.
+    """The bucket of a step, its share of regularization rows, and how many earlier batches were of it.
 
     Buckets take turns as often as their rows ask for: the batches of the first one are spread evenly among all, those
     of the second among the rest, and so on.
     """
-    for bucket, turns, general in turns_of(rows, p.general):
+    for bucket, turns, regularization in bucket_shares(rows, p.regularization):
         earlier = step * turns // 1
         if (step + 1) * turns // 1 > earlier:
-            return bucket, float(general), int(earlier)
+            return bucket, float(regularization), int(earlier)
         step -= int(earlier)
     raise AssertionError("the last bucket takes all that is left")
 
 
-def turns_of(rows: Rows, general: float) -> Iterator[tuple[Bucket, Fraction, Fraction]]:
-    """Each bucket in use, its share of the batches that are of none before it, and the share of general rows in it.
+def bucket_shares(rows: Rows, regularization: float) -> Iterator[tuple[Bucket, Fraction, Fraction]]:
+    """Each bucket in use, its share of the batches left by those before it, and its share of regularization rows.
 
-    Every object row is seen as often as any other, whatever its bucket, and so is every general row.
+    Every object row is seen as often as any other, whatever its bucket, and so is every regularization row.
     """
-    share, left = Fraction(general), Fraction(1)
+    share, left = Fraction(regularization), Fraction(1)
     for b in rows.buckets:
-        plain = share * len(b.general) / len(rows.general) if share else Fraction(0)
+        plain = share * len(b.regularization) / len(rows.regularization) if share else Fraction(0)
         own = plain + (1 - share) * Fraction(len(b.objects), len(rows.objects))
         if own:
             yield b, own / left, plain / own

@@ -7,11 +7,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from taming_core.bases.families import family_of
-from taming_core.bases.family import Family, is_flow
+from taming_core.bases.family import Family, is_flow_matching
 from taming_core.bases.load import load_base
 from taming_core.bases.transformer import Transformer
 from taming_core.errors import TamingError
-from taming_core.images.families import TamingPipeline, assembled, load_pipeline
+from taming_core.images.families import TamingPipeline, assemble, load_pipeline
 from taming_core.language.placeholder import OBJECT
 from taming_core.model.attention import LAYERS, GatedLayer, layer_channels
 from taming_core.model.object_encoder import ObjectEncoder
@@ -26,12 +26,12 @@ def starting_pipeline(p: TrainParams) -> TamingPipeline:
     Raises:
         TamingError: a model is not there, or the parts do not go together.
     """
-    found = continued(load_pipeline(p.start), p) if p.start is not None else begun(p)
+    found = from_encoder(load_pipeline(p.start), p) if p.start is not None else from_base(p)
     require_losses(found, p)
     return found
 
 
-def begun(p: TrainParams) -> TamingPipeline:
+def from_base(p: TrainParams) -> TamingPipeline:
     """A text-to-image model with an object encoder that has learned nothing yet.
 
     Raises:
@@ -43,8 +43,8 @@ def begun(p: TrainParams) -> TamingPipeline:
     family = family_of(parts)
     require_design(family, p)
     for tokenizer, text_encoder in zip(family.tokenizers, family.text_encoders.values(), strict=True):
-        teach_placeholder(tokenizer, text_encoder)
-    made = assembled(parts, fresh_encoder(family, p))
+        add_placeholder_token(tokenizer, text_encoder)
+    made = assemble(parts, new_object_encoder(family, p))
     made.set_progress_bar_config(disable=True)
     return made
 
@@ -71,7 +71,7 @@ def require_losses(pipeline: TamingPipeline, p: TrainParams) -> None:
         TamingError: naming the key.
     """
     family = pipeline.family
-    if is_flow(pipeline.scheduler) and (p.min_snr is not None or p.zero_terminal_snr):
+    if is_flow_matching(pipeline.scheduler) and (p.min_snr is not None or p.zero_terminal_snr):
         key = "min_snr to null" if p.min_snr is not None else "zero_terminal_snr to false"
         raise TamingError(f"The base learned by flow matching, whose noise has no such schedule. Set train.{key}.")
     if isinstance(family, Transformer) and p.localization_weight > 0:
@@ -79,16 +79,16 @@ def require_losses(pipeline: TamingPipeline, p: TrainParams) -> None:
                           "to 0.")  # fmt: skip
 
 
-def continued(pipeline: TamingPipeline, p: TrainParams) -> TamingPipeline:
+def from_encoder(pipeline: TamingPipeline, p: TrainParams) -> TamingPipeline:
     """An earlier training's pipeline, to be trained with these params.
 
     Raises:
         TamingError: a setting has no effect on its network design.
     """
     design = pipeline.injection
-    if design == "substitute" and p.captions == "plain":
-        raise TamingError(f"train.captions must not be plain, for {p.start} puts the object in the place of <object>. "
-                          "Set it to object_token.")  # fmt: skip
+    if design == "substitute" and p.captions == "class_noun":
+        raise TamingError(f"train.captions must not be class_noun, for {p.start} puts the object in the place of "
+                          "<object>. Set it to object_token.")  # fmt: skip
     if design in LAYERS and p.localization_weight > 0:
         raise TamingError(f"train.localization_weight must be 0, for in {p.start} text and object do not compete for "
                           f"attention ({design}). Set it to 0.")  # fmt: skip
@@ -96,7 +96,7 @@ def continued(pipeline: TamingPipeline, p: TrainParams) -> TamingPipeline:
     return pipeline
 
 
-def fresh_encoder(family: Family, p: TrainParams) -> ObjectEncoder:
+def new_object_encoder(family: Family, p: TrainParams) -> ObjectEncoder:
     """An object encoder that fits the denoiser; only its tower has learned something.
 
     Raises:
@@ -104,34 +104,34 @@ def fresh_encoder(family: Family, p: TrainParams) -> ObjectEncoder:
             that begins as one of `p.layers` does.
     """
     assert p.injection is not None
-    layers = chosen(layer_channels(family.denoiser, p.injection), p.layers)
+    layers = select_layers(layer_channels(family.denoiser, p.injection), p.layers)
     added = layers if p.injection in LAYERS or p.layers is not None else None
     settings = {"injection": p.injection, "layers": added, "background": p.background, "captions": p.captions}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(p.seed, "encoder", 0))
         found = latent_encoder(family, settings) if p.encoder is None else tower_encoder(family, p.encoder, settings)
-    start_layers(found, family.denoiser)
+    init_injected_layers(found, family.denoiser)
     return found.eval()
 
 
-def chosen(layers: Mapping[str, int], beginnings: Sequence[str] | None) -> dict[str, int]:
+def select_layers(layers: Mapping[str, int], prefixes: Sequence[str] | None) -> dict[str, int]:
     """The layers whose names begin as one of `beginnings` does; all where that is None.
 
     Raises:
         TamingError: one of them is the beginning of none.
     """
-    for beginning in beginnings or ():
+    for beginning in prefixes or ():
         if not any(name.startswith(beginning) for name in layers):
             names = sorted({name.split(".attentions")[0] for name in layers})
             raise TamingError(f"train.layers: no layer that could see the object begins with '{beginning}'. "
                               f"Name some of {', '.join(names)}.")  # fmt: skip
-    return {n: c for n, c in layers.items() if beginnings is None or n.startswith(tuple(beginnings))}
+    return {n: c for n, c in layers.items() if prefixes is None or n.startswith(tuple(prefixes))}
 
 
 def latent_encoder(family: Family, settings: Mapping[str, Any]) -> ObjectEncoder:
     """For `reference`: the autoencoder embeds subjects as large as the model's own pictures."""
-    pixels = (family.side // family.vae_side) ** 2
-    return ObjectEncoder(None, None, tokens=pixels, width=family.latent_channels, size=family.side, **settings)
+    pixels = (family.image_size // family.vae_scale_factor) ** 2
+    return ObjectEncoder(None, None, tokens=pixels, width=family.latent_channels, size=family.image_size, **settings)
 
 
 def tower_encoder(family: Family, p: EncoderParams, settings: Mapping[str, Any]) -> ObjectEncoder:
@@ -147,7 +147,7 @@ def tower_encoder(family: Family, p: EncoderParams, settings: Mapping[str, Any])
 
 
 @torch.no_grad()
-def start_layers(encoder: ObjectEncoder, denoiser: Any) -> None:
+def init_injected_layers(encoder: ObjectEncoder, denoiser: Any) -> None:
     """Let what is injected look where the layer that it joins looks; values of zero and a shut gate still hide it."""
     for name, layer in encoder.denoiser_layers().items():
         attn: Any = denoiser.get_submodule(name)
@@ -160,7 +160,7 @@ def start_layers(encoder: ObjectEncoder, denoiser: Any) -> None:
             layer.to_out.weight.copy_(attn.to_out[0].weight)
 
 
-def teach_placeholder(tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrainedModel) -> None:
+def add_placeholder_token(tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrainedModel) -> None:
     """Make `<object>` one token, where it is none; it starts out as the word "object"."""
     if OBJECT in tokenizer.get_vocab():
         return

@@ -11,20 +11,20 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from taming_core.errors import TamingError
-from taming_core.weights.locate import absent
+from taming_core.weights.locate import not_found_message
 
 # What transformers raises for what is not there, is damaged, is of another kind, or holds more than tensors.
-REFUSALS = (OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError)
+LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError)
 
 
-def load_network(kind: Any, source: str, what: str, key: str, spare: str | None = None) -> Any:
+def load_network(kind: Any, source: str, what: str, key: str, optional_part: str | None = None) -> Any:
     """A model of the class `kind` in evaluation mode; weights in pickles are read as tensors or not at all.
 
     The part `spare` is taken out if the files have no weights for it: random ones would say something at random.
     Raises TamingError, which calls the model `what` and its setting `key`, if there is none or it lacks weights.
     """
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # else a thread asks the hub for another format
-    with quiet(), refusals(source, what, key):
+    with no_progress_bars(), as_taming_error(source, what, key):
         model, report = kind.from_pretrained(
             source,
             dtype=torch.float32,
@@ -32,24 +32,24 @@ def load_network(kind: Any, source: str, what: str, key: str, spare: str | None 
             ignore_mismatched_sizes=True,  # reported below, in our words
         )
     missing = sorted(str(name) for name in [*report["missing_keys"], *report["mismatched_keys"]])
-    if spare and missing and all(name.startswith(f"{spare}.") for name in missing):
-        setattr(model, spare, None)
+    if optional_part and missing and all(name.startswith(f"{optional_part}.") for name in missing):
+        setattr(model, optional_part, None)
     elif missing:
         raise TamingError(f"{source} is no {what}, for it has no {missing[0]} that fits. Set {key} to mini or another.")
     return model.eval()
 
 
 @contextmanager
-def refusals(source: str, what: str, key: str) -> Iterator[None]:
+def as_taming_error(source: str, what: str, key: str) -> Iterator[None]:
     """What transformers raises within, in our words."""
     try:
         yield
-    except REFUSALS as error:
-        raise TamingError(absent(source, what, key)) from error
+    except LOAD_ERRORS as error:
+        raise TamingError(not_found_message(source, what, key)) from error
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """No loading bars and no load report within: what is missing is raised instead."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -19,7 +19,7 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(/[^/]+)*")
 
 
 @dataclass(frozen=True)
-class Role:
+class PublishedWeights:
     """The weights that one key of params.yaml can name."""
 
     what: str  # for messages
@@ -39,7 +39,7 @@ def weights_folder() -> Path:
     return cache_folder() / "weights"
 
 
-def find(spec: str, role: Role) -> Path:
+def find(spec: str, role: PublishedWeights) -> Path:
     """The file or folder that `spec` means: a path, a published name, `owner/repo` or `owner/repo/file` of the hub.
 
     A folder comes back as it is; `weights_in` opens it. Raises TamingError if there is nothing of that name, saying
@@ -77,14 +77,14 @@ def is_hub_name(spec: str, suffixes: Sequence[str] = ()) -> bool:
     return bool(HUB_NAME.fullmatch(spec)) and not (spec.count("/") == 1 and spec.endswith(tuple(suffixes)))
 
 
-def weights_in(path: Path, role: Role) -> Path:
+def weights_in(path: Path, role: PublishedWeights) -> Path:
     """The weights file of a folder; a file is its own."""
     if not path.is_dir():
         return path
     return path / _chosen([p.name for p in sorted(path.iterdir())], str(path), role)
 
 
-def _chosen(names: Sequence[str], where: str, role: Role) -> str:
+def _chosen(names: Sequence[str], where: str, role: PublishedWeights) -> str:
     """The only name with one of the suffixes, else the usual one."""
     fitting = [name for name in names if name.endswith(role.suffixes) and "/" not in name]
     if len(fitting) == 1 or role.usual in fitting:
@@ -96,7 +96,7 @@ def _chosen(names: Sequence[str], where: str, role: Role) -> str:
     )
 
 
-def _from_hub(spec: str, role: Role) -> Path:
+def _from_hub(spec: str, role: PublishedWeights) -> Path:
     """A file of a repository, or the folder of its weights where a config.json stands beside them."""
     owner, name, *inside = spec.split("/")
     repo = f"{owner}/{name}"
@@ -108,7 +108,7 @@ def _from_hub(spec: str, role: Role) -> Path:
         return Path(hf_hub_download(repo, "config.json")).parent if "config.json" in names else weights
     except (OSError, ValueError, HfHubHTTPError) as error:
         fetch = f"hf download {repo} {'/'.join(inside)}".rstrip()
-        raise TamingError(absent(spec, role.what, role.key, fetch)) from error
+        raise TamingError(not_found_message(spec, role.what, role.key, fetch)) from error
 
 
 def _names_in(repo: str) -> list[str]:
@@ -128,7 +128,7 @@ def source_of(spec: str, mini: Path) -> str:
     return str(path) if path.exists() else spec
 
 
-def absent(spec: str, what: str, key: str, fetch: str | None = None) -> str:
+def not_found_message(spec: str, what: str, key: str, fetch: str | None = None) -> str:
     """What to say of a model that cannot be loaded from `spec`, be it a path or a hub name."""
     if not is_hub_name(spec) or Path(spec).expanduser().exists():
         return (
