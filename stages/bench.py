@@ -1,18 +1,22 @@
-"""how fast it is"""
+"""speed measurements"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from stages.options import Device, ParamsFile
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="How fast training, loading and drawing are here.")
+app = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=True, help="Measure the speed of training, loading and generation."
+)
 
-Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Measurements of each loop, in turns; medians are shown.")]
-Out = Annotated[Path | None, typer.Option("--out", help="A JSON file for the figures.")]
-RowsFolder = Annotated[Path | None, typer.Option("--in", help="A folder of rows. Default: random pictures.")]
+Rounds = Annotated[
+    int, typer.Option("--rounds", min=1, help="Measurements of each loop, in turns; medians are printed.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="A JSON file for the results.")]
+RowsFolder = Annotated[Path | None, typer.Option("--in", help="A folder of rows. Default: random images.")]
 
 
 @app.command("train")
@@ -20,16 +24,16 @@ def train(
     rows: RowsFolder = None,
     params: ParamsFile = None,
     random: Annotated[
-        bool, typer.Option("--random", help="Random weights in the networks' full sizes; nothing is fetched.")
+        bool, typer.Option("--random", help="Random weights at the networks' full sizes; nothing is downloaded.")
     ] = False,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Default: the params' own.")] = None,
-    tune: Annotated[str | None, typer.Option("--tune", help="adapter or whole. Default: the params' own.")] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of a round.")] = 10,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Default: that of the params.")] = None,
+    tune: Annotated[str | None, typer.Option("--tune", help="adapter or whole. Default: that of the params.")] = None,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps per round.")] = 10,
     rounds: Rounds = 3,
     device: Device = "auto",
     out: Out = None,
 ) -> None:
-    """Compare our training with the plain loop of public scripts, which computes everything in every step.
+    """Compare our training loop with the plain loop of public scripts, which computes everything in every step.
 
     Both train the same network on the same rows, in turns.
 
@@ -46,7 +50,7 @@ def train(
     settings = load_params(params)
     arguments.require_device(device)
     arguments.require_models(*([] if random else [settings.train]))
-    seen = None if rows is None else load_rows(rows.resolve(), "train")
+    opened = None if rows is None else load_rows(rows.resolve(), "train")
 
     from taming_core.benchmarks import speed
     from taming_core.model.subject_model import subject_model
@@ -58,14 +62,14 @@ def train(
     settings = settings.model_copy(update={"train": p})
     accelerator = loop.accelerator_for(pick_device(device), p.precision)
     model = speed.random_model(settings) if random else subject_model(starting_pipeline(p).components)
-    with tempfile.TemporaryDirectory() as folder, chdir(folder):  # its caches are of no use to anybody
-        seen = speed.random_rows(Path("rows"), settings.materialize) if seen is None else seen
-        show(speed.compare(model, seen, accelerator, p, steps, rounds), out)
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):  # the caches are deleted with it
+        data = speed.random_rows(Path("rows"), settings.materialize) if opened is None else opened
+        print_results([vars(s) for s in speed.compare(model, data, accelerator, p, steps, rounds)], out)
 
 
 @app.command("data")
 def data(rows: RowsFolder = None, params: ParamsFile = None, out: Out = None) -> None:
-    """Measure how many rows a second the loader decodes.
+    """Measure how many rows per second the loader decodes.
 
     \b
     Example: taming bench data --in data/rows
@@ -78,31 +82,30 @@ def data(rows: RowsFolder = None, params: ParamsFile = None, out: Out = None) ->
 
     settings = load_params(params)
     arguments.require_models(settings.train)
-    given = None if rows is None else load_rows(rows, "train")
+    opened = None if rows is None else load_rows(rows, "train")
 
     from taming_core.benchmarks import speed
-    from taming_core.model.inputs import EncoderInputs
+    from taming_core.model.subject_model import subject_model
+    from taming_core.training.batches import ExampleSource
     from taming_core.training.start import starting_pipeline
 
     p = speed.comparison_params(settings.train, None, None)
     pipeline = starting_pipeline(p)
-    encoder = pipeline.object_encoder
     with tempfile.TemporaryDirectory() as folder:
-        seen = speed.random_rows(Path(folder), settings.materialize) if given is None else given
-        words, shown = pipeline.family.token_ids, EncoderInputs.of(encoder.config)
-        show(speed.loading(seen, p, encoder.image_size, words, shown), out)
+        data = speed.random_rows(Path(folder), settings.materialize) if opened is None else opened
+        print_results(speed.loading_speed(ExampleSource.of(subject_model(pipeline.components), data, p)), out)
 
 
 @app.command("generate")
 def generate(
     encoder: Annotated[str, typer.Option("--encoder", help="The folder that `taming train` wrote, or mini.")] = "mini",
-    count: Annotated[int, typer.Option("--count", min=1, help="Images drawn at once.")] = 1,
+    count: Annotated[int, typer.Option("--count", min=1, help="Images per batch.")] = 1,
     params: ParamsFile = None,
     rounds: Rounds = 3,
     device: Device = "auto",
     out: Out = None,
 ) -> None:
-    """Compare drawing a thing with drawing by diffusers' own pipeline of the same base.
+    """Compare generation with an object with the stock diffusers pipeline of the same base.
 
     \b
     Example: taming bench generate --encoder mini --count 2
@@ -122,22 +125,24 @@ def generate(
     from taming_core.weights.device import pick_device
 
     pipeline = load_pipeline(encoder, pick_device(device))
-    pipeline.set_progress_bar_config(disable=True)
+    cast(Any, pipeline).set_progress_bar_config(disable=True)
     side = pipeline.object_encoder.image_size
     subject = Image.new("RGBA", (side, side), (200, 40, 40, 255))
-    show(speed.drawing(pipeline, subject, "a photo of a <object> on the beach", count, p.sampling, rounds), out)
+    prompt = "a photo of a <object> on the beach"
+    speeds = speed.generation_speed(pipeline, subject, prompt, count, p.sampling, rounds)
+    print_results([vars(s) for s in speeds], out)
 
 
 @app.command("start")
 def start(
     rounds: Rounds = 3,
-    only: Annotated[list[str] | None, typer.Option("--only", help="A command; may be given again.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="A command; repeatable.")] = None,
     out: Out = None,
 ) -> None:
-    """Measure how long commands take to start, on `mini`, beside the bare import of torch and a network of diffusers.
+    """Measure the start-up time of commands with `mini`, and of the bare import of torch and a diffusers network.
 
-    `generate` and `doctor` are measured to their end, the others until their first batch begins. Processes run in
-    turns, and medians are shown.
+    `generate` and `doctor` are measured to their end, the others until their first batch. Processes run in turns, and
+    medians are printed.
 
     \b
     Example: taming bench start --rounds 5
@@ -150,30 +155,26 @@ def start(
     if unknown := set(only or ()) - set(startup.NAMES):
         raise TamingError(f"--only {min(unknown)} is unknown. Name some of {', '.join(startup.NAMES)}.")
     with tempfile.TemporaryDirectory() as folder:
-        show(startup.measure(Path(folder), rounds, only), out)
+        print_results([vars(t) for t in startup.measure(Path(folder), rounds, only)], out)
 
 
-def show(found: Sequence[Any], out: Path | None) -> None:
-    """Print the figures as a table, and write them down."""
-    import json
-    from dataclasses import asdict
-
+def print_results(results: Sequence[Mapping[str, Any]], out: Path | None) -> None:
+    """Print the results as a table, and write them as JSON if `out` is given."""
     from rich.console import Console
     from rich.table import Table
 
-    rows = [dict(one) if isinstance(one, Mapping) else asdict(one) for one in found]
-    table = Table(*(name.replace("_", " ") for name in rows[0]))
-    for row in rows:
-        table.add_row(*(said(value) for value in row.values()))
+    from taming_core.files import write_json
+
+    table = Table(*(name.replace("_", " ") for name in results[0]))
+    for result in results:
+        table.add_row(*(format_value(value) for value in result.values()))
     Console().print(table)
     if out is not None:
-        part = out.with_name(out.name + ".part")
-        part.write_text(json.dumps(rows, indent=2) + "\n")
-        part.replace(out)
+        write_json(out, list(results))
 
 
-def said(value: Mapping[str, Any] | float | str | None) -> str:
-    """A figure as it stands in the table."""
+def format_value(value: object) -> str:
+    """A value as text: floats with three digits, None empty."""
     if value is None:
         return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -12,15 +12,15 @@ def caption(
     raw: RawFolder = RAW,
     objects: Annotated[
         Path | None,
-        typer.Option("--objects", help=f"The table that `taming detect` wrote. Default: {OBJECTS}, if --in is {RAW}."),
+        typer.Option("--objects", help=f"The table of `taming detect`. Default: {OBJECTS}, if --in is {RAW}."),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="The table of captions to write.")] = CAPTIONS,
+    out: Annotated[Path, typer.Option("--out", help="The output table of captions.")] = CAPTIONS,
     params: ParamsFile = None,
     device: Device = "auto",
 ) -> None:
-    """Describe every photo, and put <object> in the place of the words that name its objects.
+    """Caption every photo, and replace the words that name its objects by <object>.
 
-    Without a table of objects, <object> stands for what the caption is about. After a crash the same command goes on
+    Without a table of objects, <object> replaces the caption's main noun. After a crash the same command continues
     where it stopped.
 
     \b
@@ -52,10 +52,10 @@ def caption(
     describe = load_captioner(p.captioner, where, num_beams=p.num_beams, max_new_tokens=p.max_new_tokens)
     make = partial(captioning.rows_of, describe=describe, match=load_matcher(p.matcher, where), p=p)
 
-    stamped = schema.with_fingerprint(schema.CAPTIONS, fingerprint(p))
+    stamped = schema.add_fingerprint(schema.CAPTIONS, fingerprint(p))
     inputs = schema.VERSION, folder_state(raw), captioning.table_state(objects)
     state = shards.RUNS / f"caption-{fingerprint(p, *inputs)}"
     track_to(shards.write_shards(sources, p.shard_size, state, stamped, make), "caption", len(sources))
-    found = shards.join(state, stamped, out)
+    counts = shards.join(state, stamped, out)
     methods = drop_counts.summary(captioning.count_methods(out)) or "none"
-    drop_counts.print_counts(found, f"{out}: {len(sources)} photos, <object> by {methods}")
+    drop_counts.print_counts(counts, f"{out}: {len(sources)} photos, <object> by {methods}")

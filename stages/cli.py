@@ -13,13 +13,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
-    help="Photos in, a customization encoder you own out. The journey: detect, caption, materialize, train, eval.",
+    help="Train an object encoder for a text-to-image model. The stages: detect, caption, materialize, train, eval.",
 )
 
 
-def show_version(wanted: bool) -> None:
-    """Print the version and stop, if it is wanted."""
-    if wanted:
+def show_version(requested: bool) -> None:
+    """Print the version and exit, if it is requested."""
+    if requested:
         from importlib.metadata import version
 
         print(version("taming"))
@@ -32,7 +32,7 @@ def options(
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """What goes with every command."""
+    """Options of every command."""
 
 
 app.command("init")(init.init)
@@ -50,7 +50,7 @@ app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:
-    """Run one command; what the user can fix is one line on standard error and exit status 1."""
+    """Run one command; an error that the user can fix is one line on standard error and exit status 1."""
     prepare()
     try:
         app()

@@ -10,14 +10,14 @@ from stages.options import OBJECTS, RAW, Device, ParamsFile, RawFolder
 
 def detect(
     raw: RawFolder = RAW,
-    out: Annotated[Path, typer.Option("--out", help="The table of objects to write.")] = OBJECTS,
+    out: Annotated[Path, typer.Option("--out", help="The output table of objects.")] = OBJECTS,
     params: ParamsFile = None,
     device: Device = "auto",
 ) -> None:
-    """Find the objects in every photo, and cut them out by mask.
+    """Detect and segment the objects in every photo.
 
-    Photos that cannot be read and objects that are of no use stay in the table, with the reason. After a crash the
-    same command goes on where it stopped.
+    Unreadable photos and rejected objects stay in the table, with a drop reason. After a crash the same command
+    continues where it stopped.
 
     \b
     Example: taming detect --in data/raw --out data/objects.parquet
@@ -42,12 +42,14 @@ def detect(
     from taming_core.weights.device import pick_device
 
     where = pick_device(device)
-    own = p.segmenter == "detector"
-    find = load_detector(p.detector, where, p.image_size, p.score_floor, p.max_found, classes=p.classes, with_masks=own)
-    segment = None if own else load_segmenter(p.segmenter, where)
+    has_masks = p.segmenter == "detector"
+    find = load_detector(
+        p.detector, where, p.image_size, p.score_floor, p.max_found, classes=p.classes, with_masks=has_masks
+    )
+    segment = None if has_masks else load_segmenter(p.segmenter, where)
     make = partial(detection.rows_of, detect=find, segment=segment, p=p)
 
-    stamped = schema.with_fingerprint(schema.OBJECTS, fingerprint(p))
+    stamped = schema.add_fingerprint(schema.OBJECTS, fingerprint(p))
     state = shards.RUNS / f"detect-{fingerprint(p, schema.VERSION, folder_state(raw))}"
     track_to(shards.write_shards(sources, p.shard_size, state, stamped, make), "detect", len(sources))
     drop_counts.print_counts(shards.join(state, stamped, out), f"{out}: {len(sources)} photos")

@@ -1,4 +1,4 @@
-"""what works on this machine, and what is missing"""
+"""requirements of the params on this machine"""
 
 from typing import Annotated
 
@@ -11,12 +11,12 @@ def doctor(
     params: ParamsFile = None,
     device: Device = "auto",
     fit: Annotated[
-        bool, typer.Option(help="Also compute whether the training fits: some ten seconds, once for the same params.")
+        bool, typer.Option(help="Also compute whether training fits in memory: about ten seconds, then cached.")
     ] = True,
 ) -> None:
-    """Tell what the params need and this machine lacks: packages, models, memory.
+    """Check that this machine has what the params need: packages, models, memory.
 
-    Nothing is downloaded and no model is loaded. The exit status is 1 when something that is needed is missing.
+    Nothing is downloaded and no model is loaded. The exit status is 1 if a requirement is missing.
 
     \b
     Example: taming doctor --params params.yaml
@@ -32,12 +32,14 @@ def doctor(
     from taming_core.weights.device import pick_device
 
     where = pick_device(device)
-    checks = [*diagnosis.software(p), *diagnosis.machine(where, p), *diagnosis.models(p)]
-    diagnosis.show(checks)
+    checks = [*diagnosis.software_checks(p), *diagnosis.machine_checks(where, p), *diagnosis.model_checks(p)]
+    diagnosis.print_checks(checks)
     if fit:
         from taming_core.projects.fit import cached_memory_need
 
-        checks.append(diagnosis.fit(cached_memory_need(p), where))
-        diagnosis.show(checks[-1:])
+        checks.append(diagnosis.memory_check(cached_memory_need(p), where))
+        diagnosis.print_checks(checks[-1:])
     if missing := [c.what for c in checks if not c.ok]:
-        raise TamingError(f"{len(missing)} things are missing: {', '.join(missing)}. The table above says what to do.")
+        raise TamingError(
+            f"{len(missing)} requirements are missing: {', '.join(missing)}. Do what the table above says."
+        )

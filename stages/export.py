@@ -1,4 +1,4 @@
-"""encoder -> what other programs open"""
+"""encoder -> a format of other programs"""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,27 +10,27 @@ from stages.options import ENCODER
 
 def export(
     to: Annotated[str, typer.Option("--to", help="ip-adapter, lora or diffusers.")],
-    out: Annotated[Path, typer.Option("--out", help="The folder to write; replaced as a whole.")],
+    out: Annotated[Path, typer.Option("--out", help="The output folder; replaced as a whole.")],
     encoder: Annotated[str, typer.Option("--encoder", help="An encoder folder, or mini.")] = str(ENCODER),
     base: Annotated[
         str | None,
-        typer.Option("--base", help="The text-to-image model that training began on. Default: as training.json says."),
+        typer.Option("--base", help="The text-to-image model that training started from. Default: by training.json."),
     ] = None,
     rank: Annotated[
-        int | None, typer.Option("--rank", min=1, help="Of a LoRA to take from a denoiser that was tuned.")
+        int | None, typer.Option("--rank", min=1, help="Of a LoRA to extract from a fine-tuned denoiser.")
     ] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="Of the weights: fp16, bf16 or fp32.")] = "fp16",
     scores: Annotated[
         Path | None, typer.Option("--scores", help="The folder of an evaluation, for the model card.")
     ] = None,
     push: Annotated[
-        str | None, typer.Option("--push", help="OWNER/NAME on the Hugging Face hub, private where it is new.")
+        str | None, typer.Option("--push", help="OWNER/NAME on the Hugging Face hub; a new repository is private.")
     ] = None,
 ) -> None:
-    """Hand an encoder to other programs, with a model card.
+    """Export an encoder for other programs, with a model card.
 
-    ip-adapter is what `load_ip_adapter` of diffusers reads, for encoders trained with `injection: decoupled`; lora is
-    what training changed of the denoiser; diffusers is a folder that stock diffusers and TamingPipeline both open.
+    ip-adapter is the format of `load_ip_adapter` in diffusers, for encoders trained with `injection: decoupled`; lora
+    is the change of the denoiser in training; diffusers is a folder that stock diffusers and TamingPipeline open.
 
     \b
     Example: taming export --encoder data/encoder --to diffusers --out out/exported
@@ -39,11 +39,11 @@ def export(
     from taming_core.params import arguments
     from taming_core.weights.mini import encoder_folder
 
-    wish = ExportOptions(to, base, rank, dtype, scores, push)  # pyright: ignore[reportArgumentType]  (checked there)
-    require_valid(wish, out)
+    options = ExportOptions(to, base, rank, dtype, scores, push)  # pyright: ignore[reportArgumentType]  (checked below)
+    require_valid(options, out)
     encoder_folder(encoder)
     arguments.require_files([] if scores is None else [scores])
 
     from taming_core.exports import export as exports
 
-    print("\n".join(exports.export(encoder, out, wish)))
+    print("\n".join(exports.export(encoder, out, options)))

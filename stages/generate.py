@@ -1,31 +1,36 @@
 """photo + prompt -> images"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stages.options import ENCODER, Device, Offload, ParamsFile, Precision
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 
 def generate(
-    things: Annotated[
+    objects: Annotated[
         list[Path],
-        typer.Option("--object", help="Photo of a thing, or a folder of photos of it; may be given again."),
+        typer.Option("--object", help="Photo of an object, or a folder of photos of it; repeatable."),
     ],
-    prompts: Annotated[list[str], typer.Option("--prompt", help="With <object> in it; may be given again.")],
+    prompts: Annotated[list[str], typer.Option("--prompt", help="With <object> in it; repeatable.")],
     out: Annotated[Path, typer.Option("--out", help="The folder to write to.")] = Path("out"),
     masks: Annotated[
-        list[Path] | None, typer.Option("--mask", help="Where the thing is, white on black; one for each photo.")
+        list[Path] | None, typer.Option("--mask", help="Mask of the object, white on black; one for each photo.")
     ] = None,
     together: Annotated[
-        bool, typer.Option("--together", help="All things in one image; prompts hold <object> once for each.")
+        bool, typer.Option("--together", help="All objects in one image; prompts hold <object> once for each.")
     ] = False,
     encoder: Annotated[
         str | None,
         typer.Option("--encoder", help=f"An encoder folder, or mini. Default: {ENCODER} if there, else mini."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the first image; the next ones count on.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of the first image; the next images count up from it.")
+    ] = 0,
     images: Annotated[int, typer.Option("--images", min=1, help="For each object and prompt.")] = 1,
     guidance_object: Annotated[float | None, typer.Option(min=0, help="More of the object; instead of params.")] = None,
     guidance_text: Annotated[float | None, typer.Option(min=0, help="More of the prompt; instead of params.")] = None,
@@ -46,41 +51,38 @@ def generate(
     precision: Precision = "fp32",
     offload: Offload = False,
 ) -> None:
-    """Draw the thing of a photo wherever the prompt says.
+    """Draw the object of a photo in the scene or style of a prompt.
 
-    The photo is cut out automatically, unless a mask is given or it is transparent already; photos in one folder show
-    one thing. A seed gives the same image every time, and generation.json says how each was made.
+    The object is segmented automatically, unless a mask is given or the photo has a transparent background; photos in
+    one folder show one object. A seed gives the same image every time, and generation.json says how each was made.
 
     \b
     Example: taming generate --object photo.jpg --prompt "a photo of <object> on the beach" --out out
     """
     from functools import partial
+    from itertools import chain
 
-    from taming_core import fingerprints, generation
+    from taming_core import generation
     from taming_core.figures import image_grid
-    from taming_core.objects import subjects
+    from taming_core.fingerprints import folder_fingerprint, versions
+    from taming_core.objects.subjects import load_finder, require_masks, subjects_of
     from taming_core.params import arguments
     from taming_core.params.load import load_params
     from taming_core.progress import track
     from taming_core.weights.mini import encoder_folder
 
     p = load_params(params)
-    sampling = generation.overridden(
-        p.generate.sampling,
-        guidance_object=guidance_object,
-        guidance_text=guidance_text,
-        guidance_embedded=guidance_embedded,
-        steps=steps,
-        scheduler=scheduler,
-    )
+    sampling = generation.override_sampling(
+        p.generate.sampling, guidance_object=guidance_object, guidance_text=guidance_text,
+        guidance_embedded=guidance_embedded, steps=steps, scheduler=scheduler,
+    )  # fmt: skip
     size = generation.requested_size(width, height)
-    found = generation.requested_images(things, prompts, seed, images, together)
-    arguments.require_files([*things, *(masks or [])])
-    photos = [generation.photos_of(thing) for thing in things]
-    every_photo = [photo for of_one in photos for photo in of_one]
-    subjects.require_masks(every_photo, masks or [])
+    requested = generation.requested_images(objects, prompts, seed, images, together)
+    arguments.require_files([*objects, *(masks or [])])
+    photos = [generation.photos_of(path) for path in objects]
+    require_masks(list(chain.from_iterable(photos)), masks or [])
     spec = encoder or (str(ENCODER) if ENCODER.is_dir() else "mini")
-    folder = encoder_folder(spec)
+    weights = encoder_folder(spec)
     arguments.require_scheduler(sampling.scheduler)
     arguments.require_device(device)
     arguments.require_precision(precision, device, offload)
@@ -92,21 +94,17 @@ def generate(
 
     where = pick_device(device)
     pipeline = load_pipeline(spec, where, precision, offload)
-    config_of = pipeline.object_encoder.config
-    found = generation.with_encoder_captions(found, pipeline.object_encoder.captions)
-    cut = subjects.subjects_of(
-        every_photo, masks or [], partial(subjects.load_finder, p.detect, where), p.materialize, config_of["background"]
-    )  # fmt: skip
-    left = iter(cut)
-    seen = [[next(left) for _ in of_one] for of_one in photos]
-    embeds = [pipeline.encode_objects([of_one])[0] for of_one in seen]
-    drawn = draw(pipeline, [w.request for w in found], embeds, sampling, object_scale, size)
-    pictures = []
-    for w, picture in track(zip(found, drawn, strict=True), "draw", len(found)):
-        save(picture, out / w.file)
+    requested = generation.with_encoder_captions(requested, pipeline.object_encoder.captions)
+    background = pipeline.object_encoder.config["background"]
+    subjects = subjects_of(photos, masks or [], partial(load_finder, p.detect, where), p.materialize, background)
+    embeds = [pipeline.encode_objects([group])[0] for group in subjects]
+    drawn = draw(pipeline, [r.request for r in requested], embeds, sampling, object_scale, size)
+    pictures: list[Image.Image] = []
+    for one, picture in track(zip(requested, drawn, strict=True), "draw", len(requested)):
+        save(picture, out / one.file)
         pictures.append(picture)
-    image_grid.save(generation.sheet(seen, found, pictures), out / "sheet.png")
-    weights = fingerprints.folder_fingerprint(folder)
-    made = generation.record(found, sampling, spec, weights, fingerprints.versions(), object_scale, size, precision)
-    generation.add_record(made, out / "generation.json")
+    image_grid.save(generation.sheet(subjects, requested, pictures), out / "sheet.png")
+    digest = folder_fingerprint(weights)
+    record = generation.record(requested, sampling, spec, digest, versions(), object_scale, size, precision)
+    generation.add_record(record, out / "generation.json")
     print(f"{len(pictures)} images in {out}, with the encoder {spec}; {out / 'sheet.png'} shows them")

@@ -1,4 +1,4 @@
-"""-> a project of one's own"""
+"""-> a new project"""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,16 +7,16 @@ import typer
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="The project's folder; made if it is not there.")],
+    folder: Annotated[Path, typer.Argument(help="The project's folder; created if it does not exist.")],
     profile: Annotated[
         str, typer.Option("--profile", help="mini (runs on a CPU, no downloads), sd15, sdxl, sd3 or flux.")
     ] = "mini",
     memory: Annotated[
         int | None,
-        typer.Option("--memory", help="GB of the GPU that trains: 8, 16, 24 or 80. Default: the profile as it stands."),
+        typer.Option("--memory", help="GB of the training GPU: 8, 16, 24 or 80. Default: the profile unchanged."),
     ] = None,
 ) -> None:
-    """Start a project: params.yaml, the five stages for `dvc repro`, and a place for photos.
+    """Create a project: params.yaml, the five stages for `dvc repro`, and a folder for photos.
 
     \b
     Example: taming init my-project --profile sd15 --memory 16
@@ -26,9 +26,9 @@ def init(
     from taming_core.projects.project import project_files, write_project
 
     write_project(folder, project_files(profile, memory))
-    print(f"{folder}: put photos into {folder / 'data/raw'}, a folder for each thing. Then, in {folder}:")
-    print("  taming doctor           # what is missing on this machine, and whether the training fits")
+    print(f"{folder}: put photos into {folder / 'data/raw'}, one folder per object. Then, in {folder}:")
+    print("  taming doctor           # what is missing on this machine, and whether training fits in memory")
     if find_spec("dvc") is None:
         print("  pip install 'taming[dvc]'")
-    print("  dvc init --no-scm       # once; `git init && dvc init` where it is to be kept in git")
+    print("  dvc init --no-scm       # once; or `git init && dvc init` to keep it in git")
     print("  dvc repro")

@@ -1,4 +1,4 @@
-"""any table -> counts and a contact sheet"""
+"""table -> counts and a contact sheet"""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,13 +11,15 @@ from stages.options import RAW
 def inspect(
     table: Annotated[Path, typer.Argument(help="objects.parquet, captions.parquet, or the folder of rows.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The sheet, .png or .html. Default: beside the table, as PNG.")
+        Path | None, typer.Option("--out", help="The sheet, .png or .html. Default: PNG next to the table.")
     ] = None,
     rows: Annotated[int, typer.Option("--rows", min=1, help="Rows on the sheet, some of every drop reason.")] = 24,
-    raw: Annotated[Path, typer.Option("--raw", help="Folder of the photos that the table speaks of.")] = RAW,
-    only: Annotated[str | None, typer.Option("--only", help="Show just this drop reason, or kept.")] = None,
+    raw: Annotated[Path, typer.Option("--raw", help="The folder of the table's photos.")] = RAW,
+    only: Annotated[
+        str | None, typer.Option("--only", help="Show only rows with this drop reason, or kept ones.")
+    ] = None,
 ) -> None:
-    """Count what a stage kept and dropped, and draw a contact sheet of it.
+    """Count the kept and dropped rows of a table, and draw a contact sheet.
 
     \b
     Example: taming inspect data/objects.parquet --out objects.png
@@ -30,12 +32,15 @@ def inspect(
 
     target = out or table.with_suffix(".png")
     contact_sheet.check_name(target)
-    found, look = inspection.open_table(table)
-    kinds = inspection.reasons(found)
-    chosen = inspection.chosen(kinds, rows, only)
-    counted = Counter(kinds.tolist())
+    dataset, layout = inspection.open_table(table)
+    kinds = inspection.reasons(dataset)
+    chosen = inspection.choose_rows(kinds, rows, only)
+    counts = Counter[str](kinds.tolist())
     contact_sheet.save(
-        inspection.cards(found, look, chosen, raw), f"{table.name}: {drop_counts.summary(counted)}", look.side, target
+        inspection.cards(dataset, layout, chosen, raw),
+        f"{table.name}: {drop_counts.summary(counts)}",
+        layout.side,
+        target,
     )
-    drop_counts.print_counts(counted, f"{table}: {len(kinds)} rows")
+    drop_counts.print_counts(counts, f"{table}: {len(kinds)} rows")
     print(f"{target} shows {len(chosen)} of them")

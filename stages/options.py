@@ -1,4 +1,4 @@
-"""The options that several commands share, and where files lie when nobody says otherwise."""
+"""Options that several commands share, and the default paths."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,15 +14,20 @@ EVALUATION = Path("data/evaluation")
 
 ParamsFile = Annotated[
     Path | None,
-    typer.Option("--params", help="Every tunable number. Default: params.yaml here, else the one of the package."),
+    typer.Option(
+        "--params", help="The params file. Default: params.yaml in the working directory, else that of the package."
+    ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps; changes speed, not results' meaning.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 Precision = Annotated[
-    str, typer.Option("--precision", help="Of weights and arithmetic: fp32, bf16 or fp16, which halve the memory.")
+    str,
+    typer.Option(
+        "--precision", help="Of weights and computation: fp32, bf16 or fp16; the latter two halve the memory."
+    ),
 ]
 Offload = Annotated[
     bool,
-    typer.Option("--offload", help="Parts wait in the CPU's memory until they are needed; slower, for a small GPU."),
+    typer.Option("--offload", help="Keep components in CPU memory until they are needed; slower, for a small GPU."),
 ]
 RawFolder = Annotated[
     Path, typer.Option("--in", help="Folder of photos; sub-folders may name identities.", show_default=True)

@@ -1,42 +1,44 @@
-"""-> photos of the mini world, with the truth about them"""
+"""-> photos of the mini world with their ground truth"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stages.options import Device, ParamsFile
 
+if TYPE_CHECKING:
+    from pyarrow import Table
+
 
 def world(
-    out: Annotated[Path, typer.Option("--out", help="The folder to write; must be new or empty.")],
-    photos: Annotated[int, typer.Option("--photos", min=1, help="How many.")] = 200,
+    out: Annotated[Path, typer.Option("--out", help="The output folder; must be new or empty.")],
+    photos: Annotated[int, typer.Option("--photos", min=1, help="Number of photos.")] = 200,
     split: Annotated[
         str,
         typer.Option(
-            "--split", help="train, unseen-concepts (things no mini model has seen) or unseen-designs (of seen things)."
+            "--split",
+            help="train, unseen-concepts (objects unseen by all mini models) or unseen-designs (of seen objects).",
         ),
     ] = "unseen-concepts",
     regularization: Annotated[
-        bool, typer.Option("--regularization", help="Plain text-image pairs instead of several views of each thing.")
+        bool, typer.Option("--regularization", help="Text-image pairs instead of several views of each object.")
     ] = False,
     truth: Annotated[
         Path | None,
-        typer.Option(
-            "--truth", help="Also write objects.parquet and captions.parquet here, as if no model ever erred."
-        ),
+        typer.Option("--truth", help="Also write the ground truth here as objects.parquet and captions.parquet."),
     ] = None,
     artwork: Annotated[
         Path | None,
-        typer.Option("--artwork", help="Folder of cutouts.parquet and scenes.parquet; default: mini's own."),
+        typer.Option("--artwork", help="Folder of cutouts.parquet and scenes.parquet. Default: that of mini."),
     ] = None,
     params: ParamsFile = None,
     device: Device = "auto",
 ) -> None:
-    """Render photos of things in scenes, for demos, tests and benchmarks.
+    """Render photos of objects in scenes, for demos, tests and benchmarks.
 
-    Each thing has a sub-folder, and metadata.jsonl tells identity, class, licence and the whole truth: caption, scene,
-    style, boxes and masks. The same seed gives the same bytes. With --truth, `taming materialize` can start at once.
+    Each identity has a sub-folder, and metadata.jsonl has identity, class, licence and ground truth: caption, scene,
+    style, boxes and masks. The same seed gives the same bytes. With --truth, `taming materialize` can run at once.
 
     \b
     Example: taming world --out photos --photos 200 --split unseen-concepts
@@ -54,25 +56,26 @@ def world(
     if out.exists() and any(out.iterdir()):
         raise TamingError(f"{out} is not empty. Name a new folder, or empty this one first.")
     if regularization and truth:
-        raise TamingError("--truth goes with things, not with --regularization. Leave one of them out.")
+        raise TamingError("--truth does not go with --regularization. Leave one of them out.")
 
     from taming_core.weights.device import pick_device
     from taming_core.weights.mini import MINI
     from taming_core.world import folder
     from taming_core.world.artwork import licences, load_pictures, load_world
 
-    found = load_world(artwork or MINI / "world")
-    wanted = list((folder.pairs if regularization else folder.shots)(found, photos, split, p))
-    written = folder.write(
-        found, load_pictures(found, pick_device(device)), wanted, licences(artwork or MINI / "world"), out, p
-    )
-    objects, captions = [], []
-    for batch in track(written, "world", -(-len(wanted) // folder.AT_ONCE)):
+    tables = artwork or MINI / "world"
+    mini_world = load_world(tables)
+    shots = list((folder.pairs if regularization else folder.shots)(mini_world, photos, split, p))
+    pictures = load_pictures(mini_world, pick_device(device))
+    batches = folder.write(mini_world, pictures, shots, licences(tables), out, p)
+    objects: list[Table] = []
+    captions: list[Table] = []
+    for batch in track(batches, "world", -(-len(shots) // folder.AT_ONCE)):
         if truth:
             objects.append(schema.table(list(folder.object_rows(*batch, split)), schema.OBJECTS))
             captions.append(schema.table(list(folder.caption_rows(*batch)), schema.CAPTIONS))
     if truth:
-        schema.write(objects, schema.with_fingerprint(schema.OBJECTS, fingerprint(p)), truth / "objects.parquet")
-        schema.write(captions, schema.with_fingerprint(schema.CAPTIONS, fingerprint(p)), truth / "captions.parquet")
-    things = len({s.identity for s in wanted} - {None})
-    print(f"{out}: {len(wanted)} photos" + (f" of {things} things" if things else ""))
+        schema.write(objects, schema.add_fingerprint(schema.OBJECTS, fingerprint(p)), truth / "objects.parquet")
+        schema.write(captions, schema.add_fingerprint(schema.CAPTIONS, fingerprint(p)), truth / "captions.parquet")
+    identities = len({s.identity for s in shots} - {None})
+    print(f"{out}: {len(shots)} photos" + (f" of {identities} objects" if identities else ""))

@@ -1,5 +1,5 @@
-"""The one error that is shown to a user without a traceback."""
+"""The error that is shown to the user without a traceback."""
 
 
 class TamingError(Exception):
-    """Something the user can fix: two sentences, what is wrong and what to do."""
+    """A problem that the user can fix; the message is two sentences: what is wrong, what to do."""

@@ -1,10 +1,10 @@
-"""Rows of any table between stages as cards for a contact sheet: which rows are shown, and what of them."""
+"""Rows of the tables between stages as cards of a contact sheet: which rows are shown, and how."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -21,20 +21,20 @@ from taming_core.tables import schema
 
 Row = Mapping[str, Any]
 
-CUTOUT_FILL = 0.94  # share of its tile, for looks only
+CUTOUT_FILL = 0.94  # share of its tile; display only
 
 
 @dataclass(frozen=True)
 class SheetLayout:
-    """How one kind of table is shown."""
+    """How the rows of one kind of table are shown."""
 
     expected: Any  # pyarrow.Schema
-    side: int  # pixels of each picture
+    side: int  # of each picture in pixels
     card: Callable[[Row, Path, int], Card]
 
 
 def open_table(path: Path) -> tuple[ds.Dataset, SheetLayout]:
-    """A table file, or a folder of shards, and how to show it.
+    """Open a table file or a folder of shards; returns the table and its layout.
 
     Raises:
         TamingError: there is no such file or folder, or it holds no table of this version.
@@ -54,14 +54,15 @@ def open_table(path: Path) -> tuple[ds.Dataset, SheetLayout]:
 
 
 def reasons(table: ds.Dataset) -> NDArray[np.str_]:
-    """The countable part of each row's drop reason, `kept` where there is none; see `shards.reason_of`."""
-    found = pc.fill_null(table.to_table(columns=["drop_reason"]).column(0), "kept")
-    parts = pc.call_function("split_pattern", [found], pc.SplitPatternOptions(":", max_splits=1))
-    return np.asarray(pc.call_function("list_element", [parts, 0]).to_numpy(), dtype=np.str_)
+    """The countable part of each row's drop reason, `kept` if it has none; see `drop_reasons.reason_of`."""
+    compute = cast(Any, pc)  # partly untyped
+    texts = compute.fill_null(table.to_table(columns=["drop_reason"]).column(0), "kept")
+    parts = compute.call_function("split_pattern", [texts], pc.SplitPatternOptions(":", max_splits=1))
+    return np.asarray(compute.call_function("list_element", [parts, 0]).to_numpy(), dtype=np.str_)
 
 
-def spread(kinds: NDArray[np.str_], count: int) -> list[int]:
-    """Which rows to show: some of every kind, at least half of them kept if there are so many, evenly over the table.
+def spread_over_kinds(kinds: NDArray[np.str_], count: int) -> list[int]:
+    """The rows to show: some of every kind, at least half of them kept rows if there are as many, evenly spaced.
 
     Kept rows come first, then the dropped ones, kind by kind.
 
@@ -69,37 +70,37 @@ def spread(kinds: NDArray[np.str_], count: int) -> list[int]:
     [1, 3, 5, 7, 9, 10]
     """
     names, sizes = np.unique(kinds, return_counts=True)
-    room = dict(zip(names.tolist(), sizes.tolist(), strict=True))
-    weight = room | {"kept": max(room.get("kept", 0), len(kinds) - room.get("kept", 0))}
-    order = sorted(room, key=lambda name: (name != "kept", -room[name], name))
+    available: dict[str, int] = dict(zip(names.tolist(), sizes.tolist(), strict=True))
+    weight = available | {"kept": max(available.get("kept", 0), len(kinds) - available.get("kept", 0))}
+    order = sorted(available, key=lambda name: (name != "kept", -available[name], name))
     shares = dict.fromkeys(order, 0)
     for _ in range(min(count, len(kinds))):
-        # d'Hondt's rule, where whoever has nothing yet comes first.
-        free = (name for name in order if shares[name] < room[name])
+        # D'Hondt's method, kinds without a row first.
+        free = (name for name in order if shares[name] < available[name])
         shares[max(free, key=lambda name: (shares[name] == 0, weight[name] / (shares[name] + 1)))] += 1
-    return [int(i) for name in order for i in _evenly(np.flatnonzero(kinds == name), shares[name])]
+    return [int(i) for name in order for i in _evenly_spaced(np.flatnonzero(kinds == name), shares[name])]
 
 
-def _evenly(items: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+def _evenly_spaced(items: NDArray[np.intp], count: int) -> NDArray[np.intp]:
     """`count` items at equal distances."""
     return items[(2 * np.arange(count) + 1) * len(items) // max(2 * count, 1)]
 
 
-def chosen(kinds: NDArray[np.str_], count: int, only: str | None) -> list[int]:
-    """The rows to show: a `spread` over all, or over those of one kind.
+def choose_rows(kinds: NDArray[np.str_], count: int, only: str | None) -> list[int]:
+    """The rows to show: spread over all kinds, or rows of the kind `only`.
 
     Raises:
         TamingError: there is no row of that kind.
     """
-    among = np.arange(len(kinds)) if only is None else np.flatnonzero(kinds == only)
-    if not len(among):
-        known = ", ".join(f"'{k}'" for k in np.unique(kinds)) or "nothing"
-        raise TamingError(f"No row of the table is '{only or 'there'}'. What --only can show: {known}.")
-    return [int(among[i]) for i in spread(kinds[among], count)]
+    candidates = np.arange(len(kinds)) if only is None else np.flatnonzero(kinds == only)
+    if not len(candidates):
+        names = ", ".join(f"'{k}'" for k in np.unique(kinds)) or "nothing"
+        raise TamingError(f"No row of the table is '{only or 'there'}'. What --only can show: {names}.")
+    return [int(candidates[i]) for i in spread_over_kinds(kinds[candidates], count)]
 
 
 def object_card(row: Row, raw: Path, side: int) -> Card:
-    """The photo with box and mask, and what was cut out."""
+    """The photo with box and mask, and the cut-out."""
     name = row["class"] or row["file_name"]
     title = name if row["score"] is None else f"{name} {row['score']:.2f}"
     lines = () if name == row["file_name"] else (row["file_name"],)
@@ -116,39 +117,39 @@ def object_card(row: Row, raw: Path, side: int) -> Card:
 
 
 def caption_card(row: Row, raw: Path, side: int) -> Card:
-    """The photo, what was said of it, and what stands in the object's place."""
+    """The photo, its caption, and the caption with `<object>`."""
     photo = _photo(row, raw)
     picture = text_tile(photo, side) if isinstance(photo, str) else Image.fromarray(photo.image)
     score = None if row["match_score"] is None else f"match {row['match_score']:.2f}"
     method = None if row["method"] is None else f"by {row['method']}"
-    how = ", ".join(text for text in (row["class"], method, score) if text)
-    lines = tuple(text for text in (row["caption"], row["object_caption"], how) if text)
+    details = ", ".join(text for text in (row["class"], method, score) if text)
+    lines = tuple(text for text in (row["caption"], row["object_caption"], details) if text)
     return Card((picture,), row["file_name"], lines, row["drop_reason"])
 
 
 def training_card(row: Row, _raw: Path, side: int) -> Card:
-    """The target image with its mask, the subject, and all that training is told."""
+    """The target image with its mask, the subject, and the conditions of training."""
     if row["image"] is None:
         return Card((text_tile(row["drop_reason"] or "no image", side),), row["file_name"], (), row["drop_reason"])
-    mask = np.asarray(_stored(row["mask"])) > 127 if row["mask"] else None
-    pictures = [draw_outlines(np.asarray(_stored(row["image"]).convert("RGB")), mask, None, side)]
+    mask = np.asarray(_open_image(row["mask"])) > 127 if row["mask"] else None
+    pictures = [draw_outlines(np.asarray(_open_image(row["image"]).convert("RGB")), mask, None, side)]
     if row["subject"]:
-        pictures.append(_stored(row["subject"]))
-    said = row["object_caption"] or row["caption"] or ""
+        pictures.append(_open_image(row["subject"]))
+    caption = row["object_caption"] or row["caption"] or ""
     kind = "regularization" if row["regularization"] else f"{row['class']}, {len(row['references'])} other views"
-    lines = said, f"{row['split']}, {kind}"
+    lines = caption, f"{row['split']}, {kind}"
     return Card(tuple(pictures), row["identity"] or row["file_name"], lines, row["drop_reason"])
 
 
 def _photo(row: Row, raw: Path) -> Photo | str:
-    """The photo of a row, or why there is none to show."""
+    """The photo of a row, or why it cannot be read."""
     try:
         return read_photo(raw / row["file_name"])
     except PhotoError as error:
         return str(error)
 
 
-def _stored(image: Mapping[str, bytes]) -> Image.Image:
+def _open_image(image: Mapping[str, bytes]) -> Image.Image:
     return Image.open(BytesIO(image["bytes"]))
 
 
@@ -159,6 +160,6 @@ LAYOUTS = {
 }
 
 
-def cards(table: ds.Dataset, look: SheetLayout, chosen: Sequence[int], raw: Path) -> list[Card]:
+def cards(table: ds.Dataset, layout: SheetLayout, chosen: Sequence[int], raw: Path) -> list[Card]:
     """The cards of the chosen rows, in that order."""
-    return [look.card(row, raw, look.side) for row in table.take(pa.array(chosen)).to_pylist()]
+    return [layout.card(row, raw, layout.side) for row in table.take(pa.array(chosen)).to_pylist()]

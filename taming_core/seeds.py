@@ -1,10 +1,10 @@
-"""Every random draw of the product starts from `seed_for`."""
+"""Seeds: every random number generator of the package is seeded by `seed_for`."""
 
 from hashlib import blake2b
 
 
 def seed_for(seed: int, purpose: str, index: int) -> int:
-    """A 63-bit seed that depends on nothing but its three arguments.
+    """A 63-bit seed, a pure function of its arguments.
 
     >>> seed_for(0, "noise", 0) == seed_for(0, "noise", 0)
     True

@@ -8,7 +8,6 @@ from typing import Any
 import tiny
 import torch
 
-from taming_core.model.inputs import EncoderInputs
 from taming_core.model.subject_model import subject_model
 from taming_core.params.train import TrainParams
 from taming_core.tables.rows import load_rows
@@ -20,16 +19,14 @@ Found = dict[str, Any]
 
 
 def trained(
-    folder: Path, injection: str, p: TrainParams, crew: ProcessGroup, shard: bool = False, stop: int = 0
+    folder: Path, injection: str, p: TrainParams, processes: ProcessGroup, shard: bool = False, stop: int = 0
 ) -> Found:
     """Losses and weights of a training, to its end or to step `stop`, where its state is saved."""
     model = subject_model(tiny.pipeline(injection).components)
-    run = loop.start_run(model, None, loop.accelerator_for("cpu", p.precision), p, crew, shard)
+    run = loop.start_run(model, None, loop.accelerator_for("cpu", p.precision), p, processes, shard)
     checkpoint.load(run, folder / "state")
-    make = partial(
-        batch_at, rows=load_rows(folder / "rows", "train"), tokenize=tiny.token_ids, size=tiny.SIDE, p=p,
-        inputs=EncoderInputs.of(model.object_encoder.config), share=crew.share(p.batch_size),
-    )  # fmt: skip
+    source = tiny.source(load_rows(folder / "rows", "train"), p, injection)
+    make = partial(batch_at, source=source, share=processes.share(p.batch_size))
     reports = []
     for report in loop.train(run, p, make):
         reports.append((report.losses.loss, report.grad_norm))
@@ -44,11 +41,11 @@ def main(folder: Path) -> None:
     """Do all that `asked.json` asks for, and write what is found."""
     torch.set_num_threads(1)
     accelerator = loop.accelerator_for("cpu", "fp32")
-    crew = join_process_group(accelerator.process_index, accelerator.num_processes)
+    processes = join_process_group(accelerator.process_index, accelerator.num_processes)
     found = {}
     for name, asked in json.loads((folder / "asked.json").read_text()).items():
         p = TrainParams.model_validate(asked.pop("p"))
-        found[name] = trained(folder, p=p, crew=crew, **asked)
-    if crew.is_main:
+        found[name] = trained(folder, p=p, processes=processes, **asked)
+    if processes.is_main:
         torch.save(found, folder / "found.pt")
-    crew.shutdown()
+    processes.shutdown()

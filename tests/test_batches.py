@@ -1,7 +1,7 @@
 """Which rows a step sees, and what of them the model is told."""
 
 from collections import Counter
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ from PIL import Image
 
 from taming_core.errors import TamingError
 from taming_core.language.placeholder import prompt_for
-from taming_core.model.inputs import EncoderInputs, subject_pixels
+from taming_core.model.inputs import Batch, EncoderInputs, subject_pixels
 from taming_core.params.train import Augmentation
 from taming_core.tables.row_images import encoder_image, object_frame
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.training.augmentation import augment, random_corners
-from taming_core.training.batches import Batch, Example, batch_at, caption_for, make_example, prefetch, require_rows
+from taming_core.training.batches import Example, batch_at, caption_for, make_example, prefetch, require_rows
 from taming_core.training.sampler import row_at
 
 SIZE = 32
@@ -51,9 +51,10 @@ def in_photos(rows: Rows) -> dict[str, torch.Tensor]:
     return {r["row_id"]: subject_pixels(encoder_image(r, "kept"), SIZE) for r in map(rows.__getitem__, rows.objects)}
 
 
-def examples(rows: Rows, count: int, shown: EncoderInputs = CUT_OUT, **values: Any) -> list[Example]:
+def examples(rows: Rows, count: int, inputs: EncoderInputs = CUT_OUT, **values: Any) -> list[Example]:
     p = tiny.train_params(**{**PLAIN, **values})
-    return [make_example(rows, row_at(rows, n, p), n, SIZE, p, shown) for n in range(count)]
+    source = replace(tiny.source(rows, p), inputs=inputs, size=SIZE)
+    return [make_example(source, row_at(rows, n, p), n) for n in range(count)]
 
 
 def test_every_object_row_comes_once_an_epoch_in_another_order_each_time(rows: Rows) -> None:
@@ -273,7 +274,7 @@ def same(first: Batch, second: Batch) -> bool:
 
 
 def test_a_batch_depends_on_its_step_alone(rows: Rows) -> None:
-    make = partial(batch_at, rows=rows, tokenize=tiny.token_ids, size=SIZE, p=tiny.train_params(), inputs=CUT_OUT)
+    make = partial(batch_at, source=tiny.source(rows, tiny.train_params()))
     batches = [make(step) for step in range(5)]
     assert not same(batches[0], batches[1])
     threaded = prefetch(make, 5, 2)
@@ -283,7 +284,7 @@ def test_a_batch_depends_on_its_step_alone(rows: Rows) -> None:
 
 def test_batches_have_the_shapes_they_promise(rows: Rows) -> None:
     p = tiny.train_params(regularization=0.5, references=2)
-    batch = batch_at(0, rows, tiny.token_ids, SIZE, p, CUT_OUT)
+    batch = batch_at(0, replace(tiny.source(rows, p), size=SIZE))
     assert batch.subject.shape == (4, 2, 3, SIZE, SIZE)
     assert batch.view.shape == (4, 3, SIZE, SIZE)
     assert batch.target.shape == (4, 3, 32, 32)
@@ -293,9 +294,7 @@ def test_batches_have_the_shapes_they_promise(rows: Rows) -> None:
 
 
 def test_rows_that_cannot_be_trained_on_are_refused(rows: Rows, lonely: Rows, tmp_path: Path) -> None:
-    with pytest.raises(
-        TamingError, match=r"train.prior is 5, but the rows hold 3 text-image pairs. Set it to null"
-    ):
+    with pytest.raises(TamingError, match=r"train.prior is 5, but the rows hold 3 text-image pairs. Set it to null"):
         require_rows(rows, tiny.train_params(prior=5))
     with pytest.raises(
         TamingError, match=r"train.regularization is 0.25.* Set it to 0, run `taming materialize --regularization"

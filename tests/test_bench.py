@@ -53,7 +53,7 @@ def test_drawing_is_measured_beside_the_stock_pipeline() -> None:
     pipeline = tiny.pipeline("decoupled")
     p = tiny.PARAMS.generate.sampling.model_copy(update={"steps": 1})
     subject = speed.Image.new("RGBA", (tiny.SIDE, tiny.SIDE), "red")
-    ours, stock = speed.drawing(pipeline, subject, "a photo of a <object>", 2, p, 1)
+    ours, stock = speed.generation_speed(pipeline, subject, "a photo of a <object>", 2, p, 1)
     assert (ours.loop, stock.loop) == ("with an object", "stock diffusers")
     assert ours.images_per_second > 0
     assert stock.images_per_second > 0
@@ -96,7 +96,7 @@ def test_processes_are_timed_in_turns_and_the_first_round_does_not_count(
         (folder / "raw" / "robot" / "0.jpg").touch()
         return float(len(asked))
 
-    monkeypatch.setattr(startup, "seconds", seconds)
+    monkeypatch.setattr(startup, "run_seconds", seconds)
     found = startup.measure(tmp_path, 2, ["detect"])
     assert asked == ["world", "world", "materialize", *["import", "detect"] * 3]
     assert [(one.command, one.seconds, one.slowest) for one in found] == [("import", 7, 8), ("detect", 8, 9)]
@@ -104,9 +104,9 @@ def test_processes_are_timed_in_turns_and_the_first_round_does_not_count(
 
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
-    assert startup.seconds("pass", (), tmp_path) > 0
+    assert startup.run_seconds("pass", (), tmp_path) > 0
     with pytest.raises(TamingError, match="taming detect failed: taming: absent is not a folder"):
-        startup.seconds(startup.TO_FIRST_BATCH, ("detect", "--in", "absent"), tmp_path)
+        startup.run_seconds(startup.TO_FIRST_BATCH, ("detect", "--in", "absent"), tmp_path)
 
 
 def test_only_commands_that_there_are_can_be_measured() -> None:

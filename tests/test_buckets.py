@@ -16,7 +16,6 @@ from pydantic import ValidationError
 from stages.materialize import materialize
 from taming_core.evaluation.protocol import square_photo
 from taming_core.fingerprints import fingerprint
-from taming_core.model.inputs import EncoderInputs
 from taming_core.model.subject_model import subject_model
 from taming_core.params.load import load_params
 from taming_core.params.sections import MaterializeParams
@@ -29,10 +28,9 @@ from taming_core.tables.rows import Rows, load_rows
 from taming_core.training import loop
 from taming_core.training.batches import batch_at, image_sides, square_size
 from taming_core.training.losses import grid_of, localization_loss, object_crops
-from taming_core.training.sampler import bucket_at, row_at, shuffled
+from taming_core.training.sampler import bucket_at, row_at, shuffled_index
 
 SQUARE, WIDE, TALL = (32, 32), (48, 24), (24, 48)
-CUT_OUT = EncoderInputs("removed", "")
 
 
 def materializing(**values: Any) -> MaterializeParams:
@@ -112,9 +110,9 @@ def test_with_one_bucket_the_order_is_that_of_the_rows_alone(tmp_path: Path, sha
     for n in range(200):
         earlier = int(n * share)
         if int((n + 1) * share) > earlier:
-            expected = one.regularization[shuffled(len(one.regularization), p.seed, "general order", earlier)]
+            expected = one.regularization[shuffled_index(len(one.regularization), p.seed, "general order", earlier)]
         else:
-            expected = one.objects[shuffled(len(one.objects), p.seed, "order", n - earlier)]
+            expected = one.objects[shuffled_index(len(one.objects), p.seed, "order", n - earlier)]
         assert row_at(one, n, p) == expected
 
 
@@ -132,7 +130,7 @@ def test_training_goes_through_all_buckets_and_micro_batches_add_up(rows: Rows) 
         run = loop.start_run(
             subject_model(tiny.pipeline("concat").components), shrunk, loop.accelerator_for("cpu", "fp32"), p
         )
-        make = partial(batch_at, rows=rows, tokenize=tiny.token_ids, size=tiny.SIDE, p=p, inputs=CUT_OUT)
+        make = partial(batch_at, source=tiny.source(rows, p))
         shapes = [make(step).mask.shape[2:] for step in range(2)]
         assert len(set(shapes)) > 1
         found.append([(r.losses.loss, r.losses.localization) for r in loop.train(run, p, make)])
@@ -166,7 +164,7 @@ def test_attention_is_compared_with_the_mask_in_its_own_shape() -> None:
 def test_the_object_is_framed_alike_in_every_shape(rows: Rows) -> None:
     p = tiny.train_params(regularization=0.0, object_drop=0.0, cross_reference=0.0)
     for step in range(4):
-        batch = batch_at(step, rows, tiny.token_ids, tiny.SIDE, p, CUT_OUT)
+        batch = batch_at(step, tiny.source(rows, p))
         assert batch.target is not None
         crops = object_crops(batch.target, batch.mask, batch.frame, tiny.SIDE)
         assert (crops - batch.view).abs().mean() < 0.15
@@ -227,9 +225,9 @@ def test_materialize_gives_each_photo_the_bucket_nearest_to_its_shape(
 @pytest.mark.parametrize(
     ("buckets", "words"),
     [
-        ([], r"must be null or hold \[32, 32\]"),
-        ([[48, 24]], r"must be null or hold \[32, 32\]"),
-        ([[32, 32], [48, 24], [48, 24]], "name nothing twice"),
+        ([], r"must be null or contain \[32, 32\]"),
+        ([[48, 24]], r"must be null or contain \[32, 32\]"),
+        ([[32, 32], [48, 24], [48, 24]], "not list a bucket twice"),
         ([[32, 32], [48]], "at least 2 items"),
     ],
 )

@@ -20,7 +20,6 @@ from stages.train import train
 from taming_core.bases.families import family_of
 from taming_core.errors import TamingError
 from taming_core.images.families import load_pipeline
-from taming_core.model.inputs import EncoderInputs
 from taming_core.model.subject_model import SubjectModel, subject_model
 from taming_core.params.load import packaged_params
 from taming_core.params.train import TrainParams
@@ -28,9 +27,11 @@ from taming_core.tables import schema
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.training import feature_cache, feature_store, loop
 from taming_core.training.batches import FeatureCaches, batch_at, image_key
+from taming_core.training.distributed import ProcessGroup
 from taming_core.training.feature_cache import FeatureKind
 from taming_core.training.feature_store import find, key_of, open_store, write_shard
 
+NO_ROWS: Any = None  # which are not asked for
 CPU = torch.device("cpu")
 BOTH = {"cache": ["latents", "text"]}
 FRESH = {"start": None, "base": "mini", "background": "removed", "tune": "adapter", "denoiser_rate": 0.0}
@@ -58,16 +59,12 @@ def begun(p: TrainParams, injection: str, projector: str = "full") -> loop.Run:
     return loop.start_run(model, None, loop.accelerator_for("cpu", "fp32"), p)
 
 
-def shown(injection: str) -> EncoderInputs:
-    return EncoderInputs.of({"background": "removed", "injection": injection})
-
-
 def kinds(model: SubjectModel, p: TrainParams, injection: str = "concat") -> dict[Any, FeatureKind]:
-    return feature_cache.feature_kinds(model, p, tiny.token_ids, shown(injection), tiny.SIDE)
+    return feature_cache.feature_kinds(model, tiny.source(NO_ROWS, p, injection))
 
 
 def filling(kind: FeatureKind, rows: Rows, p: TrainParams, counts: Counter[str] | None = None) -> Iterator[int]:
-    shares = map(rows.__getitem__, feature_cache.row_share(rows, p, 0, 1))
+    shares = map(rows.__getitem__, feature_cache.row_share(tiny.source(rows, p), ProcessGroup()))
     return feature_cache.fill(kind, shares, p.micro_batch_size, CPU, Counter() if counts is None else counts)
 
 
@@ -87,9 +84,7 @@ def trained(
     """Losses and final weights."""
     run = begun(p, injection, projector)
     caches, _ = filled(run.model, rows, p, injection)
-    make = partial(
-        batch_at, rows=rows, tokenize=tiny.token_ids, size=tiny.SIDE, p=p, inputs=shown(injection), caches=caches
-    )
+    make = partial(batch_at, source=tiny.source(rows, p, injection, caches=caches))
     batch = make(0)
     assert (batch.target is None, batch.text_states is None) == ("latents" in p.cache, "text" not in p.cache)
     return [r.losses for r in loop.train(run, p, make)], run.weights
@@ -119,7 +114,7 @@ def test_changed_copies_are_looked_at_and_the_others_are_not(rows: Rows) -> None
     p = fresh("concat", references=3, cross_reference=0.0, object_drop=0.5, cache=["tower"])
     run = begun(p, "concat")
     caches, _ = filled(run.model, rows, p)
-    batch = batch_at(0, rows, tiny.token_ids, tiny.SIDE, p, shown("concat"), caches=caches)
+    batch = batch_at(0, tiny.source(rows, p, caches=caches))
     assert batch.cached is not None
     assert batch.cached[batch.present].tolist() == [[True, True, False]] * int(batch.present.sum())
     assert not batch.cached[~batch.present].any()
@@ -134,7 +129,7 @@ def test_changed_copies_are_looked_at_and_the_others_are_not(rows: Rows) -> None
 def test_texts_of_every_family_are_kept_as_its_encoders_say_them(rows: Rows, family: str) -> None:
     model = SubjectModel(family_of(tiny_bases.parts(family)), tiny.pipeline().object_encoder, None)  # type: ignore
     p = tiny.train_params(cache=["text"], text_drop=0.1, object_drop=0.0)
-    found = feature_cache.feature_kinds(model, p, model.family.token_ids, shown("concat"), tiny.SIDE)["text"]
+    found = feature_cache.feature_kinds(model, tiny.source(rows, p, tokenize=model.family.token_ids))["text"]
     list(filling(found, rows, p))
     store = open_store(found.store.folder)
     assert len(store.keys) == 3  # with an object, silence, regularization
@@ -254,11 +249,10 @@ def test_after_a_crash_only_what_is_missing_is_computed(rows: Rows, monkeypatch:
 
 def test_processes_share_the_rows_and_may_fill_the_same_folder_at_once(rows: Rows) -> None:
     model, p = subject_model(tiny.pipeline().components), tiny.train_params(cache=["latents"], **ONE)
-    shares = [feature_cache.row_share(rows, p, rank, 3) for rank in range(3)]
+    shares = [feature_cache.row_share(tiny.source(rows, p), ProcessGroup(rank, 3)) for rank in range(3)]
     assert sorted(n for share in shares for n in share) == list(range(7))
-    assert (
-        len(feature_cache.row_share(rows, p.model_copy(update={"regularization": 0.0}), 0, 1)) == 4
-    )  # regularization rows are never shown
+    only_objects = p.model_copy(update={"regularization": 0.0})
+    assert len(feature_cache.row_share(tiny.source(rows, only_objects), ProcessGroup())) == 4
     first, second = (filling(kinds(model, p)["latents"], rows, p) for _ in range(2))
     assert list(zip(first, second, strict=True)) == [(n, n) for n in range(1, 8)]
     store = open_store(kinds(model, p)["latents"].store.folder)
@@ -293,7 +287,7 @@ def test_an_entry_that_vanishes_in_training_names_the_way_out(rows: Rows) -> Non
     shard_of(FeatureKind(caches.latents, None, None)).write_bytes(b"")  # type: ignore
     feature_store._header_kept.cache_clear()
     with pytest.raises(TamingError, match="Run the same command again"):
-        batch_at(0, rows, tiny.token_ids, tiny.SIDE, p, shown("concat"), caches=caches)
+        batch_at(0, tiny.source(rows, p, caches=caches))
 
 
 def test_a_key_depends_on_where_its_parts_end() -> None:

@@ -140,9 +140,9 @@ def test_a_photo_without_kept_objects_is_a_general_row(dog: CaptionSource) -> No
 
 
 def test_a_given_caption_stands_in_for_the_captioner(dog: CaptionSource) -> None:
-    (row,) = rows([replace(dog, given="my dog")], {}, ["my dog"])
+    (row,) = rows([replace(dog, caption="my dog")], {}, ["my dog"])
     assert told(row) == ("my <object>", "my dog", "noun", None)
-    (row,) = rows([replace(dog, given="<object> on a sofa")], {}, ["dog on a sofa"])
+    (row,) = rows([replace(dog, caption="<object> on a sofa")], {}, ["dog on a sofa"])
     assert told(row) == ("<object> on a sofa", "dog on a sofa", "noun", None)
 
 
@@ -214,7 +214,7 @@ def project(tmp_path: Path) -> Path:
 
 def test_sources_of_an_objects_table(project: Path) -> None:
     found = captioning.list_sources(project / "raw", project / "objects.parquet")
-    assert [(s.file_name, s.targets, s.given, s.drop_reason) for s in found] == [
+    assert [(s.file_name, s.targets, s.caption, s.drop_reason) for s in found] == [
         ("a.png", (Target("a-1", "dog"), Target("a-0", "cat")), None, None),
         ("b.png", (), None, None),
         ("c.png", (), "a plain wall", None),
@@ -226,7 +226,7 @@ def test_sources_of_an_objects_table(project: Path) -> None:
 def test_sources_of_bare_photos(project: Path) -> None:
     (project / "raw" / "metadata.csv").write_text("file_name,class,caption\na.png,dog,my dog\n")
     found = captioning.list_sources(project / "raw", None)
-    assert [(s.file_name, s.targets, s.given) for s in found] == [
+    assert [(s.file_name, s.targets, s.caption) for s in found] == [
         ("a.png", (Target(None, "dog"),), "my dog"),
         *[(name, (Target(),), None) for name in ("b.png", "c.png", "new.png")],
     ]

@@ -76,9 +76,9 @@ def test_captions_tell_scene_and_style(describe: Captioner, world: World, photos
 
 def test_captions_name_the_thing_or_its_class(describe: Captioner, world: World, photos: Photos):
     said = facts(describe(arrays(photos), ""), world)
-    right = [f.thing in (what.name, what.noun) for f, (what,) in zip(said, photos.objects, strict=True)]
+    right = [f.object_words in (what.name, what.noun) for f, (what,) in zip(said, photos.objects, strict=True)]
     assert sum(right) >= 13, list(zip(said, photos.objects, strict=True))
-    assert len({f.thing for f in said}) > 8  # not classes alone
+    assert len({f.object_words for f in said}) > 8  # not classes alone
 
 
 def test_a_given_start_is_continued(describe: Captioner, world: World, photos: Photos):

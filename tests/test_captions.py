@@ -228,8 +228,8 @@ def test_template(template: str, noun: str, caption: str, object_caption: str) -
 
 
 def test_a_given_caption_may_hold_the_placeholder_already() -> None:
-    assert placeholder.read_given("a photo of a dog", "dog") is None
-    found = placeholder.read_given("a <object> and another <object>", "dog")
+    assert placeholder.parse_tagged_caption("a photo of a dog", "dog") is None
+    found = placeholder.parse_tagged_caption("a <object> and another <object>", "dog")
     assert found
     assert (found.caption, found.object_caption) == ("a dog and another dog", "a <object> and another dog")
 
@@ -262,7 +262,7 @@ WITHOUT_ATTRIBUTES = [
 
 @pytest.mark.parametrize("case", WITHOUT_ATTRIBUTES, ids=lambda case: case[0])
 def test_words_for_what_may_change_of_the_object_can_go(case: tuple[str, str, str, str]) -> None:
-    assert placeholder.without_attributes(case[0], case[1]) == case[2:]
+    assert placeholder.drop_attributes(case[0], case[1]) == case[2:]
 
 
 SAID = (

@@ -9,7 +9,6 @@ import tiny
 import torch
 from torch import Tensor
 
-from taming_core.model.inputs import EncoderInputs
 from taming_core.model.subject_model import subject_model
 from taming_core.params.train import TrainParams
 from taming_core.tables.rows import load_rows
@@ -46,10 +45,8 @@ def begun(p: TrainParams, injection: str, identity: IdentityNetwork | None = Non
 
 def steps(run: loop.Run, p: TrainParams, folder: Path, until: int) -> list[loop.StepReport]:
     """Train to the end of step `until`, whatever the params say of the end."""
-    shown = EncoderInputs.of(run.model.object_encoder.config)
-    make = partial(
-        batch_at, rows=load_rows(folder, "train"), tokenize=tiny.token_ids, size=tiny.SIDE, p=p, inputs=shown
-    )
+    injection = run.model.object_encoder.config["injection"]
+    make = partial(batch_at, source=tiny.source(load_rows(folder, "train"), p, injection))
     found = []
     for report in loop.train(run, p, make):
         found.append(report)

@@ -39,7 +39,7 @@ WRONG = [
     ("detect", {"score": 1.5}, "less than or equal to 1"),
     ("detect", {"area_min": 0.95}, "detect.area_min must be below detect.area_max, which is 0.9"),
     ("detect", {"identity": "name"}, "'folder', 'metadata' or 'photo'"),
-    ("caption", {"template": "a photo"}, "caption.template must hold <object> exactly once"),
+    ("caption", {"template": "a photo"}, "caption.template must contain <object> exactly once"),
     ("caption", {"replace": "all"}, "'noun' or 'phrase'"),
     ("materialize", {"test": 0.9}, "must leave a share for training"),
     ("train", {"steps": 1.5}, "train.steps is 1.5"),

@@ -13,11 +13,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from taming_core.drop_reasons import reason_of
 from taming_core.params.load import packaged_params
 from taming_core.photos.files import list_photos
 from taming_core.photos.masks import decode_mask
 from taming_core.tables import schema
-from taming_core.tables.drop_counts import reason_of
 
 RAW = packaged_params().parent / "data" / "raw"
 DETECT = ("detect", "--in", "raw", "--device", "cpu")

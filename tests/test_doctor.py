@@ -27,7 +27,11 @@ def missing(found: list[diagnosis.Check]) -> dict[str, str]:
 
 
 def test_the_default_lacks_nothing() -> None:
-    found = [*diagnosis.software(DEFAULT), *diagnosis.machine("cpu", DEFAULT), *diagnosis.models(DEFAULT)]
+    found = [
+        *diagnosis.software_checks(DEFAULT),
+        *diagnosis.machine_checks("cpu", DEFAULT),
+        *diagnosis.model_checks(DEFAULT),
+    ]
     assert missing(found) == {}
     assert {"python", "torch", "detect.detector", "evaluate.text_judge"} <= {c.what for c in found}
 
@@ -38,47 +42,47 @@ def test_every_model_of_a_profile_is_named_with_what_fetches_it(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     p = params("sd15", 80, tmp_path)
-    lacking = missing(list(diagnosis.models(p)))
+    lacking = missing(list(diagnosis.model_checks(p)))
     assert list(lacking) == [model.key for model in diagnosis.named_models(p)]
     assert "sam_vit_h_4b8939.pth into" in lacking["detect.segmenter"]
     assert f"hf download {p.train.base}" in lacking["train.base"]
     (tmp_path / "sam_vit_h_4b8939.pth").write_bytes(b"")
-    assert "detect.segmenter" not in missing(list(diagnosis.models(p)))
+    assert "detect.segmenter" not in missing(list(diagnosis.model_checks(p)))
 
 
 def test_a_folder_whose_networks_have_no_weights_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet/config.json").write_text("{}")
     p = DEFAULT.model_copy(update={"train": DEFAULT.train.model_copy(update={"start": str(tmp_path)})})
-    assert "train.start" in missing(list(diagnosis.models(p)))
+    assert "train.start" in missing(list(diagnosis.model_checks(p)))
     (tmp_path / "unet/model.safetensors").write_bytes(b"")
-    assert "train.start" not in missing(list(diagnosis.models(p)))
+    assert "train.start" not in missing(list(diagnosis.model_checks(p)))
 
 
 def test_a_package_of_another_version_is_named() -> None:
-    check = diagnosis.package(Requirement("torch>=1,<2"))
+    check = diagnosis.package_check(Requirement("torch>=1,<2"))
     assert not check.ok
     assert check.remedy == "pip install 'torch<2,>=1'"
-    assert diagnosis.package(Requirement("no-such-package>=1")).found == "not installed"
+    assert diagnosis.package_check(Requirement("no-such-package>=1")).found == "not installed"
 
 
 def test_eight_bits_need_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
     train = DEFAULT.train.model_copy(update={"optimizer": "adamw8bit"})
     p = DEFAULT.model_copy(update={"train": train})
-    monkeypatch.setattr(diagnosis, "installed", lambda _: None)
-    assert "pip install" in missing(list(diagnosis.software(p)))["bitsandbytes"]
-    assert "bitsandbytes" not in missing(list(diagnosis.software(DEFAULT)))
+    monkeypatch.setattr(diagnosis, "installed_version", lambda _: None)
+    assert "pip install" in missing(list(diagnosis.software_checks(p)))["bitsandbytes"]
+    assert "bitsandbytes" not in missing(list(diagnosis.software_checks(DEFAULT)))
 
 
 def test_half_precision_needs_a_gpu() -> None:
     p = DEFAULT.model_copy(update={"train": DEFAULT.train.model_copy(update={"precision": "fp16"})})
-    assert "bf16" in missing(list(diagnosis.machine("cpu", p)))["fp16"]
+    assert "bf16" in missing(list(diagnosis.machine_checks("cpu", p)))["fp16"]
 
 
 def test_what_does_not_fit_says_what_to_lower() -> None:
-    there = diagnosis.capacity("cpu")
-    assert diagnosis.fit(there / 2, "cpu").ok
-    assert "micro_batch_size" in missing([diagnosis.fit(there * 2, "cpu")])["training memory"]
+    there = diagnosis.memory_capacity("cpu")
+    assert diagnosis.memory_check(there / 2, "cpu").ok
+    assert "micro_batch_size" in missing([diagnosis.memory_check(there * 2, "cpu")])["training memory"]
 
 
 def test_the_command_says_so_by_its_exit_status(tmp_path: Path) -> None:
@@ -119,6 +123,6 @@ def test_what_fits_is_computed_once(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_configs_of_local_models_count(tmp_path: Path) -> None:
     p = DEFAULT.model_copy(update={"train": DEFAULT.train.model_copy(update={"start": str(tmp_path)})})
-    before = fit.key(p)
+    before = fit.cache_key(p)
     (tmp_path / "config.json").write_text("{}")
-    assert fit.key(p) != before
+    assert fit.cache_key(p) != before

@@ -20,6 +20,7 @@ from small_rows import composed, row, write_rows
 
 from taming_core.errors import TamingError
 from taming_core.evaluation import protocol
+from taming_core.images.draw import draw_missing
 from taming_core.images.families import load_pipeline
 from taming_core.params import arguments
 from taming_core.params.load import load_params, packaged_params
@@ -160,10 +161,10 @@ def test_a_batch_is_drawn_as_a_whole_or_left_alone(folder: Path, tmp_path: Path)
     paths = [tmp_path / w.file(things) for w in wants]
     embeds, _ = protocol.encode_subjects(pipeline, [t.encoder_image for t in things])
     sampling = p.sampling.model_copy(update={"steps": 1})
-    assert list(protocol.draw_missing(pipeline, wants, paths, embeds, sampling)) == [2, 4]
+    assert list(draw_missing(pipeline, [w.request for w in wants], paths, embeds, sampling)) == [2, 4]
     before, times = [path.read_bytes() for path in paths], [path.stat().st_mtime_ns for path in paths]
     paths[3].unlink()
-    list(protocol.draw_missing(pipeline, wants, paths, embeds, sampling))
+    list(draw_missing(pipeline, [w.request for w in wants], paths, embeds, sampling))
     assert [path.read_bytes() for path in paths] == before
     assert [path.stat().st_mtime_ns == t for path, t in zip(paths, times, strict=True)] == [True, True, False, False]
 

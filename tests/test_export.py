@@ -241,7 +241,7 @@ def test_one_folder_opens_in_both_programs(tmp_path: Path) -> None:
 def test_a_folder_of_another_design_is_a_text_to_image_model_to_others(tmp_path: Path) -> None:
     folder = saved(tamed("resampler", 5, injection="concat"), tmp_path)
     said = export.export(folder, tmp_path / "out", wish("diffusers"))
-    assert said[1] == "Stock diffusers draws with it as a text-to-image model; objects need TamingPipeline."
+    assert said[1] == "Stock diffusers loads it as a text-to-image model; objects need TamingPipeline."
     assert not (tmp_path / "out/ip_adapter").exists()
     assert len(run_card(tmp_path / "out")) == 2
     with pytest.raises(TamingError, match=r"this encoder is concat. Export it with --to diffusers"):
@@ -261,7 +261,7 @@ def changed(tmp_path: Path) -> TamingPipeline:
 
 def test_of_a_denoiser_tuned_as_a_whole_a_lora_stands_beside_the_adapter(tmp_path: Path) -> None:
     folder = saved(changed(tmp_path), tmp_path, tune="whole")
-    with pytest.raises(TamingError, match="Give the --rank of a LoRA to take from it"):
+    with pytest.raises(TamingError, match="Give the --rank of a LoRA to extract from it"):
         export.export(folder, tmp_path / "out", wish("ip-adapter"))
     said = export.export(folder, tmp_path / "out", wish("ip-adapter", rank=64))
     kept = [float(x) for x in re.findall(r"([\d.]+)%", "".join(said))]
@@ -327,19 +327,19 @@ def test_an_encoder_that_went_on_from_another_is_compared_with_the_base(tmp_path
     base = str(tmp_path / "base")
     export.export(folder, tmp_path / "out", wish("ip-adapter", base=base))
     assert not (tmp_path / "out" / base_change.LORA).exists()
-    with pytest.raises(TamingError, match="--rank has no effect, for the denoiser is the base's own"):
+    with pytest.raises(TamingError, match="--rank has no effect, since the denoiser was not fine-tuned"):
         export.export(folder, tmp_path / "out", wish("ip-adapter", base=base, rank=4))
-    with pytest.raises(TamingError, match="there is nothing for a LoRA to say"):
+    with pytest.raises(TamingError, match="a LoRA would be empty"):
         export.export(folder, tmp_path / "out", wish("lora", base=base, rank=4))
 
 
 def test_words_that_the_base_does_not_know_need_its_text_encoder(tmp_path: Path) -> None:
     folder = saved(tamed(), tmp_path, text_encoder_rate=0.1)
-    with pytest.raises(TamingError, match=r"an adapter file cannot carry that. Export with --to diffusers"):
+    with pytest.raises(TamingError, match=r"an adapter file cannot hold that. Export with --to diffusers"):
         export.export(folder, tmp_path / "out", wish("ip-adapter"))
     pipeline = tamed()
     pipeline.text_encoder.get_input_embeddings().weight.data[4] += 1  # `<object>`
-    with pytest.raises(TamingError, match="is more to it than the word 'object'"):
+    with pytest.raises(TamingError, match="differs from the word 'object'"):
         export.export(saved(pipeline, tmp_path), tmp_path / "out", wish("ip-adapter"))
 
 

@@ -34,7 +34,7 @@ def no_finder() -> subjects.Finder:
 
 def run(out: Path, photos: list[Path], prompts: list[str], **options: Any) -> dict[str, Any]:
     few = {"steps": 1, "encoder": "mini", "device": "cpu", "params": packaged_params()}
-    generate(things=photos, prompts=prompts, out=out, **{**few, **options})
+    generate(objects=photos, prompts=prompts, out=out, **{**few, **options})
     return json.loads((out / "generation.json").read_text())
 
 
@@ -86,9 +86,9 @@ def test_the_command_line_has_the_last_word_on_sampling(tmp_path: Path) -> None:
 
 def test_what_is_not_said_stays_as_in_params() -> None:
     sampling = PARAMS.generate.sampling
-    assert generation.overridden(sampling, steps=None, scheduler=None) == sampling
-    assert generation.overridden(sampling, steps=7).steps == 7
-    assert isinstance(generation.overridden(sampling, steps=7), Sampling)
+    assert generation.override_sampling(sampling, steps=None, scheduler=None) == sampling
+    assert generation.override_sampling(sampling, steps=7).steps == 7
+    assert isinstance(generation.override_sampling(sampling, steps=7), Sampling)
 
 
 def test_a_seed_gives_the_same_noise_wherever_it_stands() -> None:
@@ -134,7 +134,7 @@ def test_with_its_background_the_object_is_framed_alike(tmp_path: Path) -> None:
     file, mask = photo(tmp_path)
     Image.fromarray(mask).save(tmp_path / "mask.png")
     cut, kept = (
-        np.asarray(subjects.subjects_of([file], [tmp_path / "mask.png"], no_finder, PARAMS.materialize, b)[0], int)
+        np.asarray(subjects.subjects_of([[file]], [tmp_path / "mask.png"], no_finder, PARAMS.materialize, b)[0][0], int)
         for b in ("removed", "kept")
     )
     inside, outside = cut[..., 3] == 255, (cut[..., 3] == 0) & (kept[..., 3] == 255)
@@ -157,7 +157,8 @@ def test_two_images_cannot_have_one_file() -> None:
 
 
 def cut(files: list[Path], masks: list[Path] | None = None) -> list[np.ndarray]:
-    return [np.asarray(s) for s in subjects.subjects_of(files, masks or [], no_finder, PARAMS.materialize, "removed")]
+    (found,) = subjects.subjects_of([files], masks or [], no_finder, PARAMS.materialize, "removed")
+    return [np.asarray(s) for s in found]
 
 
 def test_a_given_mask_cuts_the_photo(tmp_path: Path) -> None:
@@ -179,7 +180,7 @@ def test_a_transparent_photo_is_cut_out_already(tmp_path: Path) -> None:
 
 def test_an_opaque_alpha_channel_is_no_cut_out(tmp_path: Path) -> None:
     Image.fromarray(composed(artwork(1)[0], 0)[0]).convert("RGBA").save(tmp_path / "photo.png")
-    assert subjects.own_mask(tmp_path / "photo.png") is None
+    assert subjects.alpha_mask(tmp_path / "photo.png") is None
 
 
 def test_the_detector_and_the_segmenter_find_the_thing(tmp_path: Path) -> None:
@@ -216,7 +217,7 @@ def test_masks_and_photos_are_as_many(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.jpg").write_text("not a picture")
-    with pytest.raises(TamingError, match=r"notes.jpg gives no picture: not an image"):
+    with pytest.raises(TamingError, match=r"notes.jpg is not a readable image: not an image"):
         cut([tmp_path / "notes.jpg"])
 
 

@@ -16,7 +16,7 @@ from taming_core.projects import profiles, project
 from taming_core.tables import schema
 
 ROOT = Path(__file__).parent.parent
-PRESETS = [(profile, memory) for profile in profiles.PROFILES for memory in (None, *profiles.sizes(profile))]
+PRESETS = [(profile, memory) for profile in profiles.PROFILES for memory in (None, *profiles.memory_presets(profile))]
 
 
 def taming(*arguments: str) -> str:
@@ -34,14 +34,14 @@ def params_of(tmp_path: Path, profile: str, memory: int | None) -> Params:
 @pytest.mark.parametrize(("profile", "memory"), PRESETS)
 def test_every_preset_is_valid_and_says_what_it_changes(tmp_path: Path, profile: str, memory: int | None) -> None:
     params = params_of(tmp_path, profile, memory).model_dump()
-    for section, values in (profiles.sizes(profile)[memory] if memory else {}).items():
+    for section, values in (profiles.memory_presets(profile)[memory] if memory else {}).items():
         assert {key: params[section][key] for key in values} == values
 
 
 @pytest.mark.parametrize(("profile", "memory"), [p for p in PRESETS if p[1]])
 def test_a_preset_changes_nothing_else(tmp_path: Path, profile: str, memory: int) -> None:
     plain, preset = (params_of(tmp_path, profile, m).model_dump() for m in (None, memory))
-    for section, values in profiles.sizes(profile)[memory].items():
+    for section, values in profiles.memory_presets(profile)[memory].items():
         for key in values:
             preset[section][key] = plain[section][key]
     assert preset == plain
@@ -55,7 +55,7 @@ def test_a_preset_keeps_every_comment() -> None:
 
 @pytest.mark.parametrize("profile", profiles.BASES)
 def test_a_profile_judges_with_no_network_that_trained(tmp_path: Path, profile: str) -> None:
-    for memory in (None, *profiles.sizes(profile)):
+    for memory in (None, *profiles.memory_presets(profile)):
         p = params_of(tmp_path, profile, memory)
         judges = {p.evaluate.judge, p.evaluate.strict_judge, p.evaluate.text_judge}
         assert p.train.encoder is not None

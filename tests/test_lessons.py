@@ -47,7 +47,7 @@ def test_a_lesson_says_nothing_false(world: World, told: list[Any]):
         facts = facts_of(text, world.scenes)
         assert (facts.style, facts.scene) == (what.style, what.scene)
         true = [f"{size} {thing}".strip() for size in ("", what.size) for thing in (what.name, what.noun, blip.THING)]
-        assert f"{facts.size} {facts.thing}".strip() in true  # an airplane may be a "small airplane" by name
+        assert f"{facts.size} {facts.object_words}".strip() in true  # an airplane may be a "small airplane" by name
         assert not facts.place
 
 

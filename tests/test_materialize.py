@@ -23,7 +23,7 @@ from taming_core.params.load import load_params
 from taming_core.photos.decode import PhotoError
 from taming_core.photos.files import photo_id_of
 from taming_core.photos.masks import encode_mask
-from taming_core.rows.index import build_index, split_in, split_of
+from taming_core.rows.index import build_index, split_of_identity, split_of_photo
 from taming_core.tables import schema
 from taming_core.tables.rows import load_rows
 
@@ -201,7 +201,7 @@ def test_a_second_object_stays_in_the_split_of_its_photo(tmp_path: Path) -> None
     splits = defaultdict(set)
     for r in rows:
         splits[r["file_name"]].add(r["split"])
-        assert r["split"] == split_of(r["file_name"].split("/")[0], P)
+        assert r["split"] == split_of_identity(r["file_name"].split("/")[0], P)
         assert (r["references"] == []) == (r["identity"] == r["row_id"])
     assert {len(s) for s in splits.values()} == {1}
 
@@ -219,7 +219,7 @@ def test_neither_identity_nor_photo_straddles(tmp_path: Path, shown: list[tuple[
     splits = defaultdict(set)
     for o in objects:
         try:
-            split = split_in(db, o["photo_id"], P)
+            split = split_of_photo(db, o["photo_id"], P)
         except PhotoError:  # dropped
             continue
         splits[o["photo_id"]].add(split)
@@ -229,11 +229,15 @@ def test_neither_identity_nor_photo_straddles(tmp_path: Path, shown: list[tuple[
 
 def test_a_photo_of_things_from_two_splits_is_dropped(tmp_path: Path) -> None:
     name = PHOTOS[0]
-    other = next(n.split("/")[0] for n in PHOTOS if split_of(n.split("/")[0], P) != split_of(name.split("/")[0], P))
+    other = next(
+        n.split("/")[0]
+        for n in PHOTOS
+        if split_of_identity(n.split("/")[0], P) != split_of_identity(name.split("/")[0], P)
+    )
     first = object_row(name)
     second = {**first, "object_id": first["object_id"][:-1] + "1", "identity": other}
     write_tables(tmp_path, [first, second], [caption_row(first), caption_row(second)])
-    assert {r["drop_reason"].split(":")[0] for r in run(tmp_path)} == {"shows things of different splits"}
+    assert {r["drop_reason"].split(":")[0] for r in run(tmp_path)} == {"shows objects of different splits"}
 
 
 def test_near_duplicates_are_no_other_view(tmp_path: Path) -> None:
@@ -251,7 +255,7 @@ def test_near_duplicates_are_no_other_view(tmp_path: Path) -> None:
 
 
 def test_a_given_split_wins_for_the_whole_identity(tmp_path: Path) -> None:
-    split = next(s for s in ("train", "validation") if s != split_of("alien-openmoji", P))
+    split = next(s for s in ("train", "validation") if s != split_of_identity("alien-openmoji", P))
     objects = [object_row(name) for name in PHOTOS[:4]]
     objects[2]["given_split"] = split
     write_tables(tmp_path, objects, [caption_row(o) for o in objects])

@@ -145,7 +145,7 @@ def test_batches_put_relatives_side_by_side_and_hold_for_every_step(world: World
     p = schooling.section(clip_model.ClipParams, "clip").model_copy(update={"batch_size": 200})
     batch, again = (clip_batches.Batches(world, words.word_tokenizer(world), p)[7] for _ in range(2))
     assert batch.captions == again.captions
-    art = [world.cutouts[q.things[0].cutout] for q in batch.plans]
+    art = [world.cutouts[q.objects[0].cutout] for q in batch.plans]
     pairs = list(pairwise(art))
     assert 0.05 < np.mean([a is b for a, b in pairs]) < 0.3
     assert 0.03 < np.mean([a is not b and a.name == b.name for a, b in pairs]) < 0.3
@@ -176,8 +176,8 @@ def test_captions_may_leave_scene_and_thing_open(world: World) -> None:
         style, things, scene = clip_batches.facts(p)
         assert clip_batches.claims(p, p.caption)[:2] == (style, things)
         silent = clip_batches.claims(p, p.caption)[2] == ""
-        assert silent == (p.caption.split(",")[0].endswith(p.things[-1].words))
-        assert (clip_batches.claims(p, p.object_caption)[1] == "") == (len(p.things) == 1)
+        assert silent == (p.caption.split(",")[0].endswith(p.objects[-1].words))
+        assert (clip_batches.claims(p, p.object_caption)[1] == "") == (len(p.objects) == 1)
         assert scene == p.scene
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from taming_core.objects.filters import Object, aspect, containment, drop_reasons, measure, pixel_box, without_islands
+from taming_core.objects.filters import Object, aspect, containment, filter_reasons, measure, pixel_box, remove_islands
 from taming_core.params.sections import DetectParams
 from taming_core.photos.masks import cutout, decode_mask, encode_mask, mask_box
 
@@ -22,7 +22,7 @@ def thing(box: tuple[int, int, int, int], score: float = 0.9, fill: float = 1.0,
 
 
 def reasons(*found: Object) -> list[str | None]:
-    return drop_reasons(found, 100, 100, P)
+    return filter_reasons(found, 100, 100, P)
 
 
 def test_a_good_object_is_kept():
@@ -114,17 +114,17 @@ def test_specks_go_and_parts_stay():
     mask[40:44, 70:75] = True  # 20 pixels: the share itself is enough
     speckled = mask.copy()
     speckled[50, :19] = speckled[0, 0] = True
-    assert np.array_equal(without_islands(speckled, 0.05), mask)
-    assert np.array_equal(without_islands(speckled, 0.0), speckled)
-    assert without_islands(speckled, 0.5).sum() == 600
+    assert np.array_equal(remove_islands(speckled, 0.05), mask)
+    assert np.array_equal(remove_islands(speckled, 0.0), speckled)
+    assert remove_islands(speckled, 0.5).sum() == 600
 
 
 def test_a_piece_may_hang_by_a_corner_and_a_mask_may_be_empty():
     mask = np.zeros((30, 30), bool)
     mask[:20, :20] = mask[20, 20] = True
-    assert np.array_equal(without_islands(mask, 1.0), mask)
-    assert not without_islands(np.zeros((5, 5), bool), 0.05).any()
-    assert without_islands(np.ones((5, 5), bool), 0.05).all()
+    assert np.array_equal(remove_islands(mask, 1.0), mask)
+    assert not remove_islands(np.zeros((5, 5), bool), 0.05).any()
+    assert remove_islands(np.ones((5, 5), bool), 0.05).all()
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from taming_core.errors import TamingError
 from taming_core.fingerprints import hash_of
 from taming_core.photos.decode import PhotoError, read_photo
-from taming_core.photos.files import copies, folder_identity, folder_state, list_photos, photo_id_of
+from taming_core.photos.files import find_copies, folder_identity, folder_state, list_photos, photo_id_of
 from taming_core.photos.metadata import PhotoMetadata, read_metadata
 from taming_core.photos.view_hash import difference_hash, hamming
 
@@ -216,7 +216,7 @@ def test_files_of_the_same_bytes(tmp_path):
     paths = [tmp_path / name for name in ("a", "b", "c", "d", "e")]
     for path, text in zip(paths, ["same", "other", "same", "", ""], strict=True):
         path.write_text(text)
-    assert copies(paths) == {tmp_path / "c": tmp_path / "a"}
+    assert find_copies(paths) == {tmp_path / "c": tmp_path / "a"}
 
 
 def test_folder_state_changes_with_a_file(tmp_path):
@@ -273,7 +273,7 @@ def test_metadata_of_a_sub_folder_speaks_of_its_own_files(tmp_path):
         ('{"file_name": "a.jpg"}\n{"file_name": "a.jpg"}', r"names a\.jpg a second time"),
         ('{"identity": "cat"}', "row 1, has no file_name"),
         ("file_name: a.jpg", "cannot be read"),
-        ('["a.jpg"]', "lines that are no objects"),
+        ('["a.jpg"]', "lines that are not JSON objects"),
     ],
 )
 def test_wrong_metadata_is_an_error(tmp_path, text, complaint):

@@ -194,8 +194,8 @@ def test_a_lora_of_diffusers_is_loaded_and_leaves_again(pipeline: TamingPipeline
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"offload": True}, "--offload is of no use on the CPU"),
-        ({"precision": "fp16"}, "--precision fp16 is of no use on the CPU"),
+        ({"offload": True}, "--offload has no effect on the CPU"),
+        ({"precision": "fp16"}, "--precision fp16 has no effect on the CPU"),
         ({"precision": "fp8"}, "There is no precision fp8. Use one of fp32, bf16, fp16"),
     ],
 )

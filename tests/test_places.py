@@ -9,12 +9,12 @@ from taming_core.errors import TamingError
 from taming_core.objects.published import DETECTOR, PUBLISHED, SEGMENTER
 from taming_core.weights.locate import (
     find,
+    find_on_disk,
     is_hub_name,
     not_found_message,
-    on_disk,
     source_of,
+    weights_file,
     weights_folder,
-    weights_in,
 )
 
 
@@ -80,14 +80,14 @@ def test_a_name_that_nobody_published_says_what_can_be_named() -> None:
 
 def test_a_folder_gives_its_only_file_or_the_usual_one(home: Path) -> None:
     with pytest.raises(TamingError, match=r"holds no \.pt file"):
-        weights_in(home, DETECTOR)
+        weights_file(home, DETECTOR)
     touch(home / "epoch3.pt")
-    assert weights_in(find(str(home), DETECTOR), DETECTOR) == home / "epoch3.pt"
+    assert weights_file(find(str(home), DETECTOR), DETECTOR) == home / "epoch3.pt"
     touch(home / "last.pt")
     with pytest.raises(TamingError, match=r"holds 2 detectors. Set detect.detector to one of them, such as .*epoch3"):
-        weights_in(home, DETECTOR)
+        weights_file(home, DETECTOR)
     touch(home / "best.pt")
-    assert weights_in(home, DETECTOR) == home / "best.pt"
+    assert weights_file(home, DETECTOR) == home / "best.pt"
 
 
 def test_hub_names_are_found_in_the_hubs_cache(home: Path) -> None:
@@ -134,4 +134,4 @@ def test_a_network_of_transformers_is_named_by_its_folder_or_any_file_of_it(home
 def test_home_is_written_short(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(home / "me"))
     touch(home / "me" / "my.pt", json.dumps({}))
-    assert on_disk("~/my.pt") == home / "me" / "my.pt"
+    assert find_on_disk("~/my.pt") == home / "me" / "my.pt"

@@ -176,4 +176,4 @@ def test_a_long_caption_makes_room_for_itself() -> None:
 
 @pytest.mark.parametrize(("value", "short"), [(0.745, ".74"), (-0.06, "-.06"), (1.0, "1.0"), (0.0, ".00")])
 def test_short_numbers(value: float, short: str) -> None:
-    assert report._short(value) == short
+    assert report._short_number(value) == short

@@ -14,7 +14,7 @@ from taming_core.errors import TamingError
 from taming_core.params.load import load_params
 from taming_core.params.sections import MaterializeParams
 from taming_core.photos.masks import window
-from taming_core.rows.index import split_of
+from taming_core.rows.index import split_of_identity
 from taming_core.rows.sources import EMPTY_ROW
 from taming_core.rows.splits import references, views, write_splits
 from taming_core.rows.triplets import bucket, subject, target
@@ -95,12 +95,12 @@ def decoded(picture: dict[str, Any]) -> np.ndarray:
 @given(NAMES, st.integers(0, 9))
 def test_a_split_depends_on_nothing_but_the_name_and_the_seed(names: list[str], seed: int) -> None:
     p = P.model_copy(update={"seed": seed})
-    alone = {name: split_of(name, p) for name in names}
-    assert {name: split_of(name, p) for name in reversed([*names, "another"])}.items() >= alone.items()
+    alone = {name: split_of_identity(name, p) for name in names}
+    assert {name: split_of_identity(name, p) for name in reversed([*names, "another"])}.items() >= alone.items()
 
 
 def test_the_shares_hold_over_many_identities() -> None:
-    splits = [split_of(f"thing {i}", P) for i in range(4000)]
+    splits = [split_of_identity(f"thing {i}", P) for i in range(4000)]
     assert splits.count("validation") / 4000 == pytest.approx(P.validation, abs=0.02)
     assert splits.count("test") / 4000 == pytest.approx(P.test, abs=0.02)
 
@@ -108,7 +108,9 @@ def test_the_shares_hold_over_many_identities() -> None:
 def test_more_validation_leaves_the_test_split_alone() -> None:
     more = P.model_copy(update={"validation": 0.4})
     names = [f"thing {i}" for i in range(500)]
-    assert [n for n in names if split_of(n, P) == "test"] == [n for n in names if split_of(n, more) == "test"]
+    assert [n for n in names if split_of_identity(n, P) == "test"] == [
+        n for n in names if split_of_identity(n, more) == "test"
+    ]
 
 
 def row(number: int, identity: str = "cup", photo: int | None = None, view: int = 0, **values: Any) -> dict[str, Any]:

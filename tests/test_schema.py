@@ -41,7 +41,7 @@ def test_a_null_in_a_required_column_is_refused() -> None:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     rows = [row(caption="a dog"), row(drop_reason="unreadable: truncated")]
-    stamped = schema.with_fingerprint(schema.CAPTIONS, "f00")
+    stamped = schema.add_fingerprint(schema.CAPTIONS, "f00")
     schema.write([schema.table(rows, schema.CAPTIONS)], stamped, tmp_path / "captions.parquet")
     assert [r for b in schema.iter_rows(tmp_path / "captions.parquet", schema.CAPTIONS, 1) for r in b] == rows
     assert pq.read_schema(tmp_path / "captions.parquet").metadata[b"taming.params"] == b"f00"

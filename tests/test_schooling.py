@@ -52,7 +52,7 @@ def taught(school: Any, world: World, state: Path, workers: int) -> Iterator[Any
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Any]]:
         plans, waited = plans_at(step)
-        seen = torch.tensor([[p.things[0].placement.x, p.things[0].placement.y, p.window.zoom] for p in plans])
+        seen = torch.tensor([[p.objects[0].placement.x, p.objects[0].placement.y, p.window.zoom] for p in plans])
         out = school.parts["net"](seen.float())
         return out.square().mean(), {"largest": out.max(), "waited": waited}
 

@@ -36,7 +36,7 @@ def test_cosines_with_the_own_and_with_the_others() -> None:
 
 
 def test_the_choice_is_the_nearest() -> None:
-    assert statistics.nearest(unit(10, 80, 50), unit(0, 90)).tolist() == [0, 1, 1]
+    assert statistics.nearest_choice(unit(10, 80, 50), unit(0, 90)).tolist() == [0, 1, 1]
 
 
 def test_spread_is_the_mean_distance_of_pairs() -> None:

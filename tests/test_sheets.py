@@ -9,6 +9,7 @@ from PIL import Image
 from test_findings import put
 
 from taming_core import inspection
+from taming_core.drop_reasons import reason_of, sort_counts, summary
 from taming_core.errors import TamingError
 from taming_core.figures.contact_sheet import (
     BOX,
@@ -27,7 +28,6 @@ from taming_core.figures.contact_sheet import (
 )
 from taming_core.photos.masks import encode_mask
 from taming_core.tables import schema
-from taming_core.tables.drop_counts import ordered, reason_of, summary
 
 
 def colours(picture: Image.Image) -> set[str]:
@@ -92,7 +92,7 @@ def test_a_sheet_is_png_or_html(tmp_path):
 
 def test_some_of_every_kind_are_shown_and_half_are_kept():
     kinds = np.array((["kept"] * 50 + ["low score"] * 200 + ["cut off"] * 10) * 2 + ["no object"])
-    chosen = inspection.spread(kinds, 24)
+    chosen = inspection.spread_over_kinds(kinds, 24)
     shown = kinds[chosen].tolist()
     assert len(set(chosen)) == 24
     assert shown.count("kept") >= 11
@@ -101,20 +101,20 @@ def test_some_of_every_kind_are_shown_and_half_are_kept():
     kept = [i for i in chosen if kinds[i] == "kept"]
     assert min(kept) < 50
     assert max(kept) >= 260
-    assert sorted(inspection.spread(kinds, 10_000)) == list(range(len(kinds)))
+    assert sorted(inspection.spread_over_kinds(kinds, 10_000)) == list(range(len(kinds)))
 
 
 def test_only_rows_of_one_kind():
     kinds = np.array(["kept", "cut off", "kept", "cut off"])
-    assert inspection.chosen(kinds, 9, "cut off") == [1, 3]
+    assert inspection.choose_rows(kinds, 9, "cut off") == [1, 3]
     with pytest.raises(
         TamingError, match=r"No row of the table is 'blurred'\. What --only can show: 'cut off', 'kept'"
     ):
-        inspection.chosen(kinds, 9, "blurred")
+        inspection.choose_rows(kinds, 9, "blurred")
 
 
 def test_counts_in_order():
-    assert ordered({"a": 1, "b": 3, "c": 3, "kept": 0}) == [("kept", 0), ("b", 3), ("c", 3), ("a", 1)]
+    assert sort_counts({"a": 1, "b": 3, "c": 3, "kept": 0}) == [("kept", 0), ("b", 3), ("c", 3), ("a", 1)]
     assert summary({"cut off": 2, "kept": 5}) == "5 kept, 2 cut off"
 
 

@@ -15,12 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from taming_core.errors import TamingError
 from taming_core.model.diffusion import Noise, slice_noise
-from taming_core.model.inputs import EncoderInputs
+from taming_core.model.inputs import Batch
 from taming_core.model.subject_model import require_size, subject_model
 from taming_core.params.train import EncoderParams, TrainParams
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.training import loop
-from taming_core.training.batches import Batch, BatchAt, batch_at
+from taming_core.training.batches import BatchAt, batch_at
 from taming_core.training.ema import ema_weights
 from taming_core.training.identity import IdentityNetwork, load_identity_network
 from taming_core.training.objective import compute_loss_terms, compute_sample_weights
@@ -46,8 +46,7 @@ def begun(p: TrainParams, identity: IdentityNetwork | None, injection: str = "co
 
 
 def batches(rows: Rows, p: TrainParams, injection: str = "concat") -> BatchAt:
-    shown = EncoderInputs.of({"background": "removed", "injection": injection})
-    return partial(batch_at, rows=rows, tokenize=tiny.token_ids, size=tiny.SIDE, p=p, inputs=shown)
+    return partial(batch_at, source=tiny.source(rows, p, injection))
 
 
 def losses_of(run: loop.Run, batch: Batch, drawn: Noise, p: TrainParams) -> loop.Losses:
@@ -447,4 +446,4 @@ def test_pictures_that_cannot_be_halved_are_refused() -> None:
 
 @pytest.mark.parametrize(("step", "every", "expected"), [(4, 2, True), (5, 2, False), (6, 4, True), (6, 0, False)])
 def test_what_is_due(step: int, every: int, expected: bool) -> None:
-    assert loop.due(step, every, 6) is expected
+    assert loop.is_due(step, every, 6) is expected

@@ -17,7 +17,13 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 from stages.detect import detect as detect_stage
 from taming_core.errors import TamingError
 from taming_core.objects.detector import load_detector, open_yolo
-from taming_core.objects.open_vocabulary import clip_features, clip_tokens, own_classes, script_features, set_classes
+from taming_core.objects.open_vocabulary import (
+    builtin_classes,
+    clip_features,
+    clip_tokens,
+    script_features,
+    set_classes,
+)
 from taming_core.objects.subjects import load_finder
 from taming_core.objects.ultralytics_offline import import_ultralytics
 from taming_core.weights import locate
@@ -67,7 +73,7 @@ def test_closed_detectors_load_without_unpickling_code(folder: Path, name: str) 
 
 @pytest.mark.parametrize("name", ["yolo11n", "yolov8n-worldv2"])
 def test_a_detector_of_boxes_cannot_be_the_segmenter(folder: Path, name: str) -> None:
-    with pytest.raises(TamingError, match=r"has no masks of its own. Set detect\.segmenter"):
+    with pytest.raises(TamingError, match=r"predicts no masks. Set detect\.segmenter"):
         look(folder, name, with_masks=True)
 
 
@@ -93,7 +99,7 @@ def test_boxes_alone_will_do_where_a_sam_cuts_out(folder: Path) -> None:
     boxes = {"detector": str(folder / "yolo11n.pt"), "score": 0.0, "score_floor": 0.0, "max_found": 2, "image_size": 64}
     masks = load_finder(PARAMS.detect.model_copy(update=boxes), "cpu")(PHOTO)
     assert len(masks) > 0
-    with pytest.raises(TamingError, match="has no masks of its own"):
+    with pytest.raises(TamingError, match="predicts no masks"):
         load_finder(PARAMS.detect.model_copy(update={**boxes, "segmenter": "detector"}), "cpu")
 
 
@@ -111,7 +117,7 @@ def test_words_that_a_checkpoint_knows_need_no_text_network(folder: Path, name: 
     set_classes(yolo, ["cup", "dog", "hat"], folder)
     yolo.save(tmp_path / f"{name}.pt")  # as a user would, to need no text network elsewhere
     again = open_yolo(tmp_path / f"{name}.pt")
-    assert own_classes(again.model) == ["cup", "dog", "hat"]
+    assert builtin_classes(again.model) == ["cup", "dog", "hat"]
     before = embeddings(again).clone()
     set_classes(again, None, tmp_path)
     assert torch.equal(embeddings(again), before)
@@ -145,13 +151,13 @@ def test_texts_are_opened_closed_cut_and_filled_with_zeros(folder: Path) -> None
 
 
 def test_a_detector_that_knows_no_classes_asks_for_some(folder: Path) -> None:
-    with pytest.raises(TamingError, match=r"no vocabulary of its own. Set detect\.classes"):
+    with pytest.raises(TamingError, match=r"no built-in vocabulary. Set detect\.classes"):
         look(folder, "yoloe-11n-seg")
 
 
 @pytest.mark.parametrize("classes", [[], ["dog", "dog "], [" "]])
 def test_classes_are_words_each_once(folder: Path, classes: list[str]) -> None:
-    with pytest.raises(TamingError, match=r"detect\.classes needs words"):
+    with pytest.raises(TamingError, match=r"detect\.classes needs class names"):
         look(folder, "yolov8n-worldv2", classes=classes)
 
 
@@ -186,7 +192,7 @@ def test_a_missing_text_network_says_which_file_goes_where(folder: Path, elsewhe
         set_classes(yoloe, ["dog"], elsewhere)
     (locate.weights_folder() / "clip-vit-base-patch32").symlink_to(folder / "clip-vit-base-patch32")
     set_classes(yoloe, ["dog"], elsewhere)
-    assert own_classes(yoloe.model) == ["dog"]
+    assert builtin_classes(yoloe.model) == ["dog"]
 
 
 class Writes(torch.nn.Module):

@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 
 from taming_core.errors import TamingError
+from taming_core.language.placeholder import OBJECT, article
 from taming_core.world import wording
 from taming_core.world.artwork import Pictures, World, class_nouns, group_noun, load_pictures, load_world
 from taming_core.world.photos import Photos, box_of, photos_of, plans, render
 from taming_core.world.plan import Chances, generator, plan_of, views_at
-from taming_core.world.render import on_grey, references
+from taming_core.world.render import composite_on_grey, references
 from taming_core.world.styles import STYLES, stylize
 
 
@@ -95,9 +96,9 @@ def test_captions_say_what_is_there(world: World, pictures: Pictures) -> None:
     photos = shown(world, pictures, 48, 1, 32, style=0.5, two_objects=0, silent=0, paraphrase=0.5)
     for made, (subject,) in zip(photos.plans, photos.objects, strict=True):
         facts = wording.facts_of(made.caption, world.scenes)
-        assert (facts.style, facts.thing, facts.scene) == (made.style, subject.words, made.scene)
-        assert made.caption.replace(subject.words, wording.OBJECT) == made.object_caption.replace(
-            f"a {wording.OBJECT}", f"{wording.article(subject.words)} {wording.OBJECT}"
+        assert (facts.style, facts.object_words, facts.scene) == (made.style, subject.words, made.scene)
+        assert made.caption.replace(subject.words, OBJECT) == made.object_caption.replace(
+            f"a {OBJECT}", f"{article(subject.words)} {OBJECT}"
         )
 
 
@@ -120,7 +121,7 @@ def test_every_wording_means_one_fact(world: World) -> None:
 def test_size_and_place_are_said_where_they_are_seen(world: World) -> None:
     chances = Chances(attributes=1, two_objects=0)
     for made in plans(world, 0, 0, 200, chances=chances):
-        facts, placed = wording.facts_of(made.caption, world.scenes), made.things[0].placement
+        facts, placed = wording.facts_of(made.caption, world.scenes), made.objects[0].placement
         assert (facts.size == "large") == (placed.scale > 0.74)
         assert facts.place != ", on the left" or placed.x < -0.14
 
@@ -133,7 +134,7 @@ def test_a_recoloured_thing_is_called_by_its_new_colour(world: World, pictures: 
 
 
 def test_both_views_of_a_thing_are_mirrored_alike(world: World) -> None:
-    things = [p.things[0] for p in plans(world, 0, 0, 64)]
+    things = [p.objects[0] for p in plans(world, 0, 0, 64)]
     assert {t.placement.mirror for t in things} == {-1.0, 1.0}
     assert all(t.placement.mirror == t.reference.mirror for t in things)
 
@@ -142,7 +143,7 @@ def test_references_show_the_whole_thing_alone(world: World, pictures: Pictures)
     layers = references(pictures, plans(world, 0, 0, 8), 64)
     assert layers.shape == (8, 4, 64, 64)
     assert (layers[:, 3].amax((1, 2)) > 0.9).all()
-    grey = on_grey(layers)
+    grey = composite_on_grey(layers)
     assert ((grey - 0.5).abs().amax(1) < 1e-5)[layers[:, 3] == 0].all()
 
 
@@ -157,14 +158,14 @@ def test_views_grow_harder_in_steps() -> None:
 def test_given_colours_stay(world: World) -> None:
     rng = generator(0, "train", 0)
     made = plan_of(world, (3,), rng, Chances(recolor=1), [None])
-    assert made.things[0].colour is None
-    assert made.things[0].words == world.cutouts[3].name
+    assert made.objects[0].colour is None
+    assert made.objects[0].words == world.cutouts[3].name
 
 
 def test_held_out_concepts_stay_held_out(world: World) -> None:
     names = {split: {c.name for c in world.cutouts if c.split == split} for split in ("train", "unseen-concepts")}
     assert not names["train"] & names["unseen-concepts"]
-    drawn = {world.cutouts[t.cutout].name for p in plans(world, 0, 0, 32, "unseen-concepts") for t in p.things}
+    drawn = {world.cutouts[t.cutout].name for p in plans(world, 0, 0, 32, "unseen-concepts") for t in p.objects}
     assert drawn <= names["unseen-concepts"]
 
 

@@ -1,6 +1,7 @@
 """A whole text-to-image world in a few thousand weights, and rows to train it on: real classes, random weights."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,16 @@ from taming_core.bases import family as family_module
 from taming_core.bases.stable_diffusion import StableDiffusion
 from taming_core.images.families import TamingPipeline, assemble
 from taming_core.model.attention import LAYERS, layer_channels
+from taming_core.model.inputs import EncoderInputs
 from taming_core.model.object_encoder import ObjectEncoder
 from taming_core.params.load import load_params
 from taming_core.params.train import TrainParams
 from taming_core.photos.masks import mask_box
 from taming_core.rows import triplets
 from taming_core.tables import schema
+from taming_core.tables.row_images import Background
+from taming_core.tables.rows import Rows
+from taming_core.training.batches import ExampleSource
 from taming_core.training.start import init_injected_layers, latent_encoder, select_layers
 
 ROOT = Path(__file__).parent.parent
@@ -173,10 +178,18 @@ def write_rows(folder: Path, identities: int = 2, views: int = 3, regularization
     }
     for split, rows in parts.items():
         if rows:
-            expected = schema.with_fingerprint(schema.ROWS, "test")
+            expected = schema.add_fingerprint(schema.ROWS, "test")
             schema.write([schema.table(rows, schema.ROWS)], expected, folder / f"{split}-00000.parquet")
     return folder
 
 
 def decoded(picture: dict[str, Any]) -> Image.Image:
     return Image.open(BytesIO(picture["bytes"]))
+
+
+def source(
+    rows: Rows, p: TrainParams, injection: str = "concat", background: Background = "removed", **values: Any
+) -> ExampleSource:
+    """Of the examples of a tiny model."""
+    inputs = EncoderInputs.of({"background": background, "injection": injection})
+    return replace(ExampleSource(rows, p, token_ids, inputs, SIDE), **values)

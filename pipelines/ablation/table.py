@@ -16,7 +16,7 @@ from PIL import Image
 from results import DRAWN, UNDRAWN, Cost, Entry, Measure, cost, entries, evaluated, mean, verdicts
 
 from taming_core.errors import TamingError
-from taming_core.evaluation.judges import on_grey
+from taming_core.evaluation.judges import composite_on_grey
 from taming_core.evaluation.protocol import subjects
 from taming_core.evaluation.statistics import Estimate
 from taming_core.figures.contact_sheet import message
@@ -162,7 +162,7 @@ def _alignment_and_fidelity(rows: Sequence[Mapping[str, Any]]) -> Iterator[Estim
 
 def sheet(told: Ablation, made: Path, scale: float) -> Image.Image:
     """The things, cut out, then a row for each cell: the same things, prompts and seeds."""
-    seen = {identity: on_grey(subject) for _, identity, subject in subjects(made / "unseen-rows")}
+    seen = {identity: composite_on_grey(subject) for _, identity, subject in subjects(made / "unseen-rows")}
     shown = chosen(verdicts(evaluated(made, OURS, scale)), told)
     head = [Cell(message("the thing", SIDE)), *(Cell(seen[r["identity"]]) for r in shown)]
     rows = [head, *(_row(told.cells[c].title, evaluated(made, c, scale), shown) for c in told.run)]

@@ -29,7 +29,7 @@ from taming_core.weights.mini import MINI
 from taming_core.world.artwork import Pictures, World, load_pictures, load_world
 from taming_core.world.photos import plans
 from taming_core.world.plan import Chances, Plan
-from taming_core.world.render import draw, on_grey, references
+from taming_core.world.render import composite_on_grey, draw, references
 
 AT_ONCE = 32  # photos in memory where nothing is learnt; changes no figure but by rounding
 
@@ -63,7 +63,7 @@ def new_autoencoder(p: AutoencoderParams) -> AutoencoderKL:
 def seen(pictures: Pictures, wanted: Sequence[Plan], size: int, alone: float = 0.0) -> Float[Tensor, "n 3 size size"]:
     """The photos of plans in [-1, 1]; the first ones, a share of `alone`, show their thing by itself."""
     count = round(len(wanted) * alone)
-    parts = [on_grey(references(pictures, wanted[:count], size))] if count else []
+    parts = [composite_on_grey(references(pictures, wanted[:count], size))] if count else []
     if count < len(wanted):
         parts.append(draw(pictures, wanted[count:], size)[0])
     return torch.cat(parts) * 2 - 1
@@ -145,7 +145,7 @@ def measure(folder: Path, world: World, pictures: Pictures, device: str, p: Auto
     vae: AutoencoderKL = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).to(device).eval()  # pyright: ignore
     wanted = plans(world, seed_for(p.seed, "autoencoder/test", 0), 0, p.measured, "unseen-concepts", p.chances)
     decibels = fidelity(vae, pictures, wanted, p.size)
-    names = [world.cutouts[plan.things[0].cutout].name for plan in wanted]
+    names = [world.cutouts[plan.objects[0].cutout].name for plan in wanted]
     styles = {plan.style: [d for d, other in zip(decibels, wanted, strict=True) if other.style == plan.style]
               for plan in wanted}  # fmt: skip
     return {

@@ -248,7 +248,7 @@ def verdicts(
     clip: Clip, images: Iterator[Float[Tensor, "n 3 size size"]], world: World, wanted: Sequence[Plan], kind: str
 ) -> dict[str, float]:
     """How often CLIP finds in images the thing and the scene that were asked for, among all learnt and all scenes."""
-    names, own = sorted({c.name for c in world.cutouts if c.split == "train"}), [q.things[0].words for q in wanted]
+    names, own = sorted({c.name for c in world.cutouts if c.split == "train"}), [q.objects[0].words for q in wanted]
     with torch.no_grad():
         looks = torch.cat([pooled(clip, F.interpolate(x, clip.model.config.vision_config.image_size)) for x in images])
     chosen = {
@@ -275,7 +275,7 @@ def measure(
     images = drawn(parts, [q.caption for q in asked], seed, sampling, device)
     return {
         "weights": sum(w.numel() for w in parts["unet"].parameters()),
-        **schooling.estimated("loss", wrong.mean(1).tolist(), [world.cutouts[q.things[0].cutout].name for q in unseen]),
+        **schooling.estimated("loss", wrong.mean(1).tolist(), [world.cutouts[q.objects[0].cutout].name for q in unseen]),
         **{f"loss/{t}": mean for t, mean in zip(p.timesteps, wrong.mean(0).tolist(), strict=True)},
         **verdicts(clip, images, world, asked, "drawn"),
         **verdicts(clip, photos, world, asked, "real"),

@@ -40,7 +40,7 @@ from taming_core.world.artwork import Cutout, Pictures, World, load_pictures, lo
 from taming_core.world.photos import render
 from taming_core.world.plan import Chances, generator
 from taming_core.world.styles import STYLES
-from taming_core.world.wording import Facts, facts_of, scene_wordings, sentence, style_wordings, worded
+from taming_core.world.wording import Facts, choose_wording, facts_of, scene_wordings, sentence, style_wordings
 
 SPLITS = ("train", "unseen-concepts")
 LOUD = 3.0  # the class token beside the words before it, where the last layer reads it
@@ -66,7 +66,7 @@ def lesson(what: Told, rng: Generator, p: CaptionerParams) -> str:
     said = THING if thing < p.vague else noun if thing < p.vague + p.classed else name
     size = what.size if rng.random() < p.sizes else ""
     style, scene = (
-        worded(rng, wordings, p.paraphrase) for wordings in (style_wordings(what.style), scene_wordings(what.scene))
+        choose_wording(rng, wordings, p.paraphrase) for wordings in (style_wordings(what.style), scene_wordings(what.scene))
     )
     return sentence(style, [f"{size} {said}".strip()], scene)
 
@@ -227,7 +227,7 @@ def judged(texts: Sequence[str], told: Sequence[Told], world: World) -> dict[str
         figures |= {f"classed/{style}": float(np.mean(own))} if own else {}
     pairs = list(zip(said, told, strict=True))
     shares = {
-        "names_said": [f.thing in nouns for f in said],
+        "names_said": [f.object_words in nouns for f in said],
         "canonical": [_canonical(f) == text for f, text in zip(said, texts, strict=True)],
         "sizes_said": [bool(f.size) for f, t in pairs if t.size],
     }
@@ -240,19 +240,19 @@ def verdict(said: Facts, what: Told, nouns: dict[str, str]) -> dict[str, bool | 
     `named` things are called by their own name, `classed` ones by that or by their class, and of `kind` is any name of
     the right class.
     """
-    own = what.name in (said.thing, f"{said.size} {said.thing}")  # "small" may be part of a name
+    own = what.name in (said.object_words, f"{said.size} {said.object_words}")  # "small" may be part of a name
     return {
         "style": said.style == what.style,
         "scene": said.scene == what.scene,
         "named": own,
-        "classed": own or said.thing == what.noun,
-        "kind": own or nouns.get(said.thing, said.thing) == what.noun,
+        "classed": own or said.object_words == what.noun,
+        "kind": own or nouns.get(said.object_words, said.object_words) == what.noun,
         "size": said.size == what.size if said.size else None,
     }
 
 
 def _canonical(f: Facts) -> str:
-    return sentence(f.style, [f"{f.size} {f.thing}".strip()], f.scene, f.place)
+    return sentence(f.style, [f"{f.size} {f.object_words}".strip()], f.scene, f.place)
 
 
 def new_captioner(

@@ -44,7 +44,7 @@ from taming_core.training.checkpoint import rows_state
 from taming_core.weights.mini import MINI
 from taming_core.world.artwork import SPLITS, Pictures, World, load_pictures, load_world
 from taming_core.world.plan import Chances, Plan, generator, plan_of
-from taming_core.world.render import draw, on_grey, references
+from taming_core.world.render import composite_on_grey, draw, references
 from taming_core.world.styles import STYLES
 from taming_core.world.wording import scene_wordings
 
@@ -82,7 +82,7 @@ def example(batch: Batch, pictures: Pictures, size: int, device: str) -> Example
         numbers = (batch.ids, batch.shown, batch.said, batch.things.astype(np.float32))
         return Example(
             kept(draw(pictures, batch.plans, size)[0] * 2 - 1),
-            kept(on_grey(references(pictures, batch.plans, size)) * 2 - 1),
+            kept(composite_on_grey(references(pictures, batch.plans, size)) * 2 - 1),
             *(kept(torch.from_numpy(n).to(device)) for n in numbers),
         )
 
@@ -128,7 +128,7 @@ def looked_at(
     """What the vision tower says of the photos of plans and of their reference views."""
     chunks = [wanted[i : i + AT_ONCE] for i in range(0, len(wanted), AT_ONCE)]
     photos = torch.cat([pooled(clip, draw(pictures, chunk, size)[0] * 2 - 1) for chunk in chunks])
-    views = torch.cat([pooled(clip, on_grey(references(pictures, chunk, size)) * 2 - 1) for chunk in chunks])
+    views = torch.cat([pooled(clip, composite_on_grey(references(pictures, chunk, size)) * 2 - 1) for chunk in chunks])
     return photos, views
 
 

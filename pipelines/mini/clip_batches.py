@@ -69,7 +69,7 @@ class Batches(Dataset[Batch]):
 
     def _relative(self, before: Plan, rng: Generator, chances: Chances) -> Plan:
         """A photo of the same thing in another colour, of its concept in another design, or of anything."""
-        lot, cutout = rng.random(), before.things[0].cutout
+        lot, cutout = rng.random(), before.objects[0].cutout
         if lot < self.p.recoloured:
             return plan_of(self.world, (cutout,), rng, replace(chances, recolor=1.0))
         others = [other for other in self.kin[self.world.cutouts[cutout].name] if other != cutout]
@@ -91,7 +91,7 @@ def kin(world: World, candidates: Sequence[int]) -> dict[str, list[int]]:
 
 def facts(p: Plan) -> tuple[str, str, str]:
     """Style, things and scene of a photo, in words."""
-    return p.style, " and ".join(t.words for t in p.things), p.scene
+    return p.style, " and ".join(t.words for t in p.objects), p.scene
 
 
 def claims(p: Plan, caption: str) -> tuple[str, str, str]:
@@ -101,7 +101,7 @@ def claims(p: Plan, caption: str) -> tuple[str, str, str]:
     """
     style, things, scene = facts(p)
     if OBJECT in caption:
-        things = " and ".join([OBJECT, *(t.words for t in p.things[1:])]) if len(p.things) > 1 else ""
+        things = " and ".join([OBJECT, *(t.words for t in p.objects[1:])]) if len(p.objects) > 1 else ""
     return style, things, scene if any(wording in caption for wording in scene_wordings(scene)) else ""
 
 
@@ -116,7 +116,7 @@ def numbered(
 
 def telling(world: World, p: Plan) -> tuple[float, ...]:
     """Cut-out and telling colour of the first thing: the same for photos of one thing."""
-    thing = p.things[0]
+    thing = p.objects[0]
     colour = world.cutouts[thing.cutout].colour
     return thing.cutout, *(colour if thing.colour is None else np.clip(thing.colour @ [*colour, 1.0], 0, 1))
 

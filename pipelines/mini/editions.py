@@ -12,7 +12,7 @@ import typer
 from PIL import Image
 
 from taming_core.errors import TamingError
-from taming_core.evaluation.judges import on_grey
+from taming_core.evaluation.judges import composite_on_grey
 from taming_core.evaluation.measures import MEASURES, Measure
 from taming_core.evaluation.protocol import OURS, subjects
 from taming_core.figures.image_grid import Cell, grid, save
@@ -60,7 +60,7 @@ def same_images(one: Sequence[Verdict], other: Sequence[Verdict]) -> list[Verdic
 
 def subjects_of(rows: Path) -> dict[str, Image.Image]:
     """Identity -> what the encoder saw of it."""
-    return {identity: on_grey(subject) for _, identity, subject in subjects(rows)}
+    return {identity: composite_on_grey(subject) for _, identity, subject in subjects(rows)}
 
 
 def table(folders: Sequence[Path], titles: Sequence[str]) -> str:

@@ -45,13 +45,13 @@ from transformers import (
 )
 
 from taming_core.evaluation import statistics
-from taming_core.evaluation.judges import FILL, SIDE, ImageJudge, Role, features_of, load_judge, poses, quiet
-from taming_core.evaluation.judges import on_grey as on_grey_ground
+from taming_core.evaluation.judges import FILL, SIDE, ImageJudge, Role, features_of, load_judge, pose_images, quiet
+from taming_core.evaluation.judges import composite_on_grey as on_grey_ground
 from taming_core.seeds import seed_for
 from taming_core.weights.mini import MINI
 from taming_core.world.artwork import SPLITS, Pictures, World, load_pictures, load_world
-from taming_core.world.plan import Chances, Colour, Thing, generator, plan_of
-from taming_core.world.render import CPU_AT_ONCE, draw, objects, on_grey, references
+from taming_core.world.plan import Chances, Colour, PlannedObject, generator, plan_of
+from taming_core.world.render import CPU_AT_ONCE, composite_on_grey, draw, objects, references
 
 Pixels = Float[Tensor, "n 3 side side"]
 Designs = dict[str, list[int]]  # concept -> its cut-outs
@@ -201,7 +201,7 @@ def designs_of(world: World, candidates: Sequence[int]) -> Designs:
 
 def recolouring(world: World, cutout: int, rng: Generator) -> Colour | None:
     """Other colours for a thing, as photos of the world have them."""
-    return plan_of(world, [cutout], rng, COLOURS).things[0].colour
+    return plan_of(world, [cutout], rng, COLOURS).objects[0].colour
 
 
 def painted(pictures: Pictures, wanted: Sequence[Copy], rng: Generator) -> tuple[Art, Bool[Tensor, " n"]]:
@@ -238,9 +238,9 @@ def view(world: World, pictures: Pictures, art: Art, looks: Looks, rng: Generato
     return enlarged(worn(images, rng), noisy(layers[:, 3], looks.torn, rng))
 
 
-def _thing(world: World, looks: Looks, rng: Generator) -> Thing:
+def _thing(world: World, looks: Looks, rng: Generator) -> PlannedObject:
     """Some thing, of which only the placement matters."""
-    return plan_of(world, [0], rng, looks.chances(), [None]).things[0]
+    return plan_of(world, [0], rng, looks.chances(), [None]).objects[0]
 
 
 def grounds(count: int, size: int, rng: Generator) -> Pixels:
@@ -339,7 +339,7 @@ def strict_pixels(world: World, pictures: Pictures, p: StrictParams) -> Views:
             art[hidden] = warped(art[hidden], rng)
         flipped = torch.from_numpy(rng.random(len(art)) < 0.5)
         art[flipped] = art[flipped].flip(-1)
-        first, second = (on_grey(view(world, pictures, art, looks, rng)) * 2 - 1 for looks in p.views)
+        first, second = (composite_on_grey(view(world, pictures, art, looks, rng)) * 2 - 1 for looks in p.views)
         return first, second
 
     return of
@@ -352,7 +352,7 @@ def lenient_pixels(world: World, pictures: Pictures, p: LenientParams) -> Views:
     def of(step: int) -> tuple[Pixels, Pixels]:
         plans = book[step]
         images, _ = draw(pictures, plans, SIDE)
-        return images * 2 - 1, on_grey(references(pictures, plans, SIDE)) * 2 - 1
+        return images * 2 - 1, composite_on_grey(references(pictures, plans, SIDE)) * 2 - 1
 
     return of
 
@@ -424,7 +424,7 @@ class Trial:
 
     def references(self) -> NDArray[np.float32]:
         """Features (n, poses, e) of a reference view of each thing, as `taming eval` takes them."""
-        return np.stack([self.judge(poses(cut)) for cut in self.cut(self.own(), self.p.measured_views[0])[0]])
+        return np.stack([self.judge(pose_images(cut)) for cut in self.cut(self.own(), self.p.measured_views[0])[0]])
 
     def photos(self, wanted: Sequence[Copy]) -> tuple[statistics.Features, NDArray[np.bool_]]:
         """Features (n, e) of a photo of each copy, and whether it shows a difference."""
@@ -447,9 +447,9 @@ def paired(references: NDArray[np.float32], photos: statistics.Features) -> NDAr
 def verification(trial: Trial, least: float) -> dict[str, float]:
     """Retrieval among the things, shares of true pairs accepted and of false ones rejected, and areas under the ROC."""
     references, (photos, _) = trial.references(), trial.photos(trial.own())
-    alike, seed = statistics.in_best_pose(photos, references), trial.p.seed
+    alike, seed = statistics.best_pose_cosines(photos, references), trial.p.seed
     true, apart = np.diagonal(alike), ~np.eye(len(alike), dtype=bool)
-    found = _interval("top1", statistics.ranks_by(alike, np.arange(len(alike))) == 0, trial.cutouts, seed)
+    found = _interval("top1", statistics.ranks_from_cosines(alike, np.arange(len(alike))) == 0, trial.cutouts, seed)
     found |= _interval("accepted", true >= least, trial.cutouts, seed)
     false = {kind: trial.spoiled(references, kind) for kind in KINDS}
     others = Wrong(alike.T[apart], np.repeat(trial.cutouts, len(alike) - 1))
@@ -472,7 +472,7 @@ def whole_photos(
     rng = generator(seed, "measure/whole", 0)
     plans = [plan_of(world, [i], rng, Chances(recolor=0, style=0, two_objects=0)) for i in cutouts]
     images, _ = draw(pictures, plans, SIDE)
-    return features(judge, images * 2 - 1), features(judge, on_grey(references(pictures, plans, SIDE)) * 2 - 1)
+    return features(judge, images * 2 - 1), features(judge, composite_on_grey(references(pictures, plans, SIDE)) * 2 - 1)
 
 
 def ranking(true: NDArray[np.float32], false: NDArray[np.float32]) -> float:

@@ -32,7 +32,7 @@ from taming_core.weights.mini import MINI
 from taming_core.world.artwork import Pictures, World, load_pictures, load_world
 from taming_core.world.photos import plans
 from taming_core.world.plan import Chances, Plan, generator, plan_of
-from taming_core.world.render import draw, on_grey, references
+from taming_core.world.render import composite_on_grey, draw, references
 from taming_core.world.wording import facts_of
 
 OUT = Path("out/mini")  # what only later stages need
@@ -72,7 +72,7 @@ class Looks:
 
 def truth(world: World, p: Plan) -> Told:
     """Of the plan of one thing that was drawn with attributes 1."""
-    (thing,) = p.things
+    (thing,) = p.objects
     place = facts_of(p.caption, world.scenes).place
     return Told(p.style, thing.words, world.cutouts[thing.cutout].noun, p.scene, thing.size, place, thing.cutout)
 
@@ -116,7 +116,7 @@ def look_alone(
     learnt = world.of_split("train")
     views = [plan_of(world, (i,), generator(seed, "looks/alone", i), chances, [None]) for i in learnt]
     chunks = [views[i : i + AT_ONCE] for i in range(0, len(views), AT_ONCE)]
-    images = (pixels(on_grey(references(pictures, some, SIZE))) for some in chunks)
+    images = (pixels(composite_on_grey(references(pictures, some, SIZE))) for some in chunks)
     return torch.cat([tower(pixel_values=some).last_hidden_state[:, 0] for some in images])
 
 

@@ -39,7 +39,7 @@ from taming_core.world.artwork import Pictures, World, class_nouns, load_picture
 from taming_core.world.photos import render
 from taming_core.world.plan import Chances, generator
 from taming_core.world.styles import STYLES
-from taming_core.world.wording import article, scene_wordings, sentence, style_wordings, worded
+from taming_core.world.wording import article, choose_wording, scene_wordings, sentence, style_wordings
 
 TRUE = ("named", "class")  # the kinds of caption each photo is shown with
 FALSE = ("other style", "other scene", "other name", "other class", "other photo")
@@ -71,8 +71,8 @@ class Claim:
 def claim(what: Told, thing: str, rng: Generator, p: MatcherParams) -> Claim:
     """A true caption, in any wording, that calls the thing so."""
     size = what.size if rng.random() < p.sizes else ""
-    scene = worded(rng, scene_wordings(what.scene), p.paraphrase)
-    return Claim(worded(rng, style_wordings(what.style), p.paraphrase), size, thing, scene)
+    scene = choose_wording(rng, scene_wordings(what.scene), p.paraphrase)
+    return Claim(choose_wording(rng, style_wordings(what.style), p.paraphrase), size, thing, scene)
 
 
 def claims(
@@ -82,8 +82,8 @@ def claims(
     true = [claim(what, thing, rng, p) for thing in (what.name, THING if rng.random() < p.vague else what.noun)]
     named, classed = (replace(c, scene="") if rng.random() < p.silent else c for c in true)
     spoiled = [claim(what, thing, rng, p) for thing in (what.name, what.noun)]
-    style = worded(rng, style_wordings(_another(rng, STYLES, what.style)), p.paraphrase)
-    scene = worded(rng, scene_wordings(_another(rng, world.scenes, what.scene)), p.paraphrase)
+    style = choose_wording(rng, style_wordings(_another(rng, STYLES, what.style)), p.paraphrase)
+    scene = choose_wording(rng, scene_wordings(_another(rng, world.scenes, what.scene)), p.paraphrase)
     return [
         named,
         classed,

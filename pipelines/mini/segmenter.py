@@ -36,12 +36,12 @@ from taming_core.objects.segmenter import (
     cut,
     encoder,
     enlarged,
-    masks_of,
     normalized,
+    predict_masks,
     read_state,
     resized,
+    snap_to_edges,
     square_around,
-    to_edges,
     within,
 )
 from taming_core.seeds import seed_for
@@ -203,13 +203,13 @@ def loose(box_xyxy: Sequence[int], looseness: float, rng: Generator, side: int) 
 def huddled(plan: Plan, rng: Generator) -> Plan:
     """Things side by side moved together, so that one may hide a part of the other; one thing stays where it is."""
     near, larger = rng.uniform(0.25, 0.9), rng.uniform(1, 1.5)
-    if len(plan.things) == 1:
+    if len(plan.objects) == 1:
         return plan
     moved = [
         replace(t, placement=replace(t.placement, x=near * t.placement.x, scale=larger * t.placement.scale))
-        for t in plan.things
+        for t in plan.objects
     ]
-    return replace(plan, things=tuple(moved))
+    return replace(plan, objects=tuple(moved))
 
 
 def loss_of(sam: Sam, probe: nn.Module, crops: Crops, p: SegmenterParams) -> tuple[Tensor, Figures]:
@@ -219,10 +219,10 @@ def loss_of(sam: Sam, probe: nn.Module, crops: Crops, p: SegmenterParams) -> tup
     without it the tower learns outlines only through the decoder, several times slower.
     """
     embedding = sam.image_encoder(crops.pixels)
-    coarse, quality = masks_of(sam, embedding, crops.boxes)
+    coarse, quality = predict_masks(sam, embedding, crops.boxes)
     logits, weight = enlarged(coarse, sam.image_encoder.img_size), 1 + p.edge * outline(crops.truth)
     shares = logits.sigmoid()
-    drawn = to_edges(shares, crops.pixels, p.view)
+    drawn = snap_to_edges(shares, crops.pixels, p.view)
     told = F.binary_cross_entropy_with_logits(logits, crops.truth, weight, reduction="sum") / weight.sum()
     seen = F.binary_cross_entropy_with_logits(probe(embedding), crops.things)
     iou = overlap(drawn.detach() > 0.5, crops.truth > 0.5)

@@ -116,7 +116,7 @@ def start_heads(heads: nn.ModuleDict, tower: BlipVisionModel, world: World, pict
     centres = look_alone(tower, world, pictures, p.seed, p.chances)
     shown = plans(world, seed_for(p.seed, "tower/sampled", 0), 0, p.sampled, chances=p.chances)
     photos = torch.cat([seen(tower, draw(pictures, some, SIZE)[0])[:, 0] for some in _chunks(shown)])
-    added = photos - centres[[learnt.index(plan.things[0].cutout) for plan in shown]]
+    added = photos - centres[[learnt.index(plan.objects[0].cutout) for plan in shown]]
     centres = centres + added.mean(0)
     names = learnt_names(world)
     named = torch.tensor([names.index(world.cutouts[i].name) for i in learnt], device=centres.device)
@@ -178,7 +178,7 @@ def measure(folder: Path, world: World, pictures: Pictures, device: str, p: Towe
     figures: dict[str, Any] = {"weights": sum(w.numel() for w in tower.parameters()), "photos": p.measured}
     for split in SPLITS:
         wanted = plans(world, seed_for(p.seed, "tower/test", 0), 0, p.measured, split, p.chances)
-        names = [world.cutouts[plan.things[0].cutout].name for plan in wanted]
+        names = [world.cutouts[plan.objects[0].cutout].name for plan in wanted]
         for question, right in correct(tower, heads, world, pictures, wanted).items():
             if question not in UNASKED[split]:
                 figures |= schooling.estimated(f"{split}/{question}", right, names)

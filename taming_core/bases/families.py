@@ -17,24 +17,30 @@ def family_of(components: Mapping[str, Any]) -> Family:
     """The family of a pipeline's components.
 
     Raises:
-        TamingError: none has a denoiser of this kind.
+        TamingError: no family has a denoiser of this kind.
     """
     return family_class(components)(components)
 
 
 def family_class(names: Mapping[str, Any]) -> type[Family]:
-    """The class of the family with parts of these names, as a pipeline's components or its model_index.json have them.
+    """The family class for components of these names: a pipeline's components, or the entries of model_index.json.
 
     Raises:
-        TamingError: none has these parts.
+        TamingError: no family has these components.
     """
     if "unet" in names:
         return StableDiffusionXL if "text_encoder_2" in names else StableDiffusion
-    part = names.get("transformer")
     transformers = {"SD3Transformer2DModel": StableDiffusion3, "FluxTransformer2DModel": Flux}
-    # A network whose weights are shared out among processes is of a class made of its own.
-    for name in [part[1]] if isinstance(part, list) else [kind.__name__ for kind in type(part).__mro__]:
+    for name in class_names(names.get("transformer")):
         if name in transformers:
             return transformers[name]
-    raise TamingError("This is no text-to-image model that can be tamed. Use a base of Stable Diffusion 1.5, 2.1, XL "
+    raise TamingError("This is no text-to-image model that is supported. Use a base of Stable Diffusion 1.5, 2.1, XL "
                       "or 3.5, or of FLUX.1.")  # fmt: skip
+
+
+def class_names(component: Any) -> list[str]:
+    """The class name of a component with those of its base classes; of a [library, class] entry just the class name.
+
+    FSDP gives a sharded network a new class that inherits from the original one.
+    """
+    return [component[1]] if isinstance(component, list) else [kind.__name__ for kind in type(component).__mro__]

@@ -1,6 +1,6 @@
-"""What text-to-image models have in common: texts, latents, and a denoiser that is told of both.
+"""The interface of a text-to-image model: text encoders, autoencoder, and a denoiser conditioned on prompt embeddings.
 
-A family knows how the parts of its checkpoints go together, and nothing of objects, which `contexts` adds.
+A family knows how the components of its checkpoints work together; objects are added by `model.conditioning`.
 """
 
 from abc import ABC, abstractmethod
@@ -17,22 +17,22 @@ from taming_core.language.placeholder import OBJECT
 
 
 class Text(NamedTuple):
-    """What the denoiser is told in words."""
+    """Prompt embeddings."""
 
-    states: Float[Tensor, "batch length width"]  # T(c), what attention reads
-    pooled: Float[Tensor, "batch features"] | None  # a summary that some families add to the timestep
+    states: Float[Tensor, "batch length width"]  # T(c), the keys and values of the denoiser's attention
+    pooled: Float[Tensor, "batch features"] | None  # pooled embedding, which some families add to the timestep's
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Text":
-        """With states and summary changed alike."""
+        """Apply `change` to the states and to the pooled embedding."""
         return Text(change(self.states), None if self.pooled is None else change(self.pooled))
 
 
 class Family(ABC):
-    """The parts of a text-to-image model, by the names that diffusers pipelines give them, and how they go together."""
+    """The components of a text-to-image model, by their names in diffusers pipelines, and how they work together."""
 
     denoiser_name: ClassVar[str]
     text_encoder_names: ClassVar[tuple[str, ...]]  # each with a tokenizer: text_encoder_2 with tokenizer_2
-    designs: ClassVar[tuple[str, ...]]  # the network designs that its attention has a place for
+    designs: ClassVar[tuple[str, ...]]  # the network designs that its attention supports
     pipeline_name: ClassVar[str]  # diffusers' class for the family
 
     def __init__(self, components: Mapping[str, Any]) -> None:
@@ -42,34 +42,32 @@ class Family(ABC):
 
     @classmethod
     def component_names(cls) -> tuple[str, ...]:
-        """Every part but the object encoder."""
+        """Names of all components but the object encoder."""
         return ("vae", *cls.text_encoder_names, *map(tokenizer_of, cls.text_encoder_names), cls.denoiser_name,
                 "scheduler")  # fmt: skip
 
     @property
     def text_encoders(self) -> dict[str, Any]:
-        """The text encoders that are there, by name; SD 3.5 may do without its largest."""
+        """The loaded text encoders by name; SD 3.5 may omit T5."""
         return {n: m for n in self.text_encoder_names if (m := self.components.get(n)) is not None}
 
     @property
     def tokenizers(self) -> list[Any]:
-        """One for each text encoder that is there."""
+        """One for each loaded text encoder."""
         return [self.components[tokenizer_of(name)] for name in self.text_encoders]
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens that each text encoder reads of a prompt."""
+        """Prompt length of each text encoder, in tokens."""
         return [tokenizer.model_max_length for tokenizer in self.tokenizers]
 
     def token_ids(self, prompts: Sequence[str]) -> Int[Tensor, "batch length"]:
-        """Token ids for every text encoder, side by side."""
-        return torch.cat(
-            [token_ids(t, prompts, n) for t, n in zip(self.tokenizers, self.lengths, strict=True)], dim=1
-        )  # fmt: skip
+        """Token ids (B, sum of `lengths`): those of all text encoders, concatenated."""
+        return torch.cat([token_ids(t, prompts, n) for t, n in zip(self.tokenizers, self.lengths, strict=True)], dim=1)
 
-    def split_token_ids(self, ids: Int[Tensor, "batch length"]) -> list[Int[Tensor, "batch own"]]:
-        """The inverse of putting side by side."""
-        return list(ids.split(self.lengths, dim=1))
+    def split_token_ids(self, ids: Int[Tensor, "batch length"]) -> list[Int[Tensor, "batch _"]]:
+        """The token ids of each text encoder."""
+        return list(torch.split(ids, self.lengths, dim=1))
 
     @property
     def placeholder(self) -> int:
@@ -78,17 +76,17 @@ class Family(ABC):
 
     @property
     def text_length(self) -> int:
-        """L, of the states that attention reads."""
+        """L, the length of `Text.states`."""
         return self.lengths[0]
 
     @property
     @abstractmethod
     def width(self) -> int:
-        """D, of the states that attention reads, and of the object's tokens."""
+        """D, the width of `Text.states` and of the object tokens."""
 
     @abstractmethod
     def text(self, ids: Int[Tensor, "batch length"]) -> Text:
-        """What the text encoders make of `token_ids`."""
+        """The prompt embeddings of `token_ids`."""
 
     @abstractmethod
     def predict(
@@ -98,86 +96,87 @@ class Family(ABC):
         text: Text,
         guidance: float | None = None,
     ) -> Float[Tensor, "batch channels rows columns"]:
-        """The denoiser's prediction.
+        """The denoiser output: noise, velocity, clean latents or flow, as the base model was trained.
 
         Args:
-            latents: as noisy as `times` (B,) tell, on the scale of the scheduler's timesteps.
-            text: its states may be longer than the prompt's, for objects follow them.
-            guidance: what a denoiser that reads its guidance is told; None where it does not.
+            latents: noised latents.
+            times: (B,), their timesteps on the scheduler's scale.
+            text: prompt embeddings; object tokens may follow the states of the prompt.
+            guidance: the scale for a guidance-distilled denoiser; None for any other.
         """
 
     @property
     def reads_guidance(self) -> bool:
-        """Whether the denoiser is told how much guidance it was distilled to show."""
+        """Whether the denoiser is guidance-distilled, so that the guidance scale is one of its inputs."""
         return bool(self.denoiser.config.get("guidance_embeds", False))
 
     @property
     def vae_scale_factor(self) -> int:
-        """Pixels of the side of a latent."""
+        """Pixels per latent, along each side."""
         return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
 
     @property
     @abstractmethod
     def size_multiple(self) -> int:
-        """An image's sides are multiples of so many pixels."""
+        """Image width and height must be multiples of this many pixels."""
 
     @property
     def max_size(self) -> int | None:
-        """Pixels of the longest side that the denoiser has places for; None where there is no limit."""
+        """The longest image side in pixels that the denoiser has position embeddings for; None without a limit."""
         return None
 
     @property
     def latent_channels(self) -> int:
-        """Channels of the latents, before any packing."""
+        """Channels C of the latents, before packing."""
         return self.vae.config["latent_channels"]
 
     @property
     def image_size(self) -> int:
-        """Pixels of the side of the images that the model was trained on."""
+        """Side in pixels of the images that the model was trained on."""
         return self.denoiser.config["sample_size"] * self.vae_scale_factor
 
     def scale_latents(self, latents: Tensor) -> Tensor:
-        """From the autoencoder's scale to the denoiser's."""
+        """Convert latents from the autoencoder's scale to the denoiser's."""
         config = self.vae.config
         return (latents - (config.get("shift_factor") or 0.0)) * config["scaling_factor"]
 
     def unscale_latents(self, latents: Tensor) -> Tensor:
-        """The inverse of `scaled`."""
+        """The inverse of `scale_latents`."""
         config = self.vae.config
         return latents / config["scaling_factor"] + (config.get("shift_factor") or 0.0)
 
     def decode(self, latents: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch 3 height width"]:
-        """Images in about [-1, 1]; gradients flow to the latents."""
-        # SDXL's autoencoder overflows in half precision, and says so in its config.
-        narrow = self.vae.dtype == torch.float16 and self.vae.config.get("force_upcast", False)
-        if narrow:
+        """Images (B, 3, H, W) in about [-1, 1]; gradients flow to the latents."""
+        # SDXL's autoencoder overflows in fp16; its config asks for an upcast.
+        upcast = self.vae.dtype == torch.float16 and self.vae.config.get("force_upcast", False)
+        if upcast:
             self.vae.to(torch.float32)
         try:
             with vae_precision(self.vae, latents.device):
                 return self.vae.decode(self.unscale_latents(latents).to(self.vae.dtype), return_dict=False)[0]
         finally:
-            if narrow:
+            if upcast:
                 self.vae.to(torch.float16)
 
     def set_timesteps(self, scheduler: Any, steps: int, device: torch.device, latents: Tensor) -> None:
-        """Choose the timesteps of one drawing; `latents` (B, C, h, w) tells how large it is."""
+        """Set the sampling timesteps; the shift of some schedulers depends on the size of `latents` (B, C, h, w)."""
         scheduler.set_timesteps(steps, device=device, **time_shift(scheduler, latents.shape))
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """Every network but the object encoder, by the name that training gives it."""
+        """Every network but the object encoder, by its name in training."""
         return {"vae": self.vae, **self.text_encoders, "denoiser": self.denoiser}
 
 
 def vae_precision(vae: Any, device: torch.device) -> AbstractContextManager[Any]:
-    """Within, an autoencoder in float32 computes in it whatever autocast asks for: in fp16 SDXL's overflows."""
+    """Disable autocast for an autoencoder in float32: SDXL's overflows in fp16."""
     if vae.dtype != torch.float32 or not torch.amp.is_autocast_available(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
 def tokenizer_of(text_encoder: str) -> str:
-    """The tokenizer that goes with a text encoder.
+    """The component name of a text encoder's tokenizer.
 
     >>> tokenizer_of("text_encoder_2")
     'tokenizer_2'
@@ -186,7 +185,7 @@ def tokenizer_of(text_encoder: str) -> str:
 
 
 def time_shift(scheduler: Any, shape: Sequence[int]) -> dict[str, float]:
-    """The shift `mu` of a scheduler that shifts its timesteps the further, the larger the image is."""
+    """The argument `mu` of `set_timesteps` for a scheduler with dynamic shifting; empty for any other."""
     config = scheduler.config
     if not config.get("use_dynamic_shifting", False):
         return {}
@@ -194,21 +193,22 @@ def time_shift(scheduler: Any, shape: Sequence[int]) -> dict[str, float]:
 
 
 def dynamic_shift(config: Mapping[str, Any], shape: Sequence[int]) -> float:
-    """mu, linear in the number of patches of 2 x 2 latents (Esser et al., 2024, section 5.3.2, as FLUX has it)."""
+    """mu, linear in the number of 2 x 2 patches of latents (Esser et al., 2024, section 5.3.2, as FLUX applies it)."""
     low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    least, most = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    low_shift, high_shift = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
     patches = shape[-1] * shape[-2] // 4
-    return least + (patches - low) * (most - least) / (high - low)
+    return low_shift + (patches - low) * (high_shift - low_shift) / (high - low)
 
 
 def is_flow_matching(scheduler: Any) -> bool:
-    """Whether a scheduler is one of flow matching (Lipman et al., 2023), not of added noise."""
+    """Whether a scheduler is for flow matching (Lipman et al., 2023) rather than for a diffusion process (DDPM)."""
     return type(scheduler).__name__.startswith("FlowMatch") or bool(scheduler.config.get("use_flow_sigmas", False))
 
 
 def token_ids(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], length: int | None = None
 ) -> Int[Tensor, "batch length"]:
-    """Token ids of the prompts, padded and cut to `length`, or to the tokenizer's own."""
-    fit = {"padding": "max_length", "truncation": True, "max_length": length or tokenizer.model_max_length}
-    return tokenizer(list(prompts), **fit, return_tensors="pt").input_ids
+    """Token ids (B, length) of the prompts, padded and truncated to `length`; None for the tokenizer's maximum."""
+    untyped: Any = tokenizer
+    padding = {"padding": "max_length", "truncation": True, "max_length": length or untyped.model_max_length}
+    return untyped(list(prompts), **padding, return_tensors="pt").input_ids

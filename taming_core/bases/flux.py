@@ -1,4 +1,4 @@
-"""FLUX.1: a transformer of flow matching over packed latents, which may read its guidance (Black Forest Labs, 2024)."""
+"""FLUX.1: a flow-matching transformer over packed latents; "dev" is guidance-distilled (Black Forest Labs, 2024)."""
 
 from typing import Any
 
@@ -11,19 +11,19 @@ from torch import Tensor
 from taming_core.bases.family import Text, time_shift
 from taming_core.bases.transformer import Transformer
 
-T5_LENGTH = 512  # tokens, what diffusers' pipeline reads
+T5_LENGTH = 512  # tokens, as in diffusers' pipeline
 
 
 class Flux(Transformer):
-    """T5's states, and CLIP's summary."""
+    """States of T5, and CLIP's pooled embedding."""
 
     text_encoder_names = ("text_encoder", "text_encoder_2")
     pipeline_name = "FluxPipeline"
 
     @property
     def lengths(self) -> list[int]:
-        clip, long = super().lengths
-        return [clip, min(long, T5_LENGTH)]
+        clip, t5 = super().lengths
+        return [clip, min(t5, T5_LENGTH)]
 
     @property
     def text_length(self) -> int:
@@ -35,12 +35,12 @@ class Flux(Transformer):
 
     @property
     def image_size(self) -> int:
-        return 128 * self.vae_scale_factor  # the transformer's config names no size; diffusers' pipeline takes this one
+        return 128 * self.vae_scale_factor  # the transformer's config has no size; this is diffusers' default
 
     def text(self, ids: Int[Tensor, "batch length"]) -> Text:
-        short, long = self.split_token_ids(ids)
-        pooled = self.components["text_encoder"](input_ids=short).pooler_output
-        return Text(self.components["text_encoder_2"](input_ids=long).last_hidden_state, pooled)
+        clip_ids, t5_ids = self.split_token_ids(ids)
+        pooled = self.components["text_encoder"](input_ids=clip_ids).pooler_output
+        return Text(self.components["text_encoder_2"](input_ids=t5_ids).last_hidden_state, pooled)
 
     def predict(
         self,
@@ -50,25 +50,25 @@ class Flux(Transformer):
         guidance: float | None = None,
     ) -> Float[Tensor, "batch channels rows columns"]:
         rows, columns = latents.shape[-2:]
-        told = None if guidance is None else torch.full((len(latents),), guidance, device=latents.device)
-        said = self.denoiser(
-            hidden_states=pack_latents(latents), timestep=times.to(latents.dtype) / 1000, guidance=told,
+        guidances = None if guidance is None else torch.full((len(latents),), guidance, device=latents.device)
+        output = self.denoiser(
+            hidden_states=pack_latents(latents), timestep=times.to(latents.dtype) / 1000, guidance=guidances,
             pooled_projections=text.pooled, encoder_hidden_states=text.states,
             txt_ids=latents.new_zeros(text.states.shape[1], 3), img_ids=position_ids(rows // 2, columns // 2, latents),
             return_dict=False,
         )[0]  # fmt: skip
-        return unpack_latents(said, rows, columns)
+        return unpack_latents(output, rows, columns)
 
     def set_timesteps(self, scheduler: Any, steps: int, device: torch.device, latents: Tensor) -> None:
-        shift: dict[str, Any] = dict(time_shift(scheduler, latents.shape))
-        # Others make sigmas of their own.
+        options: dict[str, Any] = dict(time_shift(scheduler, latents.shape))
+        # Other schedulers compute their own sigmas.
         if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
-            shift["sigmas"] = np.linspace(1.0, 1 / steps, steps)
-        scheduler.set_timesteps(steps, device=device, **shift)
+            options["sigmas"] = np.linspace(1.0, 1 / steps, steps)
+        scheduler.set_timesteps(steps, device=device, **options)
 
 
 def pack_latents(latents: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch patches features"]:
-    """Patches of 2 x 2 latents, row by row; the features of a patch are channel, row, column."""
+    """Patches of 2 x 2 latents, (B, h/2 * w/2, 4C), row by row; a patch's features are ordered channel, row, column."""
     patches = latents.unfold(2, 2, 2).unfold(3, 2, 2)  # (B, C, h/2, w/2, 2, 2)
     return patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
 
@@ -76,11 +76,11 @@ def pack_latents(latents: Float[Tensor, "batch channels rows columns"]) -> Float
 def unpack_latents(
     patches: Float[Tensor, "batch patches features"], rows: int, columns: int
 ) -> Float[Tensor, "batch channels {rows} {columns}"]:
-    """The inverse of `packed`."""
-    grid = patches.unflatten(1, (rows // 2, columns // 2)).unflatten(3, (-1, 2, 2))
+    """The inverse of `pack_latents`; `rows` and `columns` of the latents, not of the patches."""
+    grid = torch.unflatten(torch.unflatten(patches, 1, (rows // 2, columns // 2)), 3, (-1, 2, 2))
     return grid.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 
 def position_ids(rows: int, columns: int, like: Tensor) -> Float[Tensor, "patches 3"]:
-    """Where each patch stands: 0, row, column."""
+    """The position of each patch for the rotary embedding: 0, row, column."""
     return torch.cartesian_prod(torch.zeros(1), torch.arange(rows).float(), torch.arange(columns).float()).to(like)

@@ -1,4 +1,4 @@
-"""Text-to-image models to tame."""
+"""Load the components of a text-to-image model."""
 
 import json
 from pathlib import Path
@@ -17,10 +17,13 @@ from taming_core.weights.mini import BASE
 
 
 def load_base(spec: str) -> dict[str, Any]:
-    """The parts of a text-to-image model in float32, by the names that diffusers pipelines give them.
+    """The components of a text-to-image model in float32, by their names in diffusers pipelines.
 
-    `spec` is `mini`, a folder in the layout of diffusers, or a hub name. Raises TamingError if there is no such model,
-    or it is of no family that can be tamed.
+    Args:
+        spec: `mini`, a folder in the layout of diffusers, or a hub name.
+
+    Raises:
+        TamingError: there is no such model, or its family is not supported.
     """
     if spec == "mini" and not BASE.is_dir():
         raise TamingError("The base model `mini` is not in the installed package. Train in a checkout of the project, "
@@ -29,7 +32,7 @@ def load_base(spec: str) -> dict[str, Any]:
     try:
         index = model_index(place)
         names = family_class(index).component_names()
-        logging.disable_progress_bar()  # of diffusers, as `quiet` does it for transformers
+        logging.disable_progress_bar()  # of diffusers; `no_progress_bars` does it for transformers
         with no_progress_bars():
             return {
                 name: _component(place, name, index[name]) for name in names if index.get(name, [None])[0] is not None
@@ -40,7 +43,7 @@ def load_base(spec: str) -> dict[str, Any]:
 
 
 def model_index(place: str) -> dict[str, Any]:
-    """Library and class of every part, from model_index.json; `mini`'s base and older folders do without that file.
+    """Library and class of every component, from model_index.json; guessed for `mini` and old folders without it.
 
     Raises:
         OSError: there is no such model.
@@ -55,16 +58,17 @@ def model_index(place: str) -> dict[str, Any]:
             "tokenizer": ["transformers", "AutoTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],
             "scheduler": ["diffusers", scheduler],
         }  # fmt: skip
-    found: Any = DiffusionPipeline.load_config(place)
-    return dict(found)
+    pipeline_class: Any = DiffusionPipeline
+    return dict(pipeline_class.load_config(place))
 
 
 def _component(place: str, name: str, kind: list[str]) -> Any:
-    """A part in the class that the index names; networks in float32."""
-    if name.startswith("tokenizer"):  # whatever class made it: the newest reads the files of all
-        return transformers.AutoTokenizer.from_pretrained(place, subfolder=name)
+    """A component in the class [library, class] of the index; networks in float32."""
+    if name.startswith("tokenizer"):  # whatever class the index has: the newest one reads the files of all
+        auto_tokenizer: Any = transformers.AutoTokenizer
+        return auto_tokenizer.from_pretrained(place, subfolder=name)
     library: Any = {"diffusers": diffusers, "transformers": transformers}[kind[0]]
-    found = getattr(library, kind[1])
+    component_class = getattr(library, kind[1])
     if name == "scheduler":
-        return found.from_pretrained(place, subfolder=name)
-    return found.from_pretrained(place, subfolder=name, dtype=torch.float32, use_safetensors=True)
+        return component_class.from_pretrained(place, subfolder=name)
+    return component_class.from_pretrained(place, subfolder=name, dtype=torch.float32, use_safetensors=True)

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.5, 2.1 and `mini`: a UNet that attends to the states of one CLIP (Rombach et al., 2022)."""
+"""Stable Diffusion 1.5, 2.1 and `mini`: a UNet with cross-attention to one CLIP text encoder (Rombach et al., 2022)."""
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -7,7 +7,7 @@ from taming_core.bases.family import Family, Text
 
 
 class StableDiffusion(Family):
-    """One text encoder, whose last states the UNet attends to."""
+    """One text encoder, the last hidden states of which the UNet attends to."""
 
     denoiser_name = "unet"
     text_encoder_names = ("text_encoder",)
@@ -30,6 +30,6 @@ class StableDiffusion(Family):
         latents: Float[Tensor, "batch channels rows columns"],
         times: Tensor,
         text: Text,
-        guidance: float | None = None,  # noqa: ARG002  (no checkpoint of the family reads it)
+        guidance: float | None = None,  # noqa: ARG002  (no guidance-distilled checkpoint in this family)
     ) -> Float[Tensor, "batch channels rows columns"]:
         return self.denoiser(latents, times, text.states, return_dict=False)[0]

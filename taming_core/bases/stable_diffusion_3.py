@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5: a transformer of flow matching over image and text (Esser et al., 2024)."""
+"""Stable Diffusion 3 and 3.5: a flow-matching transformer over image and text (Esser et al., 2024)."""
 
 import torch
 import torch.nn.functional as F
@@ -8,24 +8,24 @@ from torch import Tensor
 from taming_core.bases.family import Text
 from taming_core.bases.transformer import Transformer
 
-T5_LENGTH = 256  # tokens, what diffusers' pipeline reads
+T5_LENGTH = 256  # tokens, as in diffusers' pipeline
 
 
 class StableDiffusion3(Transformer):
-    """Two CLIPs side by side, followed by T5, which may be left out to save memory."""
+    """Two CLIPs, concatenated along the width, followed by T5, which may be omitted to save memory."""
 
     text_encoder_names = ("text_encoder", "text_encoder_2", "text_encoder_3")
     pipeline_name = "StableDiffusion3Pipeline"
 
     @property
     def lengths(self) -> list[int]:
-        found = super().lengths
-        return [*found[:2], *(min(length, T5_LENGTH) for length in found[2:])]
+        lengths = super().lengths
+        return [*lengths[:2], *(min(length, T5_LENGTH) for length in lengths[2:])]
 
     @property
     def text_length(self) -> int:
-        found = self.lengths
-        return found[0] + (found[2] if len(found) > 2 else T5_LENGTH)
+        lengths = self.lengths
+        return lengths[0] + (lengths[2] if len(lengths) > 2 else T5_LENGTH)
 
     @property
     def size_multiple(self) -> int:
@@ -37,24 +37,24 @@ class StableDiffusion3(Transformer):
 
     def text(self, ids: Int[Tensor, "batch length"]) -> Text:
         first, second, *rest = self.split_token_ids(ids)
-        said = [
-            self.components[name](input_ids=own, output_hidden_states=True)
-            for name, own in (("text_encoder", first), ("text_encoder_2", second))
+        outputs = [
+            self.components[name](input_ids=clip_ids, output_hidden_states=True)
+            for name, clip_ids in (("text_encoder", first), ("text_encoder_2", second))
         ]
-        clip = torch.cat([s.hidden_states[-2] for s in said], -1)
+        clip = torch.cat([o.hidden_states[-2] for o in outputs], -1)
         clip = F.pad(clip, (0, self.width - clip.shape[-1]))
         if rest:
-            long = self.components["text_encoder_3"](input_ids=rest[0]).last_hidden_state
+            t5 = self.components["text_encoder_3"](input_ids=rest[0]).last_hidden_state
         else:
-            long = clip.new_zeros(len(ids), T5_LENGTH, self.width)
-        return Text(torch.cat([clip, long.to(clip.dtype)], 1), torch.cat([s.text_embeds for s in said], -1))
+            t5 = clip.new_zeros(len(ids), T5_LENGTH, self.width)
+        return Text(torch.cat([clip, t5.to(clip.dtype)], 1), torch.cat([o.text_embeds for o in outputs], -1))
 
     def predict(
         self,
         latents: Float[Tensor, "batch channels rows columns"],
         times: Tensor,
         text: Text,
-        guidance: float | None = None,  # noqa: ARG002  (no checkpoint of the family reads it)
+        guidance: float | None = None,  # noqa: ARG002  (no guidance-distilled checkpoint in this family)
     ) -> Float[Tensor, "batch channels rows columns"]:
         return self.denoiser(
             hidden_states=latents, timestep=times, encoder_hidden_states=text.states, pooled_projections=text.pooled,

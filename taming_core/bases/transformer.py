@@ -1,10 +1,10 @@
-"""What the transformers of flow matching have in common: image and text attend to each other in every layer."""
+"""Base class for flow-matching transformers, with joint attention of image and text in every layer."""
 
 from taming_core.bases.family import Family
 
 
 class Transformer(Family):
-    """A denoiser whose attention mixes image and text, so that only some network designs have a place in it."""
+    """A denoiser with joint attention of image and text, which supports only some network designs."""
 
     denoiser_name = "transformer"
     designs = ("concat", "decoupled")

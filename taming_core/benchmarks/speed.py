@@ -1,8 +1,7 @@
-"""How fast training, loading and drawing are, what share of the device's peak is used, and the plain loop beside it."""
+"""The speed of training, loading and generation, the share of the device's peak, and the plain loop as a baseline."""
 
 import statistics
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from taming_core.errors import TamingError
 from taming_core.exports.export import stock_pipeline
 from taming_core.images.families import TamingPipeline
 from taming_core.model.attention import eject
-from taming_core.model.inputs import EncoderInputs
 from taming_core.model.subject_model import SubjectModel
 from taming_core.params.load import Params
 from taming_core.params.sections import MaterializeParams, Sampling
@@ -31,63 +29,66 @@ from taming_core.rows import triplets
 from taming_core.tables import schema
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.training import batches, feature_cache
-from taming_core.training import loop as loop_module
+from taming_core.training import loop as training_loop
+from taming_core.training.batches import ExampleSource
+from taming_core.training.loop import StepReport
 
 GIB = 2**30
 WARM_UP = 2  # steps that are not measured
-# Dense operations a second, as the makers state them: of half precision, and of float32 (TF32 off).
+# Dense operations per second by the data sheets: half precision, and float32 (TF32 off).
 PEAKS = {"H100": (989e12, 67e12), "H200": (989e12, 67e12), "A100": (312e12, 19.5e12), "L40S": (362e12, 91.6e12),
          "4090": (165e12, 82.6e12), "3090": (71e12, 35.6e12)}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What one loop does."""
+    """The measurements of one loop."""
 
     loop: str
     images_per_second: float  # the median of its rounds
     step_ms: float
-    memory_gib: float  # at the fullest moment: on a GPU of all it holds there, on a CPU of what a step makes
-    step_tflop: float | None  # floating-point operations of a step, in 10**12; None where they were not counted
-    share_of_peak: float | None  # of what the device could compute meanwhile; None where its peak is not known
+    memory_gib: float  # peak: on a GPU of all its memory, on a CPU of the allocations of a step
+    step_tflop: float | None  # floating-point operations of a step, in 10**12; None if they were not counted
+    share_of_peak: float | None  # of the device's peak operations; None if its peak is not known
 
 
 def comparison_params(p: TrainParams, batch_size: int | None, tune: str | None) -> TrainParams:
-    """The params with another batch or another share of the model trained, checked like a file.
+    """The params with another batch size or other trained weights, validated as from a file.
 
-    Batches are computed at once, and there is no identity loss, which the plain loop does not have.
+    Without gradient accumulation, and without losses that the plain loop lacks. `tune` is "adapter", "whole" or None.
 
     Raises:
-        TamingError: there is no such share.
+        TamingError: `tune` is another value.
     """
     if tune not in (None, "adapter", "whole"):
-        raise TamingError(f"--tune {tune} is not known. Use adapter or whole.")
-    found = p.model_dump() | {
+        raise TamingError(f"--tune {tune} is unknown. Use adapter or whole.")
+    values: dict[str, Any] = p.model_dump() | {
         "regularization": 0.0,
         "prior": None,
         "object_drop": 0.0,
         "steps": 10**9,
         "save_every": 10**9,
     }
-    found |= {"identity_weight": 0.0, "identity_network": None, "identity_max_timestep": None, "warmup": 0}
-    found |= {"localization_weight": 0.0, "validation": {**found["validation"], "every": 0}}
+    values |= {"identity_weight": 0.0, "identity_network": None, "identity_max_timestep": None, "warmup": 0}
+    values |= {"localization_weight": 0.0, "validation": {**values["validation"], "every": 0}}
     size = batch_size or p.batch_size
-    found |= {"batch_size": size, "micro_batch_size": size}
+    values |= {"batch_size": size, "micro_batch_size": size}
     if tune is not None:
-        found |= {"tune": tune, "lora": None, "text_encoder_rate": 0.0, "denoiser_rate": float(tune != "adapter")}
-    return TrainParams.model_validate(found)
+        values |= {"tune": tune, "lora": None, "text_encoder_rate": 0.0, "denoiser_rate": float(tune != "adapter")}
+    return TrainParams.model_validate(values)
 
 
 def random_model(params: Params) -> SubjectModel:
-    """The networks that the params name, at full size and with random weights, so that nothing need be fetched."""
+    """The networks that the params name, at full size and with random weights, so that no weights are fetched."""
     p = params.train
     configs = memory.configs_of(p)
     return memory.model_of(configs, memory.schedule_of(configs["scheduler"]), p)[0]
 
 
 def random_rows(folder: Path, p: MaterializeParams, count: int = 16) -> Rows:
-    """Rows of smooth random pictures with a square object each."""
-    made, side = [], p.size
+    """Write and open rows of smooth random photos with a square object each."""
+    records: list[dict[str, Any]] = []
+    side = p.size
     for number in range(count):
         rng = np.random.default_rng(number)
         small = Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8))
@@ -95,84 +96,70 @@ def random_rows(folder: Path, p: MaterializeParams, count: int = 16) -> Rows:
         mask = np.zeros((side, side), bool)
         mask[side // 4 : 3 * side // 4, side // 4 : 3 * side // 4] = True
         box = (side // 4, side // 4, 3 * side // 4, 3 * side // 4)
-        known = {
+        values: dict[str, Any] = {
             "row_id": f"{number}", "photo_id": f"{number}", "file_name": f"{number}.jpg", "split": "train",
             "regularization": False, "references": [], "caption": f"a photo of thing {number}", "identity": f"{number}",
             "object_caption": "a photo of a <object>",
         }  # fmt: skip
-        pictures = triplets.target(photo, p, box) | triplets.subject(photo, mask, p, box)
-        made.append(dict.fromkeys(schema.ROWS.names) | known | pictures)
+        images = triplets.target(photo, p, box) | triplets.subject(photo, mask, p, box)
+        records.append(dict.fromkeys(schema.ROWS.names) | values | images)
     schema.write(
-        [schema.table(made, schema.ROWS)], schema.with_fingerprint(schema.ROWS, "bench"), folder / "train-00000.parquet"
+        [schema.table(records, schema.ROWS)],
+        schema.add_fingerprint(schema.ROWS, "bench"),
+        folder / "train-00000.parquet",
     )
     return load_rows(folder, "train")
 
 
-def our_steps(model: SubjectModel, rows: Rows, accelerator: Accelerator, p: TrainParams) -> Iterator[Any]:
-    """Our training, with the caches that the params name filled before the first step."""
-    run = loop_module.start_run(model, None, accelerator, p)
-    shown, size = EncoderInputs.of(model.object_encoder.config), model.object_encoder.image_size
-    kinds = feature_cache.feature_kinds(model, p, model.family.token_ids, shown, size)
-    for kind in kinds.values():
-        with accelerator.autocast():
-            list(
-                feature_cache.fill(
-                    kind, (rows[int(i)] for i in rows.objects), p.batch_size, accelerator.device, Counter()
-                )
-            )
-    feature_cache.offload(feature_cache.offloaded_networks(model, p, rows))
-    make = partial(
-        batches.batch_at, rows=rows, tokenize=model.family.token_ids, size=size, p=p, inputs=shown,
-        caches=feature_cache.open_caches(kinds),
-    )  # fmt: skip
-    depth = batches.prefetch_depth(accelerator.device)
-    yield from loop_module.train(
-        run, p, batches.prefetch(loop_module.pin_batches(accelerator.device, make), p.steps, depth)
-    )
+def our_steps(model: SubjectModel, rows: Rows, accelerator: Accelerator, p: TrainParams) -> Iterator[StepReport]:
+    """Our training loop, with the caches of the params filled before the first step."""
+    run = training_loop.start_run(model, None, accelerator, p)
+    source, _ = feature_cache.prepare(run, ExampleSource.of(model, rows, p))
+    yield from training_loop.train(run, p, training_loop.prefetched_batches(run, source))
 
 
 def compare(
     model: SubjectModel, rows: Rows, accelerator: Accelerator, p: TrainParams, steps: int, rounds: int
 ) -> list[Speed]:
-    """Our loop and the plain one, on copies of the model, in turns, so that what disturbs the machine disturbs both."""
+    """Measure our loop and the plain one on copies of the model, in turns, so that other load affects both."""
     device = accelerator.device
     before = memory_in_use(device)
     plain = plain_losses(deepcopy(model), rows, accelerator, p)
     next(plain)
-    plain_held = memory_in_use(device) - before
+    plain_bytes = memory_in_use(device) - before
     ours = our_steps(model, rows, accelerator, p)
     next(ours)
-    memory_held = {"ours": memory_in_use(device) - before - plain_held, "plain": plain_held}
+    held = {"ours": memory_in_use(device) - before - plain_bytes, "plain": plain_bytes}
     loops: dict[str, Iterator[Any]] = {"ours": ours, "plain": plain}
-    work = {name: step_flops(loop, device) for name, loop in loops.items()}
+    flops = {name: step_flops(loop, device) for name, loop in loops.items()}
     peaks = {name: peak_memory(loop, device) for name, loop in loops.items()}
     if device.type == "cuda":
-        peaks = {name: peaks[name] - sum(h for other, h in memory_held.items() if other != name) for name in loops}
+        peaks = {name: peaks[name] - sum(h for other, h in held.items() if other != name) for name in loops}
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(rounds):
         for name, loop in loops.items():
-            seconds[name].append(timed(partial(run_steps, loop, steps), device) / steps)
-    most = peak_of(device, p.precision)
-    return [speed(name, statistics.median(seconds[name]), peaks[name], work[name], most, p) for name in loops]
+            seconds[name].append(time_call(partial(run_steps, loop, steps), device) / steps)
+    peak = peak_of(device, p.precision)
+    return [speed_of(name, statistics.median(seconds[name]), peaks[name], flops[name], peak, p) for name in loops]
 
 
-def speed(loop: str, seconds: float, bytes_held: float, work: float, most: float | None, p: TrainParams) -> Speed:
-    """The figures of a loop whose steps take so many seconds."""
-    share = None if most is None else work / seconds / most
-    return Speed(loop, p.batch_size / seconds, 1000 * seconds, bytes_held / GIB, work / 1e12, share)
+def speed_of(loop: str, seconds: float, memory: float, flops: float, peak: float | None, p: TrainParams) -> Speed:
+    """The measurements of a loop: `seconds` and `flops` of a step, bytes of memory, and the device's peak FLOP/s."""
+    share = None if peak is None else flops / seconds / peak
+    return Speed(loop, p.batch_size / seconds, 1000 * seconds, memory / GIB, flops / 1e12, share)
 
 
 def run_steps(loop: Iterator[Any], count: int) -> None:
-    """So many steps."""
+    """Run `count` steps."""
     for _ in range(count):
         next(loop)
 
 
-def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds until the device has done it."""
+def time_call(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of a call until the device has finished it."""
     synchronize(device)
     start = time.perf_counter()
-    work()
+    call()
     synchronize(device)
     return time.perf_counter() - start
 
@@ -184,62 +171,61 @@ def synchronize(device: torch.device) -> None:
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Bytes held on a GPU; 0 on a CPU, where nobody counts them."""
+    """Bytes allocated on a GPU; 0 on a CPU, where they are not counted."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
 def step_flops(loop: Iterator[Any], device: torch.device) -> float:
-    """Floating-point operations of a step, of which matrix products, convolutions and attention count."""
-    with FlopCounterMode(display=False) as counted:
+    """Floating-point operations of a step: matrix products, convolutions and attention."""
+    with FlopCounterMode(display=False) as counter:
         run_steps(loop, WARM_UP)
         synchronize(device)
-    return counted.get_total_flops() / WARM_UP
+    return counter.get_total_flops() / WARM_UP
 
 
 def peak_memory(loop: Iterator[Any], device: torch.device) -> float:
-    """Bytes at the fullest moment of a step."""
+    """Peak bytes of a step."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         run_steps(loop, WARM_UP)
         synchronize(device)
         return torch.cuda.max_memory_allocated(device)
-    with memory.AllocationTracker() as held:
+    with memory.AllocationTracker() as tracker:
         run_steps(loop, 1)
-    return held.peak
+    return tracker.peak
 
 
 def peak_of(device: torch.device, precision: str) -> float | None:
-    """Operations a second that the device can do; a CPU's are measured, by a large matrix product."""
+    """Peak operations per second of the device, None if unknown; a CPU's is measured with a large matrix product."""
     if device.type == "cpu":
         kind = torch.float32 if precision == "fp32" else torch.bfloat16
         a = torch.randn(1024, 1024).to(kind)
-        return 2 * 1024**3 / min(timed(lambda: a @ a, device) for _ in range(8))
+        return 2 * 1024**3 / min(time_call(lambda: a @ a, device) for _ in range(8))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    known = [p for part, p in PEAKS.items() if part in name]
-    return known[0][precision == "fp32"] if known else None
+    peaks = [p for part, p in PEAKS.items() if part in name]
+    return peaks[0][precision == "fp32"] if peaks else None
 
 
-def loading(
-    rows: Rows, p: TrainParams, size: int, token_ids: batches.Tokenize, shown: EncoderInputs
-) -> list[Mapping[str, Any]]:
-    """Rows a second that the loader decodes, by one thread and by as many as a GPU gets."""
-    make = partial(batches.batch_at, rows=rows, tokenize=token_ids, size=size, p=p, inputs=shown)
-    found = []
+def loading_speed(source: ExampleSource) -> list[Mapping[str, Any]]:
+    """Rows per second that the loader decodes, with one thread and with as many as a GPU gets."""
+    make = partial(batches.batch_at, source=source)
+    results: list[Mapping[str, Any]] = []
     for threads in sorted({1, 2, batches.prefetch_depth(torch.device("cuda"))}):
-        ahead, count = batches.prefetch(make, 10**9, threads), 4 * threads
-        ahead(0)
+        batch_of, count = batches.prefetch(make, 10**9, threads), 4 * threads
+        batch_of(0)
         start = time.perf_counter()
         for step in range(1, 1 + count):
-            ahead(step)
-        found.append({"threads": threads, "rows_per_second": count * p.batch_size / (time.perf_counter() - start)})
-    return found
+            batch_of(step)
+        speed = count * source.params.batch_size / (time.perf_counter() - start)
+        results.append({"threads": threads, "rows_per_second": speed})
+    return results
 
 
 @torch.no_grad()
-def drawing(
+def generation_speed(
     pipeline: TamingPipeline, subject: Image.Image, prompt: str, count: int, p: Sampling, rounds: int
 ) -> list[Speed]:
-    """Images a second of a thing, and of diffusers' own pipeline of the same base, which knows no thing."""
+    """Images per second with an object, and of the stock diffusers pipeline of the same base without one."""
     device = pipeline.device
     stock = stock_of(pipeline)
     plain_prompt = prompt.replace("<object>", "thing")
@@ -256,16 +242,16 @@ def drawing(
         draw()
     for _ in range(rounds):
         for name, draw in loops.items():
-            seconds[name].append(timed(draw, device))
-    found = {name: statistics.median(values) for name, values in seconds.items()}
-    return [Speed(name, count / s, 1000 * s, memory_in_use(device) / GIB, None, None) for name, s in found.items()]
+            seconds[name].append(time_call(draw, device))
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    return [Speed(name, count / s, 1000 * s, memory_in_use(device) / GIB, None, None) for name, s in medians.items()]
 
 
 def stock_of(pipeline: TamingPipeline) -> Any:
-    """Diffusers' own pipeline of the same base, with a copy of the denoiser that sees no objects."""
+    """The stock diffusers pipeline of the same base, with a copy of the denoiser without object attention."""
     denoiser = deepcopy(pipeline.denoiser)
     eject(denoiser)
-    found = stock_pipeline(pipeline)
-    found.register_modules(**{pipeline.family.denoiser_name: denoiser})
-    found.set_progress_bar_config(disable=True)
-    return found
+    stock = stock_pipeline(pipeline)
+    stock.register_modules(**{pipeline.family.denoiser_name: denoiser})
+    stock.set_progress_bar_config(disable=True)
+    return stock

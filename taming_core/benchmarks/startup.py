@@ -1,4 +1,4 @@
-"""How long commands take to start: whole processes, in turns with the bare import of what all of them need."""
+"""Start-up times of commands: whole processes, in turns with the bare import of the libraries that all of them need."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from taming_core.errors import TamingError
 
 BARE = "import torch; from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel"
 WHOLE = "from stages.cli import main; main()"
-# Commands take the bar of their first batch from `progress` when it begins; here that ends the process.
+# Commands open a progress bar at their first batch; in this program that ends the process.
 TO_FIRST_BATCH = """
 from taming_core import progress
 def end(*_, **__):
@@ -33,18 +33,18 @@ PROMPT = "a photo of a <object> on the beach"
 
 
 @dataclass(frozen=True)
-class Start:
-    """What one command takes."""
+class StartTime:
+    """The start-up time of one command."""
 
     command: str
     until: str
     seconds: float  # median
-    of_import: float  # times the bare import
+    of_import: float  # as a multiple of the bare import
     slowest: float  # seconds
 
 
 def commands(folder: Path) -> dict[str, tuple[str, str, tuple[str, ...]]]:
-    """By name: until when it is measured, the code of the process, and its arguments."""
+    """By name: the end of the measurement, the code of the process, and its arguments."""
     photo = str(next((folder / "raw").glob("*/*.jpg")))
     rows, raw = str(folder / "rows"), str(folder / "raw")
     drawing = ("generate", "--encoder", "mini", "--object", photo, "--prompt", PROMPT, "--out", "images")
@@ -59,39 +59,39 @@ def commands(folder: Path) -> dict[str, tuple[str, str, tuple[str, ...]]]:
     }
 
 
-def measure(folder: Path, rounds: int, names: Sequence[str] | None = None) -> list[Start]:
-    """The commands in turns, with the embedded default in an empty folder; the first round, not counted, warms up.
+def measure(folder: Path, rounds: int, names: Sequence[str] | None = None) -> list[StartTime]:
+    """Measure the commands in turns, with the default params in an empty folder; the first round is a warm-up.
 
     Raises:
         TamingError: one of them fails.
     """
     for words in PREPARATION:
-        seconds(WHOLE, words, folder)
-    todo = {name: c for name, c in commands(folder).items() if names is None or name in (*names, "import")}
-    found: dict[str, list[float]] = {name: [] for name in todo}
+        run_seconds(WHOLE, words, folder)
+    selected = {name: c for name, c in commands(folder).items() if names is None or name in (*names, "import")}
+    times: dict[str, list[float]] = {name: [] for name in selected}
     for number in range(rounds + 1):
-        for name, (_, code, words) in todo.items():
-            taken = seconds(code, words, folder)
+        for name, (_, code, words) in selected.items():
+            elapsed = run_seconds(code, words, folder)
             if number:
-                found[name].append(taken)
-    bare = median(found["import"])
+                times[name].append(elapsed)
+    bare = median(times["import"])
     return [
-        Start(name, todo[name][0], median(taken), median(taken) / bare, max(taken)) for name, taken in found.items()
+        StartTime(name, selected[name][0], median(s), median(s) / bare, max(s)) for name, s in times.items()
     ]  # fmt: skip
 
 
-def seconds(code: str, words: Sequence[str], folder: Path) -> float:
-    """Of a whole process that runs the code; its output is not shown.
+def run_seconds(code: str, words: Sequence[str], folder: Path) -> float:
+    """Seconds of a whole process that runs the code; its output is not shown.
 
     Raises:
         TamingError: it fails.
     """
     begin = time.perf_counter()
     command = [sys.executable, "-c", code, *words]
-    # Whoever measures in a checkout measures that checkout, wherever the process runs.
+    # The process imports this package, wherever it runs.
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        raise TamingError(f"taming {' '.join(words[:1])} failed: {' '.join(said)} Run it by itself to see why.")
+        output = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        raise TamingError(f"taming {' '.join(words[:1])} failed: {' '.join(output)} Run it by itself to see why.")
     return time.perf_counter() - begin

@@ -1,10 +1,9 @@
-"""The folder that an evaluation leaves: numbers for `dvc`, pictures for people, and the images themselves."""
+"""The output folder of an evaluation: metrics for `dvc`, an HTML report, plots, and the generated images."""
 
 import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -14,6 +13,7 @@ from taming_core.evaluation.plots import NAMES
 from taming_core.evaluation.protocol import OURS, REAL
 from taming_core.evaluation.report import Evaluation
 from taming_core.figures import image_grid
+from taming_core.files import part_path, write_json
 from taming_core.fingerprints import versions
 from taming_core.params.arguments import EVALUATION_FILES
 from taming_core.params.sections import EvaluateParams
@@ -22,11 +22,11 @@ PRINTED = ("judge_top1", "strict_top1", "strict_pass", "judge_cosine", "shape", 
 
 
 def write(e: Evaluation, timings: Mapping[str, float], images: Path, out: Path) -> None:
-    """Write everything, each file and folder whole or not at all; `images` is the folder of the drawn ones.
+    """Write the whole output folder; `images` is the folder of the generated images.
 
-    The measured seconds have a file of their own: they differ from run to run, and metrics.json does not.
+    Timings have a separate file: they differ from run to run, and metrics.json does not.
     """
-    part = out.with_name(out.name + ".part")
+    part = part_path(out)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     shutil.copytree(images, part / "images")
@@ -34,17 +34,17 @@ def write(e: Evaluation, timings: Mapping[str, float], images: Path, out: Path) 
     lines = (json.dumps(row, ensure_ascii=False) for row in e.rows)
     (part / "scores.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     (part / "report.html").write_text(report.html(e, part / "plots"), encoding="utf-8")
-    shown = report.pictures(e)
+    table = report.pictures(e)
     heading = f"Objects that no model in the chain has seen ({len(e.subjects)} of the {e.params.split} split)"
-    image_grid.save(image_grid.grid(heading, shown.columns, shown.rows, _side(e.images)), part / "sheet.png")
-    _json(part / "timings.json", timings)
-    _json(part / "intervals.json", measures.intervals(e.summary))
-    _json(part / "metrics.json", measures.metrics(e.summary))
+    image_grid.save(image_grid.grid(heading, table.columns, table.rows, _tile_side(e.images)), part / "sheet.png")
+    write_json(part / "timings.json", timings)
+    write_json(part / "intervals.json", measures.intervals(e.summary))
+    write_json(part / "metrics.json", measures.metrics(e.summary))
     _replace(part, out)
 
 
 def _replace(part: Path, out: Path) -> None:
-    """Move what is in `part` to `out`, the metrics last; what `dvc` hides in there stays."""
+    """Move the content of `part` to `out`, the metrics last; hidden files of `dvc` in `out` are kept."""
     out.mkdir(parents=True, exist_ok=True)
     for name in EVALUATION_FILES:
         if (out / name).is_dir():
@@ -53,56 +53,54 @@ def _replace(part: Path, out: Path) -> None:
     part.rmdir()
 
 
-def facts(encoder: str, weights: str, precision: str, known: Gallery, p: EvaluateParams) -> dict[str, str]:
-    """How it was measured, for the report."""
+def facts(encoder: str, weights: str, precision: str, gallery: Gallery, p: EvaluateParams) -> dict[str, str]:
+    """How the scores were measured, by heading, for the report."""
     s = p.sampling
     return {
-        "Encoder": f"{encoder}, fingerprint {weights}, in {precision}; one pass for each object, nothing is tuned",
-        "Sampling": f"{s.scheduler}, {s.steps} steps, guidance {s.guidance_object:g} to the object and "
-        f"{s.guidance_text:g} to the text; seed {p.seed}, and every image a seed of its own",
-        "Recognising": f"judge “{p.judge}”, which no training used; {known.held_out.sum()} held-out things to choose "
-        f"among, {len(known.held_out)} in all",
-        "Recognising strictly": _strictly(p.strict_judge),
-        "Reading": f"text judge “{p.text_judge}”; {len(p.scene_choices)} scenes and {len(p.style_choices)} styles to "
-        "choose among",
-        "Shape": f"the {MAX_OBJECTS} most confident detections, cut out by the segmenter and laid over the "
-        "subject's cut-out: moved, scaled, turned by up to 39 degrees and mirrored as suits best. The object that "
-        "agrees best counts; nothing found counts as 0",
-        "Subjects": "of each identity the first photo in the order of content hashes; real photos are its others",
-        "Controls": f"{p.control_objects} things, with the noise of the images they stand beside",
+        "Encoder": f"{encoder}, fingerprint {weights}, in {precision}; one forward pass per object, no fine-tuning",
+        "Sampling": f"{s.scheduler}, {s.steps} steps, object guidance {s.guidance_object:g} and "
+        f"text guidance {s.guidance_text:g}; seed {p.seed}, from which every image has its own",
+        "Object judge": f"“{p.judge}”, unused in training; it chooses among {gallery.held_out.sum()} held-out objects, "
+        f"or {len(gallery.held_out)} of all splits",
+        "Strict judge": _strict_judge_fact(p.strict_judge),
+        "Text judge": f"“{p.text_judge}”; it chooses among {len(p.scene_choices)} scenes and {len(p.style_choices)} "
+        "styles",
+        "Shape": f"the {MAX_OBJECTS} most confident detections, cut out by the segmenter and aligned with the "
+        "subject's cut-out by the best shift, scale, rotation of up to 39 degrees and mirroring. The object that "
+        "agrees best counts; an image without a detection counts as 0",
+        "Subjects": "the first photo of each identity in the order of content hashes; its others are the real photos",
+        "Controls": f"{p.control_objects} objects, with the same starting noise as the images they are compared with",
         "Versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
     }  # fmt: skip
 
 
-def _strictly(judge: str | None) -> str:
+def _strict_judge_fact(judge: str | None) -> str:
     if judge is None:
-        return "no strict judge was asked"
+        return "none"
     return (
-        f"judge “{judge}”, which no training used, sees the {MAX_OBJECTS} surest objects alone, cut out and enlarged, "
-        "beside the subject turned by up to 30 degrees and mirrored as suits best. The object that is most alike "
-        "counts; nothing found counts as 0"
+        f"“{judge}”, which no training used. It compares the {MAX_OBJECTS} most confident detections, cut out and "
+        "enlarged, with the subject in the best rotation of up to 30 degrees and mirroring. The most similar object "
+        "counts; an image without a detection counts as 0"
     )
 
 
 def summary(e: Evaluation, timings: Mapping[str, float], out: Path) -> str:
-    """What the command prints at its end."""
+    """The main scores as text, which the command prints at its end."""
     drawn = sum(row["condition"] != REAL for row in e.rows)
-    lines = [f"{out}: {drawn} images of {len(e.subjects)} held-out things"]
+    lines = [f"{out}: {drawn} images of {len(e.subjects)} held-out objects"]
     titles = {m.key: m for m in MEASURES}
     for m in (titles[key] for key in PRINTED if key in e.summary[OURS]):
-        beside = [f"{NAMES[c]} {m.format(of[m.key].mean)}" for c, of in e.summary.items() if c != OURS and m.key in of]
+        controls = [
+            f"{NAMES[c]} {m.format(of[m.key].mean)}" for c, of in e.summary.items() if c != OURS and m.key in of
+        ]
         lines.append(
-            f"  {m.format(e.summary[OURS][m.key].mean):>6}  {m.title.lower():28}  {', '.join(beside)}".rstrip()
+            f"  {m.format(e.summary[OURS][m.key].mean):>6}  {m.title.lower():28}  {', '.join(controls)}".rstrip()
         )
     seconds, size = timings["seconds_per_object"], timings["bytes_per_object"]
-    lines.append(f"{seconds:.2f} seconds and {size / 1024:.0f} KB for each object")
+    lines.append(f"{seconds:.2f} seconds and {size / 1024:.0f} KB per object")
     return "\n".join([*lines, f"{out / 'report.html'} and {out / 'sheet.png'} show them"])
 
 
-def _side(images: Sequence[Image.Image]) -> int:
-    """Pixels of a picture on the sheet: its own, within reason."""
+def _tile_side(images: Sequence[Image.Image]) -> int:
+    """Side in pixels of a picture on the sheet: the width of the widest image, at most 192."""
     return min(max((i.width for i in images), default=128), 192)
-
-
-def _json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""From images to verdicts, one row of numbers for each, and from those to metrics with intervals."""
+"""Scores of every image, one row each, and their means with confidence intervals."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from taming_core.evaluation import shape, statistics
-from taming_core.evaluation.judges import FILL, SIDE, Judge, on_grey, poses
+from taming_core.evaluation.judges import FILL, SIDE, Judge, Judges, composite_on_grey, pose_images
 from taming_core.evaluation.protocol import (
     ANOTHER,
     REAL,
+    Drawn,
     EvalImage,
     EvalSubject,
     all_subjects,
@@ -24,16 +25,17 @@ from taming_core.evaluation.statistics import Estimate, Features
 from taming_core.objects.subjects import Finder, Mask
 from taming_core.params.sections import EvaluateParams
 from taming_core.photos.masks import cutout
+from taming_core.progress import track
 
 T = TypeVar("T")
-MAX_OBJECTS = 3  # objects of an image, the surest first, among which the thing is looked for
-ImageScores = dict[str, Any]  # about one image: what it is, and a number for each measure that applies
+MAX_OBJECTS = 3  # detections per image, most confident first, that are compared with the subject
+ImageScores = dict[str, Any]  # of one image: what it shows, and a number for each measure that applies
 Summary = Mapping[str, Mapping[str, Estimate]]  # condition -> measure -> its mean
 TextFeatures = Callable[[Sequence[str]], Features]
 
 
 class Measure(NamedTuple):
-    """A number and how to say it."""
+    """A score, its title and how it is formatted."""
 
     key: str
     unit: str  # % for a share of images
@@ -41,69 +43,71 @@ class Measure(NamedTuple):
     meaning: str
 
     def format(self, value: float) -> str:
-        """The number as a person reads it."""
+        """The number as text: a percentage, or two decimals."""
         return f"{100 * value:.0f} %" if self.unit else f"{value:.2f}"
 
 
 # fmt: off
 MEASURES = (
-    Measure("judge_top1", "%", "Right object recognised", "the judge finds it most alike among all held-out things"),
-    Measure("judge_top5", "%", "Right object among five", "it is among the five most alike"),
-    Measure("judge_top1_all", "%", "Recognised among all", "the same, among the things of every split"),
-    Measure("strict_pass", "%", "Accepted by the strict judge", "it takes the cut-out object for the subject itself"),
-    Measure("strict_top1", "%", "Recognised strictly", "it finds the cut-out most alike among all held-out things"),
-    Measure("strict_cosine", "", "Strict likeness", "cosine of its features with the subject's; nothing found is 0"),
+    Measure("judge_top1", "%", "Right object recognised", "the judge finds the subject most similar of all held-out"),
+    Measure("judge_top5", "%", "Right object among five", "it is among the five most similar ones"),
+    Measure("judge_top1_all", "%", "Recognised among all", "the same among the objects of every split"),
+    Measure("strict_pass", "%", "Accepted by the strict judge", "the cut-out object's cosine reaches its threshold"),
+    Measure("strict_top1", "%", "Recognised strictly", "the same with the strict judge, of the cut-out object"),
+    Measure("strict_cosine", "", "Strict likeness", "cosine of its features with the subject's; 0 without a detection"),
     Measure("judge_cosine", "", "Likeness to the object", "cosine of the judge's features with the subject's"),
-    Measure("judge_cosine_other", "", "Likeness to the others", "the same with the other held-out things; low is good"),
-    Measure("donor_top1", "%", "Donor recognised", "the judge finds the thing whose tokens were used most alike"),
+    Measure("judge_cosine_other", "", "Likeness to the others", "mean cosine with other held-out objects; low is good"),
+    Measure("donor_top1", "%", "Donor recognised", "the object whose tokens were used is the judge's most similar one"),
     Measure("shape", "", "Shape", "geometric mean of silhouette and edges"),
     Measure("shape_iou", "", "Silhouette", "overlap with the subject's silhouette after the best alignment"),
-    Measure("shape_edges", "", "Edges", "agreement of outlines and inner edges after it"),
-    Measure("shape_found", "%", "Object found", "the detector finds an object; else shape and strict likeness are 0"),
+    Measure("shape_edges", "", "Edges", "F1 of outlines and inner edges after the best alignment"),
+    Measure("shape_found", "%", "Object found", "the detector finds one; else shape and strict likeness are 0"),
     Measure("shape_flipped", "%", "Mirrored", "the best alignment mirrors the subject"),
-    Measure("scene_accuracy", "%", "Right scene", "the text judge picks the scene that was asked for, among all"),
-    Measure("style_accuracy", "%", "Right style", "the text judge picks the style that was asked for, among all"),
+    Measure("scene_accuracy", "%", "Right scene", "the text judge picks the requested scene among all"),
+    Measure("style_accuracy", "%", "Right style", "the text judge picks the requested style among all"),
     Measure("style_judge_top1", "%", "Recognised in a style", "right object recognised, on images in a style"),
-    Measure("diversity", "", "Diversity", "mean distance between images of one thing, in the text judge's features"),
+    Measure("diversity", "", "Diversity", "mean cosine distance between images of one object, by the text judge"),
 )
 # fmt: on
 
 
 class Gallery(NamedTuple):
-    """What the judge knows of one subject for each identity."""
+    """The judge's features of the subject of every identity."""
 
-    identities: dict[str, int]  # and its place in `features`
+    identities: dict[str, int]  # identity -> row in `features`
     features: Features  # (A, E)
-    held_out: NDArray[np.bool_]  # (A,) which are of the evaluated split
+    held_out: NDArray[np.bool_]  # (A,) whether a row is of the evaluated split
 
-    def places(self) -> dict[str, int]:
-        """Of each held-out identity its place among the held-out ones."""
+    def held_out_indices(self) -> dict[str, int]:
+        """The index of each held-out identity among the held-out ones."""
         order = np.cumsum(self.held_out) - 1
         return {identity: int(order[i]) for identity, i in self.identities.items() if self.held_out[i]}
 
 
 def gallery(folder: Path, split: str, judge: Judge) -> Gallery:
-    """The subjects of all identities in the rows."""
-    splits, identities, features = [], [], []
+    """The judge's features of the subjects of all identities in the rows."""
+    splits: list[str] = []
+    identities: list[str] = []
+    features: list[Features] = []
     for chunk in chunks(all_subjects(folder)):
         splits += [s for s, _, _ in chunk]
         identities += [identity for _, identity, _ in chunk]
-        features.append(judge([on_grey(subject) for _, _, subject in chunk]))
-    places = {identity: i for i, identity in enumerate(identities)}
-    return Gallery(places, np.concatenate(features), np.array([s == split for s in splits]))
+        features.append(judge([composite_on_grey(subject) for _, _, subject in chunk]))
+    indices = {identity: i for i, identity in enumerate(identities)}
+    return Gallery(indices, np.concatenate(features), np.array([s == split for s in splits]))
 
 
 class PosedGallery(NamedTuple):
-    """What the strict judge knows of each held-out subject in every pose."""
+    """The strict judge's features of each held-out subject in every pose."""
 
-    places: dict[str, int]  # of an identity in `features`
+    indices: dict[str, int]  # identity -> row in `features`
     features: NDArray[np.float32]  # (G, P, E)
 
 
 def posed_gallery(folder: Path, split: str, judge: Judge) -> PosedGallery:
-    """The subjects of one split, turned and mirrored."""
-    known = {identity: judge(poses(subject)) for s, identity, subject in all_subjects(folder) if s == split}
-    return PosedGallery({identity: i for i, identity in enumerate(known)}, np.stack(list(known.values())))
+    """The judge's features of the subjects of one split, rotated and mirrored."""
+    features = {identity: judge(pose_images(subject)) for s, identity, subject in all_subjects(folder) if s == split}
+    return PosedGallery({identity: i for i, identity in enumerate(features)}, np.stack(list(features.values())))
 
 
 def chunks(items: Iterable[T], size: int = 64) -> Iterator[list[T]]:
@@ -112,165 +116,210 @@ def chunks(items: Iterable[T], size: int = 64) -> Iterator[list[T]]:
     >>> list(chunks("abc", 2))
     [['a', 'b'], ['c']]
     """
-    left = iter(items)
-    while chunk := list(islice(left, size)):
+    remaining = iter(items)
+    while chunk := list(islice(remaining, size)):
         yield chunk
 
 
+class Scored(NamedTuple):
+    """The images of an evaluation with their scores."""
+
+    rows: list[ImageScores]
+    images: list[Image.Image]  # of the rows, in the same order
+    summary: Summary
+    gallery: Gallery
+
+
+def score_all(
+    drawn: Drawn, subjects: Sequence[EvalSubject], judges: Judges, find: Finder, folder: Path, p: EvaluateParams
+) -> Scored:
+    """Score the drawn images and the subjects' other photos by every measure.
+
+    Args:
+        drawn: the images.
+        subjects: of the images.
+        judges: the scoring networks.
+        find: detector and segmenter.
+        folder: of the rows, whose identities are the gallery.
+        p: the params.
+    """
+    images, rows = load_images(drawn.paths, subjects), image_rows(drawn.images, subjects)
+    known, text_features = gallery(folder, p.split, judges.objects), judges.texts.images(images)
+    rows = add_judge_scores(rows, judges.objects(images), known)
+    rows = add_text_scores(rows, text_features, judges.texts.texts, p)
+    masks = list(track(find_objects(rows, images, find), "find", len(rows)))
+    rows = list(track(add_shape_scores(rows, images, subjects, masks), "shape", len(rows)))
+    if judges.strict is not None:
+        posed = posed_gallery(folder, p.split, judges.strict)
+        rows = add_strict_scores(rows, images, masks, judges.strict, posed, judges.strict.acceptance_threshold)
+    return Scored(rows, images, summary([*rows, *diversity(rows, text_features)], p.seed), known)
+
+
 def image_rows(images: Sequence[EvalImage], subjects: Sequence[EvalSubject]) -> list[ImageScores]:
-    """What each drawn image is, and then the other photos of the things."""
-    drawn = [_drawn(w, subjects) for w in images]
+    """One row for each generated image, and then for each other photo of the subjects."""
+    drawn = [_drawn_row(w, subjects) for w in images]
     return [*drawn, *(_row(REAL, t.identity, "photo", t.identity) for t in subjects for _ in t.photos)]
 
 
 def load_images(paths: Sequence[Path], subjects: Sequence[EvalSubject]) -> list[Image.Image]:
-    """The images of `rows_of`, in the same order."""
+    """The images of `image_rows`, RGB, in the same order."""
     return [*(Image.open(path).convert("RGB") for path in paths), *(photo for t in subjects for photo in t.photos)]
 
 
-def _drawn(w: EvalImage, things: Sequence[EvalSubject]) -> ImageScores:
-    shown = things[w.request.objects[0]].identity if w.request.objects else None
-    about = {"asked": w.asked, "prompt": w.request.prompt, "seed": w.request.seed, "image": w.file(things)}
-    return {**_row(w.condition, things[w.subject].identity, w.kind, shown), **about}
+def _drawn_row(w: EvalImage, subjects: Sequence[EvalSubject]) -> ImageScores:
+    shown = subjects[w.request.objects[0]].identity if w.request.objects else None
+    about = {"asked": w.asked, "prompt": w.request.prompt, "seed": w.request.seed, "image": w.file(subjects)}
+    return {**_row(w.condition, subjects[w.subject].identity, w.kind, shown), **about}
 
 
 def _row(condition: str, identity: str, kind: str, shown: str | None) -> ImageScores:
     return {"condition": condition, "identity": identity, "kind": kind, "shown": shown}
 
 
-def add_judge_scores(rows: Sequence[ImageScores], features: Features, known: Gallery) -> list[ImageScores]:
-    """The rows with what the object's judge says; on styles only whether it recognises the thing."""
-    held_out, place = known.features[known.held_out], known.places()
-    everywhere = [known.identities[r["identity"]] for r in rows]
-    own, donor = ([place[r[key] or r["identity"]] for r in rows] for key in ("identity", "shown"))
-    rank, donor_rank = statistics.ranks(features, held_out, own), statistics.ranks(features, held_out, donor)
-    rank_all = statistics.ranks(features, known.features, everywhere)
-    cosine, other = statistics.own_cosine(features, held_out, own), statistics.other_cosine(features, held_out, own)
+def add_judge_scores(rows: Sequence[ImageScores], features: Features, subjects: Gallery) -> list[ImageScores]:
+    """The rows with the object judge's scores; images in a style get the recognition score only."""
+    held_out, indices = subjects.features[subjects.held_out], subjects.held_out_indices()
+    everywhere = [subjects.identities[r["identity"]] for r in rows]
+    truth, donor = ([indices[r[key] or r["identity"]] for r in rows] for key in ("identity", "shown"))
+    rank, donor_rank = statistics.ranks(features, held_out, truth), statistics.ranks(features, held_out, donor)
+    rank_all = statistics.ranks(features, subjects.features, everywhere)
+    cosine = statistics.own_cosine(features, held_out, truth)
+    other = statistics.other_cosine(features, held_out, truth)
 
-    def verdict(i: int, row: ImageScores) -> ImageScores:
-        said = {"cosine": float(cosine[i])}
+    def scored(i: int, row: ImageScores) -> ImageScores:
+        scores = {"cosine": float(cosine[i])}
         if row["kind"] == "style":
-            return {**row, **said, "style_judge_top1": float(rank[i] == 0)}
-        said |= {"judge_top1": float(rank[i] == 0), "judge_top1_all": float(rank_all[i] == 0)}
+            return {**row, **scores, "style_judge_top1": float(rank[i] == 0)}
+        scores |= {"judge_top1": float(rank[i] == 0), "judge_top1_all": float(rank_all[i] == 0)}
         if len(held_out) > 5:
-            said["judge_top5"] = float(rank[i] < 5)
+            scores["judge_top5"] = float(rank[i] < 5)
         if row["condition"] == ANOTHER:
-            said["donor_top1"] = float(donor_rank[i] == 0)
-        return {**row, **said, "judge_cosine": float(cosine[i]), "judge_cosine_other": float(other[i])}
+            scores["donor_top1"] = float(donor_rank[i] == 0)
+        return {**row, **scores, "judge_cosine": float(cosine[i]), "judge_cosine_other": float(other[i])}
 
-    return [verdict(i, row) for i, row in enumerate(rows)]
+    return [scored(i, row) for i, row in enumerate(rows)]
 
 
 def add_text_scores(
     rows: Sequence[ImageScores], features: Features, texts: TextFeatures, p: EvaluateParams
 ) -> list[ImageScores]:
-    """The rows with which scene or style the text judge chooses."""
+    """The rows with the scene or style that the text judge chooses, and whether it is the requested one."""
     choices = {
         "scene": (p.scene_choices, texts([scene_prompt(s) for s in p.scene_choices])),
         "style": (p.style_choices, texts([style_prompt(s) for s in p.style_choices])),
     }
 
-    def verdict(row: ImageScores, feature: Features) -> ImageScores:
+    def scored(row: ImageScores, feature: Features) -> ImageScores:
         if row["kind"] not in choices:
             return row
-        words, said = choices[row["kind"]]
-        best = words[int(statistics.nearest(feature[None], said)[0])]
+        words, text_features = choices[row["kind"]]
+        best = words[int(statistics.nearest_choice(feature[None], text_features)[0])]
         return {**row, "chosen": best, f"{row['kind']}_accuracy": float(best == row["asked"])}
 
-    return [verdict(row, feature) for row, feature in zip(rows, features, strict=True)]
+    return [scored(row, feature) for row, feature in zip(rows, features, strict=True)]
 
 
 def find_objects(rows: Sequence[ImageScores], images: Sequence[Image.Image], find: Finder) -> Iterator[list[Mask]]:
-    """The surest objects of each image; of one in a style none, for its outlines and colours are the style's."""
+    """The most confident detections of each image; none for images in a style, which changes outlines and colours."""
     for row, image in zip(rows, images, strict=True):
         yield [] if row["kind"] == "style" else find(np.asarray(image.convert("RGB")))[:MAX_OBJECTS]
 
 
 def add_strict_scores(
-    rows: Sequence[ImageScores], images: Sequence[Image.Image], found: Sequence[Sequence[Mask]], judge: Judge,
-    known: PosedGallery, accepted_from: float | None,
+    rows: Sequence[ImageScores], images: Sequence[Image.Image], masks: Sequence[Sequence[Mask]], judge: Judge,
+    posed: PosedGallery, acceptance_threshold: float | None,
 ) -> list[ImageScores]:  # fmt: skip
-    """The rows with what the strict judge says of the cut-out objects; it accepts one from a cosine on, if it has one.
+    """The rows with the strict judge's scores of the cut-out objects; `strict_pass` needs an acceptance threshold.
 
-    The most alike of an image's objects counts: a scene may hold other things, and the surest need not be the one.
+    The most similar detection counts: a scene may hold other objects, and the most confident one may be one of them.
     """
-    features = _features_of_objects(images, found, judge)
+    features = _features_of_objects(images, masks, judge)
 
-    def verdict(row: ImageScores, seen: Features) -> ImageScores:
+    def scored(row: ImageScores, of_objects: Features) -> ImageScores:
         if row["kind"] == "style":
             return row
-        return {**row, **_strict(seen, known.features, known.places[row["identity"]], accepted_from)}
+        return {
+            **row,
+            **_strict_scores(of_objects, posed.features, posed.indices[row["identity"]], acceptance_threshold),
+        }
 
-    return [verdict(row, seen) for row, seen in zip(rows, features, strict=True)]
+    return [scored(row, of_objects) for row, of_objects in zip(rows, features, strict=True)]
 
 
 def _features_of_objects(
-    images: Sequence[Image.Image], found: Sequence[Sequence[Mask]], judge: Judge
+    images: Sequence[Image.Image], masks: Sequence[Sequence[Mask]], judge: Judge
 ) -> list[Features]:
-    """The judge's features (objects, E) of each image's objects, all judged in one go."""
-    cut = [_cut(image, mask) for image, masks in zip(images, found, strict=True) for mask in masks]
-    ends = np.cumsum([len(masks) for masks in found])
-    return np.split(judge(cut), ends[:-1]) if cut else [np.zeros((0, 1), np.float32)] * len(images)
+    """The judge's features (objects, E) of each image's objects, computed in one call."""
+    cutouts = [_cut_out(image, mask) for image, of_image in zip(images, masks, strict=True) for mask in of_image]
+    ends = np.cumsum([len(of_image) for of_image in masks])
+    return np.split(judge(cutouts), ends[:-1]) if cutouts else [np.zeros((0, 1), np.float32)] * len(images)
 
 
-def _cut(image: Image.Image, mask: Mask) -> Image.Image:
-    return on_grey(Image.fromarray(cutout(np.asarray(image.convert("RGB")), mask, SIDE, FILL)))
+def _cut_out(image: Image.Image, mask: Mask) -> Image.Image:
+    return composite_on_grey(Image.fromarray(cutout(np.asarray(image.convert("RGB")), mask, SIDE, FILL)))
 
 
-def _strict(seen: Features, posed: NDArray[np.float32], own: int, accepted_from: float | None) -> dict[str, float]:
-    """Of the object that is most like the subject number `own`; all 0 where nothing is found."""
-    if not len(seen):
-        return {"strict_top1": 0.0, "strict_cosine": 0.0} | ({} if accepted_from is None else {"strict_pass": 0.0})
-    alike = statistics.in_best_pose(seen, posed)
-    best = int(alike[:, own].argmax())
-    cosine = float(alike[best, own])
-    said = {"strict_top1": float(statistics.ranks_by(alike, [own] * len(seen))[best] == 0), "strict_cosine": cosine}
-    return said if accepted_from is None else {**said, "strict_pass": float(cosine >= accepted_from)}
+def _strict_scores(
+    features: Features, posed: NDArray[np.float32], true_subject: int, acceptance_threshold: float | None
+) -> dict[str, float]:
+    """Scores of the object that is most similar to the subject `true_subject`; all 0 without an object."""
+    if not len(features):
+        return {"strict_top1": 0.0, "strict_cosine": 0.0} | (
+            {} if acceptance_threshold is None else {"strict_pass": 0.0}
+        )
+    cosines = statistics.best_pose_cosines(features, posed)
+    best = int(cosines[:, true_subject].argmax())
+    cosine = float(cosines[best, true_subject])
+    scores = {
+        "strict_top1": float(statistics.ranks_from_cosines(cosines, [true_subject] * len(features))[best] == 0),
+        "strict_cosine": cosine,
+    }
+    return scores if acceptance_threshold is None else {**scores, "strict_pass": float(cosine >= acceptance_threshold)}
 
 
 def add_shape_scores(
     rows: Sequence[ImageScores],
     images: Sequence[Image.Image],
     subjects: Sequence[EvalSubject],
-    found: Sequence[Sequence[Mask]],
+    masks: Sequence[Sequence[Mask]],
 ) -> Iterator[ImageScores]:
-    """The rows with the shape measures of the found objects; none on styles."""
-    views = {s.identity: _view(s.subject) for s in subjects}
-    for row, image, masks in zip(rows, images, found, strict=True):
-        yield row if row["kind"] == "style" else {**row, **_shape(views[row["identity"]], image, masks)}
+    """The rows with the shape scores of the detected objects; images in a style get none."""
+    views = {s.identity: _canvas_object(s.subject) for s in subjects}
+    for row, image, of_image in zip(rows, images, masks, strict=True):
+        yield row if row["kind"] == "style" else {**row, **_shape_scores(views[row["identity"]], image, of_image)}
 
 
-def _shape(subject: shape.CanvasObject, image: Image.Image, masks: Sequence[Mask]) -> dict[str, float]:
-    """Of the object that agrees best."""
+def _shape_scores(subject: shape.CanvasObject, image: Image.Image, masks: Sequence[Mask]) -> dict[str, float]:
+    """Shape scores of the object that agrees best."""
     pixels = np.asarray(image.convert("RGB"))
-    seen = [shape.compare(subject, shape.to_canvas(pixels, mask)) for mask in masks]
-    if not seen:
+    shapes = [shape.compare(subject, shape.to_canvas(pixels, mask)) for mask in masks]
+    if not shapes:
         return {"shape": 0.0, "shape_iou": 0.0, "shape_edges": 0.0, "shape_found": 0.0}
-    best = max(seen, key=lambda s: s.agreement)
-    found = {"shape": best.agreement, "shape_iou": best.iou, "shape_edges": best.edges, "shape_found": 1.0}
-    return {**found, "shape_flipped": float(best.flipped)}
+    best = max(shapes, key=lambda s: s.agreement)
+    scores = {"shape": best.agreement, "shape_iou": best.iou, "shape_edges": best.edges, "shape_found": 1.0}
+    return {**scores, "shape_flipped": float(best.flipped)}
 
 
-def _view(subject: Image.Image) -> shape.CanvasObject:
+def _canvas_object(subject: Image.Image) -> shape.CanvasObject:
     rgba = np.asarray(subject.convert("RGBA"))
     return shape.to_canvas(np.ascontiguousarray(rgba[..., :3]), rgba[..., 3] > 127)
 
 
 def diversity(rows: Sequence[ImageScores], features: Features) -> list[ImageScores]:
-    """One row for each condition and thing: how much its images, styles apart, differ from one another."""
+    """One row for each condition and identity: how much its images differ from one another; styles do not count."""
     groups: dict[tuple[str, str], list[int]] = {}
     for i, r in enumerate(rows):
         if r["kind"] != "style":
             groups.setdefault((r["condition"], r["identity"]), []).append(i)
     return [
-        {"condition": condition, "identity": identity, "diversity": statistics.spread(features[places])}
-        for (condition, identity), places in groups.items()
-        if len(places) > 1
+        {"condition": condition, "identity": identity, "diversity": statistics.spread(features[numbers])}
+        for (condition, identity), numbers in groups.items()
+        if len(numbers) > 1
     ]
 
 
 def summary(rows: Iterable[ImageScores], seed: int) -> Summary:
-    """For each condition the mean of every measure that its rows have, with its interval over things."""
+    """For each condition the mean of every measure that its rows have, with a bootstrap interval over identities."""
     groups: dict[str, list[ImageScores]] = {}
     for r in rows:
         groups.setdefault(r["condition"], []).append(r)
@@ -278,23 +327,23 @@ def summary(rows: Iterable[ImageScores], seed: int) -> Summary:
 
 
 def _estimates(rows: Sequence[ImageScores], seed: int) -> dict[str, Estimate]:
-    """Of the rows of one condition."""
-    having = {m.key: [r for r in rows if m.key in r] for m in MEASURES}
+    """The mean of every measure over the rows of one condition."""
+    rows_with = {m.key: [r for r in rows if m.key in r] for m in MEASURES}
     return {
-        key: statistics.estimate([r[key] for r in found], [r["identity"] for r in found], seed)
-        for key, found in having.items()
-        if found
+        key: statistics.estimate([r[key] for r in group], [r["identity"] for r in group], seed)
+        for key, group in rows_with.items()
+        if group
     }
 
 
-def metrics(found: Summary) -> dict[str, dict[str, float]]:
-    """Means only, to four digits: what `dvc metrics` compares."""
-    return {c: {key: round(e.mean, 4) for key, e in of.items()} for c, of in found.items()}
+def metrics(summary: Summary) -> dict[str, dict[str, float]]:
+    """Means only, to four decimals: what `dvc metrics` compares."""
+    return {c: {key: round(e.mean, 4) for key, e in of.items()} for c, of in summary.items()}
 
 
-def intervals(found: Summary) -> dict[str, dict[str, dict[str, float]]]:
-    """Ends of the intervals and how many values each mean is of."""
+def intervals(summary: Summary) -> dict[str, dict[str, dict[str, float]]]:
+    """The ends of each interval, to four decimals, and the number of values."""
     return {
         c: {key: {"low": round(e.low, 4), "high": round(e.high, 4), "count": e.count} for key, e in of.items()}
-        for c, of in found.items()
+        for c, of in summary.items()
     }

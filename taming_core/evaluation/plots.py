@@ -1,4 +1,4 @@
-"""The evaluation's numbers as CSV files that `dvc plots` reads, and as pictures that people read (matplotlib)."""
+"""The scores of an evaluation as CSV files for `dvc plots`, and as PNG plots (matplotlib)."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,19 +26,23 @@ DOTS = {"judge_cosine": ("#2f6db3", "likeness"), "strict_cosine": ("#7a5ba8", "s
 
 
 def write(folder: Path, summary: Summary, rows: Sequence[ImageScores]) -> None:
-    """Write fidelity, scenes, styles and per_object into `folder`."""
+    """Write fidelity.csv, scenes.csv, styles.csv, per_object.csv and two PNG plots into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(folder / "fidelity.csv", ("condition", "measure", "score", "low", "high"), fidelity(summary))
     for kind in ("scene", "style"):
         write_csv(folder / f"{kind}s.csv", ("asked", "chosen"), choices(rows, kind))
     means = per_object(rows)
     write_csv(folder / "per_object.csv", ("identity", *PER_OBJECT), means)
-    bars(summary).savefig(folder / "fidelity.png", dpi=130)
-    dots(means).savefig(folder / "per_object.png", dpi=130)
+    _save(bars(summary), folder / "fidelity.png")
+    _save(dots(means), folder / "per_object.png")
+
+
+def _save(figure: Any, path: Path) -> None:  # Any: matplotlib types savefig partly
+    figure.savefig(path, dpi=130)
 
 
 def fidelity(summary: Summary) -> list[dict[str, Any]]:
-    """Every mean with its interval, one a line."""
+    """Every mean with its interval, one row each."""
     return [
         {"condition": c, "measure": m.key, "score": round(e.mean, 4), "low": round(e.low, 4), "high": round(e.high, 4)}
         for c, of in summary.items()
@@ -48,16 +52,16 @@ def fidelity(summary: Summary) -> list[dict[str, Any]]:
 
 
 def choices(rows: Sequence[ImageScores], kind: str) -> list[dict[str, Any]]:
-    """What was asked for and what the text judge saw, for each image with the object's tokens."""
+    """The requested scene or style and the text judge's choice, for each image with the object's tokens."""
     return [{"asked": r["asked"], "chosen": r["chosen"]} for r in rows if r["condition"] == OURS and r["kind"] == kind]
 
 
 def per_object(rows: Sequence[ImageScores]) -> list[dict[str, Any]]:
-    """The means of each object's own images, the best shape first."""
+    """The means over the images of each object, the best shape first."""
     ours = [r for r in rows if r["condition"] == OURS]
     identities = dict.fromkeys(r["identity"] for r in ours)
-    found = [{"identity": i, **_mean_scores([r for r in ours if r["identity"] == i])} for i in identities]
-    return sorted(found, key=lambda r: -r.get("shape", 0))
+    means = [{"identity": i, **_mean_scores([r for r in ours if r["identity"] == i])} for i in identities]
+    return sorted(means, key=lambda r: -r.get("shape", 0))
 
 
 def _mean_scores(rows: Sequence[ImageScores]) -> dict[str, float]:
@@ -66,26 +70,30 @@ def _mean_scores(rows: Sequence[ImageScores]) -> dict[str, float]:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """A header and one line for each row; a value that a row lacks stays empty."""
+    """Write a header and one line per row; missing values stay empty."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
 
+def _axes(figure: Figure) -> Any:  # Any: matplotlib types most of their methods partly
+    return figure.subplots()
+
+
 def bars(summary: Summary) -> Figure:
     """The main measures of every condition, with their intervals."""
     figure = Figure(figsize=(8.4, 3.8), layout="constrained")
-    axes = figure.subplots()
+    axes = _axes(figure)
     titles = {m.key: m.title for m in MEASURES}
     keys = [key for key in SHOWN if any(key in of for of in summary.values())]
     conditions = [c for c in NAMES if c in summary]
     for n, condition in enumerate(conditions):
-        found = [(i, summary[condition][key]) for i, key in enumerate(keys) if key in summary[condition]]
-        x = [i + (n - (len(conditions) - 1) / 2) * 0.2 for i, _ in found]
-        spans = [[e.mean - e.low for _, e in found], [e.high - e.mean for _, e in found]]
-        axes.bar(x, [e.mean for _, e in found], 0.18, color=COLOURS[condition], label=NAMES[condition])
-        axes.errorbar(x, [e.mean for _, e in found], spans, fmt="none", ecolor="#33373d", elinewidth=1, capsize=2)
+        entries = [(i, summary[condition][key]) for i, key in enumerate(keys) if key in summary[condition]]
+        x = [i + (n - (len(conditions) - 1) / 2) * 0.2 for i, _ in entries]
+        spans = [[e.mean - e.low for _, e in entries], [e.high - e.mean for _, e in entries]]
+        axes.bar(x, [e.mean for _, e in entries], 0.18, color=COLOURS[condition], label=NAMES[condition])
+        axes.errorbar(x, [e.mean for _, e in entries], spans, fmt="none", ecolor="#33373d", elinewidth=1, capsize=2)
     axes.set_xticks(range(len(keys)), [fill(titles[key], 14) for key in keys])
     axes.set_xlim(-0.5, len(keys) - 0.5)
     axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.05)
@@ -95,14 +103,14 @@ def bars(summary: Summary) -> Figure:
 
 
 def dots(means: Sequence[Mapping[str, Any]]) -> Figure:
-    """Likeness, strict likeness and shape of each object, as far as they were measured."""
+    """Likeness, strict likeness and shape of each object, where they were measured."""
     figure = Figure(figsize=(8.4, 1.1 + 0.28 * len(means)), layout="constrained")
-    axes = figure.subplots()
-    places = range(len(means))[::-1]
+    axes = _axes(figure)
+    heights = range(len(means))[::-1]
     for key, (colour, label) in DOTS.items():
         if any(key in m for m in means):
-            axes.scatter([m.get(key, 0) for m in means], places, color=colour, s=34, label=label, zorder=3)
-    axes.set_yticks(places, [m["identity"] for m in means])
+            axes.scatter([m.get(key, 0) for m in means], heights, color=colour, s=34, label=label, zorder=3)
+    axes.set_yticks(heights, [m["identity"] for m in means])
     axes.set_xlim(0, 1.02)
     axes.grid(axis="x", color="#e4e5e8", linewidth=0.8)
     axes.legend(frameon=False, ncols=len(DOTS), loc="lower center", bbox_to_anchor=(0.5, 1.0))

@@ -1,4 +1,4 @@
-"""What an evaluation draws: held-out things, every condition, and images that survive a crash."""
+"""The images of an evaluation: held-out subjects, prompts and control conditions; a rerun draws missing ones only."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -7,18 +7,21 @@ from io import BytesIO
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from taming_core.errors import TamingError
-from taming_core.images import draw
+from taming_core.files import slug
+from taming_core.images.draw import draw_missing
 from taming_core.images.families import TamingPipeline
-from taming_core.images.requests import ImageRequest, slug
+from taming_core.images.requests import ImageRequest
 from taming_core.language.placeholder import OBJECT, prompt_for
-from taming_core.params.sections import EvaluateParams, Sampling
+from taming_core.params.sections import EvaluateParams
 from taming_core.photos.masks import mask_box, window
+from taming_core.progress import track_to
 from taming_core.seeds import seed_for
 from taming_core.tables.row_images import Background, encoder_image, open_mask
 from taming_core.tables.rows import Rows, load_rows
@@ -35,40 +38,40 @@ class EvalSubject:
 
     identity: str
     subject: Image.Image  # RGBA, cut out of its photo
-    encoder_image: Image.Image  # RGBA, what the encoder sees: the subject, or the same in its photo
+    encoder_image: Image.Image  # RGBA, the encoder's input: the subject, or the subject in its photo
     photos: tuple[Image.Image, ...]  # RGB, square: its other photos
     class_name: str | None
 
 
 @dataclass(frozen=True)
 class EvalImage:
-    """One image that the evaluation draws."""
+    """One image of the evaluation."""
 
     condition: str  # ours, no_object or another_object
-    subject: int  # whose image it is meant to be
+    subject: int  # index of the subject that it is scored against
     kind: str  # scene or style
     asked: str  # the scene, or the style
     number: int  # among the images of one prompt
-    request: ImageRequest  # `objects` is whose tokens are used
+    request: ImageRequest  # `objects` are the subjects whose tokens are used
 
     def file(self, subjects: Sequence[EvalSubject]) -> str:
-        """A name that tells what is on it."""
+        """The file name: condition, subject, scene or style, and number."""
         words = slug(f"{subjects[self.subject].identity}-{self.asked}")
         return f"{self.condition}-{self.subject:03d}-{words}-{self.number}.png"
 
 
 def eval_subjects(folder: Path, p: EvaluateParams, background: Background) -> list[EvalSubject]:
-    """The identities that are judged: those with other photos first, for the ceiling; else drawn by the seed.
+    """The evaluated identities: those with several photos first, whose other photos are the ceiling; else by the seed.
 
     Raises:
-        TamingError: there are fewer than two, so that nothing could be mistaken for anything.
+        TamingError: there are fewer than two, so that recognition would be trivial.
     """
     rows = load_rows(folder, p.split)
     rows_by_identity = rows_of_identities(rows)
     if len(rows_by_identity) < 2:
         raise TamingError(
-            f"The split {p.split} of {folder} has {len(rows_by_identity)} identities, and judging takes two or more. "
-            f"Raise materialize.{p.split}, or add photos of more things."
+            f"The split {p.split} of {folder} has {len(rows_by_identity)} identities; recognition needs two or more. "
+            f"Raise materialize.{p.split}, or add photos of more objects."
         )
     drawn = sorted(
         rows_by_identity, key=lambda i: (len(rows_by_identity[i]) < 2, seed_for(p.seed, f"identity {i}", 0))
@@ -77,21 +80,21 @@ def eval_subjects(folder: Path, p: EvaluateParams, background: Background) -> li
 
 
 def rows_of_identities(rows: Rows) -> dict[str, list[int]]:
-    """The row numbers of each identity, in order of row_id: hashes of the photos, so that nobody chose the first."""
-    found: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    """The row numbers of each identity, in order of row_id: hashes of the photos, so that the first is arbitrary."""
+    entries: dict[str, list[tuple[str, int]]] = defaultdict(list)
     columns = (rows.column(name) for name in ("regularization", "identity", "row_id"))
     for i, (regularization, identity, row_id) in enumerate(zip(*columns, strict=True)):
         if not regularization:
-            found[identity or row_id].append((row_id, i))
-    return {identity: [i for _, i in sorted(places)] for identity, places in sorted(found.items())}
+            entries[identity or row_id].append((row_id, i))
+    return {identity: [i for _, i in sorted(pairs)] for identity, pairs in sorted(entries.items())}
 
 
-def eval_subject(rows: Rows, identity: str, places: Sequence[int], background: Background) -> EvalSubject:
-    """The identity's first view as its subject, and the photos of the others."""
-    subject, *others = (rows[i] for i in places)
+def eval_subject(rows: Rows, identity: str, numbers: Sequence[int], background: Background) -> EvalSubject:
+    """The identity with the subject of its first row, and the photos of its other rows."""
+    subject, *others = (rows[i] for i in numbers)
     photos = {o["photo_id"]: square_photo(o) for o in others if o["photo_id"] != subject["photo_id"]}
     return EvalSubject(
-        identity, _decoded(subject["subject"], "RGBA"), encoder_image(subject, background),
+        identity, _decode(subject["subject"], "RGBA"), encoder_image(subject, background),
         tuple(photos.values()), subject["class"],
     )  # fmt: skip
 
@@ -100,31 +103,34 @@ def all_subjects(folder: Path) -> Iterator[tuple[str, str, Image.Image]]:
     """Split, identity and subject (RGBA) of every identity in the rows, whatever its split."""
     for split in SPLITS:
         rows = load_rows(folder, split)
-        for identity, places in rows_of_identities(rows).items():
-            yield split, identity, _decoded(rows[places[0]]["subject"], "RGBA")
+        for identity, numbers in rows_of_identities(rows).items():
+            yield split, identity, _decode(rows[numbers[0]]["subject"], "RGBA")
 
 
 def plan_images(subjects: Sequence[EvalSubject], p: EvaluateParams, captions: str) -> list[EvalImage]:
-    """Every image that is wanted of the things; controls have the seeds of the images they stand beside.
+    """Every image of the evaluation; a control has the prompt and the seed of the image that it is compared with.
 
     Args:
-        things: what is judged.
+        subjects: the evaluated subjects.
         p: scenes, styles and how many images of each.
-        captions: those that the encoder was trained with; after "class_noun" prompts name the thing's class.
+        captions: the scheme of the encoder's training captions; with "class_noun" prompts name the object's class.
 
     Raises:
-        TamingError: a class is wanted, and a thing has none.
+        TamingError: prompts need a class, and a subject has none.
     """
-    count, planned = len(subjects), []
-    for i, each in enumerate(subjects):
-        planned += [_with_encoder_captions(want, captions, each.class_name) for want in _subject_images(i, p)]
+    count = len(subjects)
+    planned = [
+        _with_encoder_captions(image, captions, subject.class_name)
+        for i, subject in enumerate(subjects)
+        for image in _subject_images(i, p)
+    ]
     scenes = [w for w in planned if w.kind == "scene" and w.subject < p.control_objects]
     donors = [_with_objects(w, ANOTHER, ((w.subject + 1) % count,)) for w in scenes] if count > 1 else []
     return [*planned, *donors, *(_with_objects(w, NO_OBJECT, ()) for w in scenes)]
 
 
 def scene_prompt(scene: str) -> str:
-    """What is asked of the model, and what the text judge chooses among.
+    """The prompt of a scene, for the model and for the text judge.
 
     >>> scene_prompt("on the beach")
     'a photo of a <object> on the beach'
@@ -142,53 +148,66 @@ def style_prompt(style: str) -> str:
 
 
 def _subject_images(i: int, p: EvaluateParams) -> list[EvalImage]:
-    asked = [("scene", s, scene_prompt(s)) for s in p.scenes] + [("style", s, style_prompt(s)) for s in p.styles]
-    each = [(*a, n) for a in asked for n in range(p.images_per_prompt)]
-    first = i * len(each)
+    prompts = [("scene", s, scene_prompt(s)) for s in p.scenes] + [("style", s, style_prompt(s)) for s in p.styles]
+    numbered = [(*prompt, n) for prompt in prompts for n in range(p.images_per_prompt)]
+    first = i * len(numbered)
     return [
         EvalImage(OURS, i, kind, words, n, ImageRequest(prompt, (i,), seed_for(p.seed, "image", first + k)))
-        for k, (kind, words, prompt, n) in enumerate(each)
+        for k, (kind, words, prompt, n) in enumerate(numbered)
     ]
 
 
 def _with_encoder_captions(image: EvalImage, captions: str, noun: str | None) -> EvalImage:
-    """The same image, asked for as the encoder's captions have it."""
+    """The same image, its prompt in the scheme of the encoder's training captions."""
     return replace(image, request=replace(image.request, prompt=prompt_for(image.request.prompt, captions, noun)))
 
 
-def _with_objects(image: EvalImage, condition: str, shown: tuple[int, ...]) -> EvalImage:
-    """The same image with another thing's tokens, or none."""
-    return replace(image, condition=condition, request=replace(image.request, objects=shown))
+def _with_objects(image: EvalImage, condition: str, objects: tuple[int, ...]) -> EvalImage:
+    """The same image with the tokens of other objects, or of none."""
+    return replace(image, condition=condition, request=replace(image.request, objects=objects))
+
+
+class Drawn(NamedTuple):
+    """The images of an evaluation, on disk."""
+
+    images: list[EvalImage]
+    paths: list[Path]  # of the images, in the same order
+    timings: dict[str, float]  # see `cost`
+
+
+def draw(pipeline: TamingPipeline, subjects: Sequence[EvalSubject], p: EvaluateParams, folder: Path) -> Drawn:
+    """Draw every image of the protocol into `folder`; images that are there from an interrupted run are kept."""
+    embeds, encoding = encode_subjects(pipeline, [s.encoder_image for s in subjects])
+    images = plan_images(subjects, p, pipeline.object_encoder.captions)
+    paths = [folder / image.file(subjects) for image in images]
+    missing, start = sum(not path.exists() for path in paths), perf_counter()
+    requests = [image.request for image in images]
+    track_to(draw_missing(pipeline, requests, paths, embeds, p.sampling), "draw", len(images))
+    return Drawn(images, paths, cost(embeds, encoding, perf_counter() - start, missing))
 
 
 def encode_subjects(pipeline: TamingPipeline, subjects: Sequence[Image.Image]) -> tuple[Tensor, float]:
-    """The object embeddings (objects, K, D), one pass of the encoder for each, and the median of its seconds."""
-    embeds, seconds = [], []
+    """The object embeddings (objects, K, D) on the CPU, one encoder pass each, and the median seconds of a pass."""
+    embeds: list[Tensor] = []
+    seconds: list[float] = []
     for subject in subjects:
         start = perf_counter()
-        embeds.append(pipeline.encode_objects([subject]).cpu())  # waits for the device, so that the seconds are true
+        embeds.append(pipeline.encode_objects([subject]).cpu())  # waits for the device, so that the timing is right
         seconds.append(perf_counter() - start)
     return torch.cat(embeds), median(seconds)
 
 
 def cost(embeds: Tensor, encoding: float, drawing: float, images: int) -> dict[str, float]:
-    """What an object and an image cost; `drawing` is the seconds of `images` images, of which there may be none."""
-    found = {"seconds_per_object": round(encoding, 4), "bytes_per_object": embeds[0].nbytes}
-    return {**found, "seconds_per_image": round(drawing / images, 3)} if images else found
-
-
-def draw_missing(
-    pipeline: TamingPipeline, images: Sequence[EvalImage], paths: Sequence[Path], embeds: Tensor, sampling: Sampling
-) -> Iterator[int]:
-    """Draw the wanted images to their paths, and yield how many are there."""
-    yield from draw.draw_missing(pipeline, [w.request for w in images], paths, embeds, sampling)
+    """Seconds and bytes per object, and seconds per image; `drawing` is the seconds of all `images`, which may be 0."""
+    costs = {"seconds_per_object": round(encoding, 4), "bytes_per_object": embeds[0].nbytes}
+    return {**costs, "seconds_per_image": round(drawing / images, 3)} if images else costs
 
 
 def square_photo(row: Row) -> Image.Image:
-    """The row's image, RGB, cut to the largest square that holds its object: judges see squares."""
-    image, mask = _decoded(row["image"], "RGB"), open_mask(row)
+    """The row's image, RGB, cropped to the largest square that contains its object: judges take squares."""
+    image, mask = _decode(row["image"], "RGB"), open_mask(row)
     return image.crop(window(*image.size, (1, 1), mask_box(mask) if mask.any() else None))
 
 
-def _decoded(data: bytes, mode: str) -> Image.Image:
+def _decode(data: bytes, mode: str) -> Image.Image:
     return Image.open(BytesIO(data)).convert(mode)

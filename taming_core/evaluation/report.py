@@ -1,4 +1,4 @@
-"""The evaluation for people: one HTML page that needs no other file, pictures first, and the same pictures as PNG."""
+"""The report of an evaluation: one self-contained HTML page, pictures first."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ from taming_core.figures.image_grid import Cell
 from taming_core.params.sections import EvaluateParams
 
 TEMPLATE = Path(__file__).with_suffix(".html")
-MAX_SUBJECTS = 48  # at most, in the grid of pictures
-SIDE = 192  # pixels of a picture in the page, at most
+MAX_SUBJECTS = 48  # in the grid of pictures
+SIDE = 192  # maximum side of a picture in the page, in pixels
 TILES = ("judge_top1", "strict_pass", "shape", "scene_accuracy", "style_accuracy")
 MARKS = {"strict_cosine": "strict", "shape": "shape"}  # below a picture in which an object was found
 TITLES = {m.key: m for m in MEASURES}
@@ -28,49 +28,49 @@ TITLES = {m.key: m for m in MEASURES}
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that a report tells of."""
+    """The data of a report."""
 
     subjects: Sequence[EvalSubject]
     rows: Sequence[ImageScores]
     images: Sequence[Image.Image]  # of the rows, in the same order
     summary: Summary
     params: EvaluateParams
-    facts: Mapping[str, str]  # how it was measured
+    facts: Mapping[str, str]  # how the scores were measured, by heading
 
 
 class Table(NamedTuple):
-    """Pictures under captions."""
+    """A grid of pictures with column headings."""
 
     columns: list[str]
     rows: list[list[Cell]]
 
 
 def pictures(e: Evaluation) -> Table:
-    """Each thing's subject and its images, the first of each prompt."""
-    asked = [*e.params.scenes, *e.params.styles]
-    found = {(r["identity"], r["asked"]): _cell(r, i) for r, i in reversed(_pairs(e, OURS))}
+    """The subject of each object and its images, the first of each prompt."""
+    prompts = [*e.params.scenes, *e.params.styles]
+    cells = {(r["identity"], r["asked"]): _cell(r, i) for r, i in reversed(_pairs(e, OURS))}
     return Table(
-        ["the object", *(a.removesuffix(" of") for a in asked)],
-        [[_subject(t), *(found[t.identity, a] for a in asked)] for t in e.subjects[:MAX_SUBJECTS]],
+        ["the object", *(a.removesuffix(" of") for a in prompts)],
+        [[_subject(t), *(cells[t.identity, a] for a in prompts)] for t in e.subjects[:MAX_SUBJECTS]],
     )
 
 
 def controls(e: Evaluation) -> Table:
     """For each control object its first scene in every condition."""
-    found: dict[tuple[str, str], tuple[ImageScores, Image.Image]] = {}
+    first: dict[tuple[str, str], tuple[ImageScores, Image.Image]] = {}
     for condition in NAMES:
         for r, i in _pairs(e, condition):
             if r["kind"] != "style":
-                found.setdefault((condition, r["identity"]), (r, i))
-    here = [t for t in e.subjects if (NO_OBJECT, t.identity) in found]
-    conditions = [c for c in (OURS, NO_OBJECT, ANOTHER, REAL) if any((c, t.identity) in found for t in here)]
+                first.setdefault((condition, r["identity"]), (r, i))
+    subjects = [t for t in e.subjects if (NO_OBJECT, t.identity) in first]
+    conditions = [c for c in (OURS, NO_OBJECT, ANOTHER, REAL) if any((c, t.identity) in first for t in subjects)]
 
     def cell(condition: str, t: EvalSubject) -> Cell:
-        pair = found.get((condition, t.identity))
+        pair = first.get((condition, t.identity))
         return Cell(None) if pair is None else _cell(*pair)
 
     names = ["the object", *(NAMES[c] for c in conditions)]
-    return Table(names, [[_subject(t), *(cell(c, t) for c in conditions)] for t in here])
+    return Table(names, [[_subject(t), *(cell(c, t) for c in conditions)] for t in subjects])
 
 
 def _pairs(e: Evaluation, condition: str) -> list[tuple[ImageScores, Image.Image]]:
@@ -82,53 +82,53 @@ def _subject(t: EvalSubject) -> Cell:
 
 
 def _cell(row: ImageScores, image: Image.Image) -> Cell:
-    """An image with its marks."""
-    marks = [f"judge {_short(row['cosine'])}"]
+    """An image with its scores."""
+    marks = [f"judge {_short_number(row['cosine'])}"]
     if row.get("shape_found") == 0:
-        marks.append("nothing found")
+        marks.append("no object found")
     else:
-        marks += [f"{word} {_short(row[key])}" for key, word in MARKS.items() if key in row]
+        marks += [f"{word} {_short_number(row[key])}" for key, word in MARKS.items() if key in row]
     if row["condition"] == ANOTHER:
         marks.append(f"tokens of {row['shown']}")
-    wrong = _wrong(row) if row["condition"] == OURS else []
+    wrong = _failures(row) if row["condition"] == OURS else []
     return Cell(image, " · ".join([*marks, *wrong]), False if wrong else None)
 
 
-def _short(value: float) -> str:
-    """Two digits in little room.
+def _short_number(value: float) -> str:
+    """Two decimals without the leading zero.
 
-    >>> _short(0.745), _short(-0.06), _short(1.0)
+    >>> _short_number(0.745), _short_number(-0.06), _short_number(1.0)
     ('.74', '-.06', '1.0')
     """
     return f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 0.995 else f"{value:.1f}"
 
 
-def _wrong(row: ImageScores) -> list[str]:
-    """What the judges hold against an image."""
-    found = ["not recognised"] if row.get("judge_top1") == 0 else []
+def _failures(row: ImageScores) -> list[str]:
+    """The checks that an image fails."""
+    failures = ["not recognised"] if row.get("judge_top1") == 0 else []
     if row.get("strict_pass") == 0 and row.get("shape_found") != 0:
-        found.append("not accepted")
-    return [*found, f"read as “{row['chosen']}”"] if row["chosen"] != row["asked"] else found
+        failures.append("not accepted")
+    return [*failures, f"read as “{row['chosen']}”"] if row["chosen"] != row["asked"] else failures
 
 
 def sentences(summary: Summary) -> list[str]:
-    """What the numbers say, in plain words."""
+    """The main scores in sentences."""
     ours = summary[OURS]
-    right, beside = _share(ours["judge_top1"]), _beside(summary, "judge_top1")
-    text = [f"The judge recognises the right object in {right} of the images{beside}."]
+    right, others = _share(ours["judge_top1"]), _other_conditions(summary, "judge_top1")
+    text = [f"The judge recognises the right object in {right} of the images{others}."]
     if "strict_pass" in ours:
-        accepted, beside = _share(ours["strict_pass"]), _beside(summary, "strict_pass")
+        accepted, others = _share(ours["strict_pass"]), _other_conditions(summary, "strict_pass")
         text.append(
-            f"The strict judge, which sees the cut-out object alone, takes it for the subject in {accepted} of the "
-            f"images{beside}."
+            f"The strict judge, which compares the cut-out object alone, accepts it as the subject in {accepted} of "
+            f"the images{others}."
         )
     text.append(
-        f"Its shape agrees with the subject's to {ours['shape'].mean:.2f}{_beside(summary, 'shape')}; "
-        "even different things agree in part, so read it against those."
+        f"The shape agreement with the subject is {ours['shape'].mean:.2f}{_other_conditions(summary, 'shape')}; "
+        "different objects agree in part, too, so compare it with those."
     )
-    text.append(f"The scene is the one that was asked for in {_share(ours['scene_accuracy'])} of the images.")
+    text.append(f"The scene is the requested one in {_share(ours['scene_accuracy'])} of the images.")
     if "style_accuracy" in ours:
-        text.append(f"The style is the one that was asked for in {_share(ours['style_accuracy'])}.")
+        text.append(f"The style is the requested one in {_share(ours['style_accuracy'])}.")
     return text
 
 
@@ -136,21 +136,21 @@ def _share(e: Estimate) -> str:
     return f"{100 * e.mean:.0f} % ({100 * e.low:.0f} to {100 * e.high:.0f})"
 
 
-def _beside(summary: Summary, key: str) -> str:
-    """The same measure in the other conditions, as a half-sentence."""
+def _other_conditions(summary: Summary, key: str) -> str:
+    """The same measure in the other conditions, as a clause."""
     words = {REAL: "of real photos", ANOTHER: "with another object's tokens", NO_OBJECT: "without object tokens"}
-    said = [f"{w} {TITLES[key].format(summary[c][key].mean)}" for c, w in words.items() if key in summary.get(c, {})]
-    return f"; {', '.join(said)}" if said else ""
+    clauses = [f"{w} {TITLES[key].format(summary[c][key].mean)}" for c, w in words.items() if key in summary.get(c, {})]
+    return f"; {', '.join(clauses)}" if clauses else ""
 
 
 def tiles(summary: Summary) -> list[dict[str, str]]:
-    """The main numbers, each beside the ceiling and the controls."""
+    """The main scores, each with the ceiling (real photos) and the controls."""
     words = {REAL: "real photos", ANOTHER: "another object", NO_OBJECT: "no object"}
-    found = []
+    tiles: list[dict[str, str]] = []
     for m in (TITLES[key] for key in TILES if key in summary[OURS]):
-        beside = [f"{w} {m.format(summary[c][m.key].mean)}" for c, w in words.items() if m.key in summary.get(c, {})]
-        found.append({"value": m.format(summary[OURS][m.key].mean), "name": m.title, "beside": ", ".join(beside)})
-    return found
+        others = [f"{w} {m.format(summary[c][m.key].mean)}" for c, w in words.items() if m.key in summary.get(c, {})]
+        tiles.append({"value": m.format(summary[OURS][m.key].mean), "name": m.title, "others": ", ".join(others)})
+    return tiles
 
 
 def score_rows(summary: Summary) -> list[dict[str, Any]]:
@@ -174,7 +174,7 @@ def html(e: Evaluation, plots: Path) -> str:
     )
     drawn = sum(r["condition"] != REAL for r in e.rows)
     return page.render(
-        title="Objects it never saw, where the text asked for them",
+        title="Held-out objects in prompted scenes and styles",
         subtitle=f"{len(e.subjects)} held-out objects, {drawn} images, split “{e.params.split}”.",
         side=128,
         tiles=tiles(e.summary),
@@ -210,7 +210,7 @@ def _td(cell: Cell) -> Markup:
 
 
 def url(picture: Image.Image) -> str:
-    """A picture as part of the page, at most SIDE pixels wide."""
+    """A picture as a data URL, at most SIDE pixels wide and high."""
     small, buffer = picture.copy(), BytesIO()
     small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     if small.mode == "RGBA":
@@ -221,7 +221,7 @@ def url(picture: Image.Image) -> str:
 
 
 def png_url(path: Path) -> str:
-    """A PNG file as part of the page."""
+    """A PNG file as a data URL."""
     return _data("png", path.read_bytes())
 
 

@@ -1,4 +1,4 @@
-"""An encoder that is exported, and what training changed of the text-to-image model that it began on."""
+"""The encoder to export, and how training changed the text-to-image model that it started from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]  (its dict is untyped)
 from torch import Tensor, nn
 
 from taming_core.bases.load import load_base
@@ -21,12 +21,12 @@ from taming_core.training.encoder_folder import read_training
 from taming_core.weights.device import DTYPES
 
 LORA = "pytorch_lora_weights.safetensors"
-WORD = "object"  # what `<object>` means to a text encoder that was not trained
+WORD = "object"  # the word whose embedding `<object>` has in a text encoder that was not trained
 
 
 @dataclass(frozen=True)
 class ExportSource:
-    """The encoder that is exported."""
+    """The encoder to export."""
 
     folder: Path
     pipeline: TamingPipeline
@@ -34,12 +34,12 @@ class ExportSource:
 
     @property
     def began_on_base(self) -> bool:
-        """Whether training.json tells of all training there was."""
+        """Whether training started on the base, so that training.json describes all of it."""
         return bool(self.training) and self.training["params"]["start"] is None
 
 
 def open_encoder(spec: str) -> ExportSource:
-    """The encoder of a folder or of `mini`, in float32, its denoiser as the base model's own class has it."""
+    """Load the encoder of a folder or of `mini` in float32, without the object attention in its denoiser."""
     pipeline = load_pipeline(spec)
     folder = Path(pipeline.name_or_path)
     source = ExportSource(folder, pipeline, read_training(folder))
@@ -48,29 +48,29 @@ def open_encoder(spec: str) -> ExportSource:
 
 
 def base_name(source: ExportSource, options: ExportOptions) -> str | None:
-    """The text-to-image model that training began on, as far as it is known."""
+    """The text-to-image model that training started from; None if it is not known."""
     return options.base or (source.training["params"]["base"] if source.began_on_base else None)
 
 
 def base_components(source: ExportSource, options: ExportOptions) -> dict[str, Any]:
-    """The parts of the base.
+    """The components of the base model by name.
 
     Raises:
-        TamingError: it is not known, or not there.
+        TamingError: the base is not known, or cannot be loaded.
     """
     name = base_name(source, options)
     if name is None:
-        raise TamingError("The encoder's folder does not tell on which text-to-image model its training began. Name it "
+        raise TamingError("The encoder's folder does not say from which text-to-image model training started. Name it "
                           "with --base.")  # fmt: skip
     try:
         return load_base(name)
     except TamingError as error:
-        raise TamingError(f"The base model {name}, on which the training began, is not here. Name its folder or hub "
+        raise TamingError(f"The base model {name}, from which training started, was not found. Name its folder or hub "
                           "name with --base.") from error  # fmt: skip
 
 
 def is_tuned(source: ExportSource, base: Mapping[str, Any] | None) -> bool:
-    """Whether the denoiser is another than the base's; `base` is needed where training.json does not tell."""
+    """Whether the denoiser differs from the base's; without `base` training.json decides."""
     if base is None:
         return source.training["params"]["tune"] != "adapter"
     return bool(
@@ -79,53 +79,53 @@ def is_tuned(source: ExportSource, base: Mapping[str, Any] | None) -> bool:
 
 
 def write_lora(source: ExportSource, options: ExportOptions, folder: Path) -> str:
-    """The LoRA that was trained, or the best one of the wished rank of whatever changed.
+    """Write the LoRA that was trained, or the best one of rank `options.rank` of the denoiser's change; returns a note.
 
     Raises:
-        TamingError: it takes a rank or the base, which are not given, or nothing has changed.
+        TamingError: the rank or the base is needed and not given, or nothing has changed.
     """
     trained = source.folder / lora.FOLDER / LORA
     if source.began_on_base and trained.is_file() and options.rank is None:
         save_lora(source, {n: w.to(DTYPES[options.dtype]) for n, w in load_file(trained).items()}, folder)
         return "The LoRA is the one that was trained."
     if options.rank is None:
-        raise TamingError("The denoiser was tuned, and not by one LoRA alone. Give the --rank of a LoRA to take from "
-                          "it, such as 64, or export with --to diffusers.")  # fmt: skip
+        raise TamingError("The denoiser was fine-tuned, and not by one LoRA alone. Give the --rank of a LoRA to "
+                          "extract from it, such as 64, or export with --to diffusers.")  # fmt: skip
     base = base_components(source, options)[source.pipeline.family.denoiser_name]
-    taken = lora_extraction.extract(
+    extracted = lora_extraction.extract(
         lora_extraction.weight_differences(source.pipeline.denoiser, base), source.pipeline.denoiser, options.rank
     )
-    save_lora(source, {n: w.to(DTYPES[options.dtype]) for n, w in taken.layers.items()}, folder)
+    save_lora(source, {n: w.to(DTYPES[options.dtype]) for n, w in extracted.layers.items()}, folder)
     return (
-        f"The LoRA of rank {options.rank} keeps {taken.kept:.1%} of what training changed of the denoiser, as a sum of "
-        f"squares; {taken.covered:.1%} lies in linear and convolution weights, the most that any rank can keep."
+        f"The LoRA of rank {options.rank} keeps {extracted.kept:.1%} of the sum of squares of the denoiser's change in "
+        f"training; {extracted.covered:.1%} lies in linear and convolution weights, the most that any rank can keep."
     )
 
 
 def save_lora(source: ExportSource, layers: Mapping[str, Tensor], folder: Path) -> None:
-    """As diffusers writes it for the family; names may begin with the denoiser's."""
+    """Write a LoRA as diffusers does for the family; layer names may start with the denoiser's name."""
     name = source.pipeline.family.denoiser_name
     lora.save_lora(source.pipeline, {n.removeprefix(f"{name}."): w for n, w in layers.items()}, folder)
 
 
 def require_base_text_encoder(source: ExportSource, base: Mapping[str, Any] | None) -> None:
-    """An adapter's file holds no text encoder, so that prompts must mean to the base what they mean here.
+    """Refuse a trained text encoder: an adapter file cannot hold it, and the base's would encode prompts otherwise.
 
     Raises:
-        TamingError: a text encoder was trained, or `<object>` means something else than "object".
+        TamingError: a text encoder was trained, or the embedding of `<object>` is not that of "object".
     """
     family = source.pipeline.family
     for tokenizer, (name, ours) in zip(family.tokenizers, family.text_encoders.items(), strict=True):
         table = ours.get_input_embeddings().weight
-        word = tokenizer(WORD, add_special_tokens=False).input_ids
-        rows = table[[tokenizer.convert_tokens_to_ids(OBJECT), *word]]
-        trained = source.training["params"]["text_encoder_rate"] > 0 if base is None else _trained(ours, base[name])
-        if trained or len(word) != 1 or not torch.allclose(rows[0], rows[1], atol=1e-3, rtol=1e-3):
-            raise TamingError(f"The text encoder was trained, or {OBJECT} is more to it than the word '{WORD}': an "
-                              "adapter file cannot carry that. Export with --to diffusers.")  # fmt: skip
+        word_ids = tokenizer(WORD, add_special_tokens=False).input_ids
+        rows = table[[tokenizer.convert_tokens_to_ids(OBJECT), *word_ids]]
+        trained = source.training["params"]["text_encoder_rate"] > 0 if base is None else _is_trained(ours, base[name])
+        if trained or len(word_ids) != 1 or not torch.allclose(rows[0], rows[1], atol=1e-3, rtol=1e-3):
+            raise TamingError(f"The text encoder was trained, or its {OBJECT} differs from the word '{WORD}': an "
+                              "adapter file cannot hold that. Export with --to diffusers.")  # fmt: skip
 
 
-def _trained(ours: nn.Module, base: nn.Module) -> bool:
+def _is_trained(ours: nn.Module, base: nn.Module) -> bool:
     """Whether any weight differs; rows of new tokens do not count."""
     theirs = base.state_dict()
     return any(not torch.equal(w[: len(theirs[n])].half(), theirs[n].half()) if w.dim() else bool(w != theirs[n])

@@ -1,7 +1,6 @@
-"""An encoder's folder as other programs open it: an IP-Adapter, a LoRA, or a folder of stock diffusers."""
+"""Exports of an encoder for other programs: an IP-Adapter, a LoRA, or a folder of stock diffusers."""
 
 import inspect
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,42 +22,36 @@ from taming_core.exports.base_change import (
     open_encoder,
     require_base_text_encoder,
 )
-from taming_core.exports.options import RECORD, ExportOptions, require_valid
+from taming_core.exports.options import ExportOptions, require_valid
+from taming_core.files import replacing_folder, write_json, write_text
 from taming_core.images.families import TamingPipeline
+from taming_core.params.arguments import EXPORT_RECORD
 from taming_core.training.encoder_folder import strip_name
 from taming_core.weights.device import DTYPES
 
 
 @dataclass
-class Written:
-    """What the export holds, for the card and for the user."""
+class ExportResult:
+    """The content of an export, for the model card and the user."""
 
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list[str])
     has_lora: bool = False
     has_adapter: bool = False
 
 
 def export(spec: str, out: Path, options: ExportOptions) -> list[str]:
-    """Write `out` as a whole, push it if wished, and return what there is to say.
+    """Write `out` as a whole, push it if `options.push` is set, and return the lines to print.
 
     Raises:
-        TamingError: see `check`; or what is asked for cannot hold this encoder.
+        TamingError: see `require_valid`; or the format cannot hold this encoder.
     """
     require_valid(options, out)
     source = open_encoder(spec)
     scores = {} if options.scores is None else model_card.read_scores(options.scores)
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with replacing_folder(out) as part:
         written = WRITERS[options.to](source, options, part)
-        card = model_card.card(facts(source, options, out, written, scores))
-        (part / "README.md").write_text(card, encoding="utf-8")
-        (part / RECORD).write_text(json.dumps(record(source, options), indent=2) + "\n")
-        shutil.rmtree(out, ignore_errors=True)
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        write_text(part / "README.md", model_card.card(facts(source, options, out, written, scores)))
+        write_json(part / EXPORT_RECORD, record(source, options))
     return [
         f"{out}: {options.to} of {spec}",
         *written.notes,
@@ -66,37 +59,37 @@ def export(spec: str, out: Path, options: ExportOptions) -> list[str]:
     ]
 
 
-def write_ip_adapter(source: ExportSource, options: ExportOptions, part: Path) -> Written:
-    """The adapter, its image encoder, and beside them a LoRA where the denoiser was tuned too.
+def write_ip_adapter(source: ExportSource, options: ExportOptions, part: Path) -> ExportResult:
+    """Write the adapter, its image encoder, and a LoRA if the denoiser was fine-tuned too.
 
     Raises:
-        TamingError: see `ip_adapter.require_exportable`; or words mean something else than the base's.
+        TamingError: see `ip_adapter.require_exportable` and `require_base_text_encoder`.
     """
     encoder, family = source.pipeline.object_encoder, source.pipeline.family
     ip_adapter.require_exportable(encoder, source.pipeline.denoiser)
-    found = Written(has_adapter=True)
+    result = ExportResult(has_adapter=True)
     base = None if source.began_on_base and options.base is None else base_components(source, options)
     require_base_text_encoder(source, base)
     ip_adapter.write(encoder, source.pipeline.denoiser, part, DTYPES[options.dtype])
     if is_tuned(source, base):
-        found.has_lora = True
-        found.notes.append(base_change.write_lora(source, options, part))
+        result.has_lora = True
+        result.notes.append(base_change.write_lora(source, options, part))
     elif options.rank is not None:
-        raise TamingError("--rank has no effect, for the denoiser is the base's own. Leave it out.")
-    found.notes += usage.adapter_notes(encoder, isinstance(family, Transformer))
-    return found
+        raise TamingError("--rank has no effect, since the denoiser was not fine-tuned. Leave it out.")
+    result.notes += usage.adapter_notes(encoder, isinstance(family, Transformer))
+    return result
 
 
-def write_lora(source: ExportSource, options: ExportOptions, part: Path) -> Written:
-    """The LoRA of the denoiser alone."""
-    found = Written([base_change.write_lora(source, options, part)], has_lora=True)
-    found.notes.append("The LoRA is what training changed of the denoiser; the object encoder is not in it.")
-    return found
+def write_lora(source: ExportSource, options: ExportOptions, part: Path) -> ExportResult:
+    """Write the LoRA of the denoiser alone."""
+    result = ExportResult([base_change.write_lora(source, options, part)], has_lora=True)
+    result.notes.append("The LoRA holds the change of the denoiser in training; the object encoder is not in it.")
+    return result
 
 
-def write_diffusers(source: ExportSource, options: ExportOptions, part: Path) -> Written:
-    """A folder of the family's own pipeline, with the object encoder beside its parts."""
-    found, pipeline = Written(), source.pipeline
+def write_diffusers(source: ExportSource, options: ExportOptions, part: Path) -> ExportResult:
+    """Write a folder of the family's stock pipeline, with `object_encoder/` as a further component."""
+    result, pipeline = ExportResult(), source.pipeline
     dtype = DTYPES[options.dtype]
     for component in pipeline.components.values():
         if isinstance(component, nn.Module):
@@ -108,45 +101,45 @@ def write_diffusers(source: ExportSource, options: ExportOptions, part: Path) ->
     try:
         ip_adapter.require_exportable(pipeline.object_encoder, source.pipeline.denoiser)
     except TamingError:
-        found.notes.append("Stock diffusers draws with it as a text-to-image model; objects need TamingPipeline.")
+        result.notes.append("Stock diffusers loads it as a text-to-image model; objects need TamingPipeline.")
     else:
         ip_adapter.write(pipeline.object_encoder.float(), source.pipeline.denoiser, part / "ip_adapter", dtype)
-        found.has_adapter = True
-        found.notes += usage.adapter_notes(pipeline.object_encoder, isinstance(pipeline.family, Transformer))
+        result.has_adapter = True
+        result.notes += usage.adapter_notes(pipeline.object_encoder, isinstance(pipeline.family, Transformer))
     for path in part.rglob("*.json"):
         strip_name(path)
-    return found
+    return result
 
 
 WRITERS = {"ip-adapter": write_ip_adapter, "lora": write_lora, "diffusers": write_diffusers}
 
 
 def stock_pipeline(pipeline: TamingPipeline) -> Any:
-    """The family's pipeline of diffusers around the same components; it has no safety checker."""
+    """The stock diffusers pipeline of the family, with the same components and without a safety checker."""
     stock, components = getattr(diffusers, pipeline.family.pipeline_name), pipeline.components
-    wanted = inspect.signature(stock.__init__).parameters
-    parts = {n: components.get(n) for n, p in wanted.items() if n != "self" and p.default is inspect.Parameter.empty}
-    switches = {"requires_safety_checker": False} if "requires_safety_checker" in wanted else {}
-    return stock(**parts, **switches)
+    parameters = inspect.signature(stock.__init__).parameters
+    required = [n for n, p in parameters.items() if n != "self" and p.default is inspect.Parameter.empty]
+    switches = {"requires_safety_checker": False} if "requires_safety_checker" in parameters else {}
+    return stock(**{n: components.get(n) for n in required}, **switches)
 
 
 def facts(
-    source: ExportSource, options: ExportOptions, out: Path, written: Written, scores: Mapping[str, float]
+    source: ExportSource, options: ExportOptions, out: Path, written: ExportResult, scores: Mapping[str, float]
 ) -> model_card.Facts:
-    """What the card tells."""
+    """The content of the model card."""
     name, base = options.push or out.name, base_name(source, options)
-    shown = Path(base).name if base is not None and Path(base).is_absolute() else base
+    public_base = Path(base).name if base is not None and Path(base).is_absolute() else base  # no local path
     encoder, pipeline = source.pipeline.object_encoder, source.pipeline.family.pipeline_name
-    used = usage.Usage(name, pipeline, shown, encoder, written.has_lora, written.has_adapter)
+    example = usage.Usage(name, pipeline, public_base, encoder, written.has_lora, written.has_adapter)
     return model_card.Facts(
-        name=name, title=usage.TITLES[options.to], tags=usage.TAGS[options.to], base=shown,
-        licence=model_card.licence_of(base), training=source.training, scores=scores, code=usage.CODE[options.to](used),
-        notes=written.notes,
+        name=name, title=usage.TITLES[options.to], tags=usage.TAGS[options.to], base=public_base,
+        licence=model_card.licence_of(base), training=source.training, scores=scores,
+        code=usage.CODE[options.to](example), notes=written.notes,
     )  # fmt: skip
 
 
 def record(source: ExportSource, options: ExportOptions) -> dict[str, Any]:
-    """What it was made from, and by what."""
+    """The provenance in export.json: format, encoder and versions."""
     return {
         "to": options.to,
         "dtype": options.dtype,

@@ -1,4 +1,4 @@
-"""A folder to the Hugging Face hub."""
+"""Upload of an export to the Hugging Face hub."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from taming_core.errors import TamingError
 
 
 def require_token(name: str) -> None:
-    """Say what is missing before any work is done.
+    """Check, before any work is done, that a push can succeed.
 
     Raises:
         TamingError: there is no token, or `name` is not OWNER/NAME.
@@ -19,7 +19,7 @@ def require_token(name: str) -> None:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise TamingError(f"{name} is no name of a repository. Give --push OWNER/NAME.") from error
+        raise TamingError(f"{name} is not a repository name. Give --push OWNER/NAME.") from error
     if name.count("/") != 1:
         raise TamingError(f"{name} has no owner. Give --push OWNER/NAME.")
     if get_token() is None:
@@ -27,10 +27,10 @@ def require_token(name: str) -> None:
 
 
 def push(folder: Path, name: str) -> str:
-    """Upload the folder's files as the repository `name`, which is made private where there is none; returns its URL.
+    """Upload the folder's files to the repository `name`, which is created as private if it is new; returns its URL.
 
     Raises:
-        TamingError: the hub cannot be reached, or says no.
+        TamingError: the hub cannot be reached, or refuses.
     """
     api = HfApi()
     try:

@@ -1,4 +1,4 @@
-"""How an export is used: the code and the words of its card."""
+"""How to use an export: the example code and the notes of its model card."""
 
 from dataclasses import dataclass
 
@@ -11,57 +11,58 @@ TITLES = {
     "diffusers": "A Taming Encoder",
 }
 TAGS = {"ip-adapter": ["ip-adapter"], "lora": ["lora"], "diffusers": []}
-BASE = "the-base-model"  # where it is not known
+BASE = "the-base-model"  # placeholder for an unknown base
 
-OURS = """```python
+TAMING_EXAMPLE = """```python
 from PIL import Image
 from taming_core import TamingPipeline
 
 pipeline = TamingPipeline.from_pretrained("{name}")
-subject = Image.open("cutout.png")  # the thing, its background transparent
+subject = Image.open("cutout.png")  # the object on a transparent background
 pipeline("a photo of a <object> on the beach", subject=subject).images[0].save("image.png")
 ```"""
-STOCK = """```python
+STOCK_EXAMPLE = """```python
 import torch
 from diffusers import DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained("{name}", dtype=torch.float32)  # or torch.float16 on a GPU
 pipeline("a house on the beach", num_inference_steps=20).images[0].save("image.png")
 ```"""
-LOADED = """import torch
+LOAD_BASE = """import torch
 from diffusers import {pipeline}
 {also}
 pipeline = {pipeline}.from_pretrained("{base}", dtype=torch.float32)  # or torch.float16 on a GPU"""
-ADAPTED = """```python
+ADAPTER_EXAMPLE = """```python
 {loaded}
 {lora}pipeline.load_ip_adapter(
-    "{place}", subfolder="{subfolder}", weight_name="{file}"{tower}
+    "{location}", subfolder="{subfolder}", weight_name="{file}"{image_encoder}
 )
 
-cutout = Image.open("cutout.png").convert("RGBA")  # square: the thing, its background transparent
+cutout = Image.open("cutout.png").convert("RGBA")  # square: the object on a transparent background
 subject = Image.new("RGB", cutout.size, (128, 128, 128))
 subject.paste(cutout, mask=cutout.getchannel("A"))
 {mask}image = pipeline(
     "a photo of a {word} on the beach", ip_adapter_image=subject,
-    num_inference_steps=20, guidance_scale=3.5{given}
+    num_inference_steps=20, guidance_scale=3.5{mask_argument}
 ).images[0]
 image.save("image.png")
 ```"""
 LORA = 'pipeline.load_lora_weights("{name}", weight_name="pytorch_lora_weights.safetensors")'
-# Stock diffusers lets the null embedding add something, unless it is masked away in the half of the batch without text.
-MASK = """shown = torch.cat([torch.zeros(1, 1, 64, 64), torch.ones(1, 1, 64, 64)])  # as wide and high as the image is
+# In stock diffusers the unconditional embedding adds something, unless a mask hides it in the unconditional half of the
+# batch.
+MASK = """mask = torch.cat([torch.zeros(1, 1, 64, 64), torch.ones(1, 1, 64, 64)])  # with the image's aspect ratio
 """
-# FLUX's loader looks for the image encoder elsewhere.
-TOWER = """,
-    image_encoder_pretrained_model_name_or_path="{place}", image_encoder_subfolder="{folder}",
+# The loader of FLUX takes the image encoder by separate arguments.
+IMAGE_ENCODER_ARGUMENT = """,
+    image_encoder_pretrained_model_name_or_path="{location}", image_encoder_subfolder="{folder}",
     image_encoder_dtype=pipeline.dtype,"""
-GIVEN = """,
-    cross_attention_kwargs={"ip_adapter_masks": [shown]},"""
+MASK_ARGUMENT = """,
+    cross_attention_kwargs={"ip_adapter_masks": [mask]},"""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What the code of a card names."""
+    """The names in the example code of a card."""
 
     name: str  # folder or repository
     pipeline: str  # diffusers' class
@@ -72,52 +73,56 @@ class Usage:
 
 
 def adapter_notes(encoder: ObjectEncoder, flux: bool) -> list[str]:
-    """What a user of the adapter must know."""
+    """Notes for users of the adapter."""
     kind = "base" if encoder.config["projector"] == "linear" else "plus"
-    ground = "on mid-grey (128)" if encoder.config["background"] == "removed" else "with its background"
+    background = "on mid-grey (128)" if encoder.config["background"] == "removed" else "with its background"
     tokens = encoder.config["tokens"]
-    found = [f"IP-Adapter of the {kind} kind, {tokens} tokens; its picture is square, the thing {ground}."]
+    notes = [f"IP-Adapter of the {kind} kind, {tokens} tokens; its input image is square, the object {background}."]
     if flux:
-        return [*found, "With `true_cfg_scale` above 1 stock diffusers takes a black picture for its null; zeros as "
-                "`negative_ip_adapter_image_embeds` are what TamingPipeline takes."]  # fmt: skip
+        return [*notes, "With `true_cfg_scale` above 1 stock diffusers takes a black image as unconditional input; "
+                "TamingPipeline takes zeros, as in `negative_ip_adapter_image_embeds`."]  # fmt: skip
     if guides_exactly(encoder):
-        return [*found, "Guidance is the same in stock diffusers as in TamingPipeline with both guidances alike."]
+        return [*notes, "Guidance is the same in stock diffusers and in TamingPipeline with equal guidance scales."]
     return [
-        *found,
-        "Stock diffusers lets the null picture add something, which TamingPipeline does not: images differ as soon as "
-        "guidance_scale is not 1, unless `ip_adapter_masks` hides it as in the code of the card.",
+        *notes,
+        "In stock diffusers the unconditional image adds something, in TamingPipeline it does not: images differ if "
+        "guidance_scale is not 1, unless `ip_adapter_masks` hides it as in the example code.",
     ]
 
 
 def adapter_code(u: Usage) -> str:
-    """Stock diffusers, the base model, and the adapter beside it."""
+    """Example code for stock diffusers: the base model with the adapter."""
     lora = f"{LORA.format(name=u.name)}\n" if u.has_lora else ""
-    return _adapted(u, u.base or BASE, u.name, "", "object", lora)
+    return _adapter_example(u, u.base or BASE, u.name, "", "object", lora)
 
 
 def lora_code(u: Usage) -> str:
-    """Stock diffusers, the base model, and the LoRA on it."""
-    loaded = LOADED.format(pipeline=u.pipeline, base=u.base or BASE, also="")
+    """Example code for stock diffusers: the base model with the LoRA."""
+    loaded = LOAD_BASE.format(pipeline=u.pipeline, base=u.base or BASE, also="")
     return "\n".join(["```python", loaded, LORA.format(name=u.name),
                       'pipeline("a house on the beach", num_inference_steps=20).images[0].save("image.png")',
                       "```"])  # fmt: skip
 
 
 def folder_code(u: Usage) -> str:
-    """TamingPipeline, and what stock diffusers makes of the folder."""
-    stock = _adapted(u, u.name, u.name, "ip_adapter", "<object>", "") if u.has_adapter else STOCK.format(name=u.name)
-    return f"{OURS.format(name=u.name)}\n\nIn stock diffusers:\n\n{stock}"
+    """Example code for TamingPipeline and for stock diffusers."""
+    stock = (
+        _adapter_example(u, u.name, u.name, "ip_adapter", "<object>", "")
+        if u.has_adapter
+        else STOCK_EXAMPLE.format(name=u.name)
+    )
+    return f"{TAMING_EXAMPLE.format(name=u.name)}\n\nIn stock diffusers:\n\n{stock}"
 
 
-def _adapted(u: Usage, opened: str, place: str, subfolder: str, word: str, lora: str) -> str:
+def _adapter_example(u: Usage, model: str, location: str, subfolder: str, word: str, lora: str) -> str:
     flux = u.pipeline == "FluxPipeline"
     exact = flux or guides_exactly(u.encoder)
     folder = f"{subfolder}/image_encoder".lstrip("/")
-    return ADAPTED.format(
-        tower=TOWER.format(place=place, folder=folder) if flux else "",
-        loaded=LOADED.format(pipeline=u.pipeline, base=opened, also="from PIL import Image\n"), lora=lora,
-        place=place, subfolder=subfolder, file=FILE, word=word, mask="" if exact else MASK,
-        given="" if exact else GIVEN,
+    return ADAPTER_EXAMPLE.format(
+        image_encoder=IMAGE_ENCODER_ARGUMENT.format(location=location, folder=folder) if flux else "",
+        loaded=LOAD_BASE.format(pipeline=u.pipeline, base=model, also="from PIL import Image\n"), lora=lora,
+        location=location, subfolder=subfolder, file=FILE, word=word, mask="" if exact else MASK,
+        mask_argument="" if exact else MASK_ARGUMENT,
     )  # fmt: skip
 
 

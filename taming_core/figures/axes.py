@@ -1,9 +1,12 @@
-"""How the axes of all plots look."""
+"""The style of all plots."""
+
+from typing import Any
 
 from matplotlib.axes import Axes
 
 
 def style_axes(axes: Axes) -> None:
-    """No frame but the ground line, and small figures."""
+    """Only the bottom spine, no ticks, small labels."""
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(length=0, labelsize=9)
+    untyped: Any = axes
+    untyped.tick_params(length=0, labelsize=9)

@@ -1,4 +1,4 @@
-"""Contact sheets: rows of a table as cards with pictures, in one PNG or one HTML file (numpy and PIL only)."""
+"""Contact sheets: rows of a table as cards with images, in one PNG or one HTML file (numpy and PIL only)."""
 
 import base64
 from collections.abc import Iterator, Sequence
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from taming_core.errors import TamingError
+from taming_core.files import replacing, write_text
 
 PAPER, CARD, INK, FAINT = "#eceae6", "#ffffff", "#22252a", "#7a7f87"
 KEPT, DROPPED, OUTLINE, BOX = "#2e8b57", "#c0392b", "#ff2fb3", "#ffe14d"
@@ -22,7 +23,7 @@ WIDTH = 1320  # pixels of a sheet, about
 
 @dataclass(frozen=True)
 class Card:
-    """One row to look at."""
+    """One row of a table on a contact sheet."""
 
     pictures: tuple[Image.Image, ...]  # RGB or RGBA, any size
     title: str
@@ -33,7 +34,7 @@ class Card:
 def draw_outlines(
     image: NDArray[np.uint8], mask: NDArray[np.bool_] | None, box_xyxy: Sequence[int] | None, side: int
 ) -> Image.Image:
-    """A photo (H, W, 3), its longer side scaled to `side`, with the outlines of mask and box drawn over it."""
+    """A photo (H, W, 3), its longer side scaled to `side`, with the outlines of mask and box."""
     scale = side / max(image.shape[:2])
     size = max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1)
     picture = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
@@ -48,7 +49,7 @@ def draw_outlines(
 
 
 def text_tile(text: str, side: int) -> Image.Image:
-    """A grey square that says why there is no picture."""
+    """A grey square with a text in place of an image."""
     tile = Image.new("RGB", (side, side), "#d5d3ce")
     draw, lines = ImageDraw.Draw(tile), wrap_text(text, font(), side - 2 * PAD)
     top = (side - LINE * len(lines)) // 2
@@ -59,7 +60,7 @@ def text_tile(text: str, side: int) -> Image.Image:
 
 @lru_cache
 def font(bold: bool = False, size: int = 13) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings along on every machine."""
+    """DejaVu Sans, which ships with matplotlib."""
     import matplotlib
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
@@ -67,20 +68,20 @@ def font(bold: bool = False, size: int = 13) -> ImageFont.FreeTypeFont:
 
 
 def wrap_text(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """The text in lines of at most `width` pixels; a longer word is broken."""
+    """The text in lines of at most `width` pixels; longer words are broken."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
         if face.getlength(longer) <= width:
             lines[-1] = longer
             continue
-        pieces = list(_broken(word, face, width))
+        pieces = list(_break_word(word, face, width))
         lines = [*lines, *pieces] if lines[-1] else pieces
     return lines
 
 
-def _broken(word: str, face: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:
-    """Parts of a word that fit, each as long as can be."""
+def _break_word(word: str, face: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:
+    """Parts of a word that fit `width`, each as long as possible."""
     while face.getlength(word) > width and len(word) > 1:
         end = max(next(i for i in range(1, len(word) + 1) if face.getlength(word[:i]) > width) - 1, 1)
         yield word[:end]
@@ -89,13 +90,13 @@ def _broken(word: str, face: ImageFont.FreeTypeFont, width: float) -> Iterator[s
 
 
 def fit_tile(picture: Image.Image, side: int) -> Image.Image:
-    """A picture scaled into a square tile; a checkerboard shows through what is transparent."""
+    """An image scaled into a square tile, over a checkerboard where it is transparent."""
     small = ImageOps.contain(picture, (side, side), Image.Resampling.BICUBIC)
     tile = Image.new("RGB", (side, side), "#f4f3f0")
-    place = (side - small.width) // 2, (side - small.height) // 2
+    corner = (side - small.width) // 2, (side - small.height) // 2
     if small.mode == "RGBA":
-        tile.paste(_checkerboard(small.size), place)
-    tile.paste(small, place, small if small.mode == "RGBA" else None)
+        tile.paste(_checkerboard(small.size), corner)
+    tile.paste(small, corner, small if small.mode == "RGBA" else None)
     return tile
 
 
@@ -105,11 +106,11 @@ def _checkerboard(size: tuple[int, int], cell: int = 10) -> Image.Image:
 
 
 def sheet_image(cards: Sequence[Card], heading: str, side: int) -> Image.Image:
-    """The sheet as one picture: a heading, and cards in as many columns as fit, pictures `side` pixels wide."""
-    shown = max(len(c.pictures) for c in cards)
-    width = shown * side + (shown - 1) * PAD + 2 * PAD
+    """The sheet as one image: a heading, and cards in as many columns as fit, images `side` pixels wide."""
+    count = max(len(c.pictures) for c in cards)
+    width = count * side + (count - 1) * PAD + 2 * PAD
     columns = max(min(len(cards), (WIDTH - GAP) // (width + GAP)), 1)
-    drawn = [_drawn(c, side, width) for c in cards]
+    drawn = [_draw_card(c, side, width) for c in cards]
     rows = [drawn[i : i + columns] for i in range(0, len(drawn), columns)]
     head = wrap_text(heading, font(bold=True, size=16), columns * (width + GAP) - GAP)
     top = 2 * GAP + 22 * len(head)
@@ -127,12 +128,12 @@ def sheet_image(cards: Sequence[Card], heading: str, side: int) -> Image.Image:
     return sheet
 
 
-def _drawn(card: Card, side: int, width: int) -> Image.Image:
-    """One card, as high as its text needs."""
+def _draw_card(card: Card, side: int, width: int) -> Image.Image:
+    """One card, as high as its text requires."""
     texts = [(line, face, ink) for text, face, ink in _texts(card) for line in wrap_text(text, face, width - 2 * PAD)]
     picture = Image.new("RGB", (width, side + 3 * PAD + LINE * len(texts)), CARD)
-    for i, shown in enumerate(card.pictures):
-        picture.paste(fit_tile(shown, side), (PAD + i * (side + PAD), PAD))
+    for i, image in enumerate(card.pictures):
+        picture.paste(fit_tile(image, side), (PAD + i * (side + PAD), PAD))
     draw = ImageDraw.Draw(picture)
     for i, (line, face, ink) in enumerate(texts):
         _write(draw, (PAD, side + 2 * PAD + LINE * i), line, face, ink)
@@ -147,7 +148,7 @@ def _texts(card: Card) -> list[tuple[str, ImageFont.FreeTypeFont, str]]:
 def _write(
     draw: ImageDraw.ImageDraw, at: tuple[float, float], line: str, face: ImageFont.FreeTypeFont, ink: str
 ) -> None:
-    """One line of text; the word that stands for the object is coloured."""
+    """One line of text, with `<object>` coloured."""
     x, y = at
     for word in line.split(" "):
         draw.text((x, y), word, OUTLINE if "<object>" in word else ink, face)
@@ -158,31 +159,31 @@ def save(cards: Sequence[Card], heading: str, side: int, out: Path) -> None:
     """Write the sheet as .png or .html.
 
     Raises:
-        TamingError: the name ends otherwise.
+        TamingError: the name has another suffix.
     """
     check_name(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".html":
-        out.write_text(sheet_html(cards, heading, side), encoding="utf-8")
+        write_text(out, sheet_html(cards, heading, side))
     else:
-        sheet_image(cards, heading, side).save(out)
+        with replacing(out) as part:
+            sheet_image(cards, heading, side).save(part, "PNG")
 
 
 def check_name(out: Path) -> None:
-    """Refuse a name that ends in neither .png nor .html."""
+    """Raises TamingError if the name ends in neither .png nor .html."""
     if out.suffix not in (".png", ".html"):
         raise TamingError(f"{out} is neither a .png nor a .html file. Name the sheet with --out sheet.png.")
 
 
 def sheet_html(cards: Sequence[Card], heading: str, side: int) -> str:
-    """The sheet as one page that needs no other file."""
+    """The sheet as a self-contained HTML page."""
     figures = "\n".join(_figure(card, side) for card in cards)
     return PAGE.format(heading=escape(heading), figures=figures, kept=KEPT, dropped=DROPPED, mark=OUTLINE, paper=PAPER)
 
 
 def _figure(card: Card, side: int) -> str:
     pictures = "".join(f'<img alt="" src="{_data_url(fit_tile(p, side))}">' for p in card.pictures)
-    lines = "".join(f"<p>{_marked(line)}</p>" for line in card.lines)
+    lines = "".join(f"<p>{_highlight(line)}</p>" for line in card.lines)
     kind, status = ("kept", "kept") if card.drop_reason is None else ("dropped", f"dropped: {card.drop_reason}")
     return (
         f"<figure>{pictures}<figcaption><b>{escape(card.title)}</b>{lines}"
@@ -190,7 +191,7 @@ def _figure(card: Card, side: int) -> str:
     )
 
 
-def _marked(line: str) -> str:
+def _highlight(line: str) -> str:
     return escape(line).replace("&lt;object&gt;", "<mark>&lt;object&gt;</mark>")
 
 

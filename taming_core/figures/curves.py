@@ -1,4 +1,4 @@
-"""A training's figures over its steps, as a picture (matplotlib)."""
+"""Training metrics over steps, as a figure (matplotlib)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ Line = Mapping[str, Number]
 
 
 def curves(lines: Sequence[Line]) -> Figure:
-    """Loss and its terms, gradient norm and learning rate: what is noisy faint, and the mean of the last steps bold."""
+    """Loss and its terms, gradient norm and learning rate: raw values faint, their moving average bold."""
     figure = Figure(figsize=(8.4, 6.4), layout="constrained")
     panels = figure.subplots(len(PANELS), 1, sharex=True, height_ratios=(3, 1.5, 1))
     for axes, (title, keys) in zip(panels, PANELS.items(), strict=True):
@@ -37,16 +37,17 @@ def curves(lines: Sequence[Line]) -> Figure:
 
 
 def draw(axes: Axes, key: str, points: Sequence[tuple[Number, Number]]) -> None:
-    """One figure's curve; none where no step has it."""
+    """The curve of one metric; nothing if no step has it."""
     if points:
         steps, values = zip(*points, strict=True)
         width = 1 if key == "learning_rate" else 1 + len(values) // 50  # the rate has no noise
-        axes.plot(steps, values, color=COLOURS[key], alpha=0.25, linewidth=0.8)
-        axes.plot(steps, smooth(values, width), color=COLOURS[key], linewidth=1.6, label=key)
+        untyped: Any = axes
+        untyped.plot(steps, values, color=COLOURS[key], alpha=0.25, linewidth=0.8)
+        untyped.plot(steps, smooth(values, width), color=COLOURS[key], linewidth=1.6, label=key)
 
 
 def smooth(values: Sequence[Any], width: int) -> list[float]:
-    """The mean of each value and of those before it, `width` in all, or as many as there are.
+    """The moving average of the last `width` values, or of as many as there are.
 
     >>> smooth([2.0, 4.0, 6.0], 2)
     [2.0, 3.0, 5.0]

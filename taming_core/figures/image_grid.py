@@ -1,4 +1,4 @@
-"""Pictures in rows and columns with captions, as one PNG: for people without a browser (PIL only)."""
+"""Grids of images with captions, as one PNG (PIL only)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from taming_core.figures.contact_sheet import fit_tile, font, wrap_text
+from taming_core.files import replacing
 
 PAPER, INK, FAINT, GOOD, BAD = "#ffffff", "#1d2025", "#6d727a", "#2b7a4b", "#b3382c"
 GAP, MARGIN, LINE = 8, 28, 16  # pixels
@@ -14,15 +15,15 @@ GAP, MARGIN, LINE = 8, 28, 16  # pixels
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture and what is said of it."""
+    """One image and its note."""
 
     picture: Image.Image | None
     note: str = ""
-    good: bool | None = None  # colours the note; None says nothing
+    good: bool | None = None  # colour of the note: green, red, or grey for None
 
 
 def grid(heading: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], side: int) -> Image.Image:
-    """Pictures `side` pixels wide under one caption for each column, the first column set apart."""
+    """Images `side` pixels wide under column captions; the first column is set apart."""
     width = 2 * MARGIN + len(columns) * (side + GAP) + GAP
     head = wrap_text(heading, font(bold=True, size=17), width - 2 * MARGIN)
     captions = [wrap_text(c, font(bold=True, size=12), side) for c in columns]
@@ -52,7 +53,7 @@ def _lines(cell: Cell, side: int) -> list[str]:
 
 
 def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, at: tuple[int, int], side: int) -> None:
-    """One picture with its note below."""
+    """One image with its note below."""
     if cell.picture is not None:
         sheet.paste(fit_tile(cell.picture, side), at)
     ink = {True: GOOD, False: BAD, None: FAINT}[cell.good]
@@ -62,5 +63,5 @@ def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, at: tuple[
 
 def save(sheet: Image.Image, out: Path) -> None:
     """Write the sheet as PNG."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(out, "PNG")
+    with replacing(out) as part:
+        sheet.save(part, "PNG")

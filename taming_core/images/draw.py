@@ -1,4 +1,4 @@
-"""Seeds to images: every image has its own generator, so that its batch cannot change it."""
+"""Draw images from seeds; every image has its own generator, so that it does not depend on its batch."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from taming_core.bases.family import is_flow_matching
 from taming_core.errors import TamingError
+from taming_core.files import replacing
 from taming_core.images.families import TamingPipeline
 from taming_core.images.requests import ImageRequest, batch_requests
 from taming_core.params.arguments import require_scheduler
@@ -20,29 +21,29 @@ from taming_core.params.sections import Sampling
 
 
 def load_scheduler(name: str, like: Any) -> SchedulerMixin:
-    """Any diffusers scheduler by its class name, with the noise schedule of the model's own.
+    """A diffusers scheduler by its class name, with the noise schedule of the scheduler `like`.
 
     Raises:
-        TamingError: diffusers has no such scheduler, or it is not for models trained as this one was.
+        TamingError: diffusers has no such scheduler, or it does not fit the model's noise schedule.
     """
     require_scheduler(name)
-    found: Any = getattr(diffusers, name)
-    known = inspect.signature(found).parameters
-    flows = name.startswith("FlowMatch")
-    if is_flow_matching(like) and not flows and "use_flow_sigmas" not in known:
-        raise TamingError(f"{name} does not draw with a model of flow matching. Name "
+    scheduler_class: Any = getattr(diffusers, name)
+    options = inspect.signature(scheduler_class).parameters
+    for_flow_matching = name.startswith("FlowMatch")
+    if is_flow_matching(like) and not for_flow_matching and "use_flow_sigmas" not in options:
+        raise TamingError(f"{name} does not support flow-matching models. Name FlowMatchEulerDiscreteScheduler or "
+                          "DPMSolverMultistepScheduler.")  # fmt: skip
+    if is_flow_matching(like) and like.config.get("use_dynamic_shifting") and "use_dynamic_shifting" not in options:
+        raise TamingError(f"{name} does not support dynamic shifting, which this model needs. Name "
                           "FlowMatchEulerDiscreteScheduler or DPMSolverMultistepScheduler.")  # fmt: skip
-    if is_flow_matching(like) and like.config.get("use_dynamic_shifting") and "use_dynamic_shifting" not in known:  # pyright: ignore
-        raise TamingError(f"{name} cannot shift its steps with the image's size, as this model wants it. Name "
-                          "FlowMatchEulerDiscreteScheduler or DPMSolverMultistepScheduler.")  # fmt: skip
-    if is_flow_matching(like) and not flows:
-        shift = like.config.get("shift") or like.config.get("flow_shift") or 1.0  # pyright: ignore
+    if is_flow_matching(like) and not for_flow_matching:
+        shift = like.config.get("shift") or like.config.get("flow_shift") or 1.0
         flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
-        return found.from_config(like.config, **flow)
-    if flows and not is_flow_matching(like):
-        raise TamingError(f"{name} draws with models of flow matching, and this is none. Name another, such as "
+        return scheduler_class.from_config(like.config, **flow)
+    if for_flow_matching and not is_flow_matching(like):
+        raise TamingError(f"{name} is for flow-matching models, and this is none. Name another, such as "
                           "DDIMScheduler.")  # fmt: skip
-    return found.from_config(like.config)
+    return scheduler_class.from_config(like.config)
 
 
 def draw(
@@ -53,23 +54,24 @@ def draw(
     object_scale: float = 1.0,
     size: tuple[int, int] | None = None,
 ) -> Iterator[Image.Image]:
-    """The ordered images, in order, `sampling.batch_size` at a time.
+    """Draw the requested images, in order, `sampling.batch_size` at a time.
 
     Args:
-        pipeline: keeps its own scheduler; the one that `sampling` names is used in this call only.
-        orders: what is wanted; with and without object may be mixed.
-        embeds: what `Order.objects` counts in, (tokens, D) each; an object seen in more photos has more tokens.
+        pipeline: keeps its scheduler; the one that `sampling` names is used in this call only.
+        requests: the images; with and without an object may be mixed.
+        embeds: the object embeddings (tokens, D) that `ImageRequest.objects` indexes; an object in more photos has more
+            tokens.
         sampling: scheduler, steps and guidance.
-        object_scale: as the pipeline takes it.
-        size: width and height in pixels; the model's own where None.
+        object_scale: see `TamingPipeline.__call__`.
+        size: width and height in pixels; None for the model's default.
     """
-    own, (width, height) = pipeline.scheduler, size or (None, None)
-    pipeline.scheduler = load_scheduler(sampling.scheduler, own)
+    scheduler, (width, height) = pipeline.scheduler, size or (None, None)
+    pipeline.scheduler = load_scheduler(sampling.scheduler, scheduler)
     try:
-        for batch in batch_requests(requests, sampling.batch_size, lambda o: tuple(embeds[i].shape for i in o.objects)):
-            chosen = [torch.stack([embeds[i] for i in o.objects]) for o in batch if o.objects]
+        for batch in batch_requests(requests, sampling.batch_size, lambda r: tuple(embeds[i].shape for i in r.objects)):
+            chosen = [torch.stack([embeds[i] for i in r.objects]) for r in batch if r.objects]
             yield from pipeline(
-                [o.prompt for o in batch],
+                [r.prompt for r in batch],
                 object_embeds=torch.stack(chosen) if chosen else None,
                 num_inference_steps=sampling.steps,
                 guidance_object=sampling.guidance_object,
@@ -78,11 +80,11 @@ def draw(
                 object_scale=object_scale,
                 width=width,
                 height=height,
-                generator=[torch.Generator().manual_seed(o.seed) for o in batch],
+                generator=[torch.Generator().manual_seed(r.seed) for r in batch],
                 return_dict=False,
             )[0]
     finally:
-        pipeline.scheduler = own
+        pipeline.scheduler = scheduler
 
 
 def draw_missing(
@@ -92,23 +94,21 @@ def draw_missing(
     embeds: Sequence[Tensor] | Tensor,
     sampling: Sampling,
 ) -> Iterator[int]:
-    """Draw the ordered images to their paths, and yield how many are there.
+    """Draw the images that are missing on disk to `paths`, and yield how many exist after each batch.
 
-    A batch is drawn as a whole or not at all: its make-up may change an image's last bits.
+    A batch is drawn again as a whole: its composition may change the last bits of an image.
     """
     done = 0
     for batch in batch_requests(requests, sampling.batch_size):
-        places = paths[done : done + len(batch)]
-        if not all(p.exists() for p in places):
-            for path, image in zip(places, draw(pipeline, batch, embeds, sampling), strict=True):
+        batch_paths = paths[done : done + len(batch)]
+        if not all(p.exists() for p in batch_paths):
+            for path, image in zip(batch_paths, draw(pipeline, batch, embeds, sampling), strict=True):
                 save(image, path)
         done += len(batch)
         yield done
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Write a PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    image.save(part, "PNG")
-    part.replace(path)
+    """Write a PNG atomically."""
+    with replacing(path) as part:
+        image.save(part, "PNG")

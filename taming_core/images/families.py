@@ -1,4 +1,4 @@
-"""The pipelines of each family of base models, and how to open one."""
+"""The pipeline class of each family of base models, and `load_pipeline`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -40,7 +40,7 @@ __all__ = [
 
 
 class TamingStableDiffusionPipeline(TamingPipeline, StableDiffusionLoraLoaderMixin):
-    """On Stable Diffusion 1.5 or 2.1, or `mini`."""
+    """For Stable Diffusion 1.5 or 2.1, or `mini`."""
 
     family_type = StableDiffusion
 
@@ -60,7 +60,7 @@ class TamingStableDiffusionPipeline(TamingPipeline, StableDiffusionLoraLoaderMix
 
 
 class TamingStableDiffusionXLPipeline(TamingPipeline, StableDiffusionXLLoraLoaderMixin):
-    """On Stable Diffusion XL."""
+    """For Stable Diffusion XL."""
 
     family_type = StableDiffusionXL
 
@@ -82,7 +82,7 @@ class TamingStableDiffusionXLPipeline(TamingPipeline, StableDiffusionXLLoraLoade
 
 
 class TamingStableDiffusion3Pipeline(TamingPipeline, SD3LoraLoaderMixin):
-    """On Stable Diffusion 3 or 3.5, with or without T5."""
+    """For Stable Diffusion 3 or 3.5, with or without T5."""
 
     family_type = StableDiffusion3
 
@@ -107,7 +107,7 @@ class TamingStableDiffusion3Pipeline(TamingPipeline, SD3LoraLoaderMixin):
 
 
 class TamingFluxPipeline(TamingPipeline, FluxLoraLoaderMixin):
-    """On FLUX.1."""
+    """For FLUX.1."""
 
     family_type = Flux
 
@@ -129,7 +129,7 @@ class TamingFluxPipeline(TamingPipeline, FluxLoraLoaderMixin):
 
 
 def assemble(parts: Mapping[str, Any], object_encoder: ObjectEncoder) -> TamingPipeline:
-    """The pipeline of a text-to-image model's parts and the object encoder that tames it."""
+    """The pipeline of a text-to-image model's components and an object encoder."""
     return TamingPipeline.class_for(parts)(**parts, object_encoder=object_encoder)
 
 
@@ -137,19 +137,20 @@ def load_pipeline(spec: str, device: str = "cpu", precision: str = "fp32", offlo
     """The pipeline of `mini` or of a folder that `taming train` wrote.
 
     Args:
-        spec: mini, or the folder.
-        device: where it draws.
-        precision: of its weights, one of `PRECISIONS`.
-        offload: whether parts wait in the CPU's memory until they are needed.
+        spec: `mini`, or the folder.
+        device: a torch device.
+        precision: of the weights, one of `PRECISIONS`.
+        offload: whether to enable diffusers' model CPU offload.
 
     Raises:
-        TamingError: there is no such folder, or it is no pipeline; or the device has no use for precision or offload.
+        TamingError: there is no such folder, or it holds no pipeline; or the device does not support `precision` or
+            `offload`.
     """
     require_precision(precision, device, offload)
     folder = encoder_folder(spec)
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    pipeline = TamingPipeline.from_pretrained(folder, dtype=DTYPES[precision], local_files_only=True)
+    pipeline: Any = TamingPipeline.from_pretrained(folder, dtype=DTYPES[precision], local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     if offload:
         pipeline.enable_model_cpu_offload(device=device)

@@ -1,9 +1,10 @@
 """Two-way classifier-free guidance (docs/method.md section 6)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from taming_core.bases.family import Text
@@ -12,28 +13,36 @@ from taming_core.model.subject_model import SubjectModel, conditioning_groups
 
 
 class EncodedPrompts(NamedTuple):
-    """Prompts, read."""
+    """Prompt embeddings, and where the placeholders are."""
 
     text: Text
-    placeholder_positions: Tensor  # (batch, objects), where `<object>` stands
+    placeholder_positions: Int[Tensor, "batch _"]  # token positions of each `<object>`
 
 
 class GuidancePass(NamedTuple):
-    """One of the denoiser's predictions for every image."""
+    """One pass of the denoiser over all images, and its weight in the guided output."""
 
     weight: float
     prompts: EncodedPrompts
-    object_embeds: Tensor | None
+    object_embeds: Float[Tensor, "batch objects tokens width"] | None
 
 
 def guided_prediction(
     model: SubjectModel,
-    latents: Tensor,
+    latents: Float[Tensor, "batch channels rows columns"],
     t: Tensor,
     passes: Sequence[GuidancePass],
     guidance_embedded: float | None = None,
-) -> Tensor:
-    """The weighted sum of the denoiser's predictions, all of them in one batch."""
+) -> Float[Tensor, "batch channels rows columns"]:
+    """The weighted sum of the denoiser outputs of all passes, computed in one batch.
+
+    Args:
+        model: the model.
+        latents: noised latents, scaled for the scheduler.
+        t: the timestep, a scalar.
+        passes: of `guidance_passes`.
+        guidance_embedded: the scale for a guidance-distilled denoiser; None for any other.
+    """
     texts = [p.prompts.text for p in passes]
     pooled = [t.pooled for t in texts if t.pooled is not None]
     text = Text(torch.cat([t.states for t in texts]), torch.cat(pooled) if pooled else None)
@@ -48,7 +57,7 @@ def guided_prediction(
     out = denoise(
         model.family, batch, times, conditioning_groups(model, conditioning, times), guidance=guidance_embedded
     )
-    return sum(p.weight * e for p, e in zip(passes, out.chunk(len(passes)), strict=True))  # pyright: ignore[reportReturnType]
+    return cast(Tensor, sum(p.weight * e for p, e in zip(passes, out.chunk(len(passes)), strict=True)))
 
 
 def guidance_passes(
@@ -59,18 +68,25 @@ def guidance_passes(
     guidance_object: float,
     guidance_text: float,
 ) -> list[GuidancePass]:
-    """Two-way guidance as passes of the denoiser; passes of weight 0 are left out.
+    """The denoiser passes of two-way guidance; passes of weight 0 are left out.
 
     eps = e(0,0) + s_obj (e(0,z) - e(0,0)) + s_txt (e(c,z) - e(0,z)), docs/method.md section 6. With equal scales
-    e(0,z) cancels, and two passes do the work of three. `silent` is what 0 is beside an object: `substitute` needs the
-    word in whose place the object stands.
+    e(0,z) cancels, and two passes suffice.
+
+    Args:
+        text: c, the prompts.
+        null: the empty (or negative) prompt.
+        null_with_object: the empty prompt beside an object; for `substitute` it holds the placeholder.
+        object_embeds: z, (B, objects, K, D); None for plain text-to-image.
+        guidance_object: s_obj.
+        guidance_text: s_txt.
     """
     if object_embeds is None:
-        found = [GuidancePass(1 - guidance_text, null, None), GuidancePass(guidance_text, text, None)]
+        passes = [GuidancePass(1 - guidance_text, null, None), GuidancePass(guidance_text, text, None)]
     else:
-        found = [
+        passes = [
             GuidancePass(1 - guidance_object, null, None),
             GuidancePass(guidance_object - guidance_text, null_with_object, object_embeds),
             GuidancePass(guidance_text, text, object_embeds),
         ]
-    return [p for p in found if p.weight != 0]
+    return [p for p in passes if p.weight != 0]

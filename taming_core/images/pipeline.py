@@ -1,4 +1,4 @@
-"""What every TamingPipeline does: a photo of a thing and a prompt to images of it (docs/method.md section 6)."""
+"""The base class of every TamingPipeline: a photo of an object and a prompt to images (docs/method.md section 6)."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -8,8 +8,7 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from diffusers.utils.torch_utils import randn_tensor
+from diffusers.utils.torch_utils import randn_tensor  # pyright: ignore[reportUnknownVariableType]  # its shape is untyped
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -26,28 +25,29 @@ from taming_core.model.object_encoder import ObjectEncoder, encode_subjects
 from taming_core.model.subject_model import subject_model
 
 StepEnd = Callable[[DiffusionPipeline, int, int, dict[str, Tensor]], dict[str, Tensor]]
-SubjectPhotos = Image.Image | Sequence[Image.Image]  # an object, in one photo or in several
-DEFAULT_EMBEDDED_GUIDANCE = 3.5  # what diffusers tells a denoiser that reads its guidance
+SubjectPhotos = Image.Image | Sequence[Image.Image]  # one subject, in one or several photos
+DEFAULT_EMBEDDED_GUIDANCE = 3.5  # diffusers' default for FLUX.1-dev
 
 
 class TamingPipeline(DiffusionPipeline):
-    """A text-to-image model that takes an object beside the text; opened with `from_pretrained(folder)`.
+    """A text-to-image pipeline conditioned on an object as well as the text; load it with `from_pretrained(folder)`.
 
-    Each family of base models has a class of its own in `customize`, which names its parts; this one does the work.
+    Each family of base models has a subclass in `images.families`, which names its components.
     """
 
-    family_type: ClassVar[type[Family]]  # whose base models it draws with
+    family_type: ClassVar[type[Family]]  # the family of its base model
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->text_encoder_3->unet->transformer->vae"
-    # Its injected layers are at work inside the denoiser, and must lie where that lies.
+    # The denoiser runs its injected layers, which must be on the same device.
     _exclude_from_cpu_offload = ["object_encoder"]  # noqa: RUF012  (diffusers declares it so)
     _optional_components = ["text_encoder_3", "tokenizer_3"]  # noqa: RUF012
     _callback_tensor_inputs = ("latents",)
 
     def __init__(self, **parts: Any) -> None:
         super().__init__()
-        self.register_modules(**parts)
-        # Opened without a dtype, transformers keeps the stored half precision, and diffusers turns to single.
+        untyped: Any = self
+        untyped.register_modules(**parts)
+        # Loaded without a dtype, transformers keeps the stored fp16, and diffusers converts to fp32.
         for text_encoder in self.family.text_encoders.values():
             text_encoder.to(self.denoiser.dtype)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.family.vae_scale_factor)
@@ -56,41 +56,44 @@ class TamingPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> "TamingPipeline":
-        """The pipeline of a folder or a hub name, with the options of diffusers' own `from_pretrained`."""
+        """The pipeline of a folder or a hub name, with the options of diffusers' `from_pretrained`."""
         hub = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
         index: Any = cls.load_config(
             pretrained_model_name_or_path, **{name: options[name] for name in hub if name in options}
         )
         kind = cls.class_for(index)
-        if "object_encoder" not in {*index, *options}:  # a folder that stock diffusers opens too (`taming export`)
-            options["object_encoder"] = ObjectEncoder.from_pretrained(
+        if "object_encoder" not in {*index, *options}:  # an export that stock diffusers can load too (`taming export`)
+            encoder_class: Any = ObjectEncoder
+            options["object_encoder"] = encoder_class.from_pretrained(
                 pretrained_model_name_or_path, subfolder="object_encoder",
                 **{name: options[name] for name in (*hub, "dtype", "torch_dtype") if name in options},
             )  # fmt: skip
-        return super(TamingPipeline, kind).from_pretrained(pretrained_model_name_or_path, **options)  # pyright: ignore
+        parent: Any = super(TamingPipeline, kind)
+        return parent.from_pretrained(pretrained_model_name_or_path, **options)
 
     @classmethod
-    def load_config(cls, *given: Any, **options: Any) -> Any:
-        """What model_index.json says; folders written before 0.1.0 name the object encoder's file of that time."""
-        found: Any = super().load_config(*given, **options)
-        index = found[0] if isinstance(found, tuple) else found
+    def load_config(cls, *args: Any, **options: Any) -> Any:
+        """The content of model_index.json; folders from before 0.1.0 have the old import path of the object encoder."""
+        parent: Any = super()
+        loaded: tuple[dict[str, Any], ...] | dict[str, Any] = parent.load_config(*args, **options)
+        index = loaded[0] if isinstance(loaded, tuple) else loaded
         if "object_encoder" in index:
             index["object_encoder"] = ["taming_core", "ObjectEncoder"]
-        return found
+        return loaded
 
     @classmethod
     def class_for(cls, parts: Mapping[str, Any]) -> type["TamingPipeline"]:
-        """The class for these parts, or for what model_index.json says of them.
+        """The pipeline class for these components, or for the entries of a model_index.json.
 
         Raises:
-            TamingError: no family has them.
+            TamingError: no family has these components.
         """
         family = family_class(parts)
         return next(kind for kind in TamingPipeline.__subclasses__() if kind.family_type is family)
 
     @property
     def family(self) -> Family:
-        """How the base model's parts go together."""
+        """The family of the base model, with its components."""
         return family_of({name: getattr(self, name, None) for name in self.config if not name.startswith("_")})
 
     @property
@@ -99,14 +102,14 @@ class TamingPipeline(DiffusionPipeline):
         return self.unet if hasattr(self, "unet") else self.transformer
 
     def _inject(self) -> None:
-        """Let the denoiser see the object, whatever attention processors somebody has given it meanwhile."""
+        """Inject the object encoder's layers around the attention processors that the denoiser has now."""
         eject(self.denoiser)
-        layers, seeing = self.object_encoder.denoiser_layers(), self.object_encoder.config["layers"]
-        inject(self.denoiser, self.injection, layers, seeing, self.family.text_length)
+        layers, layer_names = self.object_encoder.denoiser_layers(), self.object_encoder.config["layers"]
+        inject(self.denoiser, self.injection, layers, layer_names, self.family.text_length)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Text:
-        """T(c) of the text encoders; prompts are padded and cut to their length."""
+        """T(c), the prompt embeddings; prompts are padded and truncated to the length of the text encoders."""
         family = self.family
         return family.text(family.token_ids(prompts).to(self._execution_device))
 
@@ -115,20 +118,20 @@ class TamingPipeline(DiffusionPipeline):
         """z = E(o): one forward pass for all subjects; keep the result to use an object again.
 
         Args:
-            subjects: objects cut out of their photos, RGBA, square; RGB is taken as cut out already. For an object in
-                R photos a list of R, which gives it R times as many tokens.
+            subjects: square cut-outs, RGBA; RGB images are used as they are. For an object in R photos a list of R
+                cut-outs, which gives R times as many tokens.
 
         Raises:
-            TamingError: some objects come in more photos than others.
+            TamingError: the objects have different numbers of photos.
         """
         photos = [[s] if isinstance(s, Image.Image) else list(s) for s in subjects]
         if len({len(p) for p in photos}) > 1:
             raise TamingError("Some objects come in more photos than others. Encode them one by one.")
         size = self.object_encoder.image_size
-        pixels = torch.stack([subject_pixels(photo, size) for seen in photos for photo in seen])
-        encoder = self.object_encoder
-        found = encode_subjects(encoder, self.family, pixels.to(self._execution_device, self.denoiser.dtype))
-        return found.unflatten(0, (len(photos), -1)).flatten(1, 2)
+        pixels = torch.stack([subject_pixels(photo, size) for of_object in photos for photo in of_object])
+        pixels = pixels.to(self._execution_device, self.denoiser.dtype)
+        embeds = encode_subjects(self.object_encoder, self.family, pixels)
+        return torch.unflatten(embeds, 0, (len(photos), -1)).flatten(1, 2)
 
     @torch.no_grad()
     def __call__(
@@ -155,30 +158,30 @@ class TamingPipeline(DiffusionPipeline):
         """Draw images.
 
         Args:
-            prompt: one or more; `<object>` stands for the subject.
-            subject: one cut-out for all prompts, or one per prompt; without it plain text-to-image.
-            object_embeds: what `encode_objects` gave, instead of `subject`; one for all prompts, or one per prompt. Of
-                several objects in one image (batch, objects, K, D), in the order of their `<object>`.
+            prompt: one or more; `<object>` is the placeholder of the subject.
+            subject: one cut-out for all prompts, or one per prompt; None for plain text-to-image.
+            object_embeds: the result of `encode_objects`, instead of `subject`; one for all prompts, or one per prompt.
+                For several objects in one image (batch, objects, K, D), in the order of their `<object>`.
             num_inference_steps: of the scheduler.
-            guidance_object: s_obj, trades freedom for identity.
-            guidance_text: s_txt, trades freedom for the prompt.
-            guidance_embedded: what a denoiser that reads its guidance (FLUX.1-dev) is told; 3.5 where None.
-            negative_prompt: what guidance leads away from.
-            object_scale: weight of what `decoupled`, `gated` and `reference` add to the base model's own attention.
-            height, width: pixels; the model's own size where None.
-            num_images_per_prompt: images of one prompt stand together.
+            guidance_object: s_obj; higher values favour the object's identity.
+            guidance_text: s_txt; higher values favour the prompt.
+            guidance_embedded: the scale for a guidance-distilled denoiser (FLUX.1-dev); None for 3.5.
+            negative_prompt: replaces the empty prompt in guidance.
+            object_scale: weight of the attention that `decoupled`, `gated` and `reference` add to the base model's.
+            height, width: pixels; None for the model's default size.
+            num_images_per_prompt: images of one prompt are consecutive.
             generator: one, or one per image, so that an image does not depend on its batch.
-            latents: the starting noise, (images, C, H/f, W/f).
+            latents: the initial noise, (images, C, H/f, W/f).
             output_type: `pil`, `np`, `pt` or `latent`.
-            return_dict: False gives a tuple.
-            callback_on_step_end: called as `(pipeline, step, timestep, {"latents": ...})`; returns the same dict. To
-                stop it sets `pipeline.interrupt = True`.
-            callback_on_step_end_tensor_inputs: names of what the callback is given; `latents` is all there is.
+            return_dict: False returns a tuple.
+            callback_on_step_end: called as `(pipeline, step, timestep, {"latents": ...})`; returns the same dict. It
+                stops the sampling with `pipeline.interrupt = True`.
+            callback_on_step_end_tensor_inputs: names of the callback's tensors; only `latents` is available.
 
         Raises:
-            TamingError: neither one object nor one per prompt, both `subject` and `object_embeds`, another number of
-                `<object>` in a prompt than of objects, sides that the model cannot draw, or an argument that has no
-                effect on this encoder or base.
+            TamingError: there is neither one object nor one per prompt; `subject` and `object_embeds` are both given;
+                a prompt has not as many `<object>` as there are objects; the model does not support this image size;
+                or an argument has no effect with this encoder or base.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         self._require_effect(guidance_embedded, callback_on_step_end_tensor_inputs)
@@ -190,8 +193,8 @@ class TamingPipeline(DiffusionPipeline):
         placeholders = " and ".join([EncoderInputs.of(self.object_encoder.config).empty_prompt] * objects_per_image)
         empty_prompt = f"{negative_prompt} {placeholders}".strip()
         text, null, null_with_object = (
-            self._encode_prompts(said, objects_per_image, count)
-            for said in (prompts, [negative_prompt], [empty_prompt])
+            self._encode_prompts(texts, objects_per_image, count)
+            for texts in (prompts, [negative_prompt], [empty_prompt])
         )
         embeds = None if embeds is None else embeds.repeat_interleave(num_images_per_prompt, 0)
 
@@ -201,40 +204,41 @@ class TamingPipeline(DiffusionPipeline):
         sample = sample * getattr(self.scheduler, "init_noise_sigma", 1.0)
         passes = guidance_passes(text, null, null_with_object, embeds, guidance_object, guidance_text)
         embedded = (guidance_embedded or DEFAULT_EMBEDDED_GUIDANCE) if model.family.reads_guidance else None
-        scale: Any = getattr(self.scheduler, "scale_model_input", lambda latents, _: latents)
+        scale: Any = getattr(self.scheduler, "scale_model_input", _unscaled)
         extra = {"generator": generator} if _takes_generator(self.scheduler) else {}
-        for step, t in enumerate(self.progress_bar(self.scheduler.timesteps)):  # pyright: ignore
+        progress_bar: Any = self.progress_bar
+        for step, t in enumerate(progress_bar(self.scheduler.timesteps)):
             if self.interrupt:
                 break
             predicted = guided_prediction(model, scale(sample, t), t, passes, embedded)
             sample = self.scheduler.step(predicted, t, sample, **extra, return_dict=False)[0]
             if callback_on_step_end is not None:
-                given = {name: sample for name in callback_on_step_end_tensor_inputs}
-                sample = callback_on_step_end(self, step, int(t), given).pop("latents", sample)
+                tensors = {name: sample for name in callback_on_step_end_tensor_inputs}
+                sample = callback_on_step_end(self, step, int(t), tensors).pop("latents", sample)
         images: Any = sample if output_type == "latent" else self._decode(sample, output_type)
         self.maybe_free_model_hooks()
         return StableDiffusionPipelineOutput(images=images, nsfw_content_detected=None) if return_dict else (images,)
 
     @property
     def num_timesteps(self) -> int:
-        """Steps of the last drawing."""
+        """Sampling steps of the last call."""
         return len(self.scheduler.timesteps)
 
     def _require_effect(self, guidance_embedded: float | None, callback_inputs: Sequence[str]) -> None:
         if guidance_embedded is not None and not self.family.reads_guidance:
-            raise TamingError("guidance_embedded has no effect on this base, which does not read its guidance. Leave "
-                              "it out, and set guidance_text.")  # fmt: skip
+            raise TamingError("guidance_embedded has no effect on this base, which is not guidance-distilled. Leave it "
+                              "out, and set guidance_text.")  # fmt: skip
         if unknown := set(callback_inputs) - set(self._callback_tensor_inputs):
-            raise TamingError(f"A callback is given {', '.join(self._callback_tensor_inputs)}, but no {min(unknown)}. "
-                              "Name only what there is.")  # fmt: skip
+            raise TamingError(f"A callback can get {', '.join(self._callback_tensor_inputs)}, but not {min(unknown)}. "
+                              "Leave it out of callback_on_step_end_tensor_inputs.")  # fmt: skip
 
     def _set_object_scale(self, scale: float) -> None:
         if scale != 1 and self.injection not in LAYERS:
-            raise TamingError(f"object_scale has no effect on {self.injection}, which adds nothing. Leave it at 1.")
+            raise TamingError(f"object_scale has no effect on {self.injection}, which adds no layers. Leave it at 1.")
         set_object_scale(self.denoiser, scale)
 
     def _encode_prompts(self, prompts: Sequence[str], objects: int, count: int) -> EncodedPrompts:
-        """Prompts as the text encoders read them, the same number of each, `count` in all."""
+        """Encode prompts and repeat each equally often, to a batch of `count`."""
         family = self.family
         ids = family.token_ids(prompts).to(self._execution_device)
         positions = find_placeholders(family.split_token_ids(ids)[0], family.placeholder, objects)
@@ -243,7 +247,7 @@ class TamingPipeline(DiffusionPipeline):
         return EncodedPrompts(text, positions.repeat_interleave(repeats, 0))
 
     def _object_embeds(self, prompts: list[str], subject: Any, embeds: Tensor | None) -> Tensor | None:
-        """The objects of each prompt (prompts, objects, K, D), or None for plain text-to-image."""
+        """The object embeddings of each prompt (prompts, objects, K, D), or None for plain text-to-image."""
         if subject is not None and embeds is not None:
             raise TamingError("Both subject and object_embeds are given. Give one of them.")
         if subject is not None:
@@ -257,7 +261,11 @@ class TamingPipeline(DiffusionPipeline):
         return embeds.to(self._execution_device, self.denoiser.dtype).expand(len(prompts), -1, -1, -1)
 
     def _require_places(self, prompts: list[str], objects: int) -> None:
-        """Raises TamingError where a prompt does not say where each of the objects goes, and the design must know."""
+        """Require one placeholder per object, if there are several objects or the design needs the placeholder.
+
+        Raises:
+            TamingError: a prompt has more or fewer.
+        """
         for prompt in prompts if objects > 1 or self.injection == "substitute" else ():
             if prompt.count(OBJECT) != objects:
                 raise TamingError(f"The prompt '{prompt}' holds {OBJECT} {prompt.count(OBJECT)} times, and there are "
@@ -266,7 +274,7 @@ class TamingPipeline(DiffusionPipeline):
     def _initial_latents(
         self, count: int, height: int | None, width: int | None, generator: Any, latents: Tensor | None
     ) -> Tensor:
-        """The noise to start from."""
+        """The initial noise (count, C, H/f, W/f)."""
         family = self.family
         if latents is not None:
             return latents.to(self._execution_device, self.denoiser.dtype)
@@ -286,9 +294,14 @@ class TamingPipeline(DiffusionPipeline):
 
     @property
     def injection(self) -> str:
-        """How the object enters the denoiser: the network design."""
+        """The network design: how the object is injected into the denoiser."""
         return self.object_encoder.config["injection"]
 
 
-def _takes_generator(scheduler: SchedulerMixin) -> bool:
-    return "generator" in inspect.signature(scheduler.step).parameters  # pyright: ignore[reportAttributeAccessIssue]
+def _takes_generator(scheduler: Any) -> bool:
+    return "generator" in inspect.signature(scheduler.step).parameters
+
+
+def _unscaled(sample: Tensor, _: Tensor) -> Tensor:
+    """For schedulers of flow matching, which have no `scale_model_input`."""
+    return sample

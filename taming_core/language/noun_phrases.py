@@ -1,7 +1,7 @@
-"""The noun phrases of a caption and what part each plays in it (str only).
+"""The noun phrases of a caption and their roles (str only).
 
-A small reader of the language that captioners speak, not a parser of English: the closed classes of words are listed
-here, every other word is looked up in WordNet.
+A small parser for the language of captioning models, not for English: the closed word classes are listed here, every
+other word is looked up in WordNet.
 """
 
 import re
@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from taming_core.language import wordnet
-from taming_core.language.noun_kinds import is_opener, is_thing
+from taming_core.language.noun_kinds import is_opener, is_physical
 
-# opener: "a photo" of ..., "a group" of ...; subject: what the caption is about; companion: what is beside it or what
-# something is done to; scene: where it is.
+# opener: "a photo" of ..., "a group" of ...; subject: what the caption is about; companion: what is beside it, or the
+# object of a verb; scene: the place.
 Role = Literal["opener", "subject", "companion", "scene"]
 Link = Literal["companion", "scene", "of", "and", "verb", "to be", "'s", ""]
 
@@ -54,7 +54,7 @@ WORD = re.compile(r"['’]s\b|[^\W_]+(?:(?:-|['’](?!s\b))[^\W_]+)*|[^\w\s]")
 class Word:
     """One word, a run of hyphened ones, or a mark."""
 
-    text: str  # as `lexicon.spelled` has it; marks as they are
+    text: str  # of `wordnet.normalize_spelling`; marks unchanged
     start: int
     end: int
 
@@ -72,7 +72,7 @@ class Phrase:
     noun_start: int  # of the noun with the nouns that qualify it
     end: int
     nouns: tuple[str, ...]  # the last one is the head: ("golden retriever", "puppy"); none in "underwater"
-    determined: bool  # has a determiner of its own
+    determined: bool  # has a determiner
     link_start: int  # of the preposition before it; of itself where there is none
     role: Role = "subject"
     coordinated: bool = False  # shares the determiner of the phrase before it: "a nut and BOLT"
@@ -84,44 +84,44 @@ def phrases(caption: str) -> tuple[Phrase, ...]:
     >>> [(p.nouns, p.role) for p in phrases("a photo of a small golden retriever puppy on the beach")]
     [(('photo',), 'opener'), (('golden retriever', 'puppy'), 'subject'), (('beach',), 'scene')]
     """
-    found: list[Phrase] = []
+    parsed: list[Phrase] = []
     role: Role = "subject"
     joined = False
     for event in _events(_words(caption)):
         if isinstance(event, Phrase):
-            found.append(replace(event, role=role, coordinated=joined and not event.determined))
+            parsed.append(replace(event, role=role, coordinated=joined and not event.determined))
             joined = False
             continue
-        if found and (event == "'s" or (event == "of" and role == "subject" and _opens(found[-1]))):
-            found[-1] = replace(found[-1], role="companion" if event == "'s" else "opener")
+        if parsed and (event == "'s" or (event == "of" and role == "subject" and _opens(parsed[-1]))):
+            parsed[-1] = replace(parsed[-1], role="companion" if event == "'s" else "opener")
         else:
-            role, joined = _role_after(event, found, role), event == "and"
-    return tuple(found)
+            role, joined = _role_after(event, parsed, role), event == "and"
+    return tuple(parsed)
 
 
 def _opens(phrase: Phrase) -> bool:
     return bool(phrase.nouns) and is_opener(phrase.nouns[-1])
 
 
-def _role_after(link: Link, found: Sequence[Phrase], role: Role) -> Role:
+def _role_after(link: Link, before: Sequence[Phrase], role: Role) -> Role:
     """The role of the noun phrase after `link`."""
     if link in ("scene", "companion"):
         return link
-    last = found[-1].role if found else role
-    if link == "of" or (link == "verb" and found):
+    last = before[-1].role if before else role
+    if link == "of" or (link == "verb" and before):
         return "scene" if last == "scene" and link == "of" else "companion"
     return last if link == "and" and last != "opener" else role
 
 
 def _words(caption: str) -> list[Word]:
-    """The words and marks of a caption; "'s" is one of its own."""
-    found = re.finditer(WORD, caption)
-    return [Word(wordnet.spelled(m[0]) or m[0], *m.span()) for m in found]
+    """The words and marks of a caption; "'s" is a word."""
+    matches = re.finditer(WORD, caption)
+    return [Word(wordnet.normalize_spelling(m[0]) or m[0], *m.span()) for m in matches]
 
 
 def _events(words: list[Word]) -> Iterator[Phrase | Link]:
-    """Noun phrases and what links them."""
-    at, linked_at, determined, after = 0, -1, "", "start"  # `determined` by which word
+    """Noun phrases and the links between them."""
+    at, linked_at, determined, after = 0, -1, "", "start"  # `determined`: the determiner, if any
     while at < len(words):
         link, length = _link(words, at)
         word = words[at]
@@ -132,7 +132,7 @@ def _events(words: list[Word]) -> Iterator[Phrase | Link]:
             length = 1
             yield "scene"
             yield Phrase(word.start, word.start, word.end, (), False, word.start)
-        elif _starts_phrase(words, at, determined) and (determined or not _is_verb_here(words, at, after)):
+        elif _starts_phrase(words, at, determined) and (determined or not _is_verb_at(words, at, after)):
             phrase, length = _phrase(words, at, bool(determined))
             if phrase:
                 yield replace(phrase, link_start=linked_at if linked_at >= 0 else phrase.start)
@@ -152,7 +152,7 @@ def _starts_phrase(words: Sequence[Word], at: int, determined: str) -> bool:
 
 
 def _link(words: Sequence[Word], at: int) -> tuple[Link, int]:
-    """The link at a place and how many words it has; 0 for none."""
+    """The link at position `at` and its number of words; 0 for none."""
     for length in range(min(LONGEST, len(words) - at), 0, -1):
         if (text := _text(words[at : at + length])) in LINKS:
             return LINKS[text], length
@@ -163,20 +163,20 @@ def _text(words: Sequence[Word]) -> str:
     return " ".join(w.text for w in words)
 
 
-def _is_verb_here(words: Sequence[Word], at: int, after: str) -> bool:
+def _is_verb_at(words: Sequence[Word], at: int, after: str) -> bool:
     """Whether an open word that no determiner precedes is a verb."""
     word = words[at].text
     if after == "phrase":
-        return True  # had it been a noun, it would be a part of that phrase
+        return True  # a noun would be part of that phrase
     base = wordnet.verb(word)
     if after == "to be":
         return base is not None
     followed_by_noun = at + 1 < len(words) and words[at + 1].open
-    return base not in (None, word) and not is_thing(wordnet.singular(word)) and not followed_by_noun
+    return base not in (None, word) and not is_physical(wordnet.singular(word)) and not followed_by_noun
 
 
 def _phrase(words: Sequence[Word], start: int, determined: bool) -> tuple[Phrase | None, int]:
-    """The noun phrase that starts at an open word, None if there is no noun; and how many words were read."""
+    """The noun phrase that starts at an open word, None if there is no noun; and the number of words parsed."""
     parts: list[tuple[int, int]] = []  # words of each part, half-open
     at = start
     while at < len(words) and (length := _part(words, at, parts)):
@@ -196,10 +196,10 @@ def _phrase(words: Sequence[Word], start: int, determined: bool) -> tuple[Phrase
 
 
 def _part(words: Sequence[Word], at: int, parts: Sequence[tuple[int, int]]) -> int:
-    """How many words from `at` on belong together as the next part of a noun phrase; 0 if it ends here."""
+    """The number of words from `at` on that form the next part of a noun phrase; 0 if it ends before them."""
     for length in range(min(LONGEST, len(words) - at), 1, -1):
         if _is_compound(words[at : at + length]) and not _is_compound(words[at + length - 1 : at + length + 1]):
-            return length  # not "red fire" of a red fire engine
+            return length  # not "red fire" in "red fire engine"
     before = [_text(words[slice(*p)]) for p in parts]
     if parts and not words[at].open:
         colours = _link(words, at)[0] == "and" and all(map(_is_adjective, before))
@@ -209,40 +209,42 @@ def _part(words: Sequence[Word], at: int, parts: Sequence[tuple[int, int]]) -> i
 
 
 def _is_compound(words: Sequence[Word]) -> bool:
-    """Whether the words are one thing in WordNet: fire engine, ice cream, lily of the valley."""
+    """Whether the words are one lemma in WordNet: fire engine, ice cream, lily of the valley."""
     text = _text(words)
     whole = len(words) > 1 and words[0].open and (words[-1].open or is_opener(text))
     known = wordnet.lemmas(text) if whole else ()
     coloured = words[-1].open and all(_is_adjective(w.text) for w in words)  # black and white
-    return bool(known) and is_thing(known[0]) and not coloured
+    return bool(known) and is_physical(known[0]) and not coloured
 
 
 def _is_verb_after(noun: str, words: Sequence[Word], at: int) -> bool:
-    """Whether a word that follows a noun is a verb and no part of the noun phrase: "a dog WEARING glasses"."""
+    """Whether a word after a noun is a verb rather than part of the noun phrase: "a dog WEARING glasses"."""
     word = words[at].text
     base, lemma = wordnet.verb(word), wordnet.singular(word)
     plural = wordnet.singular(noun) != noun
     if base is None or (base == word and not plural):
         return False
-    acted, named = wordnet.uses("verb", base) or 0, wordnet.uses("noun", lemma) or 0
+    verb_uses, noun_uses = wordnet.uses("verb", base) or 0, wordnet.uses("noun", lemma) or 0
     if base == word or word.endswith("s"):
-        return acted > named
+        return verb_uses > noun_uses
     with_object = at + 1 < len(words) and words[at + 1].text in DETERMINERS
-    return with_object or acted > 5 * named or not is_thing(lemma)  # a participle, but "building" is a noun
+    return with_object or verb_uses > 5 * noun_uses or not is_physical(lemma)  # a participle, but "building" is a noun
 
 
 def _is_adjective(text: str) -> bool:
-    """Whether a word before a noun only describes it."""
+    """Whether a word before a noun is an adjective."""
     if text in LINKS or text in NUMBERS:
         return True
-    described, named = _descriptions(text), wordnet.uses("noun", wordnet.singular(text))
+    adjective_uses, noun_uses = _adjective_uses(text), wordnet.uses("noun", wordnet.singular(text))
     participle = wordnet.verb(text) not in (None, text) and not text.endswith("s")
     unknown = not wordnet.lemmas(text) and (" " in text or text.endswith(("ed", "ing")))
-    return participle or unknown or (described is not None and (named is None or 5 * described >= max(named, 1)))
+    if participle or unknown:
+        return True
+    return adjective_uses is not None and (noun_uses is None or 5 * adjective_uses >= max(noun_uses, 1))
 
 
-def _descriptions(text: str) -> int | None:
-    """How often a word is an adjective or adverb; None if it never can be."""
+def _adjective_uses(text: str) -> int | None:
+    """How often a word is an adjective or adverb; None if it cannot be one."""
     return max((n for kind in ("adjective", "adverb") if (n := wordnet.uses(kind, text)) is not None), default=None)
 
 
@@ -252,4 +254,4 @@ def _can_be_noun(text: str) -> bool:
         return False
     if not wordnet.lemmas(text):
         return not _is_adjective(text) and wordnet.verb(text) is None
-    return (_descriptions(text) or 0) <= 5 * ((wordnet.uses("noun", wordnet.singular(text)) or 0) + 1)
+    return (_adjective_uses(text) or 0) <= 5 * ((wordnet.uses("noun", wordnet.singular(text)) or 0) + 1)

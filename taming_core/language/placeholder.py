@@ -1,7 +1,7 @@
-"""Wording: which words of a caption name an object, and `<object>` in their place (str only).
+"""Which words of a caption name an object, and replacing them by the placeholder `<object>` (str only).
 
 The caption generation scheme of the Taming Encoder (Jia et al., 2023): describe all but the identity in words, and let
-one token stand for the identity. How the words are found is our choice.
+one token represent the identity. The paper does not say how the words are found; this is our method.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from taming_core.language.noun_phrases import Phrase, phrases
 from taming_core.language.wordnet import Likeness
 
 OBJECT = "<object>"
-UNKNOWN_NOUN = "thing"  # a noun that nothing can be mistaken for, to read a caption with
+UNKNOWN_NOUN = "thing"  # replaces <object> to parse a caption; a noun in no class of a detector
 Method = Literal["noun", "head", "conditional", "template"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Replace = Literal["noun", "phrase"]
@@ -26,13 +26,13 @@ AN = re.compile(r"\b([Aa])n(\s+)$")
 ARTICLE = re.compile(r"\b(a)n?(\s+)$", re.IGNORECASE)
 VERY = re.compile(r"\b(?:very|too|so)\s+$", re.IGNORECASE)
 LAST_CLAUSE = re.compile(r"\s*,(?!\s*(?:and|or)\b)[^,<>]*$", re.IGNORECASE)  # not the end of a list
-VOWEL = re.compile(r"(?!u(?:ni|ku|s[aeiu]|t[ei])|eu|one\b)[aeiou]|hour|heir|hono", re.IGNORECASE)  # as it is spoken
-DOUBTFUL = 0.1  # share of a word's uses; a sense below it counts only for what the caption is about
+VOWEL = re.compile(r"(?!u(?:ni|ku|s[aeiu]|t[ei])|eu|one\b)[aeiou]|hour|heir|hono", re.IGNORECASE)  # by sound
+DOUBTFUL = 0.1  # share of a word's uses; rarer senses count only for the subject of the caption
 
 
 @dataclass(frozen=True)
 class ObjectCaption:
-    """A caption, and the same with `<object>`; `caption[start:end] == replaced`."""
+    """A caption, and its copy with `<object>`; `caption[start:end] == replaced`."""
 
     caption: str
     object_caption: str
@@ -44,17 +44,17 @@ class ObjectCaption:
 
 @dataclass(frozen=True)
 class Mention:
-    """Words that can name the object; positions are characters of the caption, half-open."""
+    """A noun phrase that can name the object; positions are characters of the caption, half-open."""
 
     phrase: Phrase
     noun_start: int
     likeness: Likeness
 
 
-def put_object(caption: str, start: int, end: int, method: Method) -> ObjectCaption:
-    """`<object>` for the characters from `start` to `end`; an article before them becomes "a".
+def insert_placeholder(caption: str, start: int, end: int, method: Method) -> ObjectCaption:
+    """Replace the characters from `start` to `end` by `<object>`; an article before them becomes "a".
 
-    >>> put_object("a photo of an apple", 14, 19, "noun").object_caption
+    >>> insert_placeholder("a photo of an apple", 14, 19, "noun").object_caption
     'a photo of a <object>'
     """
     before = AN.sub(r"\1\2", caption[:start])
@@ -62,9 +62,9 @@ def put_object(caption: str, start: int, end: int, method: Method) -> ObjectCapt
 
 
 def name_object(caption: str, noun: str, replace: Replace) -> ObjectCaption | None:
-    """The caption with `<object>` for the words that name a thing of the class `noun`; None if no words do.
+    """Replace the words that name an object of the class `noun` by `<object>`; None if no words do.
 
-    `replace` says whether the adjectives go too: the noun alone, or the phrase. An article stays.
+    `replace` chooses the noun alone, or the phrase with its adjectives. An article stays.
 
     >>> name_object("a photo of a small squirrel on the beach", "animal", "noun").object_caption
     'a photo of a small <object> on the beach'
@@ -75,11 +75,11 @@ def name_object(caption: str, noun: str, replace: Replace) -> ObjectCaption | No
 
 
 def name_objects(caption: str, nouns: Sequence[str], replace: Replace) -> list[ObjectCaption | None]:
-    """`name_object` for all objects of one photo, whose classes stand from left to right.
+    """`name_object` for all objects of one photo, given their classes from left to right.
 
-    Objects of one class get words of their own if the caption has enough: captions tell from left to right.
+    Objects of one class get different words if the caption has enough: captions describe from left to right.
     """
-    return [_named(caption, mention, replace) for mention in _assign(caption, nouns)]
+    return [_replace_mention(caption, mention, replace) for mention in _assign(caption, nouns)]
 
 
 def _assign(caption: str, nouns: Sequence[str]) -> list[Mention | None]:
@@ -87,51 +87,51 @@ def _assign(caption: str, nouns: Sequence[str]) -> list[Mention | None]:
     chosen: list[Mention | None] = [None] * len(nouns)
     for noun in dict.fromkeys(nouns):
         places = [i for i, other in enumerate(nouns) if other == noun]
-        found = mentions(caption, noun)
-        if 1 < len(places) <= len(found):
-            own = sorted(found[: len(places)], key=lambda m: m.phrase.start)
+        candidates = mentions(caption, noun)
+        if 1 < len(places) <= len(candidates):
+            assigned = sorted(candidates[: len(places)], key=lambda m: m.phrase.start)
         else:
-            own = [_with_partner(found)] * len(places)
-        for place, mention in zip(places, own, strict=True):
+            assigned = [_best_mention(candidates)] * len(places)
+        for place, mention in zip(places, assigned, strict=True):
             chosen[place] = mention
     return chosen
 
 
-def _with_partner(found: Sequence[Mention]) -> Mention | None:
+def _best_mention(candidates: Sequence[Mention]) -> Mention | None:
     """The best mention; of "a hammer and wrench" both, if both could be it."""
-    best = found[0] if found else None
-    partner = next((m for m in found[1:] if best and _are_one(best.phrase, m.phrase)), None)
-    return Mention(_joined(best.phrase, partner.phrase), best.noun_start, best.likeness) if best and partner else best
+    best = candidates[0] if candidates else None
+    partner = next((m for m in candidates[1:] if best and _are_one(best.phrase, m.phrase)), None)
+    return Mention(_join(best.phrase, partner.phrase), best.noun_start, best.likeness) if best and partner else best
 
 
 def _are_one(first: Phrase, second: Phrase) -> bool:
-    """Whether one article makes one thing of two nouns; living things stay two: "a dog and cat"."""
+    """Whether two nouns share one article and name one object; animate nouns stay two: "a dog and cat"."""
     adjacent = 0 <= second.link_start - first.end <= 1
     return second.coordinated and adjacent and bool(first.nouns) and not is_alive(first.nouns[-1])
 
 
-def _joined(first: Phrase, second: Phrase) -> Phrase:
+def _join(first: Phrase, second: Phrase) -> Phrase:
     return dataclasses.replace(first, end=second.end)
 
 
-def _named(caption: str, mention: Mention | None, replace: Replace) -> ObjectCaption | None:
+def _replace_mention(caption: str, mention: Mention | None, replace: Replace) -> ObjectCaption | None:
     if mention is None:
         return None
     start = mention.phrase.start if replace == "phrase" else mention.noun_start
-    return put_object(caption, start, mention.phrase.end, "noun")
+    return insert_placeholder(caption, start, mention.phrase.end, "noun")
 
 
 def mentions(caption: str, noun: str) -> list[Mention]:
-    """All words of the caption that can name a thing of the class `noun`, the likeliest first.
+    """All phrases of the caption that can name an object of the class `noun`, the likeliest first.
 
-    What the caption is about comes before what is beside it, that before the scene, and the opener ("a photo") is last;
-    among equals the closer meaning wins, then the more usual one, then the earlier word. A kind of the class does not
-    count in the scene: neither "a cat in tall grass" nor "a robot on a wooden table" names the plant or the furniture
-    that a detector saw. Unless the caption is about somebody: "a man on a motorbike" does show a motorcycle.
+    The order of roles is subject, companion, scene, opener ("a photo"); ties go to the closer meaning, then to the more
+    frequent sense, then to the earlier word. A hyponym of the class does not count in the scene: neither "a cat in tall
+    grass" nor "a robot on a wooden table" names a detected plant or piece of furniture. It does if the subject is a
+    living being and the class is not: "a man on a motorbike" shows a motorcycle.
     """
-    found = [p for p in phrases(caption) if p.nouns]
-    named_apart = any(p.role == "subject" and (is_alive(noun) or not is_alive(p.nouns[-1])) for p in found)
-    usable = [m for p in found if (m := _mention(caption, p, noun)) and _is_sound(m, named_apart)]
+    candidates = [p for p in phrases(caption) if p.nouns]
+    subject_fits = any(p.role == "subject" and (is_alive(noun) or not is_alive(p.nouns[-1])) for p in candidates)
+    usable = [m for p in candidates if (m := _mention(caption, p, noun)) and _is_plausible(m, subject_fits)]
     return sorted(usable, key=_preference)
 
 
@@ -142,8 +142,8 @@ def _preference(m: Mention) -> tuple[bool, bool, int, bool, bool, int]:
 
 
 def _mention(caption: str, phrase: Phrase, noun: str) -> Mention | None:
-    """The phrase as a name of the class, None if it is none."""
-    start = _class_start(caption, phrase, wordnet.spelled(noun))
+    """The phrase as a mention of the class; None if it does not name it."""
+    start = _class_start(caption, phrase, wordnet.normalize_spelling(noun))
     if start is not None:
         return Mention(phrase, min(phrase.noun_start, start), Likeness("same", 1.0))
     *_, owner, head = (None, *phrase.nouns)
@@ -154,56 +154,56 @@ def _mention(caption: str, phrase: Phrase, noun: str) -> Mention | None:
 
 
 def _class_start(caption: str, phrase: Phrase, noun: str) -> int | None:
-    """Where the class stands word for word at the end of the phrase: WordNet lacks potted plant and stop sign."""
-    said = list(re.finditer(r"[^\s-]+", caption[phrase.start : phrase.end]))
+    """Where the class name begins if the phrase ends in it verbatim: WordNet lacks potted plant and stop sign."""
+    words = list(re.finditer(r"[^\s-]+", caption[phrase.start : phrase.end]))
     length = len(noun.split())
-    if not len(phrase.nouns[-1].split()) <= length <= len(said):  # there is no dog in a hot dog
+    if not len(phrase.nouns[-1].split()) <= length <= len(words):  # there is no dog in a hot dog
         return None
-    start = phrase.start + said[-length].start()
-    last = wordnet.spelled(caption[start : phrase.end])
+    start = phrase.start + words[-length].start()
+    last = wordnet.normalize_spelling(caption[start : phrase.end])
     return start if noun in (last, wordnet.singular(last)) else None
 
 
-def _is_sound(m: Mention, named_apart: bool) -> bool:
-    """Whether to believe a mention; `named_apart` where what the caption is about could well be the object."""
+def _is_plausible(m: Mention, subject_fits: bool) -> bool:
+    """Whether to accept a mention; `subject_fits`: the subject of the caption could be the object."""
     if m.phrase.role == "opener":
         return m.likeness.kind in ("same", "synonym")
-    if m.phrase.role == "scene" and m.likeness.kind == "special" and named_apart:
+    if m.phrase.role == "scene" and m.likeness.kind == "special" and subject_fits:
         return False
     return m.phrase.role == "subject" or m.likeness.share >= DOUBTFUL
 
 
 def head_object(caption: str, replace: Replace) -> ObjectCaption | None:
-    """The caption with `<object>` for what it is about; None if there is no noun.
+    """Replace the subject of the caption by `<object>`; None if there is no noun.
 
     >>> head_object("a pencil sketch of two red apples on a plate", "phrase").object_caption
     'a pencil sketch of two <object> on a plate'
     """
-    found = [p for p in phrases(caption) if p.nouns]
+    candidates = [p for p in phrases(caption) if p.nouns]
     order = ("subject", "companion", "scene", "opener")
-    head = min(found, key=lambda p: order.index(p.role), default=None)
+    head = min(candidates, key=lambda p: order.index(p.role), default=None)
     if head is None:
         return None
-    after = found[found.index(head) + 1 :]
+    after = candidates[candidates.index(head) + 1 :]
     if after and _are_one(head, after[0]):
-        head = _joined(head, after[0])
-    return put_object(caption, head.start if replace == "phrase" else head.noun_start, head.end, "head")
+        head = _join(head, after[0])
+    return insert_placeholder(caption, head.start if replace == "phrase" else head.noun_start, head.end, "head")
 
 
 def scene(caption: str) -> str:
-    """Where things are, in the caption's own words; empty if it does not tell.
+    """The words of the caption that describe the place; empty if there are none.
 
     >>> scene("a dog sitting on the beach, on the left"), scene("a photo of a cat")
     ('on the beach, on the left', '')
     """
-    found = phrases(caption)
-    first = next((i for i, p in enumerate(found) if p.role == "scene"), len(found))
-    last = next((i for i in range(first, len(found)) if found[i].role != "scene"), len(found)) - 1
-    return caption[found[first].link_start : found[last].end] if first <= last else ""
+    parsed = phrases(caption)
+    first = next((i for i, p in enumerate(parsed) if p.role == "scene"), len(parsed))
+    last = next((i for i in range(first, len(parsed)) if parsed[i].role != "scene"), len(parsed)) - 1
+    return caption[parsed[first].link_start : parsed[last].end] if first <= last else ""
 
 
 def article(noun: str) -> str:
-    """The indefinite article.
+    """The indefinite article of a noun.
 
     >>> article("apple"), article("unicorn"), article("hourglass")
     ('an', 'a', 'an')
@@ -212,7 +212,7 @@ def article(noun: str) -> str:
 
 
 def prefix_for(noun: str) -> str:
-    """What a caption has to start with to name the class.
+    """The start of a caption that names the class.
 
     >>> prefix_for("animal")
     'a photo of an animal'
@@ -220,8 +220,8 @@ def prefix_for(noun: str) -> str:
     return f"a photo of {article(noun)} {noun}"
 
 
-def fill_template(template: str, noun: str, where: str) -> ObjectCaption:
-    """The template with the class in plain words and with `<object>`, and the scene after it.
+def fill_template(template: str, noun: str, place: str) -> ObjectCaption:
+    """The template with the class noun and with `<object>`, followed by the scene `place`.
 
     >>> fill_template("a photo of a <object>", "animal", "on the beach").caption
     'a photo of an animal on the beach'
@@ -231,33 +231,33 @@ def fill_template(template: str, noun: str, where: str) -> ObjectCaption:
     if with_article and with_article[1].lower() != "the":
         before = before[: with_article.start(1)] + article(noun) + " "
     words = noun if with_article else f"{article(noun)} {noun}"
-    ending = f" {where}" if where else ""
-    return put_object(before + words + after + ending, len(before), len(before + words), "template")
+    ending = f" {place}" if place else ""
+    return insert_placeholder(before + words + after + ending, len(before), len(before + words), "template")
 
 
-def read_given(caption: str, noun: str) -> ObjectCaption | None:
-    """A caption in which somebody has put `<object>` already, with the class in plain words; None if it holds none.
+def parse_tagged_caption(caption: str, noun: str) -> ObjectCaption | None:
+    """A caption written with `<object>`, and its copy with the class noun; None if it has no `<object>`.
 
-    >>> read_given("a photo of a <object> on the beach", "dog").caption
+    >>> parse_tagged_caption("a photo of a <object> on the beach", "dog").caption
     'a photo of a dog on the beach'
     """
-    before, found, after = caption.partition(OBJECT)
+    before, placeholder, after = caption.partition(OBJECT)
     plain = before + noun + after.replace(OBJECT, noun)
-    return put_object(plain, len(before), len(before + noun), "noun") if found else None
+    return insert_placeholder(plain, len(before), len(before + noun), "noun") if placeholder else None
 
 
-def with_noun(prompt: str, noun: str) -> str:
-    """The inverse of `put_object`: plain words in the place of `<object>`.
+def fill_placeholder(prompt: str, noun: str) -> str:
+    """The inverse of `insert_placeholder`: replace `<object>` by a noun.
 
-    >>> with_noun("a photo of a <object> on the beach", "animal")
+    >>> fill_placeholder("a photo of a <object> on the beach", "animal")
     'a photo of an animal on the beach'
     """
-    before, found, after = prompt.partition(OBJECT)
-    return _before(before, noun) + noun + after if found else prompt
+    before, placeholder, after = prompt.partition(OBJECT)
+    return _agree_article(before, noun) + noun + after if placeholder else prompt
 
 
-def _before(text: str, noun: str) -> str:
-    """The text with its last word, if it is an indefinite article, as the noun wants it."""
+def _agree_article(text: str, noun: str) -> str:
+    """The text before a noun; an indefinite article at its end agrees with the noun."""
     return ARTICLE.sub(r"\1n\2" if article(noun) == "an" else r"\1\2", text)
 
 
@@ -273,40 +273,40 @@ def replaced_words(caption: str, object_caption: str) -> str | None:
     return head[starts[-1] :] or None if starts and caption.endswith(after) else None
 
 
-def without_attributes(caption: str, object_caption: str) -> tuple[str, str]:
-    """Both captions without the words for what may change of the object: its adjectives, and a last clause.
+def drop_attributes(caption: str, object_caption: str) -> tuple[str, str]:
+    """Both captions without the object's changeable attributes: its adjectives, and a last clause.
 
-    Captions that differ in more than the words for the object lose the clause only.
+    If the captions differ in more than the words for the object, the plain one loses the clause only.
 
-    >>> without_attributes("a photo of an old pear, on the left", "a photo of an old <object>, on the left")
+    >>> drop_attributes("a photo of an old pear, on the left", "a photo of an old <object>, on the left")
     ('a photo of a pear', 'a photo of a <object>')
     """
     words = replaced_words(caption, object_caption)
-    bare = _without_adjectives(LAST_CLAUSE.sub("", object_caption))
-    return with_noun(bare, words) if words else LAST_CLAUSE.sub("", caption), bare
+    bare = _drop_adjectives(LAST_CLAUSE.sub("", object_caption))
+    return fill_placeholder(bare, words) if words else LAST_CLAUSE.sub("", caption), bare
 
 
-def _without_adjectives(object_caption: str) -> str:
+def _drop_adjectives(object_caption: str) -> str:
     """The caption without the words between the determiner and `<object>`."""
-    before, found, after = object_caption.partition(OBJECT)
-    said = phrases(before + UNKNOWN_NOUN + after)
-    start = next((p.start for p in said if p.start <= len(before) < p.end), len(before))
+    before, placeholder, after = object_caption.partition(OBJECT)
+    parsed = phrases(before + UNKNOWN_NOUN + after)
+    start = next((p.start for p in parsed if p.start <= len(before) < p.end), len(before))
     kept = VERY.sub("", before[:start]) if start < len(before) else before
-    return AN.sub(r"\1\2", kept) + found + after if found else object_caption
+    return AN.sub(r"\1\2", kept) + placeholder + after if placeholder else object_caption
 
 
 def prompt_for(prompt: str, captions: str, noun: str | None) -> str:
-    """The prompt in the words that training used: with `captions` "class_noun", the class noun stands for `<object>`.
+    """The prompt as in training: with `captions` "class_noun", the class noun replaces `<object>`.
 
     >>> prompt_for("a photo of a <object> in the snow", "class_noun", "animal")
     'a photo of an animal in the snow'
 
     Raises:
-        TamingError: the noun is wanted, and there is none.
+        TamingError: `captions` is "class_noun", and there is no noun.
     """
     if captions != "class_noun":
         return prompt
     if noun is None:
         raise TamingError("An encoder trained with class nouns needs each object's class, and the rows hold one "
                           "without. Run `taming detect` on their photos.")  # fmt: skip
-    return with_noun(prompt, noun)
+    return fill_placeholder(prompt, noun)

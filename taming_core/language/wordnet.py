@@ -1,6 +1,6 @@
-"""What English words mean: WordNet 3.1, as small tables that ship with the package (`pipelines/lexicon/build.py`).
+"""Senses of English words: WordNet 3.1, as small tables in the package, built by `pipelines/lexicon/build.py`.
 
-Source: G. A. Miller, "WordNet: a lexical database for English", 1995; its licence lies beside the tables.
+Source: G. A. Miller, "WordNet: a lexical database for English", 1995; its licence is in the folder of the tables.
 """
 
 from collections.abc import Iterator
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pyarrow import parquet
 
 FOLDER = Path(__file__).parent / "data"
 Kind = Literal["noun", "verb", "adjective", "adverb"]
 Naming = Literal["same", "synonym", "special", "general"]
 ORDER: tuple[Naming, ...] = ("same", "synonym", "special", "general")  # the best first
 
-# Regular endings and what stands in their place in the lemma; the irregular ones are a table. Source: morphy(7WN).
+# Regular endings and their replacements in the lemma; irregular forms are a table. Source: morphy(7WN).
 ENDINGS: dict[str, tuple[tuple[str, str], ...]] = {
     "noun": (("s", ""), ("es", ""), ("ies", "y"), ("men", "man")),
     "verb": (("s", ""), ("es", ""), ("ies", "y"), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", "")),
 }
-RARE = 0.05  # share of a word's uses below which WordNet's sense is a curiosity
-RARE_CLASS = 0.025  # the same for a detector's class, which is meant in an everyday sense
-VAGUE = 4  # synsets less deep than this say next to nothing: entity, object, whole, matter
+RARE = 0.05  # share of a word's uses; rarer senses are ignored
+RARE_CLASS = 0.025  # the same for the classes of detectors
+VAGUE = 4  # synsets above this depth are too general: entity, object, whole, matter
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Sense:
 
 @dataclass(frozen=True)
 class Likeness:
-    """How a word can name a thing of some class.
+    """How a word can name an object of a class.
 
-    `same`: the class itself; `synonym`: another word for it; `special`: one kind of it (squirrel for animal);
-    `general`: what it is a kind of (animal for dog).
+    `same`: the class itself; `synonym`: another word for it; `special`: a hyponym (squirrel for animal); `general`: a
+    hypernym (animal for dog).
     """
 
     kind: Naming
@@ -57,9 +57,15 @@ class _Nouns:
     counts: NDArray[np.int32]
 
 
+def _table(name: str) -> Any:
+    """One of the tables; pyarrow's types leave its readers and chunks unknown."""
+    pq: Any = parquet
+    return pq.read_table(FOLDER / f"{name}.parquet")
+
+
 @cache
 def _nouns() -> _Nouns:
-    table = pq.read_table(FOLDER / "nouns.parquet").combine_chunks()
+    table = _table("nouns").combine_chunks()
     lists = table.column("synsets").chunk(0)
     return _Nouns(
         {lemma: i for i, lemma in enumerate(table.column("lemma").to_pylist())},
@@ -71,13 +77,13 @@ def _nouns() -> _Nouns:
 
 @cache
 def _hypernyms() -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    lists = pq.read_table(FOLDER / "synsets.parquet").combine_chunks().column("hypernyms").chunk(0)
+    lists = _table("synsets").combine_chunks().column("hypernyms").chunk(0)
     return lists.offsets.to_numpy(), lists.values.to_numpy()
 
 
 @cache
 def _uses() -> dict[Kind, dict[str, int]]:
-    table = pq.read_table(FOLDER / "words.parquet")
+    table = _table("words")
     lemmas = table.column("lemma").to_pylist()
     kinds: tuple[Kind, ...] = ("noun", "verb", "adjective", "adverb")
     counts = {k: table.column(k).to_pylist() for k in kinds}
@@ -86,15 +92,15 @@ def _uses() -> dict[Kind, dict[str, int]]:
 
 @cache
 def _irregular() -> dict[tuple[str, str], str]:
-    table = pq.read_table(FOLDER / "forms.parquet")
+    table = _table("forms")
     form, lemma, kind = (table.column(n).to_pylist() for n in ("form", "lemma", "kind"))
     return dict(zip(zip(kind, form, strict=True), lemma, strict=True))
 
 
-def spelled(text: str) -> str:
-    """One spelling of what is written with blanks, hyphens, dots or apostrophes.
+def normalize_spelling(text: str) -> str:
+    """Lower case, without apostrophes and dots, with spaces for hyphens and underscores.
 
-    >>> spelled("T-Shirt"), spelled("woman's boot")
+    >>> normalize_spelling("T-Shirt"), normalize_spelling("woman's boot")
     ('t shirt', 'womans boot')
     """
     for mark in "'’.":
@@ -103,7 +109,7 @@ def spelled(text: str) -> str:
 
 
 def uses(kind: Kind, word: str) -> int | None:
-    """How often a lemma stands for that kind of word in WordNet's tagged texts; None if it never can.
+    """How often WordNet's tagged texts use a lemma as that part of speech; None if it cannot be one.
 
     >>> uses("noun", "category") is None, uses("verb", "category") is None
     (False, True)
@@ -113,7 +119,7 @@ def uses(kind: Kind, word: str) -> int | None:
 
 @lru_cache(maxsize=4096)
 def lemmas(phrase: str) -> tuple[str, ...]:
-    """The noun lemmas that a phrase can be a form of, likeliest first; empty if it is no noun of WordNet.
+    """The noun lemmas that a phrase can be a form of, likeliest first; empty if WordNet has none.
 
     >>> lemmas("golden retrievers"), lemmas("knives"), lemmas("glasses"), lemmas("cell phone"), lemmas("running")[:1]
     (('golden retriever',), ('knife',), ('glasses', 'glass'), ('cellphone',), ('running',))
@@ -126,7 +132,7 @@ def lemmas(phrase: str) -> tuple[str, ...]:
 
 
 def _may_join(phrase: str) -> bool:
-    """Whether two words can be one in WordNet's spelling: a cell phone is a cellphone, a green house no greenhouse."""
+    """Whether WordNet may write two words as one: a cell phone is a cellphone, a green house is not a greenhouse."""
     first, _, rest = phrase.partition(" ")
     if " " in rest or min(len(first), len(rest)) < 2:
         return False
@@ -137,13 +143,13 @@ def _bases(kind: Literal["noun", "verb"], word: str) -> Iterator[str]:
     if (kind, word) in _irregular():
         yield _irregular()[kind, word]
     if not word.endswith("ss"):
-        for ending, instead in ENDINGS[kind]:
+        for ending, replacement in ENDINGS[kind]:
             if word.endswith(ending) and len(word) > len(ending) + 1:
-                yield word.removesuffix(ending) + instead
+                yield word.removesuffix(ending) + replacement
 
 
 def singular(phrase: str) -> str:
-    """The lemma of a noun; of a phrase that WordNet does not know, with the last word made singular.
+    """The lemma of a noun; a phrase that WordNet does not know gets its last word in the singular.
 
     >>> singular("potted plants"), singular("mice"), singular("buses"), singular("people"), singular("scissors")
     ('potted plant', 'mouse', 'bus', 'person', 'scissors')
@@ -164,7 +170,7 @@ def verb(word: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def senses(lemma: str) -> tuple[Sense, ...]:
-    """What a noun lemma can mean, most frequent first; one use is added to each sense, for few were ever counted."""
+    """The senses of a noun lemma, most frequent first; shares are add-one smoothed, since counts are sparse."""
     nouns = _nouns()
     row = nouns.rows.get(lemma)
     if row is None:
@@ -176,7 +182,7 @@ def senses(lemma: str) -> tuple[Sense, ...]:
 
 @lru_cache(maxsize=4096)
 def hypernyms(synset: int) -> frozenset[int]:
-    """The synset and all that it is a kind of, up to entity."""
+    """The synset and all of its hypernyms, up to entity."""
     starts, above = _hypernyms()
     direct = above[starts[synset] : starts[synset + 1]].tolist()
     return frozenset([synset]).union(*(hypernyms(s) for s in direct))
@@ -194,14 +200,14 @@ def synset(lemma: str, rank: int = 0) -> int:
 
 
 @cache
-def things() -> frozenset[int]:
-    """What can be seen and boxed: object, matter, and thing in the sense of a part."""
+def physical_objects() -> frozenset[int]:
+    """The top synsets of what can be seen and boxed: physical object, matter, body part."""
     return frozenset([synset("physical object"), synset("matter", 2), synset("body part")])
 
 
 @lru_cache(maxsize=4096)
 def kinds_of(lemma: str, share: float = RARE) -> frozenset[int]:
-    """Everything that the lemma's senses are kinds of, rare senses left out; an unknown phrase is its last word."""
+    """All hypernyms of the lemma's senses without rare ones; an unknown phrase is looked up by its later words."""
     if " " in lemma and not senses(lemma):
         return kinds_of(lemma.partition(" ")[2], share)
     return frozenset(chain.from_iterable(hypernyms(s.synset) for s in senses(lemma) if s.share >= share))
@@ -209,12 +215,12 @@ def kinds_of(lemma: str, share: float = RARE) -> frozenset[int]:
 
 @lru_cache(maxsize=1024)
 def _class_synsets(noun: str) -> frozenset[int]:
-    """What a detector's class means: its everyday senses of things, or all of them if none is a thing.
+    """The synsets of a detector's class: its usual senses that are physical objects, or all if none is.
 
-    A timid person is a mouse too, but no detector says so: people count only where they are the first sense.
+    A timid person is a mouse too, but no detector means that: people count only if they are the first sense.
     """
-    found = [s for lemma in lemmas(noun) for s in senses(lemma)]
-    solid = [s for s in found if hypernyms(s.synset) & things()] or found
+    all_senses = [s for lemma in lemmas(noun) for s in senses(lemma)]
+    solid = [s for s in all_senses if hypernyms(s.synset) & physical_objects()] or all_senses
     person = synset("person")
     people = bool(solid) and person in hypernyms(solid[0].synset)
     meant = [s for s in solid if people or person not in hypernyms(s.synset)]
@@ -224,31 +230,35 @@ def _class_synsets(noun: str) -> frozenset[int]:
 
 @lru_cache(maxsize=65536)
 def likeness(noun: str, phrase: str) -> Likeness | None:
-    """How `phrase` can name a thing of the class `noun`; None if it cannot.
+    """How `phrase` can name an object of the class `noun`; None if it cannot.
 
-    A class that WordNet lacks is known by its last word: a sports ball is a ball.
+    A class that WordNet lacks is looked up by its last word: a sports ball is a ball.
 
     >>> likeness("animal", "squirrels").kind, likeness("dog", "animal").kind, likeness("couch", "sofa").kind
     ('special', 'general', 'synonym')
     >>> likeness("truck", "fire engine").kind, likeness("dog", "hot dog"), likeness("cat", "category")
     ('special', None, None)
     """
-    noun, phrase = spelled(noun), spelled(phrase)
+    noun, phrase = normalize_spelling(noun), normalize_spelling(phrase)
     if phrase == noun or {singular(phrase), phrase} & {singular(noun)}:
         return Likeness("same", 1.0)
     if not lemmas(noun):
-        found = likeness(noun.partition(" ")[2], phrase) if " " in noun else None
-        return Likeness("general", found.share) if found and found.kind in ("same", "synonym") else found
+        last = likeness(noun.partition(" ")[2], phrase) if " " in noun else None
+        return Likeness("general", last.share) if last and last.kind in ("same", "synonym") else last
     usual = [s for lemma in lemmas(phrase) for s in senses(lemma) if s.share >= RARE]
-    named = [Likeness(kind, s.share) for s in usual if (kind := _kind(_class_synsets(noun), s.synset))]
-    return min(named, key=lambda n: (ORDER.index(n.kind), -n.share), default=None)
+    candidates = [Likeness(kind, s.share) for s in usual if (kind := _kind(_class_synsets(noun), s.synset))]
+    return min(candidates, key=_preference, default=None)
 
 
-def _kind(meant: frozenset[int], said: int) -> Naming | None:
-    if said in meant:
+def _preference(candidate: Likeness) -> tuple[int, float]:
+    return ORDER.index(candidate.kind), -candidate.share
+
+
+def _kind(class_synsets: frozenset[int], sense: int) -> Naming | None:
+    if sense in class_synsets:
         return "synonym"
-    if hypernyms(said) & meant:
+    if hypernyms(sense) & class_synsets:
         return "special"
-    if _depth(said) >= VAGUE and any(said in hypernyms(m) for m in meant):
+    if _depth(sense) >= VAGUE and any(sense in hypernyms(s) for s in class_synsets):
         return "general"
     return None

@@ -1,12 +1,12 @@
-"""How attention layers of the denoiser see an object: what the network designs add to them (docs/method.md section 3).
+"""Attention processors that let the denoiser attend to an object, by network design (docs/method.md section 3).
 
-Every cross-attention of a UNet reads one context, the text states followed by the object's tokens; `substitute` and
-`concat` need nothing else. In a transformer, image and text attend to each other and themselves; there `decoupled` is
-shown the tokens beside the context (`show`). `inject` and `eject` are inverses, and what is added starts at zero, so
-that at step 0 the base model is unchanged to the bit.
+Every cross-attention of a UNet reads one context, the prompt embeddings followed by the object tokens; `substitute` and
+`concat` need nothing else. In a transformer with joint attention, `decoupled` gets the object tokens separately from
+the context (`set_object_features`). `inject` and `eject` are inverses, and added layers start at zero, so that at step
+0 the output of the base model is unchanged to the bit.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ Hidden = Float[Tensor, "batch pixels channels"]
 
 
 class DecoupledLayer(nn.Module):
-    """Keys and values of its own for what the object says, in one attention layer."""
+    """Separate key and value projections for the object tokens, in one attention layer."""
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class DecoupledLayer(nn.Module):
 
 
 class GatedLayer(nn.Module):
-    """A cross-attention of its own, after the one over the text, behind a gate (Li et al., "GLIGEN", 2023)."""
+    """A gated cross-attention to the object, after the one to the text (Li et al., "GLIGEN", 2023)."""
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
@@ -47,77 +47,76 @@ LAYERS = {"decoupled": DecoupledLayer, "gated": GatedLayer, "reference": Decoupl
 
 
 class ObjectProcessor:
-    """What an attention layer does instead of its own processor, which it keeps.
+    """Wraps the original processor of an attention layer.
 
-    A plain object, so that the denoiser does not register weights that belong to the object encoder.
+    Not a module, so that the denoiser does not register weights that belong to the object encoder.
     """
 
-    scale = 1.0  # of what is added
+    scale = 1.0  # weight of the object's attention
 
-    def __init__(self, own: Any) -> None:
-        self.own = own
+    def __init__(self, original: Any) -> None:
+        self.original = original
 
 
 class TextProcessor(ObjectProcessor):
-    """The text alone, for layers that are not to see the object."""
+    """Attends to the text alone, for layers that do not see the object."""
 
-    def __init__(self, own: Any, length: int) -> None:
-        super().__init__(own)
-        self.length = length  # of the text
+    def __init__(self, original: Any, length: int) -> None:
+        super().__init__(original)
+        self.length = length  # of the text in the context
 
-    def __call__(self, attn: Attention, hidden_states: Hidden, encoder_hidden_states: States, **more: Any) -> Hidden:
-        return self.own(attn, hidden_states, encoder_hidden_states[:, : self.length], **more)
+    def __call__(self, attn: Attention, hidden_states: Hidden, encoder_hidden_states: States, **kwargs: Any) -> Hidden:
+        return self.original(attn, hidden_states, encoder_hidden_states[:, : self.length], **kwargs)
 
 
 class DecoupledProcessor(TextProcessor):
-    """The attention over the text, plus one over the object."""
+    """Attention to the text, plus attention to the object (Ye et al., "IP-Adapter", 2023)."""
 
-    def __init__(self, own: Any, length: int, layer: DecoupledLayer) -> None:
-        super().__init__(own, length)
+    def __init__(self, original: Any, length: int, layer: DecoupledLayer) -> None:
+        super().__init__(original, length)
         self.layer = layer
 
-    def __call__(self, attn: Attention, hidden_states: Hidden, encoder_hidden_states: States, **more: Any) -> Hidden:
-        out = super().__call__(attn, hidden_states, encoder_hidden_states, **more)
+    def __call__(self, attn: Attention, hidden_states: Hidden, encoder_hidden_states: States, **kwargs: Any) -> Hidden:
+        out = super().__call__(attn, hidden_states, encoder_hidden_states, **kwargs)
         objects = encoder_hidden_states[:, self.length :]
-        return (
-            out + self.scale * projected_object_attention(attn, hidden_states, objects, self.layer)
-            if objects.shape[1]
-            else out
-        )
+        if not objects.shape[1]:
+            return out
+        return out + self.scale * projected_object_attention(attn, hidden_states, objects, self.layer)
 
 
 class GatedProcessor(TextProcessor):
-    """The attention over the text, and then one over the object, which sees what the first has found."""
+    """Attention to the text, then gated attention to the object, with a query that includes the first's output."""
 
-    def __init__(self, own: Any, length: int, layer: GatedLayer) -> None:
-        super().__init__(own, length)
+    def __init__(self, original: Any, length: int, layer: GatedLayer) -> None:
+        super().__init__(original, length)
         self.layer = layer
 
-    def __call__(self, attn: Attention, hidden_states: Hidden, encoder_hidden_states: States, **more: Any) -> Hidden:
-        out = super().__call__(attn, hidden_states, encoder_hidden_states, **more)
+    def __call__(self, attn: Attention, hidden_states: Hidden, encoder_hidden_states: States, **kwargs: Any) -> Hidden:
+        out = super().__call__(attn, hidden_states, encoder_hidden_states, **kwargs)
         layer, objects = self.layer, encoder_hidden_states[:, self.length :]
         if not objects.shape[1]:
             return out
         query = layer.to_q(layer.norm(hidden_states + out))
-        found = layer.to_out(multi_head_attention(attn.heads, query, layer.to_k(objects), layer.to_v(objects)))
-        return out + self.scale * torch.tanh(layer.gate) * found.to(out.dtype)
+        attended = layer.to_out(multi_head_attention(attn.heads, query, layer.to_k(objects), layer.to_v(objects)))
+        return out + self.scale * torch.tanh(layer.gate) * attended.to(out.dtype)
 
 
 class ReferenceProcessor(ObjectProcessor):
-    """A self-attention that also attends to what the same layer made of the subject (Hu, "Animate Anyone", 2024).
+    """Self-attention, plus attention to the same layer's hidden states of the subject (Hu, "Animate Anyone", 2024).
 
-    The subject has keys and values of its own, whose result is added, so that an untrained layer changes nothing.
+    The subject has separate key and value projections, and its result is added, so that an untrained layer changes
+    nothing.
     """
 
     recording = False
 
-    def __init__(self, own: Any, layer: DecoupledLayer) -> None:
-        super().__init__(own)
+    def __init__(self, original: Any, layer: DecoupledLayer) -> None:
+        super().__init__(original)
         self.layer = layer
-        self.features: Tensor | None = None  # (batch, pixels, channels) of the subject; zero where there is none
+        self.features: Tensor | None = None  # (batch, pixels, channels) of the subject; zero for samples without one
 
-    def __call__(self, attn: Attention, hidden_states: Hidden, **more: Any) -> Hidden:
-        out = self.own(attn, hidden_states, **more)
+    def __call__(self, attn: Attention, hidden_states: Hidden, **kwargs: Any) -> Hidden:
+        out = self.original(attn, hidden_states, **kwargs)
         if self.recording:
             self.features = hidden_states
         elif self.features is not None:
@@ -128,54 +127,54 @@ class ReferenceProcessor(ObjectProcessor):
 
 
 class JointProcessor(ObjectProcessor):
-    """The attention of image and text to each other, plus one of the image to the object, in a transformer's layer.
+    """Joint attention of image and text, plus attention of the image to the object, in a transformer.
 
-    SD 3's layer puts what is found through the output map of the image; FLUX's hands it on beside, as diffusers' own
-    IP-Adapter for it does.
+    In SD 3 the result passes the image's output projection and is added; in FLUX it is returned as a third output, as
+    by diffusers' IP-Adapter processor.
     """
 
-    def __init__(self, own: Any, layer: DecoupledLayer) -> None:
-        super().__init__(own)
+    def __init__(self, original: Any, layer: DecoupledLayer) -> None:
+        super().__init__(original)
         self.layer = layer
-        self.features: Tensor | None = None  # (batch, tokens, width) of the object; zero where there is none
+        self.features: Tensor | None = None  # (batch, tokens, width) of the object; zero for samples without one
 
-    def __call__(self, attn: Any, hidden_states: Hidden, *told: Any, **more: Any) -> tuple[Tensor, ...]:
-        image, text = self.own(attn, hidden_states, *told, **more)
+    def __call__(self, attn: Any, hidden_states: Hidden, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        image, text = self.original(attn, hidden_states, *args, **kwargs)
         if self.features is None:
             return image, text
-        seen = self.features.to(hidden_states.dtype)
+        features = self.features.to(hidden_states.dtype)
         if isinstance(attn, Attention):
-            return image + self.scale * projected_object_attention(attn, hidden_states, seen, self.layer), text
-        return image, text, self.scale * object_attention(attn, hidden_states, seen, self.layer)
+            return image + self.scale * projected_object_attention(attn, hidden_states, features, self.layer), text
+        return image, text, self.scale * object_attention(attn, hidden_states, features, self.layer)
 
 
 class AttentionRecorder(ObjectProcessor):
-    """Does what `own` does, and tells the share of attention that goes to the last `columns` of the context."""
+    """Runs the original processor, and appends the share of attention to the object tokens, the last of the context."""
 
-    def __init__(self, own: Any, object_tokens: int, shares: list[Tensor]) -> None:
-        super().__init__(own)
-        self.columns, self.shares = object_tokens, shares
+    def __init__(self, original: Any, object_tokens: int, shares: list[Tensor]) -> None:
+        super().__init__(original)
+        self.object_tokens, self.shares = object_tokens, shares
 
-    def __call__(self, attn: Attention, hidden_states: Hidden, encoder_hidden_states: States, **more: Any) -> Hidden:
-        q, k = (split_heads(attn.heads, x) for x in (attn.to_q(hidden_states), attn.to_k(encoder_hidden_states)))  # pyright: ignore[reportOptionalCall]
+    def __call__(self, attn: Any, hidden_states: Hidden, encoder_hidden_states: States, **kwargs: Any) -> Hidden:
+        q, k = (split_heads(attn.heads, x) for x in (attn.to_q(hidden_states), attn.to_k(encoder_hidden_states)))
         weights = (q @ k.transpose(-1, -2) * attn.scale).float().softmax(-1)
-        self.shares.append(weights[..., -self.columns :].sum(-1).mean(1))
-        return self.own(attn, hidden_states, encoder_hidden_states, **more)
+        self.shares.append(weights[..., -self.object_tokens :].sum(-1).mean(1))
+        return self.original(attn, hidden_states, encoder_hidden_states, **kwargs)
 
 
-def split_heads(count: int, x: Float[Tensor, "batch length channels"]) -> Float[Tensor, "batch {count} length each"]:
-    """The channels of every head apart."""
-    return x.unflatten(-1, (count, -1)).transpose(1, 2)
+def split_heads(count: int, x: Float[Tensor, "batch length channels"]) -> Float[Tensor, "batch {count} length _"]:
+    """Split the channels into `count` heads."""
+    return torch.unflatten(x, -1, (count, -1)).transpose(1, 2)
 
 
 def multi_head_attention(count: int, query: Tensor, key: Tensor, value: Tensor) -> Hidden:
-    """Attention of `count` heads."""
+    """Scaled dot-product attention with `count` heads."""
     q, k, v = (split_heads(count, x) for x in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def object_attention(attn: Any, hidden: Hidden, features: States, layer: DecoupledLayer) -> Hidden:
-    """What a layer's query finds among keys and values of the object."""
+    """Attention of the layer's query to the object's keys and values, before the output projection."""
     query = attn.to_q(hidden)
     if (norm := getattr(attn, "norm_q", None)) is not None:  # over the channels of each head
         query = norm(query.unflatten(-1, (attn.heads, -1))).flatten(-2)
@@ -183,32 +182,38 @@ def object_attention(attn: Any, hidden: Hidden, features: States, layer: Decoupl
 
 
 def projected_object_attention(attn: Attention, hidden: Hidden, features: States, layer: DecoupledLayer) -> Hidden:
-    """What a layer's query finds among keys and values of the object, put through the layer's output map."""
-    found = object_attention(attn, hidden, features, layer)
-    project: Any = attn.to_out[0]  # pyright: ignore[reportOptionalSubscript]
-    out = project(found)
-    # Its bias is in the text's result already. Called as a module, and not by its weight, for LoRA may be around it.
-    return (out if project.bias is None else out - project.bias) / attn.rescale_output_factor
+    """Attention of the layer's query to the object's keys and values, after the output projection."""
+    attended = object_attention(attn, hidden, features, layer)
+    to_out: Any = attn.to_out
+    out = to_out[0](attended)
+    # The text's result includes the bias already. Called as a module, not by its weight: LoRA may wrap it.
+    return (out if to_out[0].bias is None else out - to_out[0].bias) / attn.rescale_output_factor
+
+
+def modules_by_name(network: Any) -> dict[str, nn.Module]:
+    """All modules of a network; torch leaves `named_modules` partly untyped."""
+    return dict(network.named_modules())
 
 
 def cross_attentions(denoiser: nn.Module) -> dict[str, Attention]:
-    """Every layer of the denoiser that attends to the context, by name."""
-    return {n: m for n, m in denoiser.named_modules() if isinstance(m, Attention) and m.is_cross_attention}
+    """The cross-attention layers of a UNet by name."""
+    modules = modules_by_name(denoiser)
+    return {n: m for n, m in modules.items() if isinstance(m, Attention) and m.is_cross_attention}
 
 
 def self_attentions(denoiser: nn.Module) -> dict[str, Attention]:
-    """Every layer of the denoiser's transformer blocks that attends to the image itself, by name."""
-    found = {n: m for n, m in denoiser.named_modules() if isinstance(m, Attention) and n.endswith(".attn1")}
-    return {n: m for n, m in found.items() if not m.is_cross_attention}
+    """The self-attention layers of a UNet's transformer blocks by name."""
+    attentions = {n: m for n, m in modules_by_name(denoiser).items() if isinstance(m, Attention)}
+    return {n: m for n, m in attentions.items() if n.endswith(".attn1") and not m.is_cross_attention}
 
 
 def joint_attentions(denoiser: nn.Module) -> dict[str, Any]:
-    """Every layer of a transformer in which image and text have maps of their own and attend to each other, by name."""
-    return {n: m for n, m in denoiser.named_modules() if getattr(m, "added_kv_proj_dim", None) is not None}
+    """The joint attention layers of a transformer, which have separate projections of image and text, by name."""
+    return {n: m for n, m in modules_by_name(denoiser).items() if getattr(m, "added_kv_proj_dim", None) is not None}
 
 
 def layer_channels(denoiser: nn.Module, injection: str) -> dict[str, int]:
-    """Name and channels of every attention layer in which an object can be seen by this design."""
+    """Name and channels of every attention layer that this design can inject into."""
     if injection == "reference":
         layers = self_attentions(denoiser)
     else:
@@ -219,14 +224,14 @@ def layer_channels(denoiser: nn.Module, injection: str) -> dict[str, int]:
 def inject(
     denoiser: Any, injection: str, layers: Mapping[str, nn.Module], layer_names: Collection[str] | None, length: int
 ) -> None:
-    """Let attention layers see the object; `eject` is the inverse.
+    """Replace attention processors by ones that attend to the object; `eject` is the inverse.
 
     Args:
         denoiser: a diffusers UNet or transformer.
         injection: the network design.
-        layers: what the design adds to attention layers, by their names.
-        seeing: the names of the layers that see the object; None for all.
-        length: L, of the text in the context.
+        layers: the weights that the design adds, by the name of the attention layer.
+        layer_names: the attention layers that see the object; None for all.
+        length: L, the length of the prompt embeddings in the context.
     """
     joint = joint_attentions(denoiser)
     if injection == "reference" or joint:
@@ -235,77 +240,82 @@ def inject(
             kind: Any = JointProcessor if joint else ReferenceProcessor
             attentions[name].set_processor(kind(attentions[name].processor, layer))
         return
-    for name, attn in cross_attentions(denoiser).items():
+    attentions = cross_attentions(denoiser)
+    for name, attn in attentions.items():
         if layer_names is not None and name not in layer_names:
-            attn.set_processor(TextProcessor(attn.processor, length))  # pyright: ignore[reportArgumentType]
+            attn.set_processor(TextProcessor(attn.processor, length))
         elif name in layers:
             kind = GatedProcessor if injection == "gated" else DecoupledProcessor
             attn.set_processor(kind(attn.processor, length, layers[name]))
 
 
-def injected(denoiser: nn.Module) -> Iterator[tuple[str, Any, Any]]:
-    """Name, layer and processor wherever `inject` has put one."""
-    for name, module in denoiser.named_modules():
+def injected_layers(denoiser: nn.Module) -> Iterator[tuple[str, Any, Any]]:
+    """Name, attention layer and processor wherever `inject` has set one."""
+    for name, module in modules_by_name(denoiser).items():
         if isinstance(processor := getattr(module, "processor", None), ObjectProcessor):
             yield name, module, processor
 
 
 def eject(denoiser: nn.Module) -> None:
-    """Give every attention layer its own processor back."""
-    for _, attn, processor in list(injected(denoiser)):
-        attn.set_processor(processor.own)
+    """Restore the original processor of every attention layer."""
+    for _, attn, processor in list(injected_layers(denoiser)):
+        attn.set_processor(processor.original)
 
 
 def set_object_scale(denoiser: nn.Module, scale: float) -> None:
-    """Set the weight of what the design adds to the base model's own attention."""
-    for _, _, processor in injected(denoiser):
+    """Set the weight of the object's attention, relative to the attention of the base model."""
+    for _, _, processor in injected_layers(denoiser):
         processor.scale = scale
 
 
 @contextmanager
-def record_attention(denoiser: nn.Module, object_tokens: int) -> Iterator[list[Float[Tensor, "batch pixels"]]]:
-    """Within, each cross-attention that sees the object tells how much of its attention each pixel gives to it.
+def record_attention(denoiser: nn.Module, object_tokens: int) -> Generator[list[Float[Tensor, "batch _"]], None, None]:
+    """Record how much of its attention each pixel gives to the object, in the cross-attentions that see the object.
 
-    The list fills with one tensor per layer, in [0, 1], the mean over heads.
+    The list receives one tensor (B, pixels) per layer, in [0, 1], the mean over heads.
     """
     shares: list[Tensor] = []
-    layers = [a for a in cross_attentions(denoiser).values() if not isinstance(a.processor, TextProcessor)]
+    attentions: dict[str, Any] = cross_attentions(denoiser)
+    layers = [attn for attn in attentions.values() if not isinstance(attn.processor, TextProcessor)]
     for attn in layers:
-        attn.set_processor(AttentionRecorder(attn.processor, object_tokens, shares))  # pyright: ignore[reportArgumentType]
+        attn.set_processor(AttentionRecorder(attn.processor, object_tokens, shares))
     try:
         yield shares
     finally:
         for attn in layers:
-            attn.set_processor(attn.processor.own)  # pyright: ignore
+            attn.set_processor(attn.processor.original)
 
 
-def set_object_features(denoiser: nn.Module, features: Mapping[str, Float[Tensor, "batch pixels channels"]]) -> None:
-    """Let layers that are not told of the subjects by the context attend to these features; to none without any."""
-    for name, _, processor in injected(denoiser):
+def set_object_features(denoiser: nn.Module, features: Mapping[str, Float[Tensor, "batch _ _"]]) -> None:
+    """Set the object features of `ReferenceProcessor` and `JointProcessor`, which do not get them from the context.
+
+    `features` are by layer name (B, pixels or tokens, channels); a layer without any attends to no object.
+    """
+    for name, _, processor in injected_layers(denoiser):
         if isinstance(processor, ReferenceProcessor | JointProcessor):
             processor.features = features.get(name)
 
 
 def ip_layers(denoiser: nn.Module) -> list[str]:
-    """Names of the layers that are shown the object's tokens beside the context."""
-    return [name for name, _, processor in injected(denoiser) if isinstance(processor, JointProcessor)]
+    """Names of the joint attention layers, which get the object tokens separately from the context."""
+    return [name for name, _, processor in injected_layers(denoiser) if isinstance(processor, JointProcessor)]
 
 
 @contextmanager
-def record_features(denoiser: nn.Module) -> Iterator[None]:
-    """Within, the layers of `reference` keep what they see instead of attending to it; `recorded` tells it."""
-    for _, _, processor in injected(denoiser):
+def record_features(denoiser: nn.Module) -> Generator[None, None, None]:
+    """Let the layers of `reference` store their hidden states, which `recorded_features` returns, and add nothing."""
+    for _, _, processor in injected_layers(denoiser):
         if isinstance(processor, ReferenceProcessor):
             processor.recording = True
     try:
         yield
     finally:
-        for _, _, processor in injected(denoiser):
+        for _, _, processor in injected_layers(denoiser):
             if isinstance(processor, ReferenceProcessor):
                 processor.recording = False
 
 
-def recorded_features(denoiser: nn.Module) -> dict[str, Float[Tensor, "batch pixels channels"]]:
-    """What the layers of `reference` have kept, by name."""
-    found = {n: p.features for n, _, p in injected(denoiser) if isinstance(p, ReferenceProcessor)}
-    return {name: features for name, features in found.items() if features is not None}
+def recorded_features(denoiser: nn.Module) -> dict[str, Float[Tensor, "batch _ _"]]:
+    """The hidden states (B, pixels, channels) that `record_features` stored, by layer name."""
+    features = {n: p.features for n, _, p in injected_layers(denoiser) if isinstance(p, ReferenceProcessor)}
+    return {name: x for name, x in features.items() if x is not None}

@@ -1,6 +1,6 @@
-"""What the denoiser attends to: text states and objects, put together as the network design wants it.
+"""The denoiser's conditioning: prompt embeddings and object embeddings, combined by the network design.
 
-Samples with and without an object may be mixed; one without is told exactly what the base model would be told.
+A batch may mix samples with and without an object; one without gets exactly the conditioning of the base model.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,42 +17,38 @@ from taming_core.model.attention import record_attention, record_features, recor
 
 @dataclass(frozen=True)
 class Conditioning:
-    """A batch's text and objects."""
+    """Prompt embeddings and object embeddings of a batch."""
 
     text: Text  # T(c)
-    placeholder_positions: Int[
-        Tensor, "batch places"
-    ]  # where `<object>` stands in the text; read by `substitute` alone
-    present: Bool[Tensor, " batch"]  # which samples have objects; the others get the null embedding. On the CPU
-    object_embeds: (
-        Float[Tensor, "shown count tokens width"] | None
-    )  # z of the samples that have any; None where none has
+    placeholder_positions: Int[Tensor, "batch _"]  # token positions of `<object>`; used by `substitute` alone
+    present: Bool[Tensor, " batch"]  # which samples have an object; the others get the null embedding. On the CPU
+    object_embeds: Float[Tensor, "_ count tokens width"] | None  # z of the samples with an object; None without any
 
 
 @dataclass(frozen=True)
 class ConditioningGroup:
-    """Some samples of a batch, and what the denoiser attends to for them."""
+    """Samples of a batch that go through the denoiser together, and their conditioning."""
 
-    rows: Int[Tensor, " part"]  # their numbers in the batch
-    text: Text  # its states, where the design has it so, with tokens of objects
-    object_tokens: int = 0  # of the last states that are tokens of objects
-    features: Mapping[str, Float[Tensor, "part pixels channels"]] = field(default_factory=dict)  # that layers are shown
+    rows: Int[Tensor, " part"]  # their indices in the batch
+    text: Text  # its states include object tokens, if the design puts them into the context
+    object_tokens: int = 0  # how many of the last states are object tokens
+    features: Mapping[str, Float[Tensor, "part _ _"]] = field(default_factory=dict[str, Tensor])  # by layer name
 
 
 def indices_of(chosen: Bool[Tensor, " batch"], device: torch.device) -> Int[Tensor, " some"]:
-    """The numbers of the chosen samples, on the device; with `chosen` on the CPU nobody waits for the device."""
+    """The indices of the chosen samples, on the device; with `chosen` on the CPU the host does not synchronize."""
     return chosen.nonzero().flatten().to(device, non_blocking=True)
 
 
 def group_by_design(
     conditioning: Conditioning, injection: str, ip_layers: Collection[str] = ()
 ) -> list[ConditioningGroup]:
-    """What the denoiser attends to, in parts of equal length; for every design but `reference`.
+    """The conditioning in groups of samples with equally long contexts; for every design but `reference`.
 
     Args:
-        told: text and objects.
+        conditioning: prompt and object embeddings.
         injection: the network design.
-        shown_beside: names of the layers to which `decoupled` shows objects beside the context, in a transformer.
+        ip_layers: the joint attention layers of a transformer, to which `decoupled` passes object tokens separately.
     """
     states, pooled = conditioning.text
     all_rows = torch.arange(len(states), device=states.device)
@@ -61,15 +57,16 @@ def group_by_design(
     tokens = conditioning.object_embeds.flatten(1, 2).to(states.dtype)
     with_object_rows = indices_of(conditioning.present, states.device)
     if injection in ("decoupled", "gated"):
-        # Without bias, zero tokens have zero values: what is added is exactly nothing.
-        spread_tokens = tokens.new_zeros(len(states), *tokens.shape[1:]).index_put((with_object_rows,), tokens)
+        # Projections without bias map zero tokens to zero values, which add exactly nothing.
+        all_tokens = tokens.new_zeros(len(states), *tokens.shape[1:]).index_put((with_object_rows,), tokens)
         if ip_layers:
-            return [ConditioningGroup(all_rows, conditioning.text, features=dict.fromkeys(ip_layers, spread_tokens))]
-        return [ConditioningGroup(all_rows, Text(torch.cat([states, spread_tokens], 1), pooled), tokens.shape[1])]
+            return [ConditioningGroup(all_rows, conditioning.text, features=dict.fromkeys(ip_layers, all_tokens))]
+        return [ConditioningGroup(all_rows, Text(torch.cat([states, all_tokens], 1), pooled), tokens.shape[1])]
     object_states = states[with_object_rows]
     if injection == "substitute":
         object_states = drop_positions(object_states, conditioning.placeholder_positions[with_object_rows])
-    # Null samples go by themselves, not masked: diffusers hands no mask to layers of `only_cross_attention`.
+    # Samples without an object form a group instead of being masked: diffusers passes no mask to layers with
+    # `only_cross_attention`.
     with_object = group_of(with_object_rows, torch.cat([object_states, tokens], 1), pooled, tokens.shape[1])
     if bool(conditioning.present.all()):
         return [with_object]
@@ -83,26 +80,26 @@ def group_of(
     pooled: Tensor | None,
     object_tokens: int = 0,
 ) -> ConditioningGroup:
-    """A part of a batch whose summaries are `pooled`."""
+    """The group of these rows; `pooled` (B, features) is that of the whole batch."""
     return ConditioningGroup(rows, Text(states, None if pooled is None else pooled[rows]), object_tokens)
 
 
 def drop_positions(
-    text: Float[Tensor, "batch length width"], positions: Int[Tensor, "batch places"]
-) -> Float[Tensor, "batch rest width"]:
-    """The text states that do not stand at `holes`.
+    text: Float[Tensor, "batch length width"], positions: Int[Tensor, "batch count"]
+) -> Float[Tensor, "batch length-count width"]:
+    """The prompt embeddings without the states at `positions`.
 
-    Attention does not know the order of what it attends to, so the object's tokens, which follow, stand in the place
-    of the states that are left out.
+    Cross-attention is invariant to the order of the context, so the object tokens, which are appended, take the place
+    of the dropped states.
     """
     dropped = torch.zeros(text.shape[:2], dtype=torch.uint8, device=text.device).scatter(1, positions, value=1)
-    # Not by a mask, whose number of places a device would have to be asked for.
+    # Not by a boolean mask, the count of which would have to be read from the device.
     kept = dropped.argsort(dim=1, stable=True)[:, : text.shape[1] - positions.shape[1]]
     return text.gather(1, kept[..., None].expand(-1, -1, text.shape[2]))
 
 
 def find_placeholders(ids: Int[Tensor, "batch length"], placeholder: int, count: int) -> Int[Tensor, "batch {count}"]:
-    """Where the first `count` placeholders stand; one that is missing, cut off perhaps, stands at the text's end."""
+    """Token positions of the first `count` placeholders; a missing (truncated) one is placed at the end of the text."""
     length = ids.shape[1]
     positions = (
         torch.where(ids == placeholder, torch.arange(length, device=ids.device), length).sort(1).values[:, :count]
@@ -119,25 +116,31 @@ def denoise(
     shares: list[Tensor] | None = None,
     guidance: float | None = None,
 ) -> Float[Tensor, "batch channels height width"]:
-    """The denoiser's prediction for every sample of the parts.
+    """The denoiser output for every sample of the groups, in the order of the batch.
 
-    Where a list of `shares` is given, it takes the share of attention (shown, pixels) that each cross-attention gives
-    to the objects; `guidance` is for a denoiser that reads it.
+    Args:
+        family: the base model.
+        latents: noised latents.
+        timesteps: on the scheduler's scale.
+        groups: the conditioning; each sample belongs to one group.
+        shares: receives the share of attention (samples with an object, pixels) that each cross-attention gives to the
+            object tokens; None records nothing.
+        guidance: the scale for a guidance-distilled denoiser.
     """
-    outputs = []
-    for p in groups:
-        set_object_features(family.denoiser, p.features)
+    outputs: list[Tensor] = []
+    for group in groups:
+        set_object_features(family.denoiser, group.features)
         with (
-            record_attention(family.denoiser, p.object_tokens)
-            if shares is not None and p.object_tokens
-            else nullcontext([]) as recorded_shares
+            record_attention(family.denoiser, group.object_tokens)
+            if shares is not None and group.object_tokens
+            else nullcontext(list[Tensor]()) as recorded_shares
         ):
-            outputs.append(family.predict(latents[p.rows], timesteps[p.rows], p.text, guidance))
+            outputs.append(family.predict(latents[group.rows], timesteps[group.rows], group.text, guidance))
         if shares is not None:
             shares.extend(recorded_shares)
     if len(groups) == 1:
         return outputs[0]
-    return torch.cat(outputs)[torch.argsort(torch.cat([p.rows for p in groups]))]
+    return torch.cat(outputs)[torch.argsort(torch.cat([group.rows for group in groups]))]
 
 
 @torch.no_grad()
@@ -146,11 +149,11 @@ def reference_features(
     noised: Float[Tensor, "shown references channels height width"],
     timesteps: Int[Tensor, " shown"],
     empty_prompt: Text,
-) -> dict[str, Float[Tensor, "shown pixels channels"]]:
-    """What the layers of `reference` see of the subjects' noised latents, told nothing; no gradient flows through it.
+) -> dict[str, Float[Tensor, "shown _ _"]]:
+    """Hidden states of the subjects in the layers of `reference`, by layer name (shown, references * pixels, channels).
 
-    The denoiser reads the subject as it stands in this moment of the training: a copy of it, as in "Animate Anyone",
-    would double the model.
+    They come from the denoiser with the empty prompt, without gradients. The denoiser in training serves as reference
+    network: a copy of it, as in "Animate Anyone", would double the model.
     """
     shown, references = noised.shape[:2]
     set_object_features(family.denoiser, {})
@@ -158,23 +161,23 @@ def reference_features(
         times = timesteps.repeat_interleave(references)
         family.predict(noised.flatten(0, 1), times, repeat_text(empty_prompt, shown * references))
     return {
-        name: x.unflatten(0, (shown, references)).flatten(1, 2)
+        name: torch.unflatten(x, 0, (shown, references)).flatten(1, 2)
         for name, x in recorded_features(family.denoiser).items()
     }
 
 
 def repeat_text(text: Text, count: int) -> Text:
-    """The text of one prompt, `count` times."""
+    """The prompt embeddings of one prompt, expanded to a batch of `count`."""
     return text.map(lambda x: x.expand(count, *x.shape[1:]))
 
 
 def reference_group(
-    conditioning: Conditioning, features: Mapping[str, Float[Tensor, "shown pixels channels"]] | None
+    conditioning: Conditioning, features: Mapping[str, Float[Tensor, "shown _ _"]] | None
 ) -> ConditioningGroup:
-    """All samples at once: where a sample has no object its features are zero, and add exactly nothing."""
+    """One group of all samples: samples without an object have features of zeros, which add exactly nothing."""
     device = conditioning.text.states.device
-    everyone, having = torch.arange(len(conditioning.present), device=device), indices_of(conditioning.present, device)
+    rows, shown = torch.arange(len(conditioning.present), device=device), indices_of(conditioning.present, device)
     if features is None:
-        return ConditioningGroup(everyone, conditioning.text)
-    spread = {name: x.new_zeros(len(everyone), *x.shape[1:]).index_put((having,), x) for name, x in features.items()}
-    return ConditioningGroup(everyone, conditioning.text, features=spread)
+        return ConditioningGroup(rows, conditioning.text)
+    of_all = {name: x.new_zeros(len(rows), *x.shape[1:]).index_put((shown,), x) for name, x in features.items()}
+    return ConditioningGroup(rows, conditioning.text, features=of_all)

@@ -1,6 +1,6 @@
-"""Timesteps, noised latents, what the denoiser should say, and the clean image it implies.
+"""Timesteps, noised latents, training targets, and the estimate of the clean latents.
 
-By added noise (DDPM, Ho et al., 2020), or by flow matching (Lipman et al., 2023), as the base model was trained.
+For a diffusion process (DDPM, Ho et al., 2020) or flow matching (Lipman et al., 2023), as the base model was trained.
 """
 
 import inspect
@@ -22,19 +22,23 @@ Schedule = DDPMScheduler | FlowMatchEulerDiscreteScheduler
 
 @dataclass(frozen=True)
 class Noise:
-    """All that is random in one step, for a whole batch, so that micro-batches cannot change it; on the CPU."""
+    """All random numbers of one step, drawn for the whole batch, so that they do not depend on micro-batches."""
 
-    timesteps: Int[Tensor, " batch"] | Float[Tensor, " batch"]  # of flow matching: sigma times the steps there are
-    posterior: Float[Tensor, "batch channels height width"]  # of the sample from the autoencoder's posterior
+    timesteps: Int[Tensor, " batch"] | Float[Tensor, " batch"]  # flow matching: sigma * num_train_timesteps
+    posterior: Float[Tensor, "batch channels height width"]  # for the sample from the autoencoder's posterior
     diffusion: Float[Tensor, "batch channels height width"]  # eps
 
 
 def noise_at(step: int, shape: tuple[int, int, int, int], schedule: Schedule, seed: int, offset: float) -> Noise:
-    """The noise of one step, for latents of this shape (B, C, h, w).
+    """The noise of one step, on the CPU.
 
     Args:
-        offset: how much of the noise is one number per image and channel, so that a model learns to change an image's
-            brightness as a whole (Guttenberg, "Diffusion with offset noise", 2023).
+        step: counted from 0.
+        shape: of the latents, (B, C, h, w).
+        schedule: the noise schedule.
+        seed: of the training.
+        offset: weight of noise that is constant over each channel of an image, so that the model learns to change the
+            mean brightness (Guttenberg, "Diffusion with offset noise", 2023).
     """
     encoding, diffusion = (torch.randn(shape, generator=_generator(seed, name, step)) for name in ("encoding", "noise"))
     level = torch.randn(*shape[:2], 1, 1, generator=_generator(seed, "offset", step))
@@ -43,7 +47,7 @@ def noise_at(step: int, shape: tuple[int, int, int, int], schedule: Schedule, se
 
 
 def timesteps_at(shape: tuple[int, int, int, int], schedule: Schedule, generator: torch.Generator) -> Tensor:
-    """A timestep for each latent of this shape: uniform, or for flow matching logit-normal and then shifted.
+    """Timesteps (B,) for latents of this shape: uniform, or for flow matching logit-normal and then shifted.
 
     Source: Esser et al., 2024, "Scaling Rectified Flow Transformers", equation 19 and section 5.3.2.
     """
@@ -57,7 +61,7 @@ def timesteps_at(shape: tuple[int, int, int, int], schedule: Schedule, generator
 def shift_sigma(
     schedule: FlowMatchEulerDiscreteScheduler, sigma: Float[Tensor, " batch"], shape: tuple[int, int, int, int]
 ) -> Float[Tensor, " batch"]:
-    """The share of noise that the schedule's shift makes of `sigma`, in [0, 1]; larger images want more noise."""
+    """Apply the schedule's timestep shift to `sigma` in [0, 1]; larger images get more noise."""
     config = schedule.config
     if config.get("use_dynamic_shifting", False):
         return schedule.time_shift(dynamic_shift(config, shape), 1.0, sigma)
@@ -70,63 +74,65 @@ def _generator(seed: int, purpose: str, step: int) -> torch.Generator:
 
 
 def slice_noise(noise: Noise, rows: slice, device: torch.device) -> Noise:
-    """Some rows of the noise, on the device."""
+    """The noise of some rows of the batch, on the device."""
     return Noise(**{f.name: getattr(noise, f.name)[rows].to(device, non_blocking=True) for f in fields(Noise)})
 
 
 def noise_schedule_of(scheduler: Any) -> Schedule:
-    """The noise schedule that a model was trained with, whatever scheduler it samples with.
+    """The noise schedule that a model was trained with, independent of the scheduler that it samples with.
 
     Raises:
-        TamingError: the scheduler is neither one of added noise nor one of flow matching.
+        TamingError: the scheduler is neither for a diffusion process nor for flow matching.
     """
+    schedule_class: Any = FlowMatchEulerDiscreteScheduler if is_flow_matching(scheduler) else DDPMScheduler
     if is_flow_matching(scheduler):
         config = dict(scheduler.config)
         shift = {"shift": config["flow_shift"]} if config.get("use_flow_sigmas") else {}
-        return FlowMatchEulerDiscreteScheduler.from_config(config, **shift)  # pyright: ignore[reportReturnType]
+        return schedule_class.from_config(config, **shift)
     if not hasattr(scheduler, "alphas_cumprod"):
         name = type(scheduler).__name__
         raise TamingError(
             f"{name} has no noise schedule to train with. Use a base whose scheduler is like DDIMScheduler or "
             "FlowMatchEulerDiscreteScheduler."
         )
-    return DDPMScheduler.from_config(scheduler.config)  # pyright: ignore[reportReturnType]
+    return schedule_class.from_config(scheduler.config)
 
 
 def with_zero_terminal_snr(scheduler: Any) -> Any:
-    """The scheduler with a last step of noise alone (zero terminal SNR), where sampling starts (Lin et al., 2024).
+    """The scheduler with zero terminal SNR: the last timestep, where sampling starts, is pure noise (Lin et al., 2024).
 
     Raises:
-        TamingError: it cannot be so: its class has no such key, or the model predicts the noise, which says nothing of
-            the image where there is noise alone; or it is so already.
+        TamingError: the scheduler's class does not support it; the model predicts the noise, which holds no information
+            about the image at zero SNR; or the schedule has zero terminal SNR already.
     """
-    name = type(scheduler).__name__
-    if "rescale_betas_zero_snr" not in inspect.signature(type(scheduler)).parameters:
+    scheduler_class: Any = scheduler.__class__
+    name = scheduler_class.__name__
+    if "rescale_betas_zero_snr" not in inspect.signature(scheduler_class).parameters:
         raise TamingError(f"{name} cannot end in pure noise. Set train.zero_terminal_snr to false, or give the base a "
                           "scheduler like DDIMScheduler.")  # fmt: skip
     if scheduler.config["prediction_type"] == "epsilon":
         raise TamingError("A base that predicts the noise cannot learn from pure noise. Set train.zero_terminal_snr to "
                           "false, or use a base of v_prediction.")  # fmt: skip
-    if float(scheduler.alphas_cumprod[-1]) < 1e-6:  # EulerDiscreteScheduler leaves 2**-24, for it divides by it
+    if float(scheduler.alphas_cumprod[-1]) < 1e-6:  # EulerDiscreteScheduler sets 2**-24, since it divides by it
         raise TamingError(f"The noise schedule of the base's {name} ends in pure noise already. Set "
                           "train.zero_terminal_snr to false.")  # fmt: skip
-    return type(scheduler).from_config(scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing")
+    return scheduler_class.from_config(scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing")
 
 
 def prediction_type(schedule: Schedule) -> str:
-    """What the denoiser predicts: epsilon, v_prediction, sample, or of flow matching the flow."""
+    """What the denoiser predicts: `epsilon`, `v_prediction` or `sample`, or `flow` for flow matching."""
     return schedule.config["prediction_type"] if isinstance(schedule, DDPMScheduler) else "flow"
 
 
 def sigmas(schedule: Schedule, timesteps: Float[Tensor, " batch"]) -> Float[Tensor, "batch 1 1 1"]:
-    """The share of noise in latents of flow matching, in [0, 1]."""
+    """sigma in [0, 1], the weight of the noise in the latents of flow matching."""
     return (timesteps / schedule.config["num_train_timesteps"]).view(-1, 1, 1, 1)
 
 
 def training_target(
     schedule: Schedule, latents: Float[Tensor, "batch channels height width"], noise: Noise
 ) -> Float[Tensor, "batch channels height width"]:
-    """What the denoiser should say of the noised latents.
+    """The training target of the denoiser output.
 
     The noise, the velocity (Salimans and Ho, 2022), z_0, or the flow eps - z_0 (Esser et al., 2024, section 2).
     """
@@ -148,7 +154,7 @@ def add_noise(
     if not isinstance(schedule, DDPMScheduler):
         sigma = sigmas(schedule, noise.timesteps)
         return (1 - sigma) * latents + sigma * noise.diffusion
-    # By our own hands: the schedule's would move its table to the device, where the host has to wait for it.
+    # Not by schedule.add_noise, which moves its table to the device synchronously.
     signal = alpha_bar(schedule, noise.timesteps)
     return signal.sqrt() * latents + (1 - signal).sqrt() * noise.diffusion
 
@@ -156,7 +162,7 @@ def add_noise(
 def alpha_bar(
     schedule: Schedule, timesteps: Int[Tensor, " batch"] | Float[Tensor, " batch"]
 ) -> Float[Tensor, "batch 1 1 1"]:
-    """abar_t, the share of signal in the noised latent's variance; 0 at the last step of a zero-SNR schedule."""
+    """abar_t, the share of signal in the noised latents' variance; 0 at the last timestep with zero terminal SNR."""
     if not isinstance(schedule, DDPMScheduler):
         sigma = sigmas(schedule, timesteps)
         return (1 - sigma) ** 2 / ((1 - sigma) ** 2 + sigma**2)
@@ -169,7 +175,7 @@ def estimate_clean(
     predicted: Float[Tensor, "batch channels height width"],
     timesteps: Int[Tensor, " batch"] | Float[Tensor, " batch"],
 ) -> Float[Tensor, "batch channels height width"]:
-    """The one-step estimate of z_0; for a prediction of eps it needs abar_t > 0 (Ho et al., equation 15)."""
+    """The one-step estimate of z_0; with epsilon prediction it needs abar_t > 0 (Ho et al., equation 15)."""
     kind = prediction_type(schedule)
     if kind == "flow":
         return noised_latents - sigmas(schedule, timesteps) * predicted

@@ -1,4 +1,4 @@
-"""What the model is told besides noise: prompts as token ids, and pictures of the object as pixels."""
+"""The model's inputs besides noise: prompts as token ids, and photos of the object as pixels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,30 +6,59 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
+from taming_core.bases.family import Text
 from taming_core.language.placeholder import OBJECT
 from taming_core.tables.row_images import Background
 
 
 @dataclass(frozen=True)
 class EncoderInputs:
-    """What an object encoder needs in its batches."""
+    """How batches are made for an object encoder."""
 
-    background: Background  # of the pictures that it sees
-    empty_prompt: str  # what stands for a dropped caption where the object is shown
+    background: Background  # of the subject images
+    empty_prompt: str  # replaces a dropped caption of a sample with an object
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "EncoderInputs":
-        """As an object encoder's `config` wants it."""
-        # `substitute` puts the embedding in the place of the word, which must be there.
+        """The inputs for an object encoder with this `config`."""
+        # `substitute` replaces the placeholder's embedding, so that even the empty prompt needs one.
         return cls(config["background"], OBJECT if config["injection"] == "substitute" else "")
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Training examples side by side: what the model reads, and what its losses compare with.
+
+    Where the output of a frozen module is cached, it takes the place of the module's input.
+    """
+
+    row_ids: tuple[str, ...]
+    target: Float[Tensor, "batch 3 height width"] | None  # x in [-1, 1]; None where its latents are cached
+    mask: Float[Tensor, "batch 1 height width"]  # m in {0, 1}
+    tokens: Int[Tensor, "batch length"]  # token ids for every text encoder, side by side
+    present: Bool[Tensor, " batch"]  # which samples have an object; on the CPU
+    subject: Float[Tensor, "batch references 3 size size"]  # o in [-1, 1]
+    view: Float[Tensor, "batch 3 side side"]  # o', the reference of the identity loss
+    frame: Float[Tensor, "batch 4"]  # see `Example`
+    latent_mean: Float[Tensor, "batch channels rows columns"] | None = None  # of the target's posterior
+    latent_std: Float[Tensor, "batch channels rows columns"] | None = None
+    text_states: Float[Tensor, "batch states width"] | None = None
+    text_pooled: Float[Tensor, "batch features"] | None = None
+    tower_features: Float[Tensor, "batch references *states channels"] | None = None  # zero where not cached
+    cached: Bool[Tensor, "batch references"] | None = None  # which photos have cached features; on the CPU
+
+    @property
+    def text(self) -> Text | None:
+        """The cached text conditioning."""
+        return None if self.text_states is None else Text(self.text_states, self.text_pooled)
+
+
 def subject_pixels(subject: Image.Image, size: int) -> Float[Tensor, "3 size size"]:
-    """The picture (RGBA) on mid-grey in [-1, 1]; grey is 0, so that the ground of a cut-out says nothing."""
+    """The subject (RGBA) on a mid-grey background, in [-1, 1]; mid-grey is 0, so that the background has no signal."""
     rgba = np.asarray(subject.convert("RGBA").resize((size, size), Image.Resampling.BICUBIC), np.float32) / 255
     colour, alpha = rgba[..., :3] * 2 - 1, rgba[..., 3:]
-    return torch.from_numpy(colour * alpha).permute(2, 0, 1)
+    return torch.as_tensor(colour * alpha).permute(2, 0, 1)

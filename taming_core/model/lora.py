@@ -1,40 +1,41 @@
-"""Low-rank changes of the denoiser's attention in place of its weights (Hu et al., "LoRA", 2022), by peft."""
+"""LoRA of the denoiser's attention layers (Hu et al., "LoRA", 2022), by peft."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
-from peft import LoraConfig, get_peft_model_state_dict
+from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers  # pyright: ignore[reportUnknownVariableType]  # untyped
+from peft import LoraConfig, get_peft_model_state_dict  # pyright: ignore[reportUnknownVariableType]  # partly untyped
 from torch import Tensor, nn
 
 from taming_core.params.train import LoraParams
 from taming_core.seeds import seed_for
 
-LAYERS = ("to_q", "to_k", "to_v", "to_out.0")  # what diffusers' attention multiplies with
+LAYERS = ("to_q", "to_k", "to_v", "to_out.0")  # the projections of diffusers' attention
 FOLDER = "lora"  # in the folder of an encoder
 
 
 def add_lora(denoiser: Any, p: LoraParams, seed: int) -> None:
-    """Give every attention layer a low-rank change, which starts as none: the denoiser says what it said."""
+    """Add a LoRA to every attention layer; it starts at zero, so that the denoiser output is unchanged."""
     alpha: Any = p.alpha  # peft types it as int, and divides it by the rank
     config = LoraConfig(
         r=p.rank, lora_alpha=alpha, lora_dropout=0.0, init_lora_weights="gaussian", target_modules=list(LAYERS)
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(seed, "lora", 0))
+    random: Any = torch.random
+    with random.fork_rng(devices=[]):
+        random.manual_seed(seed_for(seed, "lora", 0))
         denoiser.add_adapter(config)
 
 
 def has_lora(denoiser: nn.Module) -> bool:
-    """Whether the denoiser has a LoRA, which `settle` takes away."""
+    """Whether the denoiser has a LoRA, which `save_and_fuse` would fuse."""
     return bool(getattr(denoiser, "peft_config", None))
 
 
 def save_and_fuse(pipeline: Any, folder: Path) -> None:
-    """Save the LoRA as `lora/pytorch_lora_weights.safetensors` below `folder`, add it to the weights, and remove it."""
+    """Save the LoRA to `folder`/lora/pytorch_lora_weights.safetensors, fuse it into the weights, and unload it."""
     denoiser = pipeline.denoiser
     save_lora(pipeline, {n: w.half() for n, w in lora_weights(denoiser).items()}, folder / FOLDER)
     denoiser.fuse_lora()
@@ -42,16 +43,18 @@ def save_and_fuse(pipeline: Any, folder: Path) -> None:
 
 
 def save_lora(pipeline: Any, layers: Mapping[str, Tensor], folder: Path) -> None:
-    """Write a denoiser's LoRA as diffusers does it for the family."""
-    whole = {name: weight.contiguous() for name, weight in layers.items()}
-    type(pipeline).save_lora_weights(folder, **{f"{pipeline.family.denoiser_name}_lora_layers": whole})
+    """Write a denoiser's LoRA in diffusers' format for its family."""
+    contiguous = {name: weight.contiguous() for name, weight in layers.items()}
+    pipeline.save_lora_weights(folder, **{f"{pipeline.family.denoiser_name}_lora_layers": contiguous})
 
 
 def lora_weights(denoiser: Any) -> dict[str, Tensor]:
-    """The LoRA under diffusers' names, with alpha / rank multiplied in, so that no reader has to know it."""
+    """The LoRA under diffusers' names, with alpha / rank multiplied in, so that loaders need not know alpha."""
     p = denoiser.peft_config["default"]
     scale = p.lora_alpha / p.r
-    found = {n: w.detach().cpu() for n, w in get_peft_model_state_dict(denoiser).items()}
-    scaled = {n: w * scale if "lora_B" in n else w for n, w in found.items()}
-    # Loaders of UNets know diffusers' names, those of transformers peft's.
-    return convert_state_dict_to_diffusers(scaled) if isinstance(denoiser, UNet2DConditionModel) else scaled
+    weights = {n: w.detach().cpu() for n, w in get_peft_model_state_dict(denoiser).items()}
+    scaled: dict[str, Tensor] = {n: w * scale if "lora_B" in n else w for n, w in weights.items()}
+    # Diffusers' loaders expect its own names for a UNet, and peft's names for a transformer.
+    if not isinstance(denoiser, UNet2DConditionModel):
+        return scaled
+    return cast("dict[str, Tensor]", convert_state_dict_to_diffusers(scaled))

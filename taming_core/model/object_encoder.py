@@ -1,10 +1,10 @@
-"""The object encoder E: one photo of a thing, cut out, to K identity tokens (docs/method.md, paper section 3)."""
+"""The object encoder E: one photo of a subject to K identity tokens (docs/method.md; Jia et al., 2023, section 3)."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config  # pyright: ignore[reportUnknownVariableType]  # untyped
 from diffusers.models.embeddings import (
     ImageProjection,
     IPAdapterFaceIDImageProjection,
@@ -20,31 +20,30 @@ from taming_core.errors import TamingError
 from taming_core.model.attention import LAYERS
 from taming_core.model.towers import new_tower, patch_states
 
-POOLED = ("linear", "mlp")  # projectors that read the tower's one summary
+POOLED = ("linear", "mlp")  # projectors of the tower's pooled output
 
 
 class ObjectEncoder(ModelMixin, ConfigMixin):
-    """A vision tower, a projector, and whatever the injection adds to the denoiser's attention.
+    """A vision tower, a projector, and the layers that the injection adds to the denoiser's attention.
 
-    For `reference` it is the last of these alone: there the autoencoder makes the embedding, and the denoiser itself
-    reads it (`embed`).
+    For `reference` only the added layers: there the embedding is the latents of the subject (`encode_subjects`), which
+    the denoiser itself processes.
 
     Args:
         tower: the config of the tower, a CLIP, DINOv2 or SigLIP vision model, as a dict; None for `reference`.
         projector: `full` (one token per patch), `linear` or `mlp` (from the pooled output), `resampler` (perceiver
-            over the states below the last block);
-            None for `reference`.
+            over the penultimate hidden states); None for `reference`.
         tokens: K, identity tokens per object; for `full` the number of patches, for `reference` that of latent pixels.
-        width: D, the width of the denoiser's text states; for `reference` the channels of its latents.
+        width: D, the width of the prompt embeddings; for `reference` the channels of the latents.
         injection: the network design (docs/method.md section 3).
         layers: name and channels of each attention layer of the denoiser that sees the object; None for all.
         mean, std: of the tower's training images in [0, 1], per channel.
-        size: side of the subject in pixels; None for what the tower was trained on.
+        size: side of the subject in pixels; None for that of the tower's training images.
         background: of the subject, `removed` or `kept`.
-        captions: the scheme of the captions it was trained with.
+        captions: the scheme of the training captions.
 
     Raises:
-        TamingError: `full` with another number of tokens than the tower has patches.
+        TamingError: the projector is `full` and `tokens` is not the number of patches.
     """
 
     @register_to_config
@@ -81,7 +80,7 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
              for n, channels in added.items() if kind is not None}
         )  # fmt: skip
 
-    # The path that a saved pipeline names this class by; it stays when the file moves.
+    # The import path of this class in saved pipelines; it stays the same when the file moves.
     __module__ = "taming_core"
 
     @property
@@ -100,32 +99,32 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
         features: Float[Tensor, "batch *states features"] | None = None,
         cached: Bool[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
-        """The object embedding z = E(o); for `reference` see `embed`.
+        """The object embedding z = E(o); for `reference` see `encode_subjects`.
 
         Args:
-            subject: the object on mid-grey ground, in [-1, 1].
-            features: the `states` of the subjects that are `known`; the tower looks at the others alone.
-            known: on the CPU.
+            subject: the subject on a mid-grey background, in [-1, 1].
+            features: `tower_features` of the `cached` subjects; the tower runs on the other subjects only.
+            cached: which subjects have cached features; on the CPU.
         """
         if features is None or cached is None:
             return self.projection(self.tower_features(subject))
         if not bool(cached.all()):
-            places = (~cached).nonzero().flatten().to(subject.device, non_blocking=True)
-            features = features.index_put((places,), self.tower_features(subject[places]).to(features.dtype))
+            missing = (~cached).nonzero().flatten().to(subject.device, non_blocking=True)
+            features = features.index_put((missing,), self.tower_features(subject[missing]).to(features.dtype))
         return self.projection(features)
 
     def tower_features(self, subject: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch *states features"]:
-        """What the tower says of the subject and the projector reads: its summary, or states of its patches."""
+        """The tower output that the projector reads: the pooled output (B, C), or hidden states (B, N, C)."""
         mean, std = (tensor_like(subject, self.config[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
         pixels = ((subject + 1) / 2 - mean) / std
-        if self.config["projector"] == "resampler":  # what goes into the last block, as IP-Adapter Plus has it
+        if self.config["projector"] == "resampler":  # penultimate, as in IP-Adapter Plus
             return self.vision(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
         states = self.vision(pixel_values=pixels)
         pooled = self.config["projector"] in POOLED
         return states.pooler_output if pooled else patch_states(self.vision, states.last_hidden_state)
 
     def denoiser_layers(self) -> dict[str, nn.Module]:
-        """The injected layers by the name of the attention that they join."""
+        """The injected layers by the name of their attention layer in the denoiser."""
         return {name.replace("-", "."): layer for name, layer in self.injected.items()}
 
 
@@ -136,7 +135,10 @@ def encode_subjects(
     features: Float[Tensor, "batch *states features"] | None = None,
     cached: Bool[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, "batch tokens width"]:
-    """The object embedding, whatever the design: of the encoder, or for `reference` the subject's latent pixels."""
+    """The object embedding of every design: the encoder's, or for `reference` the pixels of the subject's latents.
+
+    Arguments as in `ObjectEncoder.forward`.
+    """
     if encoder.config["injection"] != "reference":
         return encoder(subject, features, cached)
     with torch.no_grad():
@@ -145,14 +147,14 @@ def encode_subjects(
 
 
 def tensor_like(like: Tensor, values: Sequence[float]) -> Float[Tensor, " values"]:
-    """The values beside a tensor; unlike `new_tensor` the host does not wait until the device has them."""
+    """The values with dtype and device of `like`; unlike `new_tensor` without synchronizing with the device."""
     return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def frozen_zero_biases(encoder: ObjectEncoder) -> list[nn.Parameter]:
-    """Biases of the projector that are zero and stay so, by which an embedding of zeros gives tokens of zeros.
+    """Biases of the projector that stay zero, so that it maps an embedding of zeros to tokens of zeros.
 
-    Stock diffusers makes the null of a base IP-Adapter in that way (`taming_core/exports/ip_adapter.py`).
+    That is how diffusers computes the null embedding of a base IP-Adapter (`taming_core/exports/ip_adapter.py`).
     """
     if (encoder.config["injection"], encoder.config["projector"]) != ("decoupled", "linear"):
         return []
@@ -160,14 +162,14 @@ def frozen_zero_biases(encoder: ObjectEncoder) -> list[nn.Parameter]:
 
 
 def make_projector(kind: str, features: int, tokens: int, width: int) -> nn.Module:
-    """From `features` wide tower states to (B, tokens, width), in diffusers' own classes."""
+    """A projector, in diffusers' classes, from a tower output of width `features` to (B, tokens, width)."""
     if kind == "full":
         return IPAdapterFullImageProjection(features, width)
     if kind == "linear":
         return ImageProjection(image_embed_dim=features, cross_attention_dim=width, num_image_text_embeds=tokens)
     if kind == "mlp":
         return IPAdapterFaceIDImageProjection(features, width, num_tokens=tokens)
-    # Depth 4, heads of 64 and a feed-forward of 4 are what `load_ip_adapter` expects.
+    # `load_ip_adapter` expects depth 4, heads of 64 channels and a feed-forward ratio of 4.
     return IPAdapterPlusImageProjection(
         embed_dims=features, output_dims=width, hidden_dims=width, depth=4, dim_head=64, heads=max(1, width // 64),
         num_queries=tokens, ffn_ratio=4,

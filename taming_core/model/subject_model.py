@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from taming_core.bases.families import family_of
-from taming_core.bases.family import Family, Text, vae_precision
+from taming_core.bases.family import Family, vae_precision
 from taming_core.errors import TamingError
 from taming_core.model import towers
 from taming_core.model.attention import ip_layers
@@ -25,18 +25,19 @@ from taming_core.model.conditioning import (
     reference_group,
 )
 from taming_core.model.diffusion import Schedule, alpha_bar, noise_schedule_of
+from taming_core.model.inputs import Batch
 from taming_core.model.object_encoder import POOLED, ObjectEncoder, encode_subjects, frozen_zero_biases
 from taming_core.params.train import TrainParams
 from taming_core.seeds import seed_for
 
 Parameters = dict[str, nn.Parameter]
 
-TRAINING_GUIDANCE = 1.0  # what a denoiser that was distilled to read its guidance is told: the data as they are
+TRAINING_GUIDANCE = 1.0  # of a guidance-distilled denoiser; 1 is no guidance
 
 
 @dataclass(frozen=True)
 class SubjectModel:
-    """A text-to-image model and the object encoder that tames it."""
+    """A text-to-image model with its object encoder."""
 
     family: Family
     object_encoder: ObjectEncoder
@@ -44,37 +45,35 @@ class SubjectModel:
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """Every network by the name that training gives it."""
+        """Every network by its name in training."""
         return {**self.family.networks, "object_encoder": self.object_encoder}
 
 
 class Prediction(NamedTuple):
-    """What the denoiser says."""
+    """The denoiser output."""
 
     output: Float[Tensor, "batch channels rows columns"]
-    attention_shares: list[
-        Float[Tensor, "shown pixels"]
-    ]  # of attention that goes to the object, per layer; see `predict`
+    attention_shares: list[Float[Tensor, "shown _"]]  # share of each pixel's attention to the object, one per layer
 
 
 def subject_model(components: Mapping[str, Any]) -> SubjectModel:
     """The model of a pipeline's `components`; it shares their weights.
 
     Raises:
-        TamingError: the pipeline is of no family that is known, or its scheduler has no noise schedule.
+        TamingError: the family is not supported, or the scheduler has no noise schedule.
     """
     return SubjectModel(family_of(components), components["object_encoder"], noise_schedule_of(components["scheduler"]))
 
 
 def learning_rate_shares(model: SubjectModel, p: TrainParams) -> dict[str, float]:
-    """The share of the learning rate that each part of the model trains with; parts that are frozen are left out."""
+    """The factor of the learning rate of each network that trains."""
     text_encoders = dict.fromkeys(model.family.text_encoders, p.text_encoder_rate)
     shares = {"object_encoder": 1.0, "denoiser": p.denoiser_rate, **text_encoders}
     return {part: share for part, share in shares.items() if share > 0}
 
 
 def unfreeze(model: SubjectModel, p: TrainParams) -> dict[str, Parameters]:
-    """Freeze all, then unfreeze what trains, and return it by part and name."""
+    """Freeze all weights, then unfreeze those that train, and return them by network and name."""
     for part in model.networks.values():
         part.requires_grad_(False).eval()  # nothing random is saved, so dropout stays off
     training = {name: model.networks[name] for name in learning_rate_shares(model, p)}
@@ -86,19 +85,19 @@ def unfreeze(model: SubjectModel, p: TrainParams) -> dict[str, Parameters]:
 
 
 def freeze_tower(encoder: ObjectEncoder, blocks: int | None) -> None:
-    """Freeze what is below the last `blocks` of the tower (None: nothing), and what the projector does not read.
+    """Freeze the tower below its last `blocks` (None: train all of it), and weights that the projector does not use.
 
-    Blocks count from the last one that the projector reads. Biases that must stay zero are frozen too.
+    Blocks are counted back from the last one that the projector uses. Biases that must stay zero are frozen too.
 
     Raises:
-        TamingError: the projector reads fewer blocks.
+        TamingError: the projector uses fewer blocks.
     """
     if encoder.config["tower"] is None:
         return
     tower, layers = encoder.vision, towers.blocks_read(encoder.vision, encoder.config["projector"])
     if blocks is not None and blocks > len(layers):
-        raise TamingError(f"train.encoder.tower_blocks is {blocks}, but the tower has {len(layers)} that are read. "
-                          "Set it lower.")  # fmt: skip
+        raise TamingError(f"train.encoder.tower_blocks is {blocks}, but the projector uses {len(layers)} blocks of the "
+                          "tower. Set it lower.")  # fmt: skip
     if blocks is not None:
         above = [n for n, _ in tower.named_children() if n not in towers.BELOW_LAST_BLOCK]
         tower.requires_grad_(False)
@@ -110,10 +109,10 @@ def freeze_tower(encoder: ObjectEncoder, blocks: int | None) -> None:
 
 
 def require_size(model: SubjectModel, size: int) -> None:
-    """Refuse pictures that the model cannot halve as often as it does, or has no places for.
+    """Require an image side in pixels that the model supports.
 
     Raises:
-        TamingError: naming the sizes that fit.
+        TamingError: it is no multiple of the model's downsampling, or too large; the message names sizes that fit.
     """
     multiple = model.family.size_multiple
     if size % multiple:
@@ -130,15 +129,15 @@ def encode_images(
     images: Float[Tensor, "batch 3 height width"],
     noise: Float[Tensor, "batch channels rows columns"],
 ) -> Float[Tensor, "batch channels rows columns"]:
-    """Latents z_0: a sample from the autoencoder's posterior, by the noise that is given."""
+    """Latents z_0 of images in [-1, 1]: a sample from the autoencoder's posterior with the given noise."""
     return sample_latents(model, *latent_posterior(model, images), noise)
 
 
 def latent_posterior(model: SubjectModel, images: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (B, C, h, w) of what the autoencoder makes of images in [-1, 1]."""
+    """Mean and standard deviation (B, C, h, w) of the autoencoder's posterior of images in [-1, 1]."""
     with torch.no_grad(), vae_precision(model.family.vae, images.device):
-        found: Any = model.family.vae.encode(images.to(model.family.vae.dtype)).latent_dist
-        return found.mean, found.std
+        posterior: Any = model.family.vae.encode(images.to(model.family.vae.dtype)).latent_dist
+        return posterior.mean, posterior.std
 
 
 def sample_latents(
@@ -147,8 +146,8 @@ def sample_latents(
     std: Float[Tensor, "batch channels rows columns"],
     noise: Float[Tensor, "batch channels rows columns"],
 ) -> Float[Tensor, "batch channels rows columns"]:
-    """Latents z_0 from a posterior, by the noise that is given."""
-    # In one layout, whether the autoencoder or a cache says the posterior: sums are rounded as numbers lie in memory.
+    """Latents z_0: a sample from a posterior with the given noise."""
+    # Contiguous, whether the posterior comes from the autoencoder or a cache: the memory layout affects rounding.
     return model.family.scale_latents((mean + std * noise).float()).contiguous()
 
 
@@ -156,47 +155,51 @@ def predict(
     model: SubjectModel,
     latents: Float[Tensor, "batch channels rows columns"],
     timesteps: Int[Tensor, " batch"] | Float[Tensor, " batch"],
-    tokens: Int[Tensor, "batch length"],
-    subject: Float[Tensor, "batch references 3 size size"],
-    present: Bool[Tensor, " batch"],
+    batch: Batch,
     with_attention: bool = False,
     force_encoder: bool = False,
-    text: Text | None = None,
-    features: Float[Tensor, "batch references *states features"] | None = None,
-    cached: Bool[Tensor, "batch references"] | None = None,
 ) -> Prediction:
-    """What the denoiser says of noised latents, told the caption, and the subject where it is present.
+    """The denoiser's output for noised latents, conditioned on the captions and subjects of a batch.
 
-    With `watch` it also tells the share of attention, in [0, 1], that each pixel gives to the object's tokens, one
-    tensor per cross-attention layer, of the samples with an object in their order. `present` is on the CPU. With
-    `always` the encoder works even where no sample has an object, as in the processes beside this one.
-    What a cache knows is not computed: the `text` of the tokens, and of the photos that are `known` the tower's
-    `features`.
+    Args:
+        model: the model.
+        latents: z_t.
+        timesteps: t, on the scale of the noise schedule.
+        batch: on the device of the model; `present` and `cached` on the CPU.
+        with_attention: also return the share of attention, in [0, 1], that each pixel gives to the object tokens.
+        force_encoder: run the object encoder even where no sample has an object, as other processes do at this moment.
     """
-    family, objects = model.family, None
-    if force_encoder or bool(present.any()):
-        no_object = not bool(present.any())
-        encoded = torch.arange(len(present)) == 0 if no_object else present  # no tower looks at nothing
-        chosen = indices_of(encoded, subject.device)
-        subjects = subject[chosen]
-        cached_features = (
-            () if features is None or cached is None else (features[chosen].flatten(0, 1), cached[encoded].flatten())
-        )
-        found = encode_subjects(model.object_encoder, family, subjects.flatten(0, 1), *cached_features)
-        objects = found.view(
-            len(subjects), 1, subjects.shape[1] * found.shape[1], found.shape[2]
-        )  # all its photos' tokens
-        objects = objects[:0] if no_object else objects
-    positions = find_placeholders(family.split_token_ids(tokens)[0], family.placeholder, 1)
-    conditioning = Conditioning(family.text(tokens) if text is None else text, positions, present, objects)
+    family = model.family
+    objects = batch_object_embeds(model, batch, force_encoder)
+    positions = find_placeholders(family.split_token_ids(batch.tokens)[0], family.placeholder, 1)
+    text = family.text(batch.tokens) if batch.text is None else batch.text
+    conditioning = Conditioning(text, positions, batch.present, objects)
     shares = list[Tensor]() if with_attention else None
     guidance = TRAINING_GUIDANCE if family.reads_guidance else None
     output = denoise(family, latents, timesteps, conditioning_groups(model, conditioning, timesteps), shares, guidance)
     return Prediction(output, shares or [])
 
 
+def batch_object_embeds(
+    model: SubjectModel, batch: Batch, force_encoder: bool
+) -> Float[Tensor, "objects 1 tokens width"] | None:
+    """Object embeddings of the samples that have an object, with the tokens of all their photos; None without any."""
+    no_object = not bool(batch.present.any())
+    if no_object and not force_encoder:
+        return None
+    chosen = torch.arange(len(batch.present)) == 0 if no_object else batch.present  # a tower needs one photo at least
+    rows = indices_of(chosen, batch.subject.device)
+    subjects = batch.subject[rows]
+    features = cached = None
+    if batch.tower_features is not None and batch.cached is not None:
+        features, cached = batch.tower_features[rows].flatten(0, 1), batch.cached[chosen].flatten()
+    embeds = encode_subjects(model.object_encoder, model.family, subjects.flatten(0, 1), features, cached)
+    embeds = embeds.view(len(subjects), 1, subjects.shape[1] * embeds.shape[1], embeds.shape[2])
+    return embeds[:0] if no_object else embeds
+
+
 def conditioning_groups(model: SubjectModel, conditioning: Conditioning, timesteps: Tensor) -> list[ConditioningGroup]:
-    """What the denoiser attends to, whatever the design."""
+    """The conditioning groups of a batch for the model's network design."""
     family, injection = model.family, model.object_encoder.config["injection"]
     if injection != "reference":
         return group_by_design(conditioning, injection, ip_layers(family.denoiser) if injection == "decoupled" else ())
@@ -213,17 +216,18 @@ def noise_subjects(
     schedule: Schedule,
     objects: Float[Tensor, "shown count tokens channels"],
     pixels: int,
-    timesteps: Int[Tensor, " shown"],
+    timesteps: Int[Tensor, " shown"] | Float[Tensor, " shown"],
 ) -> Float[Tensor, "shown references channels rows columns"]:
-    """The subjects' own latents, of so many `pixels` each, as noisy as the image is.
+    """The latents of the subjects, with `pixels` each, noised to the timestep of their image.
 
-    The noise is the same for all, so that it says nothing, and an image does not depend on its batch.
+    The noise is the same for all subjects and images, so that it holds no information, and an image does not depend on
+    its batch.
     """
     side = math.isqrt(pixels)
-    clean = objects.flatten(1, 2).unflatten(1, (-1, side, side)).permute(0, 1, 4, 2, 3)
+    clean = torch.unflatten(objects.flatten(1, 2), 1, (-1, side, side)).permute(0, 1, 4, 2, 3)
     generator = torch.Generator().manual_seed(seed_for(0, "reference", 0))
     noise = torch.randn(clean.shape[2:], generator=generator).to(clean, non_blocking=True).expand_as(clean)
     times = timesteps.repeat_interleave(clean.shape[1])
     signal = alpha_bar(schedule, times).to(clean.dtype)
     noised = signal.sqrt() * clean.flatten(0, 1) + (1 - signal).sqrt() * noise.flatten(0, 1)
-    return noised.unflatten(0, clean.shape[:2])
+    return torch.unflatten(noised, 0, clean.shape[:2])

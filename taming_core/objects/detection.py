@@ -1,6 +1,6 @@
-"""From photo files to the rows of the objects table: what was found in each, and what became of it."""
+"""From photo files to the rows of the objects table: detect, segment, measure and filter."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -10,51 +10,59 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from taming_core.drop_reasons import COPY, NO_OBJECT, with_details
 from taming_core.errors import TamingError
-from taming_core.objects.filters import Detections, Masks, Object, drop_reasons, measure, pixel_box, without_islands
+from taming_core.objects.filters import (
+    Detections,
+    Detector,
+    Masks,
+    Object,
+    Segmenter,
+    filter_reasons,
+    measure,
+    pixel_box,
+    remove_islands,
+)
 from taming_core.params.sections import DetectParams
 from taming_core.photos.decode import Photo, PhotoError, read_photo
-from taming_core.photos.files import copies, folder_identity, list_photos, photo_id_of
 from taming_core.photos.files import file_name as photo_file_name
+from taming_core.photos.files import find_copies, folder_identity, list_photos, photo_id_of
 from taming_core.photos.masks import encode_mask
 from taming_core.photos.metadata import PhotoMetadata, read_metadata
 from taming_core.tables import schema
 
-Detector = Callable[[Sequence[NDArray[np.uint8]]], list[Detections]]
-Segmenter = Callable[[NDArray[np.uint8], NDArray[np.float32]], Masks]
-
 
 @dataclass(frozen=True)
 class PhotoSource:
-    """What is known of a photo file before anyone has looked into it."""
+    """A photo file and its metadata, before detection."""
 
     path: Path
     file_name: str
-    identity: str | None  # None where the photo itself is its identity, or nothing tells
-    given: PhotoMetadata
+    identity: str | None  # None where each photo is an identity, or it is unknown
+    metadata: PhotoMetadata
     copy_of: str | None  # file name of an earlier file with the same bytes
 
 
 def list_sources(folder: Path, identity: Literal["folder", "metadata", "photo"]) -> list[PhotoSource]:
-    """All photo files below `folder`, with the identity that sub-folder or metadata give; metadata has the last word.
+    """All photo files below `folder`, with the identity from metadata or else from the sub-folder.
 
     Raises:
-        TamingError: there are no photos, the metadata is wrong, or there is none where `identity` needs it.
+        TamingError: there are no photos, the metadata is invalid, or it lacks the identities that `identity` requires.
     """
     paths = list_photos(folder)
-    given = read_metadata(folder)
-    if identity == "metadata" and not any(g.identity for g in given.values()):
+    metadata = read_metadata(folder)
+    if identity == "metadata" and not any(m.identity for m in metadata.values()):
         raise TamingError(
             f"detect.identity is metadata, but no metadata file in {folder} has a column identity. "
             "Add metadata.csv with the columns file_name and identity, or set it to folder or photo."
         )
-    original = copies(paths)
+    original = find_copies(paths)
 
     def source(path: Path) -> PhotoSource:
         name = photo_file_name(path, folder)
-        said = given.get(name, PhotoMetadata())
+        row = metadata.get(name, PhotoMetadata())
         by_folder = folder_identity(name) if identity == "folder" else None
-        return PhotoSource(path, name, None if identity == "photo" else said.identity or by_folder, said,
+        return PhotoSource(path, name, None if identity == "photo" else row.identity or by_folder, row,
                       photo_file_name(original[path], folder) if path in original else None)  # fmt: skip
 
     return [source(path) for path in paths]
@@ -65,7 +73,7 @@ def rows_of(
 ) -> list[schema.Row]:
     """The rows of the objects table for some photos; each photo has at least one.
 
-    `segment` makes the masks; None takes the detector's own.
+    `segment` makes the masks; None uses the detector's.
     """
     batches = (sources[i : i + p.batch_size] for i in range(0, len(sources), p.batch_size))
     return [row for batch in batches for row in _batch_rows(batch, detect, segment, p)]
@@ -74,23 +82,23 @@ def rows_of(
 def _batch_rows(
     sources: Sequence[PhotoSource], detect: Detector, segment: Segmenter | None, p: DetectParams
 ) -> Iterator[schema.Row]:
-    """The rows of photos that are in memory together."""
+    """The rows of one batch of photos."""
     with ThreadPoolExecutor() as pool:
-        seen = list(pool.map(partial(_read, min_side=p.min_side), sources))
-    readable = [s for s in seen if isinstance(s, Photo)]
-    found = iter(detect([s.image for s in readable]) if readable else [])
-    for source, photo_or_reason in zip(sources, seen, strict=True):
+        photos = list(pool.map(partial(_read, min_side=p.min_side), sources))
+    readable = [photo for photo in photos if isinstance(photo, Photo)]
+    detections = iter(detect([photo.image for photo in readable]) if readable else [])
+    for source, photo_or_reason in zip(sources, photos, strict=True):
         if isinstance(photo_or_reason, Photo):
-            objects = measure_objects(photo_or_reason.image, next(found), segment, p)
+            objects = measure_objects(photo_or_reason.image, next(detections), segment, p)
             yield from _photo_rows(source, photo_or_reason, objects, p)
         else:
             yield _row(source, photo_id_of(source.path), drop_reason=photo_or_reason)
 
 
 def _read(source: PhotoSource, min_side: int) -> Photo | str:
-    """The photo, or the reason why it is none."""
+    """The photo, or its drop reason."""
     if source.copy_of:
-        return f"copy of another photo: {source.copy_of}"
+        return with_details(COPY, source.copy_of)
     try:
         return read_photo(source.path, min_side)
     except PhotoError as error:
@@ -98,66 +106,67 @@ def _read(source: PhotoSource, min_side: int) -> Photo | str:
 
 
 def measure_objects(
-    image: NDArray[np.uint8], found: Detections, segment: Segmenter | None, p: DetectParams
+    image: NDArray[np.uint8], detections: Detections, segment: Segmenter | None, p: DetectParams
 ) -> list[Object]:
-    """The detector's findings in one photo (H, W, 3) with masks, in its order; below `score` none is worth a mask."""
+    """The detections in one photo (H, W, 3) as measured objects, in order; those below `score` get no mask."""
     height, width = image.shape[:2]
-    boxes = [pixel_box(b, width, height) for b in found.boxes_xyxy]
-    confident = np.flatnonzero(found.scores >= p.score)
-    own = Masks(found.masks[confident], np.full(len(confident), np.nan, np.float32))
-    masks = segment(image, found.boxes_xyxy[confident]) if segment is not None and len(confident) else own
+    boxes = [pixel_box(b, width, height) for b in detections.boxes_xyxy]
+    confident = np.flatnonzero(detections.scores >= p.score)
+    masks = Masks(detections.masks[confident], np.full(len(confident), np.nan, np.float32))
+    if segment is not None and len(confident):
+        masks = segment(image, detections.boxes_xyxy[confident])
     mask_index = {int(i): n for n, i in enumerate(confident)}
 
-    def thing(i: int) -> Object:
-        score, noun = float(found.scores[i]), found.classes[i]
+    def measured(i: int) -> Object:
+        score, noun = float(detections.scores[i]), detections.classes[i]
         if i not in mask_index:
             return Object(boxes[i], score, noun, None, None, None, None)
         quality = float(masks.quality[mask_index[i]]) if segment is not None else None
-        return measure(boxes[i], score, noun, without_islands(masks.masks[mask_index[i]], p.island), quality)
+        return measure(boxes[i], score, noun, remove_islands(masks.masks[mask_index[i]], p.island), quality)
 
-    return [thing(i) for i in range(len(boxes))]
+    return [measured(i) for i in range(len(boxes))]
 
 
-def _photo_rows(source: PhotoSource, photo: Photo, found: Sequence[Object], p: DetectParams) -> Iterator[schema.Row]:
-    """One row per object of a readable photo; one row without an object where there is none."""
+def _photo_rows(source: PhotoSource, photo: Photo, objects: Sequence[Object], p: DetectParams) -> Iterator[schema.Row]:
+    """One row per object of a decoded photo; one row without an object if there is none."""
     height, width = photo.image.shape[:2]
-    if not found:
-        yield _row(source, photo.photo_id, photo_width=width, photo_height=height, drop_reason="no object")
-    reasons = drop_reasons(found, width, height, p)
-    main = main_object(found, reasons, source.given.noun)
+    if not objects:
+        yield _row(source, photo.photo_id, photo_width=width, photo_height=height, drop_reason=NO_OBJECT)
+    reasons = filter_reasons(objects, width, height, p)
+    main = main_object(objects, reasons, source.metadata.noun)
     identity = photo.photo_id if p.identity == "photo" else source.identity
-    for i, (thing, reason) in enumerate(zip(found, reasons, strict=True)):
+    for i, (obj, reason) in enumerate(zip(objects, reasons, strict=True)):
         yield {
             **_row(source, photo.photo_id, photo_width=width, photo_height=height, drop_reason=reason),
             "identity": identity if i == main else f"{photo.photo_id}-{i}",
             "object_id": f"{photo.photo_id}-{i}",
-            "class": source.given.noun or thing.noun if i == main else thing.noun,
-            "score": thing.score,
-            "box_xyxy": list(thing.box_xyxy),
-            "mask_png": None if thing.mask is None else encode_mask(thing.mask),
-            "mask_quality": thing.quality,
-            "area_fraction": thing.area_fraction,
-            "mask_fill": thing.mask_fill,
+            "class": source.metadata.noun or obj.noun if i == main else obj.noun,
+            "score": obj.score,
+            "box_xyxy": list(obj.box_xyxy),
+            "mask_png": None if obj.mask is None else encode_mask(obj.mask),
+            "mask_quality": obj.quality,
+            "area_fraction": obj.area_fraction,
+            "mask_fill": obj.mask_fill,
         }
 
 
-def main_object(found: Sequence[Object], reasons: Sequence[str | None], noun: str | None) -> int:
-    """Which object the photo's identity and class speak of: the first kept one, of the given class if there is one.
+def main_object(objects: Sequence[Object], reasons: Sequence[str | None], noun: str | None) -> int:
+    """The index of the object with the photo's identity and class: the first kept one, of class `noun` if possible.
 
-    Where none is kept it is the surest, so that even a photo without a usable object has its identity on record.
-    Whatever else is in the photo is another thing with an identity of its own, and no view of this one.
+    If none is kept it is the best-scored one, so that the identity of a photo without a usable object is recorded too.
+    Every other object in the photo has another identity, and is no view of this one.
     """
     kept = [i for i, reason in enumerate(reasons) if reason is None]
-    return min(kept, key=lambda i: (found[i].noun != noun, i), default=0)
+    return min(kept, key=lambda i: (objects[i].noun != noun, i), default=0)
 
 
 def _row(source: PhotoSource, photo_id: str, **values: object) -> dict[str, object]:
-    """A row that says nothing but what is known of the photo, and `values`."""
-    known: dict[str, object] = {
+    """A row with the columns of the photo and `values`; the others are null."""
+    photo_columns: dict[str, object] = {
         "photo_id": photo_id,
         "file_name": source.file_name,
         "identity": source.identity,
-        "given_caption": source.given.caption,
-        "given_split": source.given.split,
+        "given_caption": source.metadata.caption,
+        "given_split": source.metadata.split,
     }
-    return {**dict.fromkeys(schema.OBJECTS.names), **known, **values}
+    return {**dict.fromkeys(schema.OBJECTS.names), **photo_columns, **values}

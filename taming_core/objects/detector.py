@@ -1,7 +1,7 @@
-"""Photos to objects with ultralytics YOLO: of closed vocabulary (YOLO11), or looking for words (YOLOE, YOLO-World)."""
+"""Object detection with ultralytics YOLO: closed vocabulary (YOLO11) or open vocabulary (YOLOE, YOLO-World)."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors import torch as safetensors_torch
 
 from taming_core.errors import TamingError
-from taming_core.objects.filters import Detections
+from taming_core.objects.filters import Detections, Detector
 from taming_core.objects.open_vocabulary import set_classes
 from taming_core.objects.published import DETECTOR
-from taming_core.objects.ultralytics_offline import import_ultralytics, same_threads
-from taming_core.weights.locate import find, weights_in
+from taming_core.objects.ultralytics_offline import import_ultralytics, keep_thread_count
+from taming_core.weights.locate import find, weights_file
 from taming_core.weights.mini import MINI
 
-Detector = Callable[[Sequence[NDArray[np.uint8]]], list[Detections]]
+safetensors: Any = safetensors_torch  # load_file is partly untyped
 
 
 def load_detector(
@@ -32,20 +32,26 @@ def load_detector(
     classes: Sequence[str] | None = None,
     with_masks: bool = False,
 ) -> Detector:
-    """A callable from photos (H, W, 3) of any sizes to what is on each, best score first.
+    """A callable from photos (H, W, 3) of any sizes to the detections in each, best score first.
 
-    `spec` is `mini`, a YOLO checkpoint (.pt), a folder of one or with config.json and model.safetensors such as mini's
-    own, a published name such as `yolo11n-seg`, or `owner/repo/file.pt` of the hub. `image_size` is the longer side, in
-    pixels, that the network sees; findings below `score_floor` and beyond `max_objects` per photo are not returned. A
-    detector of open vocabulary looks for `classes`. A network without a segmentation head gives masks that are all
-    False, and is an error `with_masks`. Raises TamingError if there is no such file, if it needs code to be unpickled,
-    or if `classes` cannot be looked for.
+    Args:
+        spec: `mini`, a YOLO checkpoint (.pt), a folder with one or with config.json and model.safetensors, a published
+            name such as `yolo11n-seg`, or `owner/repo/file.pt` of the hub.
+        device: of torch.
+        image_size: pixels of the longer side of the network's input.
+        score_floor: detections below it are not returned.
+        max_objects: detections per photo, at most.
+        classes: class names for an open-vocabulary detector; None uses its built-in ones.
+        with_masks: require a segmentation head; without one the masks are all False.
+
+    Raises:
+        TamingError: there is no such file, it needs code to be unpickled, or it cannot detect `classes`.
     """  # fmt: skip
     path = MINI / "detector" if spec == "mini" else find(spec, DETECTOR)
     yolo = open_yolo(path)
     if with_masks and yolo.task != "segment":
         raise TamingError(
-            f"The detector {spec} has no masks of its own. Set detect.segmenter to mini or to a SAM, or "
+            f"The detector {spec} predicts no masks. Set detect.segmenter to mini or to a SAM, or "
             "detect.detector to one with -seg in its name."
         )
     set_classes(yolo, classes, path if path.is_dir() else path.parent)
@@ -54,10 +60,10 @@ def load_detector(
 
 
 def open_yolo(path: Path) -> Any:
-    """The `ultralytics.YOLO` model of a folder (safetensors) or of a .pt checkpoint, read without running its code."""
+    """The `ultralytics.YOLO` model of a folder (safetensors) or a .pt checkpoint, loaded without running its code."""
     if "architecture" in _config(path):
         return _from_folder(path)
-    path = weights_in(path, DETECTOR)
+    path = weights_file(path, DETECTOR)
     ultralytics = import_ultralytics()
     from ultralytics.utils import SAFE_LOAD
 
@@ -68,7 +74,7 @@ def open_yolo(path: Path) -> Any:
         )
     try:
         yolo = ultralytics.YOLO(path)
-    # what ultralytics raises for foreign or damaged files, and for a text network inside, which needs a package
+    # what ultralytics raises for other or damaged files, and for a text encoder inside, which needs a package
     except (TypeError, AttributeError, KeyError, ImportError) as error:
         raise TamingError(f"{path} is not a YOLO checkpoint, or is damaged. Use one of ultralytics.") from error
     if yolo.task not in ("detect", "segment"):
@@ -83,25 +89,27 @@ def _config(path: Path) -> dict[str, Any]:
 
 def _from_folder(folder: Path) -> Any:
     config = _config(folder)
+    names: list[str] = config["names"]
     ultralytics = import_ultralytics()
     from ultralytics.nn.tasks import SegmentationModel
 
     yolo = ultralytics.YOLO(config["architecture"], task="segment")
-    network: Any = SegmentationModel(config["architecture"], nc=len(config["names"]), verbose=False)
-    network.load_state_dict({name: t.float() for name, t in load_file(folder / "model.safetensors").items()})
-    network.names = dict(enumerate(config["names"]))
+    network: Any = SegmentationModel(config["architecture"], nc=len(names), verbose=False)
+    state = safetensors.load_file(folder / "model.safetensors")
+    network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    network.names = dict(enumerate(names))
     network.task = "segment"  # what ultralytics writes into a checkpoint it saves
     yolo.model = network.eval()
     return yolo
 
 
 def detect(yolo: Any, settings: dict[str, Any], photos: Sequence[NDArray[np.uint8]]) -> list[Detections]:
-    """What `yolo` sees on each photo; one object is kept once, whatever classes compete for it."""
+    """The detections of `yolo` in each photo, after class-agnostic non-maximum suppression."""
     if not photos:
         return []
     bgr = [np.ascontiguousarray(photo[..., ::-1]) for photo in photos]
-    # rect=False pads every photo to a square, so that what is found on it does not depend on its neighbours.
-    with same_threads():
+    # rect=False pads every photo to a square, so that its detections do not depend on the rest of the batch.
+    with keep_thread_count():
         results = yolo.predict(bgr, agnostic_nms=True, retina_masks=True, rect=False, verbose=False, **settings)
     return [_detections(result) for result in results]
 

@@ -1,10 +1,8 @@
-"""The files that authors of detectors and segmenters have published, by the names that people call them."""
+"""Published weights of detectors and segmenters, by their common names."""
 
 from taming_core.weights.locate import PublishedWeights
 
-YOLO_RELEASE = (
-    "https://github.com/ultralytics/assets/releases/download/v8.4.0"  # where their files are, to fetch by hand
-)
+YOLO_RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.4.0"  # for manual downloads
 SAM_RELEASE = "https://dl.fbaipublicfiles.com/segment_anything"
 
 PUBLISHED = (

@@ -1,13 +1,13 @@
-"""The weights of a SAM by the names of segment-anything, whoever wrote the file."""
+"""SAM checkpoints of transformers, renamed to the parameter names of segment-anything."""
 
 import re
 from collections.abc import Mapping
 
 from torch import Tensor
 
-MARK = "vision_encoder.pos_embed"  # only transformers' files have it
-HEAD = r"^(mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+)\.)"  # perceptrons of three layers
-RENAMED = (
+MARK = "vision_encoder.pos_embed"  # only in transformers' checkpoints
+HEAD = r"^(mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+)\.)"  # three-layer MLPs
+PATTERNS = (
     (rf"{HEAD}layers\.0\.", r"\1layers.1."),
     (rf"{HEAD}proj_in\.", r"\1layers.0."),
     (rf"{HEAD}proj_out\.", r"\1layers.2."),
@@ -20,7 +20,7 @@ RENAMED = (
     (r"^prompt_encoder\.mask_embed\.layer_norm2\.", "prompt_encoder.mask_downscaling.4."),
     (r"^prompt_encoder\.mask_embed\.conv3\.", "prompt_encoder.mask_downscaling.6."),
     (r"^prompt_encoder\.point_embed\.", "prompt_encoder.point_embeddings."),
-    # one tensor, in some files under both names
+    # one tensor, which some files have under both names
     (
         r"^(shared_image|prompt_encoder\.shared)_embedding\.positional_embedding$",
         "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
@@ -36,14 +36,14 @@ RENAMED = (
 )
 
 
-def as_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of transformers' `SamModel` by the names of segment-anything; another state comes back as it is."""
+def to_published_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of transformers' `SamModel` with the names of segment-anything; any other is copied unchanged."""
     if MARK not in state:
         return dict(state)
-    return {_renamed(name): tensor for name, tensor in state.items()}
+    return {_rename(name): tensor for name, tensor in state.items()}
 
 
-def _renamed(name: str) -> str:
-    for pattern, replacement in RENAMED:
+def _rename(name: str) -> str:
+    for pattern, replacement in PATTERNS:
         name = re.sub(pattern, replacement, name)
     return name

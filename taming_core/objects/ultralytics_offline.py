@@ -1,22 +1,22 @@
-"""ultralytics, kept from the network, from stray files and from unpickling.
+"""Importing ultralytics without network access, files outside the cache folder, and unpickling.
 
-Importing ultralytics looks a host up, writes settings below the user's configuration folder, and its default loader
-unpickles. What is set here must be set before the first import, so nothing else imports it.
+On import ultralytics resolves a host name and writes settings below the user's configuration folder, and its default
+loader unpickles. The variables below must be set before the first import, so no other module imports it.
 """
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from taming_core.weights.locate import cache_folder
 
 INTEGRATIONS = ("sync", "raytune", "mlflow", "dvc", "clearml", "comet", "tensorboard", "wandb")
 
 
-def import_ultralytics() -> ModuleType:
+def import_ultralytics() -> Any:
     """The ultralytics package; its files stay below `cache_folder()`."""
     folder = cache_folder()
     os.environ |= {
@@ -26,22 +26,23 @@ def import_ultralytics() -> ModuleType:
         "YOLO_CONFIG_DIR": str(folder),
         "ULTRALYTICS_SAFE_LOAD": "1",
     }
-    os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))  # ultralytics imports it, and it writes as well
+    os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))  # matplotlib, which it imports, writes files too
     _place_font(folder / "Ultralytics" / "Arial.ttf")
     threads = os.environ.get("OMP_NUM_THREADS")
     import ultralytics
 
-    if threads is None:  # ultralytics sets it to 1, and all that computes afterwards would take it for the user's wish
+    if threads is None:  # ultralytics sets it to 1, which would slow down everything else
         os.environ.pop("OMP_NUM_THREADS", None)
-    known = {name: False for name in INTEGRATIONS if name in ultralytics.settings}
-    if any(ultralytics.settings[name] for name in known):
-        ultralytics.settings.update(known)
+    settings: Any = ultralytics.settings
+    disabled = {name: False for name in INTEGRATIONS if name in settings}
+    if any(settings[name] for name in disabled):
+        settings.update(disabled)
     return ultralytics
 
 
 @contextmanager
-def same_threads() -> Iterator[None]:
-    """ultralytics leaves torch with a thread less than the CPU has cores; afterwards there are as many as before."""
+def keep_thread_count() -> Generator[None, None, None]:
+    """Restores torch's number of threads after the block: ultralytics sets it to the number of cores minus one."""
     import torch
 
     threads = torch.get_num_threads()
@@ -52,7 +53,7 @@ def same_threads() -> Iterator[None]:
 
 
 def _place_font(target: Path) -> None:
-    """ultralytics fetches a font that it does not find; a font that matplotlib brings along stands in."""
+    """Put matplotlib's font where ultralytics expects one, which it would download."""
     if target.exists():
         return
     import matplotlib

@@ -1,12 +1,14 @@
-"""What commands are told, checked before anything large is imported, so that a mistake is answered at once."""
+"""Checks of command-line arguments that import nothing heavy, so that mistakes are reported at once."""
 
 import re
 from collections.abc import Iterable
 from functools import cache, reduce
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from taming_core.errors import TamingError
+from taming_core.files import require_replaceable
 from taming_core.params.sections import CaptionParams, DetectParams, EvaluateParams, Section
 from taming_core.params.train import TrainParams
 
@@ -14,8 +16,10 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 EVALUATION_FILES = (
     "images", "plots", "scores.jsonl", "report.html", "sheet.png", "timings.json", "intervals.json", "metrics.json",
 )  # fmt: skip
+EXPORT_RECORD = "export.json"
+ROWS_FILE = re.compile(r"(train|validation|test|dropped)(-.*)?\.parquet")
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
-MODELS: dict[type[Section], tuple[str, ...]] = {  # keys of params.yaml that name one
+MODELS: dict[type[Section], tuple[str, ...]] = {  # keys of params.yaml that name a model
     DetectParams: ("detect.detector", "detect.segmenter"),
     CaptionParams: ("caption.captioner", "caption.matcher"),
     TrainParams: ("train.start", "train.base", "train.encoder.tower", "train.identity_network"),
@@ -25,27 +29,27 @@ SCHEDULER = re.compile(r"^class (\w+)\(.*\bSchedulerMixin\b", re.MULTILINE)
 
 
 def require_device(name: str) -> None:
-    """Raises TamingError if no machine has such a device; whether this one has it, `pick_device` knows."""
+    """Raises TamingError if the name is not that of a device; `pick_device` checks whether this machine has it."""
     if not DEVICE.fullmatch(name):
         raise TamingError(f"There is no device {name}. Use --device auto, cpu, cuda, cuda:1 or mps.")
 
 
 def require_precision(precision: str, device: str, offload: bool) -> None:
-    """Refuse a precision that is none, and what a device has no use for.
+    """Check a precision, and that the device supports it and offloading.
 
     Raises:
-        TamingError: naming what to change.
+        TamingError: the precision is unknown, or the device is the CPU and it is fp16 or `offload` is set.
     """
     if precision not in PRECISIONS:
         raise TamingError(f"There is no precision {precision}. Use one of {', '.join(PRECISIONS)}.")
     if device == "cpu" and (offload or precision == "fp16"):
-        raise TamingError(f"{'--offload' if offload else '--precision fp16'} is of no use on the CPU. Leave it out, or "
-                          "use another --device.")  # fmt: skip
+        raise TamingError(f"{'--offload' if offload else '--precision fp16'} has no effect on the CPU. Leave it out, "
+                          "or use another --device.")  # fmt: skip
 
 
 @cache
 def schedulers() -> frozenset[str]:
-    """The schedulers of diffusers by class name, read from its files: importing it takes seconds."""
+    """Class names of diffusers' schedulers, read from its source files: importing it takes seconds."""
     spec = find_spec("diffusers")
     assert spec is not None
     assert spec.origin is not None
@@ -60,43 +64,60 @@ def require_scheduler(name: str) -> None:
 
 
 def require_encoder_out(out: Path) -> None:
-    """Raises TamingError if `out` holds something else than an encoder, for all that is in it will be replaced."""
-    if out.exists() and not (out / "model_index.json").is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise TamingError(f"{out} holds something else than an encoder. Name a folder of its own with --out.")
+    """Raises TamingError if `out` holds something else than an encoder."""
+    require_replaceable(out, lambda folder: (folder / "model_index.json").is_file(), "an encoder")
 
 
 def require_evaluation_out(out: Path) -> None:
-    """Raises TamingError if `out` holds something that an evaluation does not leave; hidden files do not count."""
-    names = {p.name for p in out.iterdir() if p.name[0] != "."} if out.is_dir() else set[str]()
-    if (out.exists() and not out.is_dir()) or names - set(EVALUATION_FILES):
-        raise TamingError(f"{out} holds other files than an evaluation. Name a folder of its own with --out.")
+    """Raises TamingError if `out` holds something else than an evaluation; hidden files do not count."""
+    require_replaceable(out, lambda folder: names_in(folder) <= set(EVALUATION_FILES), "an evaluation")
+
+
+def require_rows_out(out: Path) -> None:
+    """Raises TamingError if `out` holds something else than files of rows."""
+    require_replaceable(out, lambda folder: all(map(ROWS_FILE.fullmatch, names_in(folder))), "rows")
+
+
+def require_export_out(out: Path) -> None:
+    """Raises TamingError if `out` holds something else than an export."""
+    require_replaceable(out, lambda folder: (folder / EXPORT_RECORD).is_file(), "an export")
+
+
+def names_in(folder: Path) -> set[str]:
+    """The names in a folder that are not hidden."""
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
 
 
 def require_files(paths: Iterable[Path]) -> None:
-    """Raises TamingError if one of the paths is neither a file nor a folder."""
+    """Raises TamingError if one of the paths does not exist."""
     for path in paths:
         if not path.exists():
-            raise TamingError(f"There is no {path}. Name a file or a folder that is there.")
+            raise TamingError(f"There is no {path}. Name an existing file or folder.")
 
 
 def require_models(*sections: Section) -> None:
-    """Refuse sections of params that name a model by a path where nothing is.
+    """Check the models that sections of params name by a path.
 
-    What may be a published name or a repository of the hub is left to the function that loads it.
+    Published names and hub repositories are checked by the functions that load them.
 
     Raises:
-        TamingError: naming the key.
+        TamingError: a path does not exist; the message names its key.
     """
     for section in sections:
         for name in MODELS[type(section)]:
-            spec = reduce(lambda part, key: part and getattr(part, key), name.split(".")[1:], section)
+            spec = reduce(_get, name.split(".")[1:], section)
             if isinstance(spec, str) and looks_local(spec) and not Path(spec).expanduser().exists():
                 raise TamingError(f"{name} is {spec}, and there is no such file or folder. Correct it, or set it to "
                                   "mini.")  # fmt: skip
 
 
+def _get(section: Any, key: str) -> Any:
+    """A key of a section; None of none."""
+    return section and getattr(section, key)
+
+
 def looks_local(spec: str) -> bool:
-    """Whether a model's name can be nothing but a path.
+    """Whether a model's name can only be a path.
 
     >>> [looks_local(s) for s in ("mini", "yolo11n-seg", "owner/name", "./clip", "/models/clip", "~/clip", "a/b/c/")]
     [False, False, False, True, True, True, True]

@@ -1,4 +1,4 @@
-"""params.yaml into frozen, strict sections: one per stage, and no number anywhere else."""
+"""Reading params.yaml into frozen, strict sections, one per stage."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from taming_core.params.sections import (
 )
 from taming_core.params.train import TrainParams
 
-# Keys and values that had another name before 0.1.0.
+# Keys and values renamed in 0.1.0: old -> new.
 RENAMED_KEYS = {"train.stand_in": "train.augmentation", "train.general": "train.regularization"}
 RENAMED_VALUES = {("train.captions", "plain"): "class_noun"}
 
@@ -37,34 +37,35 @@ class Params(Section):
 
 
 def packaged_params() -> Path:
-    """The params of the embedded default: in the wheel beside this file, in a checkout at its top."""
+    """The default params.yaml: in the package if installed, at the top of the repository in a checkout."""
     installed = Path(__file__).parent / "params.yaml"
     return installed if installed.exists() else Path(__file__).parents[2] / "params.yaml"
 
 
 def load_params(path: Path | None = None) -> Params:
-    """Read and check the params; with no path those of ./params.yaml, else of the package.
+    """Read and check the params; the default path is ./params.yaml, else the packaged file.
 
     Raises:
-        TamingError: naming the key that is wrong and what it may be.
+        TamingError: the file is missing or not YAML, or a key is wrong; the message names it and the valid values.
     """
     if path is None:
         path = Path("params.yaml") if Path("params.yaml").is_file() else packaged_params()
     if not path.is_file():
         raise TamingError(f"{path} does not exist. Copy {packaged_params()} there, or name another with --params.")
     try:
-        # YAML 1.2, as DVC reads and writes it: `dvc exp run -S` leaves 1e-05, which YAML 1.1 takes for text.
-        found: Any = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        # YAML 1.2, as DVC reads and writes it: `dvc exp run -S` leaves 1e-05, which YAML 1.1 reads as a string.
+        yaml: Any = YAML(typ="safe", pure=True)  # partly untyped
+        values = yaml.load(path.read_text(encoding="utf-8"))
     except YAMLError as error:
         raise TamingError(f"{path} is not YAML: {' '.join(str(error).split())}. Correct it.") from error
     try:
-        return Params.model_validate(found)
+        return Params.model_validate(values)
     except ValidationError as error:
         raise TamingError(f"{path}: {_explain(error)}. Correct the key and run the command again.") from error
 
 
 def _explain(error: ValidationError) -> str:
-    """The first thing that is wrong, with the full name of its key."""
+    """The first error, with the full name of its key."""
     errors = [(".".join(str(part) for part in e["loc"]), e) for e in error.errors()]
     for key, e in errors:
         if e["type"] == "extra_forbidden" and key in RENAMED_KEYS:

@@ -1,4 +1,4 @@
-"""The sections of params.yaml, strict and frozen; training's, the largest, stands in `train_params`."""
+"""The sections of params.yaml, strict and frozen; the section `train` is in `params.train`."""
 
 from typing import Annotated, Literal
 
@@ -18,7 +18,7 @@ Size = Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]  # width 
 
 
 class Section(BaseModel):
-    """Unknown keys and wrong types are errors, and nothing changes after reading."""
+    """A frozen section; unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -28,20 +28,20 @@ class DetectParams(Section):
 
     detector: str  # mini, a file, or a model name
     segmenter: str  # mini, a file, a model name, or `detector` for the detector's own masks
-    classes: list[str] | None  # what to look for, in words, with a detector of open vocabulary; null for its own
-    image_size: PositiveInt  # pixels of the longer side that the detector sees
-    identity: Literal["folder", "metadata", "photo"]  # what tells which individual thing a photo shows
+    classes: list[str] | None  # class names for an open-vocabulary detector; null for its built-in ones
+    image_size: PositiveInt  # pixels of the longer side of the detector's input
+    identity: Literal["folder", "metadata", "photo"]  # where a photo's identity comes from
     min_side: PositiveInt  # pixels of the photo's shorter side
-    score_floor: Fraction  # below it the detector's findings are noise and make no row
-    max_found: PositiveInt  # per photo, best score first; what the detector finds beyond makes no row
+    score_floor: Fraction  # detections below it are noise and make no row
+    max_found: PositiveInt  # detections per photo, best score first; more make no row
     score: Fraction  # below it an object is dropped
-    island: Fraction  # pieces of a mask below this share of its largest one are specks, and not part of the object
+    island: Fraction  # components of a mask below this share of the largest one are removed
     area_min: Fraction  # mask pixels / photo pixels
     area_max: Fraction
     aspect_max: PositiveFloat  # longer side of the box / shorter side
     border: NonNegativeInt  # pixels between box and photo edge; closer counts as cut off
-    containment: Fraction  # share of a box inside a larger one
-    mask_fill: Fraction  # share of the box that the mask must fill
+    containment: Fraction  # share of a box inside a larger one, from which it is dropped
+    mask_fill: Fraction  # share of the box that the mask must cover
     max_objects: PositiveInt  # kept per photo, best score first
     batch_size: PositiveInt  # photos in memory at once
     shard_size: PositiveInt  # photos per crash-safe shard
@@ -61,30 +61,30 @@ class CaptionParams(Section):
     num_beams: PositiveInt
     max_new_tokens: PositiveInt
     replace: Literal["noun", "phrase"]  # the noun alone, or the noun with its adjectives
-    match_min: Fraction  # captions that match their photo less are not used; a row without another is dropped
-    template: str  # where no noun can be found; holds <object> once
+    match_min: Fraction  # captions with a lower match score are not used; a row without another one is dropped
+    template: str  # the fallback where no noun is found; contains <object> once
     batch_size: PositiveInt
     shard_size: PositiveInt  # photos per crash-safe shard
 
     @model_validator(mode="after")
     def _template_holds_object(self) -> "CaptionParams":
         if self.template.count("<object>") != 1:
-            raise ValueError("caption.template must hold <object> exactly once")
+            raise ValueError("caption.template must contain <object> exactly once")
         return self
 
 
 class MaterializeParams(Section):
     """captions -> rows."""
 
-    size: PositiveInt  # pixels of the target image's side, or of the square one among the buckets
+    size: PositiveInt  # pixels of the target image's side, or of the square bucket's
     buckets: list[Size] | None  # widths and heights to choose from; null for squares of size
     subject_size: PositiveInt  # pixels of the subject's side
     subject_fill: Fraction  # share of the subject's side that the object fills
     validation: Fraction  # share of identities
     test: Fraction
     seed: NonNegativeInt  # of the split
-    duplicate_distance: NonNegativeInt  # differing bits of 64 up to which two photos count as one view
-    max_references: PositiveInt  # other views that a row names; drawn where there are more
+    duplicate_distance: NonNegativeInt  # near-duplicates differ in at most this many of 64 bits
+    max_references: PositiveInt  # other views listed in a row; sampled if there are more
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
     shard_size: PositiveInt  # objects per crash-safe shard
 
@@ -97,38 +97,38 @@ class MaterializeParams(Section):
     @model_validator(mode="after")
     def _buckets_hold_the_square(self) -> "MaterializeParams":
         if self.buckets is not None and [self.size, self.size] not in self.buckets:
-            raise ValueError(f"materialize.buckets must be null or hold [{self.size}, {self.size}], the square of "
+            raise ValueError(f"materialize.buckets must be null or contain [{self.size}, {self.size}], the square of "
                              "materialize.size")  # fmt: skip
         if self.buckets is not None and len({tuple(b) for b in self.buckets}) < len(self.buckets):
-            raise ValueError("materialize.buckets must name nothing twice")
+            raise ValueError("materialize.buckets must not list a bucket twice")
         return self
 
 
 class Sampling(Section):
-    """How images are drawn; guidance as in docs/method.md section 6."""
+    """How images are sampled; guidance as in docs/method.md section 6."""
 
     scheduler: str  # the class name of any diffusers scheduler
     steps: PositiveInt
     guidance_object: NonNegativeFloat
     guidance_text: NonNegativeFloat
-    guidance_embedded: PositiveFloat | None = None  # what a base that reads its guidance is told, as FLUX.1-dev does
+    guidance_embedded: PositiveFloat | None = None  # guidance-distilled bases such as FLUX.1-dev: their embedded scale
     batch_size: PositiveInt
 
 
 class EvaluateParams(Section):
     """encoder -> images -> scores."""
 
-    split: Literal["validation", "test"]  # whose identities are held out
+    split: Literal["validation", "test"]  # of held-out identities
     seed: NonNegativeInt
-    objects: PositiveInt  # identities that are judged
+    objects: PositiveInt  # identities to evaluate
     images_per_prompt: PositiveInt
-    scenes: Annotated[list[str], Field(min_length=1)]  # what is asked for after "a photo of <object>"
-    styles: list[str]  # what is asked for before "<object>"
-    scene_choices: Annotated[list[str], Field(min_length=2)]  # what text alignment chooses among
+    scenes: Annotated[list[str], Field(min_length=1)]  # prompt suffixes, after "a photo of <object>"
+    styles: list[str]  # prompt prefixes, before "<object>"
+    scene_choices: Annotated[list[str], Field(min_length=2)]  # the candidates of the text alignment score
     style_choices: Annotated[list[str], Field(min_length=2)]
     control_objects: NonNegativeInt  # identities in the controls: no object tokens, another object's tokens
-    judge: str  # never a network that training used
-    strict_judge: str | None  # the same, of the object alone, cut out; null leaves its measures out
+    judge: str  # must not be a network that training used
+    strict_judge: str | None  # the same, applied to the cut-out object; null skips its scores
     text_judge: str
     sampling: Sampling
 
@@ -148,11 +148,11 @@ class GenerateParams(Section):
 
 
 class WorldParams(Section):
-    """-> photos of the mini world; `taming_core.world.plan.Chances` tells what the probabilities are of."""
+    """-> photos of the mini world; `taming_core.world.plan.Chances` documents the probabilities."""
 
     seed: NonNegativeInt
     size: PositiveInt  # pixels of a photo's side
-    views: PositiveInt  # photos of each thing
+    views: PositiveInt  # photos per object
     quality: int = Field(ge=1, le=100)  # of the JPEG files
     recolor: Fraction
     style: Fraction

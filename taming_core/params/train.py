@@ -1,4 +1,4 @@
-"""The section `train` of params.yaml: every choice there is in training, and which of them go together."""
+"""The section `train` of params.yaml, and the checks of which values go together."""
 
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ Injection = Literal["substitute", "concat", "decoupled", "gated", "reference"]
 
 
 class ValidationGrid(Section):
-    """The fixed pictures that show during training whether it works."""
+    """The images of fixed prompts and seeds that training draws at intervals."""
 
     every: NonNegativeInt  # steps; 0 for never
     objects: PositiveInt
@@ -21,7 +21,7 @@ class ValidationGrid(Section):
 
 
 class EncoderParams(Section):
-    """A fresh object encoder, where none is given to start from."""
+    """A new object encoder, for training that starts from a base."""
 
     tower: str  # mini, a folder or a name of a CLIP, DINOv2 or SigLIP model, or the folder of an object encoder
     projector: Literal["full", "linear", "mlp", "resampler"]
@@ -30,28 +30,28 @@ class EncoderParams(Section):
 
 
 class Augmentation(Section):
-    """How much the subject is changed where no other view of its identity can stand for it."""
+    """Augmentation of the subject, for a cross-reference row whose identity has no other view."""
 
-    rotation: NonNegativeFloat  # degrees, at most, to either side
-    perspective: Fraction  # shift of a corner, at most, as a share of the side
-    light: Fraction  # change of brightness, at most; colours keep their hue
+    rotation: NonNegativeFloat  # maximal degrees, to either side
+    perspective: Fraction  # maximal shift of a corner, as a share of the side
+    light: Fraction  # maximal change of brightness; the hue is unchanged
 
 
 class LoraParams(Section):
-    """Low-rank changes of the denoiser's attention (Hu et al., "LoRA", 2022)."""
+    """Low-rank adaptation of the denoiser's attention (Hu et al., "LoRA", 2022)."""
 
     rank: PositiveInt
-    alpha: PositiveFloat  # the change is scaled by alpha / rank
+    alpha: PositiveFloat  # the update is scaled by alpha / rank
 
 
 class TrainParams(Section):
     """rows -> encoder."""
 
-    start: str | None  # mini or a folder of an earlier training, to go on from; null starts afresh on `base`
+    start: str | None  # mini or an encoder folder to continue from; null trains a new encoder on `base`
     base: str | None  # folder or name of a text-to-image model; only where start is null
     encoder: EncoderParams | None  # only where start is null; `reference` has none
     injection: Injection | None  # how the object enters the denoiser; only where start is null
-    layers: list[str] | None  # beginnings of the names of the attention layers that see the object; null for all
+    layers: list[str] | None  # name prefixes of the attention layers that attend to the object; null for all
     background: Literal["removed", "kept"] | None  # of the subject; only where start is null
     tune: Literal["adapter", "lora", "whole"]  # the encoder alone; with LoRA of the denoiser; with all of it
     lora: LoraParams | None  # only where tune is lora
@@ -67,28 +67,28 @@ class TrainParams(Section):
     weight_decay: NonNegativeFloat
     max_grad_norm: PositiveFloat
     ema: Annotated[float, Field(ge=0, lt=1)]  # decay of the average that is kept; 0 keeps the last weights
-    regularization: Fraction  # share of regularization rows in a batch
-    prior: PositiveInt | None  # images of the start's own to stand for regularization rows, where there are none
+    regularization: Fraction  # share of regularization rows (text-image pairs) in a batch
+    prior: PositiveInt | None  # generated images as regularization rows (prior preservation), if there are no others
     captions: Literal["object_token", "class_token", "class_noun"]  # <object> in the caption, alone, or the class noun
-    attributes: bool  # whether captions keep the words for what may change of the object
-    references: PositiveInt  # photos of the thing that the encoder sees together
+    attributes: bool  # whether captions keep the object's adjectives and their last clause
+    references: PositiveInt  # photos of the identity that the encoder sees together
     object_drop: Fraction  # probability that a row loses its object embedding
     text_drop: Fraction  # probability that a row loses its caption
     cross_reference: Fraction  # probability that the subject comes from another view
     augmentation: Augmentation  # for the other view, where there is none
     mask_weight: NonNegativeFloat  # extra weight of the loss inside the object
     min_snr: PositiveFloat | None  # gamma of min-SNR weighting (Hang et al., 2023); null weighs as the base does
-    offset_noise: NonNegativeFloat  # of the whole image's brightness and colour, as a share of the noise
-    zero_terminal_snr: bool  # end the base's noise schedule in pure noise (Lin et al., 2024); false leaves it
-    localization_weight: NonNegativeFloat  # of the loss that keeps attention to the object's tokens on the object
-    identity_weight: NonNegativeFloat  # lambda of the identity loss; 0 switches it off
-    identity_max_timestep: PositiveInt | None  # the identity loss looks at less noisy steps only
+    offset_noise: NonNegativeFloat  # offset noise: one value per channel, as a share of the noise
+    zero_terminal_snr: bool  # rescale the noise schedule to zero terminal SNR (Lin et al., 2024)
+    localization_weight: NonNegativeFloat  # weight of the loss that keeps attention to object tokens in the mask
+    identity_weight: NonNegativeFloat  # weight lambda of the identity loss; 0 disables it
+    identity_max_timestep: PositiveInt | None  # the identity loss applies below this timestep only
     identity_network: str | None  # mini or a folder; null where identity_weight is 0
     precision: Precision
-    gradient_checkpointing: bool  # compute the denoiser twice instead of keeping what backward needs
-    optimizer: Literal["adamw", "adamw8bit"]  # the second keeps its averages in 8 bits (Dettmers et al., 2022)
-    cache: list[Cache]  # what frozen parts say, kept on disk instead of computed in every step
-    offload: bool  # parts whose output is cached wait in the CPU's memory
+    gradient_checkpointing: bool  # recompute the denoiser's activations in the backward pass
+    optimizer: Literal["adamw", "adamw8bit"]  # the second has 8-bit states (Dettmers et al., 2022)
+    cache: list[Cache]  # features of frozen modules that are cached on disk
+    offload: bool  # move frozen modules whose output is cached to the CPU
     save_every: PositiveInt  # steps
     validation: ValidationGrid
 
@@ -102,15 +102,15 @@ class TrainParams(Section):
         fresh = {"base": self.base, "injection": self.injection, "background": self.background}
         for key, value in {**fresh, "encoder": self.encoder, "layers": self.layers}.items():
             if self.start is not None and value is not None:
-                raise ValueError(f"train.{key} must be null where train.start is set, for it comes with the start")
+                raise ValueError(f"train.{key} must be null where train.start is set, since the start determines it")
         for key, value in fresh.items():
             if self.start is None and value is None:
                 raise ValueError(f"train.{key} must be set where train.start is null")
         if self.start is None and (self.encoder is None) != (self.injection == "reference"):
             raise ValueError("train.encoder must be set where train.start is null, but null where train.injection is "
-                             "reference, which reads the subject with the denoiser itself")  # fmt: skip
+                             "reference, which encodes the subject with the denoiser itself")  # fmt: skip
         if self.layers is not None and self.injection == "substitute":
-            raise ValueError("train.layers must be null where train.injection is substitute: its tokens are the text's")
+            raise ValueError("train.layers must be null where train.injection is substitute, which adds no attention")
 
     def _check_tuning(self) -> None:
         rates = self.denoiser_rate, self.text_encoder_rate
@@ -128,26 +128,24 @@ class TrainParams(Section):
                              "train.identity_weight is above 0, else null")  # fmt: skip
         if self.localization_weight > 0 and self.injection not in (None, "substitute", "concat"):
             raise ValueError(f"train.localization_weight must be 0 where train.injection is {self.injection}, in which "
-                             "text and object do not compete for attention")  # fmt: skip
+                             "text and object tokens do not share one attention")  # fmt: skip
 
     def _check_batches(self) -> None:
         if self.regularization == 1:
-            raise ValueError("train.regularization must be below 1, else no row has an object to learn from")
+            raise ValueError("train.regularization must be below 1, else no row has an object")
         if self.regularization == 0 and self.prior is not None:
             raise ValueError(
-                "train.prior must be null where train.regularization is 0, for no batch would hold its images"
+                "train.prior must be null where train.regularization is 0, since no batch would contain its images"
             )
         if self.captions == "class_noun" and self.injection == "substitute":
             raise ValueError("train.captions must not be class_noun where train.injection is substitute: without "
-                             "<object> in the caption there is no place for the object")  # fmt: skip
+                             "<object> in the caption no token can be substituted")  # fmt: skip
         if self.captions == "class_token" and not self.attributes:
             raise ValueError("train.attributes must be true where train.captions is class_token, which has none")
         if len(set(self.cache)) < len(self.cache):
-            raise ValueError("train.cache must name nothing twice")
+            raise ValueError("train.cache must not list an entry twice")
         if self.offload and not self.cache:
-            raise ValueError(
-                "train.offload must be false where train.cache is empty: every part is at work in each step"
-            )
+            raise ValueError("train.offload must be false where train.cache is empty: every module runs in each step")
         if "text" in self.cache and self.text_encoder_rate > 0:
             raise ValueError("train.cache must not hold text where train.text_encoder_rate is above 0: it changes")
         if "tower" in self.cache and (self.encoder is None or self.encoder.tower_blocks > 0):

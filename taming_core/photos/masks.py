@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the photo, half-open
+Size = tuple[int, int]  # width and height in pixels
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:
@@ -23,7 +24,7 @@ def decode_mask(png: bytes) -> NDArray[np.bool_]:
 
 
 def mask_box(mask: NDArray[np.bool_]) -> Box:
-    """The smallest box (x0, y0, x1, y1), half-open, around the true pixels of a mask (H, W).
+    """The tight box (x0, y0, x1, y1), half-open, of the true pixels of a mask (H, W).
 
     >>> mask_box(np.array([[0, 0, 0], [0, 1, 1]], dtype=bool))
     (1, 1, 3, 2)
@@ -40,8 +41,8 @@ def mask_box(mask: NDArray[np.bool_]) -> Box:
 def cutout(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, fill: float) -> NDArray[np.uint8]:
     """The subject: the object of `mask` (H, W) cut out of `image` (H, W, 3), centred in a transparent square.
 
-    Its longer side is the share `fill` of the square's side, to within a pixel of the photo. Returns RGBA uint8
-    (size, size, 4); colour and alpha are blended together, so that no background bleeds over the edge.
+    The object's longer side is `fill` times the square's side, to within a pixel of the photo. Returns RGBA uint8
+    (size, size, 4), resized with premultiplied alpha, so that no background bleeds over the edge.
 
     Raises:
         ValueError: no pixel of the mask is true.
@@ -53,12 +54,12 @@ def cutout(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, fill: f
     square = np.zeros((side, side, 4), np.uint8)
     square[top : top + height, left : left + width, :3] = image[y0:y1, x0:x1]
     square[top : top + height, left : left + width, 3] = mask[y0:y1, x0:x1] * np.uint8(255)
-    # PIL resizes RGBA premultiplied. Filters sharper than Hamming's overshoot, which draws a bright rim at the edge.
+    # PIL resizes RGBA premultiplied. Filters sharper than Hamming's overshoot and draw a bright rim at the edge.
     return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.HAMMING))
 
 
-def in_photo(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, fill: float) -> NDArray[np.uint8]:
-    """The object of `mask` (H, W) with the photo (H, W, 3) around it, framed as `cutout` frames it.
+def crop_in_photo(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, fill: float) -> NDArray[np.uint8]:
+    """The object of `mask` (H, W) with its surroundings in the photo (H, W, 3), framed as in `cutout`.
 
     Returns RGBA uint8 (size, size, 4), transparent beyond the photo's edge.
     """
@@ -70,13 +71,10 @@ def in_photo(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, fill:
     return np.asarray(square.resize((size, size), Image.Resampling.HAMMING))
 
 
-Size = tuple[int, int]  # width and height in pixels
-
-
 def window(width: int, height: int, shape: Size, box: Box | None = None) -> Box:
-    """The largest part of a photo that is as wide to its height as `shape`.
+    """The largest crop of a photo with the aspect ratio of `shape`.
 
-    It is the photo's centre, shifted just so far that it holds `box`, or the box's middle.
+    It is centred, then shifted as little as needed to contain `box`, or the middle of a box that is larger.
 
     >>> window(300, 200, (64, 64))
     (50, 0, 250, 200)
@@ -85,14 +83,14 @@ def window(width: int, height: int, shape: Size, box: Box | None = None) -> Box:
     >>> window(300, 200, (96, 32))
     (0, 50, 300, 150)
     """
-    wide = min(width, max(1, round(height * shape[0] / shape[1])))
-    high = min(height, max(1, round(width * shape[1] / shape[0])))
+    crop_width = min(width, max(1, round(height * shape[0] / shape[1])))
+    crop_height = min(height, max(1, round(width * shape[1] / shape[0])))
     x0, y0, x1, y1 = box or (0, 0, width, height)
-    left, top = _start(width, wide, x0, x1), _start(height, high, y0, y1)
-    return left, top, left + wide, top + high
+    left, top = _start(width, crop_width, x0, x1), _start(height, crop_height, y0, y1)
+    return left, top, left + crop_width, top + crop_height
 
 
 def _start(length: int, side: int, low: int, high: int) -> int:
-    """Where a window of `side` begins on a line of `length`, so that it holds low..high, or as much as fits."""
+    """The start of a window of `side` in `length` that contains low..high, or as much of it as fits."""
     start = (low + high - side) // 2 if high - low > side else min(max((length - side) // 2, high - side), low)
     return min(max(start, 0), length - side)

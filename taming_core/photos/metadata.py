@@ -1,4 +1,4 @@
-"""What the metadata file of a folder of photos says about them."""
+"""Metadata files of a photo folder: identity, class, caption and split of each photo."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from taming_core.photos.files import file_name, files_below
 
 @dataclass(frozen=True)
 class PhotoMetadata:
-    """What the folder's metadata file says about one photo."""
+    """One photo's row in the folder's metadata file."""
 
     identity: str | None = None
     noun: str | None = None  # column `class`
@@ -22,15 +22,15 @@ class PhotoMetadata:
 
 
 def read_metadata(folder: Path) -> dict[str, PhotoMetadata]:
-    """What metadata.jsonl, .csv or .parquet say, by file name; in a sub-folder the names are relative to it.
+    """The rows of metadata.jsonl, .csv or .parquet by file name, which is relative to the metadata file's folder.
 
     The columns are file_name and any of identity, class, caption, split. Others are ignored: files written for
     `datasets` often hold more.
 
     Raises:
-        TamingError: a row without a file name, of a file that is not there, or a second row of one file.
+        TamingError: a row has no file name, names a missing file, or names a file a second time.
     """
-    given: dict[str, PhotoMetadata] = {}
+    metadata: dict[str, PhotoMetadata] = {}
     for path in sorted(p for p in files_below(folder) if p.stem == "metadata" and p.suffix in METADATA):
         for number, row in enumerate(_metadata_rows(path), start=1):
             if not row.get("file_name"):
@@ -38,21 +38,22 @@ def read_metadata(folder: Path) -> dict[str, PhotoMetadata]:
             name = file_name(path.parent / str(row["file_name"]), folder)
             if not (folder / name).is_file():
                 raise TamingError(f"{path} names {name}, which does not exist. Add the photo or remove the row.")
-            if name in given:
+            if name in metadata:
                 raise TamingError(f"{path} names {name} a second time. Remove one of the rows.")
-            given[name] = PhotoMetadata(
+            metadata[name] = PhotoMetadata(
                 *(_text(row.get(column)) for column in ("identity", "class", "caption", "split"))
             )
-    return given
+    return metadata
 
 
 def _metadata_rows(path: Path) -> list[dict[str, Any]]:
+    rows: list[Any]
     try:
         rows = METADATA[path.suffix](path)
     except (ValueError, OSError) as error:
         raise TamingError(f"{path} cannot be read: {error}. Correct it or remove it.") from error
     if not all(isinstance(row, dict) for row in rows):
-        raise TamingError(f"{path} holds lines that are no objects. Write one {{...}} a line.")
+        raise TamingError(f"{path} holds lines that are not JSON objects. Write one {{...}} a line.")
     return rows
 
 
@@ -71,8 +72,9 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
+    from pyarrow import parquet  # slow to import, and rarely needed
 
+    pq: Any = parquet  # partly untyped
     return pq.read_table(path).to_pylist()
 
 

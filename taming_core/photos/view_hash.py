@@ -6,7 +6,9 @@ from PIL import Image
 
 
 def difference_hash(image: NDArray[np.uint8]) -> int:
-    """64 bits that hardly change when a photo (H, W, 3) is scaled or compressed: which of 8x8 cells outshine the next.
+    """64 bits that hardly change when a photo (H, W, 3) is scaled or compressed.
+
+    Each tells whether one of 8x8 cells is darker than its right neighbour.
 
     Source: N. Krawetz, "Kind of like that", 2013 (dHash).
     """
@@ -16,7 +18,7 @@ def difference_hash(image: NDArray[np.uint8]) -> int:
 
 
 def hamming(a: int, b: int) -> int:
-    """How many bits differ.
+    """The number of differing bits.
 
     >>> hamming(0b1010, 0b0011)
     2

@@ -1,16 +1,16 @@
-"""How much memory of a device a training needs, found without weights, without data and without the device.
+"""The device memory that training needs, computed without weights, without data and without the device.
 
-The very code of a training step runs on pretended tensors, which have shapes and no numbers, while a watch counts what
-is held at once. Parameters, gradients and the optimizer's averages are counted by their numbers.
+The code of a training step runs on fake tensors, which have shapes and no values, while a dispatch mode counts the
+bytes that are alive at once. Weights, gradients and optimizer states are counted by their number of elements.
 """
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import diffusers
 import torch
@@ -28,12 +28,12 @@ from taming_core.bases.family import tokenizer_of
 from taming_core.model import clip, lora, towers
 from taming_core.model.attention import LAYERS, inject, layer_channels
 from taming_core.model.diffusion import Noise, Schedule, noise_schedule_of
+from taming_core.model.inputs import Batch
 from taming_core.model.object_encoder import ObjectEncoder
 from taming_core.model.subject_model import SubjectModel, unfreeze
 from taming_core.params.load import Params
 from taming_core.params.train import TrainParams
 from taming_core.projects import architectures
-from taming_core.training.batches import Batch
 from taming_core.training.feature_cache import offloaded_networks
 from taming_core.training.gradient_checkpointing import enable_gradient_checkpointing
 from taming_core.training.loop import cast_frozen
@@ -42,62 +42,67 @@ from taming_core.training.start import latent_encoder, select_layers
 from taming_core.weights.mini import BASE, PIPELINE
 
 GIB = 2**30
-CONTEXT = 0.8 * GIB  # what CUDA and its libraries take before the first tensor
-FRAGMENTS = 0.05  # of everything, lost between the blocks of the allocator
+CONTEXT = 0.8 * GIB  # memory of CUDA and its libraries before the first tensor
+FRAGMENTS = 0.05  # share of the total that is lost to fragmentation in the allocator
 
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """Bytes that a training holds on the device at its fullest moment."""
+    """Peak bytes of training on the device."""
 
     weights: int
     gradients: int
-    optimizer: int  # its averages, and the moving average that `ema` keeps
-    step: int  # activations and all else that comes and goes
+    optimizer: int  # moments of the gradients, and the EMA of the weights
+    step: int  # peak of activations and all other temporary tensors
 
     @property
     def total(self) -> float:
-        """With what CUDA takes and what is lost to fragmentation."""
+        """The sum, with the overhead of CUDA and of fragmentation."""
         return CONTEXT + (1 + FRAGMENTS) * (self.weights + self.gradients + self.optimizer + self.step)
 
 
 class AllocationTracker(TorchDispatchMode):
-    """Counts the bytes of all storages that were made within and are still alive, and the most there were at once."""
+    """Counts the bytes of all storages that were allocated within and are still alive, and their peak."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # pyright: ignore[reportUnknownMemberType]  (torch does not type it)
         self.now = self.peak = 0
         self._alive: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        given = {storage._cdata for storage in storages((args, kwargs))}  # of which the result may be a view
+        inputs = {_key(storage) for storage in storages((args, kwargs))}  # the output may be a view of one
         for storage in storages(out):
-            if storage._cdata not in given:
+            if _key(storage) not in inputs:
                 self._hold(storage)
         return out
 
     def _hold(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
+        key, size = _key(storage), storage.nbytes()
         if key in self._alive:
             return
 
-        def gone(_: object) -> None:
+        def release(_: object) -> None:
             self.now -= size
             del self._alive[key]
 
-        self._alive[key] = weakref.ref(storage, gone)
+        self._alive[key] = weakref.ref(storage, release)
         self.now += size
         self.peak = max(self.peak, self.now)
 
 
+def _key(storage: torch.UntypedStorage) -> int:
+    """An integer that is the same for all Python objects of one storage."""
+    return storage._cdata  # pyright: ignore[reportPrivateUsage]  (fake tensors have no data_ptr)
+
+
 def storages(nested: Any) -> list[torch.UntypedStorage]:
-    """Of all tensors in a nested structure."""
+    """The storages of all tensors in a nested structure."""
     return [leaf.untyped_storage() for leaf in tree_leaves(nested) if isinstance(leaf, Tensor)]
 
 
 class WorstCaseBatch(TorchFunctionMode):
-    """Answers what depends on numbers as for the fullest batch: every sample shows an object, and counts everywhere."""
+    """Answers what depends on tensor values as for the largest batch: every sample has an object and every loss."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.any and len(args) == 1:
@@ -114,7 +119,7 @@ class WorstCaseBatch(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class FakeTokenizer:
-    """Stands for a tokenizer, of which only the length counts here."""
+    """A tokenizer of which only the sequence length matters."""
 
     model_max_length: int
 
@@ -129,26 +134,28 @@ def memory_need(params: Params) -> MemoryNeed:
     """The memory that `taming train` needs with these params.
 
     Raises:
-        TamingError: the configs of a model are not on this machine, or do not go together.
+        TamingError: the configs of a model are not on this machine, or do not fit together.
     """
     p, m = params.train, params.materialize
     sizes = [tuple(size) for size in m.buckets or [[m.size, m.size]]]
     configs = configs_of(p)
     schedule = schedule_of(configs["scheduler"])
     with fake_tensors(p):
-        with no_init_weights():  # which draws again until all numbers are in range: pretended ones never are
+        with (
+            no_init_weights()
+        ):  # truncated initialization redraws until all values are in range, which fake ones never are
             model, identity = model_of(configs, schedule, p)
         trained = prepare(model, p)
-        numbers = sum(weight.numel() for weight in trained)
-        most = step_bytes(model, identity, trained, p, max(sizes, key=lambda s: s[0] * s[1]))
+        count = sum(weight.numel() for weight in trained)
+        step = step_bytes(model, identity, trained, p, max(sizes, key=lambda s: s[0] * s[1]))
         weights = weight_bytes(model, p) + (0 if identity is None else bytes_of(identity.network))
-    averages = {"adamw": 8, "adamw8bit": 2}[p.optimizer] + (4 if p.ema else 0)
-    return MemoryNeed(weights, 4 * numbers, averages * numbers, most)
+    state_bytes = {"adamw": 8, "adamw8bit": 2}[p.optimizer] + (4 if p.ema else 0)  # per trained weight
+    return MemoryNeed(weights, 4 * count, state_bytes * count, step)
 
 
 @contextmanager
-def fake_tensors(p: TrainParams) -> Iterator[None]:
-    """Tensors without numbers, and the precision of a training."""
+def fake_tensors(p: TrainParams) -> Generator[None, None, None]:
+    """Within it tensors have no values, and the precision is that of training."""
     with (
         FakeTensorMode(allow_non_fake_inputs=True),
         no_device_moves(),
@@ -159,19 +166,23 @@ def fake_tensors(p: TrainParams) -> Iterator[None]:
 
 
 @contextmanager
-def no_device_moves() -> Iterator[None]:
-    """Modules stay where they are, which pretended ones cannot but do: peft wants to put a LoRA beside its layer."""
-    own = nn.Module.to
-    nn.Module.to = lambda self, *_, **__: self  # pyright: ignore[reportAttributeAccessIssue]
+def no_device_moves() -> Generator[None, None, None]:
+    """Within it modules do not move: fake ones cannot, and peft moves a LoRA to the device of its layer."""
+    original = nn.Module.to
+
+    def stay(module: nn.Module, *_: object, **__: object) -> nn.Module:
+        return module
+
+    nn.Module.to = stay  # pyright: ignore[reportAttributeAccessIssue]  (`to` is overloaded)
     try:
         yield
     finally:
-        nn.Module.to = own
+        nn.Module.to = original
 
 
 @dataclass(frozen=True)
 class FakeIdentityNetwork:
-    """An identity network that only has a size."""
+    """An identity network without weights, for its memory."""
 
     network: Any
 
@@ -181,7 +192,7 @@ class FakeIdentityNetwork:
 
 
 def configs_of(p: TrainParams) -> dict[str, architectures.Config]:
-    """The configs of what training starts from."""
+    """The configs of the components that training starts from."""
     spec = p.start if p.start is not None else p.base
     assert spec is not None  # checked when the params were read
     mini = PIPELINE if p.start is not None else BASE
@@ -189,20 +200,20 @@ def configs_of(p: TrainParams) -> dict[str, architectures.Config]:
 
 
 def schedule_of(config: architectures.Config) -> Schedule:
-    """The noise schedule of a scheduler's config; its tables are real, for it asks them for numbers."""
+    """The noise schedule of a scheduler's config; its tables are real tensors, whose values it reads."""
     return noise_schedule_of(getattr(diffusers, config["_class_name"]).from_config(config))
 
 
 def model_of(
     configs: Mapping[str, architectures.Config], schedule: Schedule, p: TrainParams
 ) -> tuple[SubjectModel, FakeIdentityNetwork | None]:
-    """The networks of a training in float32; called where tensors are pretended."""
+    """The networks of training in float32; to be called within `fake_tensors`."""
     parts = {name: network(config) for name, config in configs.items() if name not in ("scheduler", "object_encoder")}
     encoders = [name for name in family_class(parts).text_encoder_names if name in parts]
     parts |= {tokenizer_of(name): FakeTokenizer(text_length(parts[name].config)) for name in encoders}
     family = family_of(parts)
     if p.start is not None:
-        encoder: Any = float32_norms(ObjectEncoder.from_config(configs["object_encoder"]))
+        encoder: Any = float32_norms(cast(Any, ObjectEncoder).from_config(configs["object_encoder"]))
     else:
         encoder = encoder_of(family, p)
     inject(family.denoiser, encoder.config["injection"], encoder.denoiser_layers(), encoder.config["layers"],
@@ -214,17 +225,17 @@ def fake_identity_network(p: TrainParams) -> FakeIdentityNetwork | None:
     """The identity network, if training has one; it stays in float32."""
     if p.identity_network is None:
         return None
-    found = architectures.vision_config(clip.source(p.identity_network), "train.identity_network")
-    network = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**found))
+    config = architectures.vision_config(clip.source(p.identity_network), "train.identity_network")
+    network = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**config))
     return FakeIdentityNetwork(float32_norms(network).requires_grad_(False))
 
 
 def encoder_of(family: Any, p: TrainParams) -> ObjectEncoder:
-    """A fresh object encoder of the params, as `fresh` makes it of a tower with weights."""
+    """A new object encoder by the params, as `training.start` makes it from a tower with weights."""
     assert p.injection is not None
     layers = select_layers(layer_channels(family.denoiser, p.injection), p.layers)
     added = layers if p.injection in LAYERS or p.layers is not None else None
-    settings = {"injection": p.injection, "layers": added}
+    settings: dict[str, Any] = {"injection": p.injection, "layers": added}
     if p.encoder is None:
         return latent_encoder(family, settings)
     tower = architectures.vision_config(clip.source(p.encoder.tower), towers.KEY)
@@ -232,17 +243,15 @@ def encoder_of(family: Any, p: TrainParams) -> ObjectEncoder:
 
 
 def network(config: Mapping[str, Any]) -> Any:
-    """The network of a config, untrained."""
+    """The untrained network of a diffusers or transformers config."""
     if "_class_name" in config:
-        found: Any = getattr(diffusers, config["_class_name"]).from_config(dict(config))
-    else:
-        made: Any = getattr(transformers, config["architectures"][0])
-        found = made(made.config_class(**config))
-    return float32_norms(found)
+        return float32_norms(getattr(diffusers, config["_class_name"]).from_config(dict(config)))
+    model_class: Any = getattr(transformers, config["architectures"][0])
+    return float32_norms(model_class(model_class.config_class(**config)))
 
 
 def float32_norms(model: Any) -> Any:
-    """The model with norms that compute in float32, as autocast has them on a GPU and not on the CPU."""
+    """The model with norms that compute in float32, as autocast does on a GPU and not on a CPU."""
     for module in model.modules():
         if isinstance(module, nn.GroupNorm):
             module.forward = partial(_group_norm, module)
@@ -264,34 +273,38 @@ def _float(weight: Tensor | None) -> Tensor | None:
 
 
 def text_length(config: Any) -> int:
-    """Tokens that a text encoder reads; T5 has no limit, and 512 is what it was trained on."""
+    """Maximum tokens of a text encoder; T5 has no limit, and was trained with 512."""
     return getattr(config, "max_position_embeddings", 512)
 
 
 def prepare(model: SubjectModel, p: TrainParams) -> list[nn.Parameter]:
-    """What trains, after the model was given what the params want, and the precision of a training."""
+    """Add the LoRA, checkpointing and precision of the params to the model; returns the trained weights."""
     if p.lora is not None:
         lora.add_lora(model.family.denoiser, p.lora, p.seed)
     if p.gradient_checkpointing:
         enable_gradient_checkpointing(model.family.denoiser)
     trained = [weight for part in unfreeze(model, p).values() for weight in part.values()]
-    for name, part in model.networks.items():  # as `training.place` does
+    for name, part in model.networks.items():  # as `loop.move_to_device` does
         if p.precision == "bf16" or (p.precision == "fp16" and name != "vae"):
             cast_frozen(part, torch.bfloat16)
     return trained
 
 
 def bytes_of(module: nn.Module) -> int:
-    """Of a network's weights."""
+    """Bytes of a network's weights."""
     return sum(weight.nbytes for weight in module.parameters())
 
 
 def weight_bytes(model: SubjectModel, p: TrainParams) -> int:
-    """All weights on the device, without the parts that wait elsewhere; some things count as shown by one photo."""
-    lone: Any = SimpleNamespace(column=lambda _: [[]], objects=[0])
-    waiting = {id(w) for part in offloaded_networks(model, p, lone).values() for w in part.parameters()}
-    there = {id(w): w for part in model.networks.values() for w in part.parameters()}
-    return sum(w.nbytes for key, w in there.items() if key not in waiting)
+    """Bytes of all weights on the device, without offloaded networks; assumes that some object has a single photo."""
+
+    def column(_: str) -> list[list[str]]:
+        return [[]]  # no references
+
+    rows: Any = SimpleNamespace(column=column, objects=[0])
+    offloaded = {id(w) for part in offloaded_networks(model, p, rows).values() for w in part.parameters()}
+    weights = {id(w): w for part in model.networks.values() for w in part.parameters()}
+    return sum(w.nbytes for key, w in weights.items() if key not in offloaded)
 
 
 def step_bytes(
@@ -301,25 +314,25 @@ def step_bytes(
     p: TrainParams,
     size: tuple[int, ...],
 ) -> int:
-    """The most that a step holds beside weights and gradients, with images of this width and height."""
+    """Peak bytes of a step without weights and gradients, for images of this width and height."""
     for weight in trained:
         weight.grad = torch.zeros_like(weight)
-    batch, drawn = batch_of(model, p, size)
-    with AllocationTracker() as held:
-        step(model, identity, batch, drawn, p)
-    return held.peak
+    batch, noise = batch_of(model, p, size)
+    with AllocationTracker() as tracker:
+        step(model, identity, batch, noise, p)
+    return tracker.peak
 
 
-def step(model: SubjectModel, identity: IdentityNetwork | None, batch: Batch, drawn: Noise, p: TrainParams) -> None:
-    """The gradients of a micro-batch, of which every sample counts in every loss that there is."""
+def step(model: SubjectModel, identity: IdentityNetwork | None, batch: Batch, noise: Noise, p: TrainParams) -> None:
+    """Compute the gradients of a micro-batch in which every sample has every loss."""
     ones = torch.ones(len(batch.row_ids))
     counts = SampleWeights(ones, ones, ones if p.localization_weight > 0 else torch.zeros(0))
-    terms = compute_loss_terms(model, identity, batch, drawn, counts, p)
+    terms = compute_loss_terms(model, identity, batch, noise, counts, p)
     total_loss(**{f.name: getattr(terms, f.name) for f in fields(terms)}, p=p).backward()
 
 
 def batch_of(model: SubjectModel, p: TrainParams, size: tuple[int, ...]) -> tuple[Batch, Noise]:
-    """A micro-batch of nothing, and its noise."""
+    """A micro-batch of zeros, and its noise."""
     n, (columns, rows), family = p.micro_batch_size, size, model.family
     side = model.object_encoder.image_size
     latents = torch.zeros(
@@ -331,20 +344,20 @@ def batch_of(model: SubjectModel, p: TrainParams, size: tuple[int, ...]) -> tupl
         subject=torch.zeros(n, p.references, 3, side, side), view=torch.zeros(n, 3, side, side),
         frame=torch.zeros(n, 4),
     )  # fmt: skip
-    drawn = Noise(torch.zeros(n, dtype=torch.long), latents, latents.clone())
-    return replace(batch, **cached(model, batch, latents, p)), drawn
+    noise = Noise(torch.zeros(n, dtype=torch.long), latents, latents.clone())
+    return replace(batch, **cached_fields(model, batch, latents, p)), noise
 
 
 @torch.no_grad()
-def cached(model: SubjectModel, batch: Batch, latents: Tensor, p: TrainParams) -> dict[str, Any]:
-    """What the caches know of a batch."""
-    known: dict[str, Any] = {}
+def cached_fields(model: SubjectModel, batch: Batch, latents: Tensor, p: TrainParams) -> dict[str, Any]:
+    """The fields of a batch that the feature caches fill."""
+    values: dict[str, Any] = {}
     if "latents" in p.cache:
-        known |= {"target": None, "latent_mean": latents, "latent_std": latents}
+        values |= {"target": None, "latent_mean": latents, "latent_std": latents}
     if "text" in p.cache:
-        known |= {f"text_{name}": value for name, value in model.family.text(batch.tokens)._asdict().items()}
+        values |= {f"text_{name}": value for name, value in model.family.text(batch.tokens)._asdict().items()}
     if "tower" in p.cache:
-        seen = model.object_encoder.tower_features(batch.subject.flatten(0, 1))
+        features = model.object_encoder.tower_features(batch.subject.flatten(0, 1))
         shape = batch.subject.shape[:2]
-        known |= {"tower_features": seen.unflatten(0, shape), "cached": torch.ones(shape, dtype=torch.bool)}
-    return known
+        values |= {"tower_features": features.unflatten(0, shape), "cached": torch.ones(shape, dtype=torch.bool)}
+    return values

@@ -1,9 +1,9 @@
-"""The profiles that a project starts from: params for a base model, changed for the memory of a GPU."""
+"""The profiles of new projects: params for a base model, with presets for the memory of a GPU."""
 
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ruamel.yaml import YAML
 
@@ -25,22 +25,22 @@ def folder(name: str) -> Path:
 
 
 def profile_file(profile: str) -> Path:
-    """The params of a profile."""
+    """The params file of a profile."""
     return packaged_params() if profile == MINI else folder(profile) / "params.yaml"
 
 
-def sizes(profile: str) -> dict[int, Changes]:
-    """What a profile changes for a GPU, by its GB; `mini` needs none."""
+def memory_presets(profile: str) -> dict[int, Changes]:
+    """The changes of a profile for a GPU, by its GB; `mini` has none."""
     if profile == MINI:
         return {}
-    return YAML(typ="safe", pure=True).load((folder(profile) / "memory.yaml").read_text())
+    return cast(Any, YAML(typ="safe", pure=True)).load((folder(profile) / "memory.yaml").read_text())
 
 
 def params_text(profile: str, memory: int | None) -> str:
-    """The params.yaml of a profile, for a GPU of so many GB; None leaves the profile as it stands.
+    """The params.yaml of a profile, for a GPU of `memory` GB; None leaves the profile unchanged.
 
     Raises:
-        TamingError: the profile has nothing for this size.
+        TamingError: the profile has no preset for this size.
     """
     text = profile_file(profile).read_text(encoding="utf-8")
     if profile == MINI:
@@ -49,17 +49,17 @@ def params_text(profile: str, memory: int | None) -> str:
         return with_values(text, {"train": {"regularization": 0.0}})  # a new project has no regularization pairs
     if memory is None:
         return text
-    fitting = sizes(profile)
-    if memory not in fitting:
-        less = min(fitting) > memory
+    presets = memory_presets(profile)
+    if memory not in presets:
+        too_small = min(presets) > memory
         raise TamingError(f"The profile {profile} has no preset of {memory} GB. "
-                          + (f"The smallest that it fits is {min(fitting)} GB: use --memory {min(fitting)}, or another "
-                             "--profile." if less else f"Use --memory {' or '.join(map(str, fitting))}."))  # fmt: skip
-    return with_values(text, fitting[memory])
+                          + (f"The smallest is {min(presets)} GB: use --memory {min(presets)}, or another --profile."
+                             if too_small else f"Use --memory {' or '.join(map(str, presets))}."))  # fmt: skip
+    return with_values(text, presets[memory])
 
 
 def with_values(text: str, changes: Changes) -> str:
-    """A params file with other values, every comment and line where it was.
+    """A params file with other values, its comments and lines unchanged.
 
     >>> with_values("a:\\n  b: 1  # why\\n  c: 2\\n", {"a": {"b": [True, "x"]}})
     'a:\\n  b: [true, x]  # why\\n  c: 2\\n'
@@ -67,8 +67,8 @@ def with_values(text: str, changes: Changes) -> str:
     for section, values in changes.items():
         for key, value in values.items():
             line = re.compile(rf"(^{section}:.*\n(?:[ #].*\n|\n)*?  {key}: )(.*?)(?=  #|\n)", re.MULTILINE)
-            text, found = line.subn(lambda m, v=value: m[1] + as_yaml(v), text, count=1)
-            if not found:
+            text, count = line.subn(lambda m, v=value: m[1] + as_yaml(v), text, count=1)
+            if not count:
                 raise ValueError(f"no key {section}.{key} to change")
     return text
 
@@ -80,5 +80,5 @@ def as_yaml(value: Any) -> str:
     ('null', '[512, a]')
     """
     if isinstance(value, list):
-        return f"[{', '.join(map(as_yaml, value))}]"
+        return f"[{', '.join(map(as_yaml, cast(list[Any], value)))}]"
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,20 +1,21 @@
-"""Where rows come from: objects with a caption, photos with a caption only, and a folder of regularization pairs."""
+"""The sources of rows: objects with a caption, photos with a caption only, and a folder of text-image pairs."""
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from taming_core.drop_reasons import COPY, NO_CAPTION, PHOTO_CHANGED, UNKNOWN_OBJECT, with_details
 from taming_core.params.sections import MaterializeParams
 from taming_core.photos.decode import Photo, PhotoError, read_photo
-from taming_core.photos.files import copies, file_name, folder_state, list_photos, photo_id_of
+from taming_core.photos.files import file_name, find_copies, folder_state, list_photos, photo_id_of
 from taming_core.photos.masks import decode_mask
 from taming_core.photos.metadata import PhotoMetadata, read_metadata
-from taming_core.rows.index import caption_of, first, key_of, known_split, split_in
+from taming_core.rows.index import caption_of, check_split, first_value, key_of, split_of_photo
 from taming_core.rows.triplets import subject, target
 from taming_core.tables import schema, shards
 
@@ -23,7 +24,7 @@ EMPTY_ROW: Mapping[str, Any] = dict.fromkeys(schema.ROWS.names) | {"regularizati
 
 @dataclass(frozen=True)
 class MaterializeInputs:
-    """All that rows are made from."""
+    """The inputs of `taming materialize`."""
 
     raw: Path  # folder of photos
     objects: Path  # table
@@ -31,7 +32,7 @@ class MaterializeInputs:
     regularization: Path | None  # folder of text-image pairs
 
     def state(self) -> list[str]:
-        """What changes when a photo or a table is written again; raises TamingError if there are no raw photos."""
+        """Texts that change when a photo or a table is rewritten; raises TamingError if there are no raw photos."""
         list_photos(self.raw)
         tables = [path.stat() for path in (self.objects, self.captions)]
         folders = [folder_state(folder) for folder in (self.raw, self.regularization) if folder]
@@ -42,24 +43,24 @@ class MaterializeInputs:
         return list_photos(self.regularization) if self.regularization else []
 
     def count(self) -> int:
-        """Rows of both tables and text-image pairs."""
+        """The number of rows of both tables and of text-image pairs."""
         tables = ((self.objects, schema.OBJECTS), (self.captions, schema.CAPTIONS))
         return sum(schema.open_table(*table).metadata.num_rows for table in tables) + len(self.pairs())
 
 
 def make_shards(
-    given: MaterializeInputs, db: sqlite3.Connection, folder: Path, expected: pa.Schema, p: MaterializeParams
+    inputs: MaterializeInputs, db: sqlite3.Connection, folder: Path, expected: pa.Schema, p: MaterializeParams
 ) -> Iterator[int]:
     """Write rows without references into the sub-folders 0, 1 and 2 of `folder`, and yield how many inputs are done."""
-    objects = schema.iter_rows(given.objects, schema.OBJECTS, p.shard_size)
-    captions = schema.iter_rows(given.captions, schema.CAPTIONS, p.shard_size)
+    objects = schema.iter_rows(inputs.objects, schema.OBJECTS, p.shard_size)
+    captions = schema.iter_rows(inputs.captions, schema.CAPTIONS, p.shard_size)
     steps = [
-        shards.write_chunks(objects, folder / "0", expected, lambda found: object_rows(found, db, given.raw, p)),
-        shards.write_chunks(captions, folder / "1", expected, lambda found: caption_rows(found, db, given.raw, p)),
+        shards.write_chunks(objects, folder / "0", expected, partial(object_rows, db=db, raw=inputs.raw, p=p)),
+        shards.write_chunks(captions, folder / "1", expected, partial(caption_rows, db=db, raw=inputs.raw, p=p)),
     ]
-    if given.regularization:
-        make = pair_maker(given.regularization, given.raw, p)
-        steps.append(shards.write_shards(given.pairs(), p.shard_size, folder / "2", expected, make))
+    if inputs.regularization:
+        make = pair_maker(inputs.regularization, inputs.raw, p)
+        steps.append(shards.write_shards(inputs.pairs(), p.shard_size, folder / "2", expected, make))
     before = 0
     for step in steps:
         done = 0
@@ -68,33 +69,37 @@ def make_shards(
         before += done
 
 
-def _row_or_reason(found: schema.Row, make: Callable[[], schema.Row]) -> schema.Row:
-    """The row that `make` makes, or one without pictures that tells what went wrong."""
+def _row_or_reason(source: schema.Row, make: Callable[[], schema.Row]) -> schema.Row:
+    """The result of `make`, or a row without images and with a drop reason."""
     try:
         return make()
     except PhotoError as error:
-        known = {"row_id": found["object_id"] or found["photo_id"], "split": "dropped", "drop_reason": str(error)}
-        return {**EMPTY_ROW, **known, "photo_id": found["photo_id"], "file_name": found["file_name"]}
+        row_id = source["object_id"] or source["photo_id"]
+        dropped = {"row_id": row_id, "split": "dropped", "drop_reason": str(error)}
+        return {**EMPTY_ROW, **dropped, "photo_id": source["photo_id"], "file_name": source["file_name"]}
 
 
 def _read_unchanged(path: Path, photo_id: str) -> Photo:
-    """The photo, as it was when the table was made; raises PhotoError."""
+    """The photo; raises PhotoError if its file has changed since the table was made."""
     photo = read_photo(path)
     if photo.photo_id != photo_id:
-        raise PhotoError("photo changed since detection")
+        raise PhotoError(PHOTO_CHANGED)
     return photo
 
 
 def object_rows(
-    found: Sequence[schema.Row], db: sqlite3.Connection, raw: Path, p: MaterializeParams
+    rows: Sequence[schema.Row], db: sqlite3.Connection, raw: Path, p: MaterializeParams
 ) -> list[schema.Row]:
-    """A row for each kept object, and one with a drop reason for each photo that gave neither object nor caption.
+    """A row for each kept object, and a dropped row for each photo without object and caption.
 
-    An object that detection dropped becomes no row: the objects table tells why.
+    Objects that detection dropped make no row; their reason is in the objects table.
     """
-    # The objects of a photo lie together: it is read once.
-    read = lru_cache(maxsize=1)(lambda name, photo_id: _read_unchanged(raw / name, photo_id))
-    return [_row_or_reason(o, lambda o=o: _object_row(o, db, read, p)) for o in found if _becomes_row(o, db)]
+
+    @lru_cache(maxsize=1)  # the objects of a photo are adjacent, so it is read once
+    def read(name: str, photo_id: str) -> Photo:
+        return _read_unchanged(raw / name, photo_id)
+
+    return [_row_or_reason(o, lambda o=o: _object_row(o, db, read, p)) for o in rows if _becomes_row(o, db)]
 
 
 def _becomes_row(o: schema.Row, db: sqlite3.Connection) -> bool:
@@ -108,7 +113,7 @@ def _object_row(
     o: schema.Row, db: sqlite3.Connection, read: Callable[[str, str], Photo], p: MaterializeParams
 ) -> schema.Row:
     caption, object_caption, reason = caption_of(db, key_of(o)) or (None, None, None)
-    if problem := o["drop_reason"] or reason or (None if caption and object_caption else "no caption"):
+    if problem := o["drop_reason"] or reason or (None if caption and object_caption else NO_CAPTION):
         raise PhotoError(problem)
     image = read(o["file_name"], o["photo_id"]).image
     return {
@@ -120,54 +125,54 @@ def _object_row(
         "caption": caption,
         "object_caption": object_caption,
         "identity": o["identity"] or o["photo_id"],
-        "split": split_in(db, o["photo_id"], p),
+        "split": split_of_photo(db, o["photo_id"], p),
     }
 
 
 def caption_rows(
-    found: Sequence[schema.Row], db: sqlite3.Connection, raw: Path, p: MaterializeParams
+    rows: Sequence[schema.Row], db: sqlite3.Connection, raw: Path, p: MaterializeParams
 ) -> list[schema.Row]:
     """A regularization row for each captioned photo without object, in the split of the photo's identity.
 
-    Whatever `object_rows` accounts for makes no row here; an object that only the captions know is dropped.
+    Rows of `object_rows` are not repeated; an object that is in the captions table only is dropped.
     """
-    accounted = "select key from objects where key = ? and (object_id is not null or photo_width is null)"
-    rest = [c for c in found if first(db, accounted, key_of(c)) is None]
+    query = "select key from objects where key = ? and (object_id is not null or photo_width is null)"
+    rest = [c for c in rows if first_value(db, query, key_of(c)) is None]
     return [_row_or_reason(c, lambda c=c: _caption_row(c, db, raw, p)) for c in rest]
 
 
 def _caption_row(c: schema.Row, db: sqlite3.Connection, raw: Path, p: MaterializeParams) -> schema.Row:
-    stray = "object is not in the objects table" if c["object_id"] else None
-    if problem := c["drop_reason"] or stray or (None if c["caption"] else "no caption"):
+    missing = UNKNOWN_OBJECT if c["object_id"] else None
+    if problem := c["drop_reason"] or missing or (None if c["caption"] else NO_CAPTION):
         raise PhotoError(problem)
     photo = _read_unchanged(raw / c["file_name"], c["photo_id"])
-    return _regularization_row(photo, c["file_name"], c["caption"], split_in(db, photo.photo_id, p), p)
+    return _regularization_row(photo, c["file_name"], c["caption"], split_of_photo(db, photo.photo_id, p), p)
 
 
 def pair_maker(folder: Path, raw: Path, p: MaterializeParams) -> Callable[[Sequence[Path]], list[schema.Row]]:
-    """What makes a regularization row of each text-image pair in `folder`; in train, unless the metadata names a split.
+    """A function that makes a regularization row of each text-image pair in `folder`; the default split is train.
 
-    A copy of a raw photo is dropped: a held-out photo must not come in by this door.
+    A copy of a raw photo is dropped, so that held-out photos do not enter training this way.
     """
-    given = read_metadata(folder)
-    seen = copies([*list_photos(raw), *list_photos(folder)])
+    metadata = read_metadata(folder)
+    originals = find_copies([*list_photos(raw), *list_photos(folder)])
 
     def row(path: Path, name: str) -> schema.Row:
-        said = given.get(name, PhotoMetadata())
-        if path in seen:
-            raise PhotoError(f"copy of another photo: {seen[path].name}")
-        if said.caption is None:
-            raise PhotoError("no caption")
-        return _regularization_row(read_photo(path), name, said.caption, known_split(said.split or "train"), p)
+        pair = metadata.get(name, PhotoMetadata())
+        if path in originals:
+            raise PhotoError(with_details(COPY, originals[path].name))
+        if pair.caption is None:
+            raise PhotoError(NO_CAPTION)
+        return _regularization_row(read_photo(path), name, pair.caption, check_split(pair.split or "train"), p)
 
     def make(path: Path) -> schema.Row:
         name = file_name(path, folder)
-        known = {"object_id": None, "photo_id": photo_id_of(path), "file_name": name}
-        return _row_or_reason(known, lambda: row(path, name))
+        source = {"object_id": None, "photo_id": photo_id_of(path), "file_name": name}
+        return _row_or_reason(source, lambda: row(path, name))
 
     return lambda paths: [make(path) for path in paths]
 
 
 def _regularization_row(photo: Photo, name: str, caption: str, split: str, p: MaterializeParams) -> schema.Row:
-    known = {"row_id": photo.photo_id, "photo_id": photo.photo_id, "file_name": name, "caption": caption}
-    return {**EMPTY_ROW, **known, **target(photo.image, p), "split": split, "regularization": True}
+    columns = {"row_id": photo.photo_id, "photo_id": photo.photo_id, "file_name": name, "caption": caption}
+    return {**EMPTY_ROW, **columns, **target(photo.image, p), "split": split, "regularization": True}

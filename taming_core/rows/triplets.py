@@ -1,4 +1,4 @@
-"""The pictures of one row: target image, mask, and the subject with its background removed (numpy and PIL only).
+"""The images of one row: target image, mask, and the subject with its background removed (numpy and PIL only).
 
 Source: the training triplets of Jia et al., "Taming Encoder for Zero Fine-tuning Image Customization", 2023.
 """
@@ -12,30 +12,29 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from taming_core.params.sections import MaterializeParams
-from taming_core.photos.masks import Size, cutout, window
+from taming_core.photos.masks import Box, Size, cutout, window
 from taming_core.photos.view_hash import difference_hash
 
-Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, half-open
 Pixels = NDArray[np.uint8]
 
 
 def bucket(width: int, height: int, p: MaterializeParams) -> Size:
-    """Width and height of the target that a photo of this size becomes: of the bucket nearest in aspect ratio."""
+    """Width and height of the target image for a photo of this size: the bucket nearest in aspect ratio."""
     shapes = [(p.size, p.size)] if p.buckets is None else [(w, h) for w, h in p.buckets]
     return min(shapes, key=lambda shape: abs(log(width / height) - log(shape[0] / shape[1])))
 
 
 def target(image: Pixels, p: MaterializeParams, box: Box | None = None) -> dict[str, Any]:
     """The columns `image`, `width`, `height` and `view_hash` of a row, from a photo (H, W, 3)."""
-    small = _cropped(Image.fromarray(image), p, box, Image.Resampling.LANCZOS)
-    # Colour at full resolution: at a few hundred pixels, shared colour is visible around every edge.
-    jpeg = _encoded(small, "JPEG", quality=p.jpeg_quality, subsampling=0)
+    small = _crop(Image.fromarray(image), p, box, Image.Resampling.LANCZOS)
+    # No chroma subsampling: at a few hundred pixels it is visible around every edge.
+    jpeg = _encode(small, "JPEG", quality=p.jpeg_quality, subsampling=0)
     size = {"width": small.width, "height": small.height}
     return {"image": jpeg, **size, "view_hash": f"{difference_hash(np.asarray(small)):016x}"}
 
 
-def _cropped(photo: Image.Image, p: MaterializeParams, box: Box | None, filter: Image.Resampling) -> Image.Image:
-    """The photo, or a picture of its size, cut and resized to its bucket."""
+def _crop(photo: Image.Image, p: MaterializeParams, box: Box | None, filter: Image.Resampling) -> Image.Image:
+    """The photo, or its mask, cropped and resized to its bucket."""
     shape = bucket(*photo.size, p)
     return photo.crop(window(*photo.size, shape, box)).resize(shape, filter)
 
@@ -46,16 +45,16 @@ def subject(image: Pixels, mask: NDArray[np.bool_], p: MaterializeParams, box: B
     Raises:
         ValueError: no pixel of the mask is true.
     """
-    small = np.asarray(_cropped(Image.fromarray(mask).convert("L"), p, box, Image.Resampling.BOX)) >= 128
+    small = np.asarray(_crop(Image.fromarray(mask).convert("L"), p, box, Image.Resampling.BOX)) >= 128
     cut = cutout(image, mask, p.subject_size, p.subject_fill)
     return {
-        "mask": _encoded(Image.fromarray(small).convert("L"), "PNG"),
-        "subject": _encoded(Image.fromarray(cut), "PNG"),
+        "mask": _encode(Image.fromarray(small).convert("L"), "PNG"),
+        "subject": _encode(Image.fromarray(cut), "PNG"),
     }
 
 
-def _encoded(image: Image.Image, kind: str, **options: int) -> dict[str, Any]:
-    """A picture as `datasets` stores it."""
+def _encode(image: Image.Image, kind: str, **options: int) -> dict[str, Any]:
+    """An encoded image as `datasets` stores it."""
     buffer = BytesIO()
     image.save(buffer, kind, **options)
     return {"bytes": buffer.getvalue(), "path": None}

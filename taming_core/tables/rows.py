@@ -1,4 +1,4 @@
-"""Reading training rows at random, from disk as they are asked for."""
+"""Random access to training rows on disk."""
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from taming_core.errors import TamingError
 from taming_core.tables import schema
+from taming_core.tables.parquet import read_column
 
-CACHED = 8  # row groups that reading keeps in memory
+CACHED = 8  # row groups kept in memory
 IMAGE_COLUMNS = ("image", "mask", "subject")
 
 
@@ -23,20 +24,20 @@ class Bucket:
 
     width: int  # pixels
     height: int
-    objects: NDArray[np.int64]  # numbers of the rows that have a subject
-    regularization: NDArray[np.int64]
+    objects: NDArray[np.int64]  # indices of the rows that have a subject
+    regularization: NDArray[np.int64]  # indices of the rows that have a caption only
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one split, read from disk as they are asked for: rows[i] is a dict, its pictures encoded bytes.
+    """The rows of one split, read from disk on access: rows[i] is a dict, its images encoded bytes.
 
-    Cheap to send to another process; the columns that choose among rows are read once and kept.
+    Cheap to pickle; the columns that sampling needs are read once and kept.
     """
 
     files: tuple[Path, ...]
-    starts: tuple[int, ...]  # number of each row group's first row, and of all rows
-    groups: tuple[tuple[int, int, int], ...]  # of each row group: its file, its place in there, the file's mtime in ns
+    starts: tuple[int, ...]  # index of each row group's first row, and last the number of all rows
+    groups: tuple[tuple[int, int, int], ...]  # of each row group: index of its file, its index in the file, mtime in ns
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -44,48 +45,49 @@ class Rows:
     def __getitem__(self, i: int) -> dict[str, Any]:
         if not -len(self) <= i < len(self):
             raise IndexError(i)
-        place = i % len(self)
-        group = int(np.searchsorted(self.starts, place, side="right")) - 1
+        index = i % len(self)
+        group = int(np.searchsorted(self.starts, index, side="right")) - 1
         file, number, mtime = self.groups[group]
-        row = _read_group(self.files[file], number, mtime).slice(place - self.starts[group], 1).to_pylist()[0]
+        row = _read_group(self.files[file], number, mtime).slice(index - self.starts[group], 1).to_pylist()[0]
         return {**row, **{name: row[name] and row[name]["bytes"] for name in IMAGE_COLUMNS}}
 
     def column(self, name: str) -> list[Any]:
-        """One column of all rows; for small ones."""
-        return [v for path in self.files for v in pq.read_table(path, columns=[name]).column(name).to_pylist()]
+        """One column of all rows; for columns that fit in memory."""
+        return [value for path in self.files for value in read_column(path, name)]
 
     @cached_property
     def objects(self) -> NDArray[np.int64]:
-        """Numbers of the rows that have a subject."""
+        """Indices of the rows that have a subject."""
         return np.flatnonzero(~np.array(self.column("regularization"), dtype=bool))
 
     @cached_property
     def regularization(self) -> NDArray[np.int64]:
-        """Numbers of the rows that have a caption only."""
+        """Indices of the rows that have a caption only."""
         return np.flatnonzero(np.array(self.column("regularization"), dtype=bool))
 
     @cached_property
     def buckets(self) -> tuple[Bucket, ...]:
-        """The rows by the size of their images, narrow before wide."""
+        """The rows by the size of their images, in order of width."""
         sizes = np.array([self.column("width"), self.column("height")], dtype=np.int64)
-        found = []
+        buckets: list[Bucket] = []
         for w, h in np.unique(sizes, axis=1).T:
-            here = (sizes[0] == w) & (sizes[1] == h)
-            found.append(Bucket(int(w), int(h), *(kind[here[kind]] for kind in (self.objects, self.regularization))))
-        return tuple(found)
+            fits = (sizes[0] == w) & (sizes[1] == h)
+            members = (indices[fits[indices]] for indices in (self.objects, self.regularization))
+            buckets.append(Bucket(int(w), int(h), *members))
+        return tuple(buckets)
 
     @cached_property
     def _ids(self) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
-        """All row_ids in order, and where they stand: a tenth of the memory of a dict."""
+        """All row_ids sorted, and their indices: a tenth of the memory of a dict."""
         ids = np.array(self.column("row_id"), dtype=np.bytes_)
         order = np.argsort(ids)
         return ids[order], order
 
     def find(self, row_id: str) -> int:
-        """The number of the row with this row_id.
+        """The index of the row with this row_id.
 
         Raises:
-            KeyError: it is not in this split.
+            KeyError: no row of this split has it.
         """
         ids, order = self._ids
         at = int(np.searchsorted(ids, row_id.encode()))
@@ -97,19 +99,20 @@ class Rows:
 @lru_cache(maxsize=CACHED)
 def _read_group(path: Path, number: int, mtime: int) -> pa.Table:  # noqa: ARG001  a changed file is another key
     with pq.ParquetFile(path) as file:
-        return file.read_row_group(number)
+        reader: Any = file  # partly untyped
+        return reader.read_row_group(number)
 
 
 def load_rows(folder: Path, split: str) -> Rows:
     """Open one split of a folder that `taming materialize` made; a split without rows is empty.
 
     Raises:
-        TamingError: the folder is absent, holds no rows, or those of another version.
+        TamingError: the folder does not exist, holds no rows, or rows of another version.
     """
     if not any(folder.glob("*.parquet")):
-        raise TamingError(f"{folder} holds no rows. Run `taming materialize` first, or name the folder that you mean.")
+        raise TamingError(f"{folder} holds no rows. Run `taming materialize` first, or name another folder.")
     files = tuple(sorted(folder.glob(f"{split}-*.parquet")))
-    starts, groups = [0], []
+    starts, groups = [0], list[tuple[int, int, int]]()
     for number, path in enumerate(files):
         with schema.open_table(path, schema.ROWS) as file:
             for group in range(file.num_row_groups):

@@ -1,30 +1,35 @@
-"""The schema of every table between stages, and writes that are checked both ways."""
+"""The schema of every table between stages, and readers and writers that check it."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from taming_core.errors import TamingError
+from taming_core.files import replacing
 
-VERSION = "3"  # raised whenever a column changes: tables of another version are refused
+VERSION = "3"  # incremented whenever a column changes; tables of another version are rejected
 
 Row = Mapping[str, Any]
+if TYPE_CHECKING:
+    Field = pa.Field[Any]
+else:
+    Field = pa.Field  # not generic when it runs
 
 
-def column(name: str, kind: pa.DataType, description: str, nullable: bool = False) -> pa.Field:
+def column(name: str, kind: pa.DataType, description: str, nullable: bool = False) -> Field:
     """One column with its description in the field's metadata."""
     return pa.field(name, kind, nullable=nullable, metadata={"description": description})
 
 
-def _schema(name: str, command: str, columns: Sequence[pa.Field]) -> pa.Schema:
+def _schema(name: str, command: str, columns: Sequence[Field]) -> pa.Schema:
     return pa.schema(columns, metadata={"taming.table": name, "taming.version": VERSION, "taming.command": command})
 
 
-# What `datasets` reads and writes for an Image feature.
+# The Arrow type of an Image feature of `datasets`.
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 
 PHOTO = [
@@ -72,7 +77,7 @@ CAPTIONS = _schema(
     ],
 )
 
-ROWS = _schema(
+_ROWS = _schema(
     "rows",
     "taming materialize",
     [
@@ -97,17 +102,32 @@ ROWS = _schema(
 
 
 def _feature(kind: pa.DataType) -> dict[str, Any]:
-    """A column's type in the words of `datasets`."""
+    """A column's type as a feature of `datasets`."""
     if kind == IMAGE:
         return {"_type": "Image"}
     if isinstance(kind, pa.ListType):
-        return {"feature": _feature(kind.value_type), "_type": "List"}
+        list_type: Any = kind  # its value_type is untyped
+        return {"feature": _feature(list_type.value_type), "_type": "List"}
     return {"dtype": str(kind), "_type": "Value"}
 
 
-# `datasets` opens the files with these features: pictures come out as pictures.
-_FEATURES = {"info": {"features": {f.name: _feature(f.type) for f in ROWS}}}
-ROWS = ROWS.with_metadata({**(ROWS.metadata or {}), b"huggingface": json.dumps(_FEATURES).encode()})
+def _with_metadata(schema: pa.Schema, key: bytes, value: str) -> pa.Schema:
+    untyped: Any = schema
+    return untyped.with_metadata({**(schema.metadata or {}), key: value.encode()})
+
+
+def _with_features(schema: pa.Schema) -> pa.Schema:
+    """The schema with the features of `datasets` in its metadata, so that it decodes the image columns."""
+    features = {field.name: _feature(field.type) for field in _fields(schema)}
+    return _with_metadata(schema, b"huggingface", json.dumps({"info": {"features": features}}))
+
+
+def _fields(schema: pa.Schema) -> list[Any]:
+    fields: Any = schema
+    return list(fields)
+
+
+ROWS = _with_features(_ROWS)
 
 
 def table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
@@ -116,58 +136,55 @@ def table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
     Raises:
         ValueError: a row has an unknown or a missing key, or a null where the schema forbids it.
     """
-    # pyarrow drops unknown keys, turns missing ones into null and lets nulls into required columns.
+    # pyarrow drops unknown keys, turns missing ones into null, and accepts nulls in required columns.
     names = set(schema.names)
-    required = [f.name for f in schema if not f.nullable]
+    required = [field.name for field in _fields(schema) if not field.nullable]
     for i, row in enumerate(rows):
-        if row.keys() != names:
+        if set(row) != names:
             raise ValueError(f"row {i}: unknown {sorted(row.keys() - names)}, missing {sorted(names - row.keys())}")
         if nulls := [n for n in required if row[n] is None]:
             raise ValueError(f"row {i}: null in required {nulls}")
     return pa.Table.from_pylist([dict(r) for r in rows], schema)
 
 
-def with_fingerprint(schema: pa.Schema, fingerprint: str) -> pa.Schema:
-    """The schema with the fingerprint of the params that made the table in its metadata."""
-    return schema.with_metadata({**(schema.metadata or {}), b"taming.params": fingerprint.encode()})
+def add_fingerprint(schema: pa.Schema, fingerprint: str) -> pa.Schema:
+    """The schema with the fingerprint of the table's params in its metadata."""
+    return _with_metadata(schema, b"taming.params", fingerprint)
 
 
 def write(tables: Iterable[pa.Table], schema: pa.Schema, out: Path) -> None:
     """Write the tables as row groups of one Parquet file, whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.name + ".part")
-    with pq.ParquetWriter(part, schema, compression="zstd") as writer:
+    with replacing(out) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
         for t in tables:
             writer.write_table(t.cast(schema))
-    part.replace(out)
 
 
-def check(found: pa.Schema, expected: pa.Schema, path: Path) -> None:
-    """Refuse a table that this version did not write.
+def check(actual: pa.Schema, expected: pa.Schema, path: Path) -> None:
+    """Check that a table has the expected columns and version.
 
     Raises:
-        TamingError: with the command to run again.
+        TamingError: it does not; the message names the command to run again.
     """
     command = expected.metadata[b"taming.command"].decode()
-    version = (found.metadata or {}).get(b"taming.version", b"unknown").decode()
+    version = (actual.metadata or {}).get(b"taming.version", b"unknown").decode()
     if version not in (VERSION, "unknown"):
         raise TamingError(f"{path} has table version {version}, this is version {VERSION}. Run `{command}` again.")
-    missing = [n for n in expected.names if n not in found.names]
+    missing = [n for n in expected.names if n not in actual.names]
     if missing:
         raise TamingError(f"{path} has no column '{missing[0]}'. Run `{command}` again.")
     if version != VERSION:
-        raise TamingError(f"{path} names no table version, this is version {VERSION}. Run `{command}` again.")
+        raise TamingError(f"{path} has no table version, this is version {VERSION}. Run `{command}` again.")
 
 
 def open_table(path: Path, expected: pa.Schema) -> pq.ParquetFile:
     """The Parquet file, its schema checked.
 
     Raises:
-        TamingError: the file is absent, not Parquet, or of another version.
+        TamingError: the file does not exist, is not Parquet, or is of another version.
     """
     command = expected.metadata[b"taming.command"].decode()
     if not path.is_file():
-        raise TamingError(f"{path} does not exist. Run `{command}` first, or name the table that you mean.")
+        raise TamingError(f"{path} does not exist. Run `{command}` first, or name another table.")
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
@@ -176,14 +193,17 @@ def open_table(path: Path, expected: pa.Schema) -> pq.ParquetFile:
     return file
 
 
-def iter_rows(path: Path, expected: pa.Schema, size: int, columns: Sequence[str] | None = None) -> Iterator[list[dict]]:
+def iter_rows(
+    path: Path, expected: pa.Schema, size: int, columns: Sequence[str] | None = None
+) -> Iterator[list[dict[str, Any]]]:
     """The table's rows, `size` at a time, so that memory does not grow with the table."""
     with open_table(path, expected) as file:
-        for batch in file.iter_batches(batch_size=size, columns=list(columns) if columns else None):
+        reader: Any = file  # partly untyped
+        for batch in reader.iter_batches(batch_size=size, columns=list(columns) if columns else None):
             yield batch.to_pylist()
 
 
-def kept_rows(rows: Iterable[dict]) -> list[dict]:
+def kept_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows without a drop reason."""
     return [r for r in rows if r["drop_reason"] is None]
 

@@ -1,4 +1,4 @@
-"""Work that survives a crash: a finished shard is final, the same command goes on at the first unfinished one."""
+"""Resumable work: a finished shard is final, and a rerun continues at the first unfinished one."""
 
 import shutil
 from collections import Counter
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from taming_core.drop_reasons import reason_of
 from taming_core.tables import schema
-from taming_core.tables.drop_counts import reason_of
+from taming_core.tables.parquet import read_table
 
 T = TypeVar("T")
 
@@ -25,9 +25,9 @@ def shard_paths(folder: Path) -> list[Path]:
 def write_shards(
     items: Sequence[T], size: int, folder: Path, expected: pa.Schema, make: Callable[[list[T]], Sequence[schema.Row]]
 ) -> Iterator[int]:
-    """Turn `size` items at a time into one shard of rows each, and yield how many items are done.
+    """Make one shard of rows from every `size` items, and yield the number of items done.
 
-    A shard that exists is skipped: it was renamed into place only when it was complete.
+    An existing shard is skipped: shards are renamed into place when they are complete.
     """
     chunks = (list(items[start : start + size]) for start in range(0, len(items), size))
     return write_chunks(chunks, folder, expected, make)
@@ -36,7 +36,7 @@ def write_shards(
 def write_chunks(
     chunks: Iterable[list[T]], folder: Path, expected: pa.Schema, make: Callable[[list[T]], Sequence[schema.Row]]
 ) -> Iterator[int]:
-    """`each` for items that come in chunks already, such as the batches of a table that does not fit in memory."""
+    """`write_shards` for items that come in chunks, such as the batches of a table that does not fit in memory."""
     done = 0
     for number, chunk in enumerate(chunks):
         path = folder / f"{number:06d}.parquet"
@@ -52,7 +52,7 @@ def join(folder: Path, expected: pa.Schema, out: Path) -> Counter[str]:
 
     def tables() -> Iterator[pa.Table]:
         for path in shard_paths(folder):
-            t = pq.read_table(path)
+            t = read_table(path)
             reasons.update(reason_of(r) for r in t.column("drop_reason").to_pylist())
             yield t
 

@@ -12,16 +12,17 @@ from io import BytesIO
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
 from taming_core.errors import TamingError
-from taming_core.language.placeholder import OBJECT, without_attributes
-from taming_core.model.inputs import EncoderInputs, subject_pixels
+from taming_core.language.placeholder import OBJECT, drop_attributes
+from taming_core.model.inputs import Batch, EncoderInputs, subject_pixels
+from taming_core.model.subject_model import SubjectModel
 from taming_core.params.train import TrainParams
 from taming_core.seeds import seed_for
-from taming_core.tables.row_images import Background, encoder_image, object_frame, open_mask, open_rgba
+from taming_core.tables.row_images import encoder_image, object_frame, open_mask, open_rgba
 from taming_core.tables.rows import Rows
 from taming_core.tables.schema import Row
 from taming_core.training.augmentation import augment
@@ -48,28 +49,6 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Examples side by side, with what caches know of them."""
-
-    row_ids: tuple[str, ...]
-    target: Float[Tensor, "batch 3 height width"] | None  # None where its latents are cached
-    mask: Float[Tensor, "batch 1 height width"]
-    tokens: Int[Tensor, "batch length"]
-    present: Bool[Tensor, " batch"]
-    subject: Float[Tensor, "batch references 3 size size"]
-    view: Float[Tensor, "batch 3 size size"]
-    frame: Float[Tensor, "batch 4"]
-    latent_mean: Float[Tensor, "batch channels rows columns"] | None = None  # of the target's latents
-    latent_std: Float[Tensor, "batch channels rows columns"] | None = None
-    text_states: Float[Tensor, "batch length width"] | None = None  # of the text
-    text_pooled: Float[Tensor, "batch features"] | None = None
-    tower_features: Float[Tensor, "batch references *states features"] | None = (
-        None  # of the tower; zero where not known
-    )
-    cached: Bool[Tensor, "batch references"] | None = None  # whose features are cached
-
-
-@dataclass(frozen=True)
 class FeatureCaches:
     """What frozen parts have said (`cache`); None where it is computed in each step."""
 
@@ -83,23 +62,29 @@ BatchAt = Callable[[int], Batch]
 Tokenize = Callable[[Sequence[str]], Int[Tensor, "batch length"]]
 
 
-def batch_at(
-    step: int,
-    rows: Rows,
-    tokenize: Tokenize,
-    size: int,
-    p: TrainParams,
-    inputs: EncoderInputs,
-    share: slice = slice(None),
-    caches: FeatureCaches = NO_CACHES,
-) -> Batch:
-    """The batch of one step.
+@dataclass(frozen=True)
+class ExampleSource:
+    """What the examples of a training are made from."""
 
-    `size` is the side of the subject in pixels, and `share` the places of the batch that this process computes.
-    """
+    rows: Rows
+    params: TrainParams
+    tokenize: Tokenize
+    inputs: EncoderInputs
+    size: int  # pixels of the side of a subject
+    caches: FeatureCaches = NO_CACHES
+
+    @classmethod
+    def of(cls, model: SubjectModel, rows: Rows, p: TrainParams) -> "ExampleSource":
+        """For a model, without caches."""
+        encoder = model.object_encoder
+        return cls(rows, p, model.family.token_ids, EncoderInputs.of(encoder.config), encoder.image_size)
+
+
+def batch_at(step: int, source: ExampleSource, share: slice = slice(None)) -> Batch:
+    """The batch of one step; `share` are the places of the batch that this process computes."""
+    p = source.params
     positions = range(step * p.batch_size, (step + 1) * p.batch_size)[share]
-    examples = [make_example(rows, row_at(rows, n, p), n, size, p, inputs, caches) for n in positions]
-    return collate(examples, tokenize, caches)
+    return collate([make_example(source, row_at(source.rows, n, p), n) for n in positions], source)
 
 
 def require_rows(rows: Rows, p: TrainParams) -> None:
@@ -136,20 +121,13 @@ def square_size(rows: Rows) -> int:
     return max(squares) if squares else image_sides(rows)[0]
 
 
-def make_example(
-    rows: Rows,
-    number: int,
-    position: int,
-    size: int,
-    p: TrainParams,
-    inputs: EncoderInputs,
-    caches: FeatureCaches = NO_CACHES,
-) -> Example:
-    """The row as an example, with what regularized joint training drops and swaps (docs/method.md, section 4)."""
-    row, rng = rows[number], np.random.default_rng(seed_for(p.seed, "example", position))
+def make_example(source: ExampleSource, number: int, position: int) -> Example:
+    """Row `number` as the example at `position` of the training, with drops and swaps (docs/method.md, section 4)."""
+    p, size, caches = source.params, source.size, source.caches
+    row, rng = source.rows[number], np.random.default_rng(seed_for(p.seed, "example", position))
     cross, drop_object, drop_text = rng.random(3)
     present = bool(not row["regularization"] and drop_object >= p.object_drop)
-    empty_prompt = inputs.empty_prompt if present else ""
+    empty_prompt = source.inputs.empty_prompt if present else ""
     example = Example(
         row_id=row["row_id"], target=None if caches.latents else decode_image(row["image"]), present=present,
         mask=torch.zeros(1, row["height"], row["width"]),
@@ -157,32 +135,27 @@ def make_example(
         caption=empty_prompt if drop_text < p.text_drop else caption_for(row, present, p),
         subject=torch.zeros(p.references, 3, size, size), view=torch.zeros(3, size, size), frame=torch.zeros(4),
     )  # fmt: skip
-    return (
-        add_object(example, rows, row, bool(cross < p.cross_reference), rng, p, inputs, caches) if present else example
-    )
+    return add_object(example, source, row, bool(cross < p.cross_reference), rng) if present else example
 
 
 def caption_for(row: Row, present: bool, p: TrainParams) -> str:
     """What the text says of a row whose object embedding is `present`."""
     plain, object_caption = row["caption"] or "", row["object_caption"] or ""
     if not p.attributes and not row["regularization"]:
-        plain, object_caption = without_attributes(plain, object_caption)
+        plain, object_caption = drop_attributes(plain, object_caption)
     # Without its embedding `<object>` would say nothing, so the plain caption speaks.
     if not present or p.captions == "class_noun":
         return plain
     return CLASS_TOKEN if p.captions == "class_token" else object_caption
 
 
-def add_object(
-    example: Example, rows: Rows, row: Row, cross: bool, rng: np.random.Generator, p: TrainParams,
-    inputs: EncoderInputs, caches: FeatureCaches,
-) -> Example:  # fmt: skip
-    """The example with subject, view and mask; `cross` asks for a subject from other views of the identity."""
-    size, others = example.view.shape[-1], row["references"]
+def add_object(example: Example, source: ExampleSource, row: Row, cross: bool, rng: np.random.Generator) -> Example:
+    """The example with subject, view and mask; with `cross` the subject comes from other views of the identity."""
+    rows, size, tower, others = source.rows, source.size, source.caches.tower, row["references"]
     view = open_rgba((row_by_id(rows, str(rng.choice(others))) if others else row)["subject"])
-    views, augmented = reference_photos(rows, row, cross, rng, p, inputs.background)
+    views, augmented = reference_photos(source, row, cross, rng)
     subjects = [subject_pixels(s, size) for s in (*views, *augmented)]
-    cached = [cached_entry(caches.tower, subject_key(s)) for s in subjects[: len(views)]] if caches.tower else []
+    cached = [cached_entry(tower, subject_key(s)) for s in subjects[: len(views)]] if tower else []
     mask = open_mask(row)
     return replace(
         example, mask=torch.from_numpy(mask)[None].float(), view=subject_pixels(view, size),
@@ -193,19 +166,21 @@ def add_object(
 
 
 def reference_photos(
-    rows: Rows, row: Row, cross: bool, rng: np.random.Generator, p: TrainParams, background: Background
+    source: ExampleSource, row: Row, cross: bool, rng: np.random.Generator
 ) -> tuple[list[Image.Image], list[Image.Image]]:
-    """The photos that the encoder sees together, each of another view, and changed copies in the place of missing ones.
+    """The photos that the encoder sees together, each of another view, and augmented copies for missing ones.
 
     With `cross` the row's own view is left out, else it comes first.
     """
+    p, background = source.params, source.inputs.background
     own = [] if cross else [row]
     count = min(p.references - len(own), len(row["references"]))
     drawn = rng.choice(row["references"], count, replace=False)
-    views = [encoder_image(r, background) for r in (*own, *(row_by_id(rows, str(name)) for name in drawn))]
-    sources = views or [encoder_image(row, background)]
+    others = [row_by_id(source.rows, str(name)) for name in drawn]
+    views = [encoder_image(r, background) for r in (*own, *others)]
+    originals = views or [encoder_image(row, background)]
     missing = range(p.references - len(views))
-    return views, [augment(sources[i % len(sources)], p.augmentation, rng) for i in missing]
+    return views, [augment(originals[i % len(originals)], p.augmentation, rng) for i in missing]
 
 
 def row_by_id(rows: Rows, row_id: str) -> Row:
@@ -219,9 +194,10 @@ def decode_image(image: bytes) -> Float[Tensor, "3 height width"]:
     return torch.from_numpy(array / 127.5 - 1).permute(2, 0, 1).contiguous()
 
 
-def collate(examples: Sequence[Example], tokenize: Tokenize, caches: FeatureCaches = NO_CACHES) -> Batch:
+def collate(examples: Sequence[Example], source: ExampleSource) -> Batch:
     """The examples as one batch."""
-    names, tokens = ("mask", "subject", "view", "frame"), tokenize([e.caption for e in examples])
+    caches, names = source.caches, ("mask", "subject", "view", "frame")
+    tokens = source.tokenize([e.caption for e in examples])
     targets = [e.target for e in examples if e.target is not None]
     latents = [e.latents for e in examples if e.latents is not None]
     texts = [cached_entry(caches.text, text_key(ids)) for ids in tokens] if caches.text else []

@@ -1,38 +1,38 @@
-"""State of a run on disk: written whole or not at all, found again by the same command, restored to the last bit."""
+"""Checkpoints of a run: written atomically, resumed by the same command, restored bit for bit."""
 
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]  # PathLike[Unknown]
 from torch import Tensor, nn
 
+from taming_core.files import replacing_folder
+from taming_core.fingerprints import digest
 from taming_core.fingerprints import fingerprint as config_fingerprint
 from taming_core.model.subject_model import SubjectModel
 from taming_core.params.train import TrainParams
 from taming_core.training import distributed
 from taming_core.training.loop import Run
 
-WITHOUT = frozenset({"save_every", "validation", "cache", "offload"})  # keys of the params that change no weight
+WITHOUT = frozenset({"save_every", "validation", "cache", "offload"})  # params with no effect on the weights
 STATE = "state"  # a folder per saved step: state-000020
 
 
 def fingerprint(p: TrainParams, rows: Path, model: SubjectModel) -> str:
-    """What names a run: all that its weights depend on; `model` as it stands before the first step."""
+    """A digest of everything that the trained weights depend on; `model` is the model before the first step."""
     return config_fingerprint(p, rows_state(rows), model_state(model), without=WITHOUT)
 
 
 def rows_state(folder: Path) -> str:
-    """Changes with the rows; reads but the footers of the files, which hold counts, sizes and extremes of columns."""
-    digest = blake2b(digest_size=8)
-    for path in sorted(folder.glob("*.parquet")):
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode() + _footer(path))
-    return digest.hexdigest()
+    """A digest of the rows; it reads only the files' footers, which hold counts, sizes and extremes of columns."""
+    paths = sorted(folder.glob("*.parquet"))
+    return digest(f"{path.name}\0{path.stat().st_size}\0".encode() + _footer(path) for path in paths)
 
 
 def _footer(path: Path) -> bytes:
@@ -45,67 +45,66 @@ def _footer(path: Path) -> bytes:
 
 
 def model_state(model: SubjectModel) -> str:
-    """Changes with any weight of the model."""
-    digest = blake2b(digest_size=8)
-    for part in model.networks.values():
-        update_digest(digest, part)
-    return digest.hexdigest()
+    """A digest of all weights of the model."""
+    return digest(chain.from_iterable(map(weight_bytes, model.networks.values())))
 
 
-def update_digest(digest: Any, part: nn.Module) -> None:
-    """Let a digest depend on every weight of a network."""
-    for name, value in part.state_dict().items():
-        digest.update(name.encode() + value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+def weight_bytes(network: nn.Module) -> Iterator[bytes]:
+    """Names and values of all weights of a network, for a digest."""
+    for name, value in network.state_dict().items():
+        yield name.encode() + value.cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def save(run: Run, folder: Path) -> None:
-    """Save the run below `folder`, in the place of the state before; every process of the run must call it."""
-    found = {name: distributed.full_tensor(value).contiguous() for name, value in run_tensors(run)}
+    """Save the run below `folder` and remove the earlier state; all processes must call it."""
+    tensors = {name: distributed.full_tensor(value).contiguous() for name, value in run_tensors(run)}
     if run.processes.is_main:
-        write(run, found, folder)
+        write(run, tensors, folder)
     run.processes.barrier()
 
 
-def write(run: Run, found: Mapping[str, Tensor], folder: Path) -> None:
-    """Write what `tensors` found, whole."""
-    part, whole = folder / f"{STATE}.part", folder / f"{STATE}-{run.step:06d}"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    save_file(dict(found), part / "tensors.safetensors")
-    scaler = run.accelerator.scaler
+def write(run: Run, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Write the tensors of `run_tensors`, and remove earlier states."""
+    scaler = scaler_of(run)
     sidecar = {"step": run.step, "scaler": None if scaler is None else scaler.state_dict()}
-    (part / "run.json").write_text(json.dumps(sidecar))
-    shutil.rmtree(whole, ignore_errors=True)
-    part.rename(whole)
+    with replacing_folder(folder / f"{STATE}-{run.step:06d}") as part:
+        save_file(dict(tensors), part / "tensors.safetensors")
+        (part / "run.json").write_text(json.dumps(sidecar))
     for old in saved_states(folder)[:-1]:
         shutil.rmtree(old)
 
 
+def scaler_of(run: Run) -> Any:
+    """The gradient scaler of fp16; None in other precisions."""
+    accelerator: Any = run.accelerator
+    return accelerator.scaler
+
+
 def saved_states(folder: Path) -> list[Path]:
-    """The states below a folder, oldest first."""
-    return sorted(folder.glob(f"{STATE}-*"))
+    """The complete states below a folder, oldest first."""
+    return sorted(path for path in folder.glob(f"{STATE}-*") if path.suffix != ".part")
 
 
 def remove_states(folder: Path) -> None:
-    """Remove what `save` wrote; for a run whose encoder is safe elsewhere."""
+    """Remove all saved states; for a run whose encoder has been written."""
     for old in saved_states(folder):
         shutil.rmtree(old)
 
 
 def load(run: Run, folder: Path) -> None:
-    """Bring a run that has just begun to where it was last saved below `folder`, if it was."""
+    """Resume a new run from the last state below `folder`, if there is one."""
     for state in saved_states(folder)[-1:]:
         sidecar: dict[str, Any] = json.loads((state / "run.json").read_text())
         restore(run, load_file(state / "tensors.safetensors"))
-        if run.accelerator.scaler is not None:
-            run.accelerator.scaler.load_state_dict(sidecar["scaler"])
+        if (scaler := scaler_of(run)) is not None:
+            scaler.load_state_dict(sidecar["scaler"])
         run.step = sidecar["step"]
         if run.ema is not None:
             run.ema.optimization_step = run.step
 
 
 def run_tensors(run: Run) -> Iterator[tuple[str, Tensor]]:
-    """All that training changes, by name: `denoiser/conv_in.weight/weight`, what the optimizer keeps, its average."""
+    """Names and tensors of trained weights, optimizer state and EMA, such as `denoiser/conv_in.weight/exp_avg`."""
     averages = ema_tensors(run)
     for part, weights in run.trained.items():
         for name, weight in weights.items():
@@ -117,24 +116,25 @@ def run_tensors(run: Run) -> Iterator[tuple[str, Tensor]]:
 
 
 def as_tensor(key: str, value: Tensor | int) -> Tensor:
-    """A part of an optimizer's state as a tensor of its own: bitsandbytes counts in int, and shares its code books."""
+    """An entry of the optimizer state as an unshared tensor: bitsandbytes has an int `step` and shared code books."""
     if isinstance(value, int):
         return torch.tensor(value)
     return value.clone() if key.startswith("qmap") else value
 
 
 def ema_tensors(run: Run) -> dict[tuple[str, str], Tensor]:
-    """The moving averages by part and name of their weights; none where none are kept."""
+    """The EMA by network and name of the weights; empty without one."""
     names = [(part, name) for part, weights in run.trained.items() for name in weights]
-    return {} if run.ema is None else dict(zip(names, run.ema.shadow_params, strict=True))
+    ema: Any = run.ema
+    return {} if ema is None else dict(zip(names, ema.shadow_params, strict=True))
 
 
 @torch.no_grad()
-def restore(run: Run, found: dict[str, Tensor]) -> None:
-    """The inverse of `tensors`."""
+def restore(run: Run, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `run_tensors`."""
     averages = ema_tensors(run)
-    for full, value in found.items():
-        part, name, key = full.split("/")
+    for path, value in tensors.items():
+        part, name, key = path.split("/")
         weight = run.trained[part][name]
         if key == "weight":
             distributed.copy_full(weight, value)
@@ -145,12 +145,12 @@ def restore(run: Run, found: dict[str, Tensor]) -> None:
 
 
 def optimizer_tensor(key: str, value: Tensor, weight: nn.Parameter, run: Run) -> Tensor | int:
-    """A part of an optimizer's state where the optimizer keeps it."""
-    if key == "step":  # AdamW keeps it beside the weights where one kernel changes them all, bitsandbytes as an int
+    """An entry of the optimizer state in the type, on the device and with the sharding that the optimizer expects."""
+    if key == "step":  # on the weights' device for fused AdamW, on the CPU for AdamW, an int for bitsandbytes
         fused = run.optimizer.param_groups[0].get("fused")
         return value.to(weight.device if fused else "cpu") if value.is_floating_point() else int(value)
-    if value.shape != weight.shape:  # of 8 bits
+    if value.shape != weight.shape:  # of the 8-bit optimizer
         return value.to(weight.device)
-    found = torch.empty_like(weight, dtype=value.dtype)  # in the weight's memory format, and shared out as it is
-    distributed.copy_full(found, value)
-    return found
+    restored = torch.empty_like(weight, dtype=value.dtype)  # in the weight's memory format, and sharded like it
+    distributed.copy_full(restored, value)
+    return restored

@@ -9,14 +9,18 @@ from typing import Any
 import torch
 
 from taming_core.figures.curves import curves
+from taming_core.files import replacing_folder, write_json, write_text
 from taming_core.images.families import TamingPipeline
 from taming_core.model import lora
+from taming_core.model.subject_model import subject_model
 from taming_core.params.arguments import require_encoder_out
 from taming_core.params.load import RENAMED_KEYS
 from taming_core.params.train import TrainParams
 from taming_core.tables.rows import Rows
-from taming_core.training.loop import Run
+from taming_core.training import checkpoint, loop
+from taming_core.training.ema import ema_weights
 from taming_core.training.metrics_log import METRICS, last_metrics, without_speed
+from taming_core.training.start import Training, starting_pipeline
 
 TRAINING, VERSION = "training.json", 2  # the version is raised whenever a key changes
 
@@ -58,41 +62,64 @@ from and of the photos it was trained on.
 """
 
 
-def write(pipeline: TamingPipeline, account: Mapping[str, Any], p: TrainParams, runs: Path, out: Path) -> None:
-    """Put the pipeline, its card and what was written down in `runs` in the place of `out`, as a whole.
+def write(training: Training, validation: Rows, folder: Path, p: TrainParams, out: Path) -> str:
+    """Write the trained encoder to `out`, remove the saved states of its run, and return what to print.
 
-    The pipeline's weights take in a LoRA, which is also saved by itself, and turn to fp16; nothing in the folder names
-    a place on this machine.
+    Every process of the run must call it; the main one writes. Weights are the EMA where one is kept.
+
+    Args:
+        training: at its last step.
+        validation: rows of the validation split.
+        folder: of the rows.
+        p: the params.
+        out: replaced as a whole.
+    """
+    run = training.run
+    with ema_weights(run.ema, run.weights):
+        results = loop.trained_weights(run)
+    if not run.processes.is_main:
+        return ""
+    pipeline = starting_pipeline(p)  # in float32, whatever precision the run had its frozen weights in
+    pipeline.register_modules(scheduler=training.pipeline.scheduler)
+    loop.load_results(results, subject_model(pipeline.components), p)
+    account = describe_run(training, validation, checkpoint.rows_state(folder))
+    write_folder(pipeline, account, p, training.state, out)
+    checkpoint.remove_states(training.state)
+    return summary(account, out)
+
+
+def write_folder(pipeline: TamingPipeline, account: Mapping[str, Any], p: TrainParams, state: Path, out: Path) -> None:
+    """Put the pipeline in fp16, its card, and the metrics and pictures of its run in the place of `out`.
+
+    A LoRA is fused into the weights and also saved by itself. No file holds a path of this machine.
     """
     require_encoder_out(out)
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    if lora.has_lora(pipeline.denoiser):
-        lora.save_and_fuse(pipeline, part)
-    for component in pipeline.components.values():
-        if isinstance(component, torch.nn.Module):
-            torch.nn.Module.half(component)  # diffusers' own `half` warns that it keeps no module in float32
-    pipeline.save_pretrained(part)
-    for path in part.rglob("*.json"):
-        strip_name(path)
-    settings = portable(p)
-    (part / TRAINING).write_text(json.dumps({"version": VERSION, "params": settings, **account}, indent=2) + "\n")
-    (part / "README.md").write_text(card(pipeline, settings, account, out.name))
-    copy_records(runs, part)
-    shutil.rmtree(out, ignore_errors=True)
-    part.rename(out)
+    with replacing_folder(out) as part:
+        if lora.has_lora(pipeline.denoiser):
+            lora.save_and_fuse(pipeline, part)
+        for component in pipeline.components.values():
+            if isinstance(component, torch.nn.Module):
+                torch.nn.Module.half(component)  # diffusers' own `half` warns that it keeps no module in float32
+        pipeline.save_pretrained(part)
+        for path in part.rglob("*.json"):
+            strip_name(path)
+        settings = portable(p)
+        write_json(part / TRAINING, {"version": VERSION, "params": settings, **account})
+        write_text(part / "README.md", card(pipeline, settings, account, out.name))
+        copy_records(state, part)
 
 
-def describe_run(run: Run, seen: Rows, unseen: Rows, rows_state: str, runs: Path) -> dict[str, Any]:
-    """What the encoder was made of, how many weights were trained, and where its losses ended."""
+def describe_run(training: Training, validation: Rows, rows_state: str) -> dict[str, Any]:
+    """What the encoder was made of, how many weights were trained, and its last losses."""
+    trained = {name: sum(w.numel() for w in weights.values()) for name, weights in training.run.trained.items()}
     return {
-        "run": runs.name,
-        "trained": {part: sum(w.numel() for w in weights.values()) for part, weights in run.trained.items()},
+        "run": training.state.name,
+        "trained": trained,
         "rows": rows_state,
-        "object_rows": len(seen.objects),
-        "regularization_rows": len(seen.regularization),
-        "pictures_of": "validation" if len(unseen.objects) else "train",
-        "last": last_metrics(runs),
+        "object_rows": len(training.rows.objects),
+        "regularization_rows": len(training.rows.regularization),
+        "pictures_of": "validation" if len(validation.objects) else "train",
+        "last": last_metrics(training.state),
     }
 
 

@@ -5,37 +5,40 @@ is another name, and computed anew.
 """
 
 import json
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import blake2b
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from taming_core.errors import TamingError
-from taming_core.fingerprints import versions
-from taming_core.model.inputs import EncoderInputs, subject_pixels
+from taming_core.fingerprints import digest, versions
+from taming_core.model.inputs import subject_pixels
 from taming_core.model.subject_model import SubjectModel, latent_posterior
 from taming_core.params.train import Cache, TrainParams
+from taming_core.progress import track_to
 from taming_core.tables import shards
 from taming_core.tables.row_images import encoder_image
 from taming_core.tables.rows import Rows
 from taming_core.tables.schema import Row
 from taming_core.training.batches import (
+    ExampleSource,
     FeatureCaches,
-    Tokenize,
     caption_for,
     decode_image,
     image_key,
     subject_key,
     text_key,
 )
-from taming_core.training.checkpoint import update_digest
+from taming_core.training.checkpoint import weight_bytes
+from taming_core.training.distributed import ProcessGroup
 from taming_core.training.feature_store import Entry, FeatureStore, find, holds, is_full, open_store, write_shard
+from taming_core.training.loop import Run
 from taming_core.weights.device import DTYPES
 
 READ_OF_ENCODER = ("projector", "mean", "std", "size")  # keys of its config that change what the tower says
@@ -52,20 +55,38 @@ class FeatureKind:
     compute: Callable[[Tensor], Sequence[Entry]]  # what the frozen part says of a batch of inputs
 
 
-def feature_kinds(
-    model: SubjectModel, p: TrainParams, tokenize: Tokenize, inputs: EncoderInputs, size: int
-) -> dict[Cache, FeatureKind]:  # fmt: skip
-    """What `train.cache` names; `size` is the side of the subject in pixels."""
-    dtype = DTYPES[p.precision]
+def feature_kinds(model: SubjectModel, source: ExampleSource) -> dict[Cache, FeatureKind]:
+    """The kinds of features that `train.cache` names, with what is on disk of each."""
+    p, dtype = source.params, DTYPES[source.params.precision]
     made: dict[Cache, tuple[Any, Any]] = {
         "latents": (image_inputs, partial(compute_latents, model)),
-        "text": (partial(text_inputs, p=p, inputs=inputs, tokenize=tokenize), partial(compute_text, model, dtype)),
-        "tower": (partial(tower_inputs, inputs=inputs, size=size), partial(compute_tower_features, model, dtype)),
+        "text": (partial(text_inputs, source=source), partial(compute_text, model, dtype)),
+        "tower": (partial(tower_inputs, source=source), partial(compute_tower_features, model, dtype)),
     }
-    return {
-        kind: FeatureKind(open_store(shards.RUNS / "cache" / folder_name(kind, model, p)), *made[kind])
-        for kind in p.cache
-    }
+    folder = shards.RUNS / "cache"
+    return {kind: FeatureKind(open_store(folder / folder_name(kind, model, p)), *made[kind]) for kind in p.cache}
+
+
+def prepare(run: Run, source: ExampleSource) -> tuple[ExampleSource, dict[str, nn.Module]]:
+    """Compute the features that `train.cache` names and that are not on disk, each process its share of the rows.
+
+    Returns the source with its caches, and the networks that were moved to CPU memory because no step needs them.
+
+    Raises:
+        TamingError: `train.offload` has no effect.
+    """
+    p, device, processes = source.params, run.accelerator.device, run.processes
+    offloaded = offloaded_networks(run.model, p, source.rows)
+    kinds, numbers, counts = feature_kinds(run.model, source), row_share(source, processes), Counter[str]()
+    for name, kind in kinds.items():
+        with run.accelerator.autocast():
+            done = fill(kind, map(source.rows.__getitem__, numbers), p.micro_batch_size, device, counts)
+            track_to(done, f"cache {name}", len(numbers))
+    processes.barrier()
+    if counts["damaged"]:
+        print(f"{counts['damaged']} cached entries or shards were damaged, and are computed again.", file=sys.stderr)
+    offload(offloaded)
+    return replace(source, caches=open_caches(kinds)), offloaded
 
 
 def open_caches(found: Mapping[Cache, FeatureKind]) -> FeatureCaches:
@@ -74,28 +95,32 @@ def open_caches(found: Mapping[Cache, FeatureKind]) -> FeatureCaches:
 
 
 def folder_name(kind: Cache, model: SubjectModel, p: TrainParams) -> str:
-    """The folder of a kind, which changes with weights, config and code of the parts that make it."""
-    encoder = model.object_encoder
-    parts: list[tuple[nn.Module, Any]]
+    """The folder of a kind, which changes with weights, config and versions of the networks that compute it."""
+    parts = [json.dumps([p.precision, versions()]).encode()]
+    for network, config in networks_of(kind, model):
+        parts.append(json.dumps({**config, "_name_or_path": None}, sort_keys=True, default=str).encode())
+        parts += weight_bytes(network)
+    return f"{kind}-{digest(parts)}"
+
+
+def networks_of(kind: Cache, model: SubjectModel) -> list[tuple[nn.Module, dict[str, Any]]]:
+    """The networks that compute a kind of features, with all settings that their output depends on."""
+    family, encoder = model.family, model.object_encoder
     if kind == "latents":
-        parts = [(model.family.vae, dict(model.family.vae.config))]
-    elif kind == "text":
-        empty_prompt = {"silence": model.family.token_ids([""]).tolist()}  # which a family may treat by itself
-        parts = [(m, m.config.to_dict() | empty_prompt) for m in model.family.text_encoders.values()]
-    else:
-        read = {key: encoder.config[key] for key in READ_OF_ENCODER}
-        parts = [(encoder.vision, encoder.vision.config.to_dict() | read)]
-    digest = blake2b(json.dumps([p.precision, versions()]).encode(), digest_size=8)
-    for part, config in parts:
-        digest.update(json.dumps({**config, "_name_or_path": None}, sort_keys=True, default=str).encode())
-        update_digest(digest, part)
-    return f"{kind}-{digest.hexdigest()}"
+        return [(family.vae, dict(family.vae.config))]
+    if kind == "text":
+        empty_prompt = {"empty_prompt": family.token_ids([""]).tolist()}  # which SDXL encodes as zeros
+        return [(m, m.config.to_dict() | empty_prompt) for m in family.text_encoders.values()]
+    read = {key: encoder.config[key] for key in READ_OF_ENCODER}
+    return [(encoder.vision, encoder.vision.config.to_dict() | read)]
 
 
-def row_share(rows: Rows, p: TrainParams, rank: int, count: int) -> list[int]:
-    """Of the rows that some batch may show, those that process `rank` of `count` fills in; neighbours on disk."""
+def row_share(source: ExampleSource, processes: ProcessGroup) -> list[int]:
+    """The rows whose features this process computes, neighbours on disk; rows that no batch can hold are left out."""
+    rows, p = source.rows, source.params
     numbers = [int(n) for n in (*rows.objects, *(rows.regularization if p.regularization > 0 else ()))]
-    return numbers[len(numbers) * rank // count : len(numbers) * (rank + 1) // count]
+    first, last = (len(numbers) * rank // processes.world_size for rank in (processes.rank, processes.rank + 1))
+    return numbers[first:last]
 
 
 def image_inputs(row: Row) -> Iterator[KeyedInput]:
@@ -103,13 +128,14 @@ def image_inputs(row: Row) -> Iterator[KeyedInput]:
     yield image_key(row["image"]), partial(decode_image, row["image"])
 
 
-def text_inputs(row: Row, p: TrainParams, inputs: EncoderInputs, tokenize: Tokenize) -> Iterator[KeyedInput]:
-    """All that the text may say of a row."""
+def text_inputs(row: Row, source: ExampleSource) -> Iterator[KeyedInput]:
+    """The token ids of every caption that an example of the row can have."""
+    p = source.params
     states = {present for present in (True, False) if is_possible(present, row, p)}
     captions = {caption_for(row, present, p) for present in states}
     if p.text_drop > 0:
-        captions |= {inputs.empty_prompt if present else "" for present in states}
-    for ids in tokenize(sorted(captions)):
+        captions |= {source.inputs.empty_prompt if present else "" for present in states}
+    for ids in source.tokenize(sorted(captions)):
         yield text_key(ids), partial(torch.clone, ids)
 
 
@@ -118,10 +144,10 @@ def is_possible(present: bool, row: Row, p: TrainParams) -> bool:
     return not row["regularization"] and p.object_drop < 1 if present else row["regularization"] or p.object_drop > 0
 
 
-def tower_inputs(row: Row, inputs: EncoderInputs, size: int) -> Iterator[KeyedInput]:
-    """A row's subject as it is; changed copies differ each time."""
+def tower_inputs(row: Row, source: ExampleSource) -> Iterator[KeyedInput]:
+    """The row's subject without augmentation; augmented copies differ each time."""
     if not row["regularization"]:
-        subject = subject_pixels(encoder_image(row, inputs.background), size)
+        subject = subject_pixels(encoder_image(row, source.inputs.background), source.size)
         yield subject_key(subject), partial(torch.clone, subject)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,6 +20,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
+
+from taming_core.files import replacing
+from taming_core.fingerprints import Buffer, digest
 
 ENTRIES = 256  # in a shard, at most
 BYTES = 64 * 2**20  # of a shard, about
@@ -42,10 +45,7 @@ class FeatureStore:
 
 def key_of(*content: bytes) -> str:
     """The key of what is made from this content: 32 hex digits."""
-    digest = blake2b(digest_size=16)
-    for part in content:
-        digest.update(len(part).to_bytes(8, "little") + part)
-    return digest.hexdigest()
+    return digest((len(part).to_bytes(8, "little") + part for part in content), size=16)
 
 
 def open_store(folder: Path) -> FeatureStore:
@@ -118,13 +118,13 @@ def _tensor(file: Any, start: int, told: Mapping[str, Any]) -> Tensor:
 
 
 def checksum(entry: Entry) -> str:
-    """16 hex digits of an entry's names, kinds, shapes and numbers."""
-    digest = blake2b(digest_size=8)
-    for name in sorted(entry):
-        value = entry[name]
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    """16 hex digits of an entry's names, dtypes, shapes and values."""
+    return digest(chain.from_iterable(_tensor_bytes(name, entry[name]) for name in sorted(entry)))
+
+
+def _tensor_bytes(name: str, value: Tensor) -> tuple[bytes, Buffer]:
+    kind = f"{name} {value.dtype} {tuple(value.shape)}".encode()
+    return kind, value.contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def is_full(entries: Mapping[str, Entry]) -> bool:
@@ -135,11 +135,9 @@ def is_full(entries: Mapping[str, Entry]) -> bool:
 
 def write_shard(folder: Path, entries: Mapping[str, Entry]) -> Path:
     """Write the entries (on the CPU) as one file, whole or not at all, under a name that no other process takes."""
-    folder.mkdir(parents=True, exist_ok=True)
     # The time comes first, so that of two entries of one key the newer is known.
     path = folder / f"{time.time_ns():020d}-{uuid4().hex[:12]}.safetensors"
     tensors = {f"{key}/{name}": value.contiguous() for key, entry in entries.items() for name, value in entry.items()}
-    part = path.with_suffix(".part")
-    save_file(tensors, part, metadata={key: checksum(entry) for key, entry in entries.items()})
-    part.replace(path)
+    with replacing(path) as part:
+        save_file(tensors, part, metadata={key: checksum(entry) for key, entry in entries.items()})
     return path

@@ -1,4 +1,4 @@
-"""F, the frozen identity network of the identity loss; never a network that evaluation judges with."""
+"""F, the frozen identity network of the identity loss; evaluation never uses the same network."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors.torch import load_file
+from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]  # its PathLike has no parameter
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
@@ -14,14 +14,18 @@ from taming_core.model import clip
 
 IdentityNetwork = Callable[[Tensor], Tensor]
 
-HEAD = "identity_head.safetensors"  # a linear map that was trained to tell individual things apart
+HEAD = "identity_head.safetensors"  # a linear layer, trained to distinguish identities
 
 
 def load_identity_network(spec: str, device: str | torch.device) -> IdentityNetwork:
-    """A callable from images (B, 3, H, W) in [-1, 1] to unit features (B, E), through which gradients flow.
+    """A function from images (B, 3, H, W) in [-1, 1] to normalized features (B, E), float32 and differentiable.
 
-    `spec` is `mini`, the folder of a CLIP model, with or without `identity_head.safetensors`, or a hub name. Raises
-    TamingError if there is no such model.
+    Args:
+        spec: `mini`, the folder of a CLIP model, with or without `identity_head.safetensors`, or a hub name.
+        device: of the network.
+
+    Raises:
+        TamingError: there is no such model.
     """
     head = Path(clip.source(spec)) / HEAD
     model = clip.load_clip(CLIPVisionModelWithProjection, spec, "train.identity_network").requires_grad_(False)

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,10 +16,11 @@ from torch import Tensor, nn
 
 from taming_core.errors import TamingError
 from taming_core.model import diffusion, lora
+from taming_core.model.inputs import Batch
 from taming_core.model.subject_model import Parameters, SubjectModel, learning_rate_shares, unfreeze
 from taming_core.params.train import TrainParams
 from taming_core.training import distributed
-from taming_core.training.batches import Batch, BatchAt
+from taming_core.training.batches import BatchAt, ExampleSource, batch_at, prefetch, prefetch_depth
 from taming_core.training.distributed import ProcessGroup
 from taming_core.training.ema import new_ema
 from taming_core.training.gradient_checkpointing import enable_gradient_checkpointing
@@ -38,24 +40,24 @@ class Run:
     """A training under way; `step` counts completed optimizer updates."""
 
     model: SubjectModel
-    trained: dict[str, Parameters]  # by part and name
+    trained: dict[str, Parameters]  # by network and name
     identity: IdentityNetwork | None
     optimizer: torch.optim.Optimizer
     accelerator: Accelerator
-    ema: EMAModel | None = None  # of all that trains, in the order of `weights`
+    ema: EMAModel | None = None  # in the order of `weights`
     step: int = 0
     processes: ProcessGroup = field(default_factory=ProcessGroup)
-    sharded: bool = False  # whether the processes hold but a part of the denoiser's weights each
+    sharded: bool = False  # whether the denoiser's weights are sharded
 
     @property
     def weights(self) -> list[nn.Parameter]:
-        """All that trains."""
+        """All trained weights."""
         return [weight for part in self.trained.values() for weight in part.values()]
 
 
 @dataclass(frozen=True)
 class Losses:
-    """The loss of a batch and its parts; a part is None where no sample counts."""
+    """The loss of a batch and its terms; a term is None if all of its sample weights are 0."""
 
     loss: float
     denoising: float
@@ -63,29 +65,25 @@ class Losses:
     localization: float | None
 
 
-TERMS = tuple(f.name for f in fields(LossTerms))  # that the device computes of a step, followed by the gradient's norm
-
-CPU_FIELDS = (
-    "present",
-    "cached",
-)  # parts of a batch that stay on the CPU, where to ask what they hold takes no waiting
+TERMS = tuple(f.name for f in fields(LossTerms))
+CPU_FIELDS = ("present", "cached")  # fields of a batch that stay on the CPU, to be read without synchronization
 
 
 @dataclass(frozen=True)
 class PendingStep:
-    """A step whose figures are on their way from the device."""
+    """A step whose figures are being copied from the device."""
 
     step: int  # counted from 0
     row_ids: tuple[str, ...]
     learning_rate: float
-    figures: Tensor
-    has_samples: dict[str, bool]  # whether any sample counts in a term
-    event: Any  # a CUDA event; None where the figures are there
+    figures: Float[Tensor, " figures"]  # `TERMS`, followed by the gradient norm
+    has_samples: dict[str, bool]  # for each term, whether any of its sample weights is above 0
+    event: Any  # the CUDA event of the copy; None if the figures are on the CPU
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did."""
+    """The figures of one step."""
 
     step: int  # completed steps
     losses: Losses
@@ -94,19 +92,19 @@ class StepReport:
 
 
 def learning_rate_at(step: int, p: TrainParams) -> float:
-    """The learning rate of the object encoder in a step, counted from 0: warm-up, then the schedule down to 0."""
+    """The learning rate of the object encoder in a step, counted from 0: warm-up, then the schedule."""
     if step < p.warmup:
         return p.learning_rate * (step + 1) / (p.warmup + 1)
-    left = 1 - (step - p.warmup) / (p.steps - p.warmup)
-    shapes = {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}
-    return p.learning_rate * shapes[p.schedule]
+    remaining = 1 - (step - p.warmup) / (p.steps - p.warmup)
+    factors = {"constant": 1.0, "linear": remaining, "cosine": 0.5 - 0.5 * math.cos(math.pi * remaining)}
+    return p.learning_rate * factors[p.schedule]
 
 
 def accelerator_for(device: str, precision: str) -> Accelerator:
-    """Accelerate's device placement and mixed precision, in each of the processes that a launcher started.
+    """Accelerate's device placement and mixed precision, for this process.
 
     Raises:
-        TamingError: the device cannot train in this precision.
+        TamingError: the device does not support training in this precision.
     """
     if device == "cpu" and precision == "fp16":
         raise TamingError("train.precision fp16 needs a GPU. Set it to bf16 or fp32, or use another --device.")
@@ -121,10 +119,10 @@ def start_run(
     processes: ProcessGroup | None = None,
     shard: bool = False,
 ) -> Run:
-    """A run at step 0; with `shard` the processes of the crew share the denoiser's weights out.
+    """A run at step 0; with `shard` the denoiser's weights are sharded over the processes.
 
     Raises:
-        TamingError: the processes cannot share these batches, or the optimizer is not installed.
+        TamingError: the batch size is not divisible among the processes, or the optimizer is not installed.
     """
     processes = processes or ProcessGroup()
     distributed.require_divisible(processes.world_size, p, shard, model.object_encoder.config["injection"])
@@ -140,62 +138,66 @@ def start_run(
         {"params": list(trained[part].values()), "share": share}
         for part, share in learning_rate_shares(model, p).items()
     ]
-    optimizer = accelerator.prepare(make_optimizer(groups, p, accelerator.device))
+    prepare: Any = accelerator.prepare
+    optimizer = prepare(make_optimizer(groups, p, accelerator.device))
     run = Run(model, trained, identity, optimizer, accelerator, processes=processes, sharded=shard)
     run.ema = new_ema(run.weights, p.ema)
     return run
 
 
 def move_to_device(model: SubjectModel, device: torch.device, p: TrainParams) -> None:
-    """Bring all parts to the device, what is frozen in the precision of the training, what trains in float32."""
+    """Move all networks to the device, frozen weights in the precision of the training, trained ones in float32."""
     unfreeze(model, p)
     half = None if p.precision == "fp32" else DTYPES[p.precision]
     for name, part in model.networks.items():
-        if half is not None and not (half == torch.float16 and name == "vae"):  # fp16 is too narrow for SDXL's
+        if half is not None and not (half == torch.float16 and name == "vae"):  # SDXL's overflows in fp16
             cast_frozen(part, half)
         part.to(device)
         if device.type == "cuda" and name in ("vae", "denoiser"):
-            part.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # what convolutions there like
+            untyped: Any = part
+            untyped.to(memory_format=torch.channels_last)  # faster convolutions
 
 
 def cast_frozen(part: nn.Module, half: torch.dtype) -> None:
-    """Hold frozen weights in half precision, all but those of norms, which autocast computes in float32."""
+    """Cast frozen weights to half precision, all but those of norms, which autocast computes in float32."""
     for module in part.modules():
         for weight in module.parameters(recurse=False):
             if weight.requires_grad:
-                weight.data = weight.data.float()  # a LoRA that was made beside weights in half precision
+                weight.data = weight.data.float()  # a LoRA gets the precision of the weights that it was added to
             elif "Norm" not in type(module).__name__:
                 weight.data = weight.data.to(half)
 
 
 def train(run: Run, p: TrainParams, batch_at: BatchAt, lag: int | None = None) -> Iterator[StepReport]:
-    """Train to the last step and yield a report after each one; goes on where the run stands.
+    """Train from `run.step` to the last step, and yield a report after each step.
 
     Args:
         run: the run.
         p: its params.
         batch_at: makes this process's share of the batch of a step.
-        behind: how many steps may be on their way before a report waits for its figures; None for what suits the
-            device. None are when something is due, so that no bad step is ever saved.
+        lag: how many steps the host may run ahead of the reports; None for 0 on a CPU and 1 elsewhere. It is 0 before
+            a checkpoint or a validation grid, so that no step with a non-finite loss is saved.
 
     Raises:
-        TamingError: the loss or the norm of its gradient is not finite.
+        TamingError: the loss or the gradient norm is not finite.
     """
-    if lag is None:  # a CPU is never ahead of itself
+    if lag is None:  # on a CPU the host cannot run ahead
         lag = 0 if run.accelerator.device.type == "cpu" else 1
     pending = deque[PendingStep]()
     for step in updates(run, p, batch_at, check=lag == 0):
         pending.append(step)
         completed = step.step + 1
         pause = (
-            completed == p.steps or due(completed, p.save_every, p.steps) or due(completed, p.validation.every, p.steps)
+            completed == p.steps
+            or is_due(completed, p.save_every, p.steps)
+            or is_due(completed, p.validation.every, p.steps)
         )
         while len(pending) > (0 if pause else lag):
             yield report_of(pending.popleft(), p)
 
 
 def updates(run: Run, p: TrainParams, batch_at: BatchAt, check: bool) -> Iterator[PendingStep]:
-    """Change the weights step by step; with `check` a step that is not finite changes nothing."""
+    """Update the weights step by step; with `check` a step that is not finite raises before it changes any."""
     for step in range(run.step, p.steps):
         rate = learning_rate_at(step, p)
         for group in run.optimizer.param_groups:
@@ -207,7 +209,7 @@ def updates(run: Run, p: TrainParams, batch_at: BatchAt, check: bool) -> Iterato
         pending = pending_step(step, batch.row_ids, rate, figures, has_samples)
         if check:
             report_of(pending, p)
-        if any(weight.grad is not None for weight in run.weights):  # else a scaler has nothing to go by
+        if any(weight.grad is not None for weight in run.weights):  # a scaler needs at least one gradient
             run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
         if run.ema is not None:
@@ -217,22 +219,23 @@ def updates(run: Run, p: TrainParams, batch_at: BatchAt, check: bool) -> Iterato
 
 
 def clip_gradients(run: Run, p: TrainParams) -> Tensor:
-    """Clip the gradients; returns their norm before.
+    """Clip the gradients; returns their norm before clipping.
 
-    It is 0 without any: an encoder that trains alone has nothing to learn from a batch without an object.
+    The norm is 0 without any gradient: an encoder that trains alone gets none from a batch without an object.
     """
     with_gradient = [weight for weight in run.weights if weight.grad is not None]
     if not with_gradient:
         return torch.zeros((), device=run.accelerator.device)
     if run.sharded:
         return distributed.clip_sharded_gradients(with_gradient, p.max_grad_norm)
-    return run.accelerator.clip_grad_norm_(with_gradient, p.max_grad_norm)  # pyright: ignore[reportReturnType, reportArgumentType]
+    accelerator: Any = run.accelerator
+    return accelerator.clip_grad_norm_(with_gradient, p.max_grad_norm)
 
 
 def pending_step(
     step: int, row_ids: tuple[str, ...], rate: float, figures: Tensor, has_samples: dict[str, bool]
 ) -> PendingStep:
-    """A step whose figures set out for the host, which does not wait for them."""
+    """A step with an asynchronous copy of its figures to the host."""
     if figures.device.type != "cuda":
         return PendingStep(step, row_ids, rate, figures, has_samples, None)
     host_copy = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True).copy_(figures, non_blocking=True)
@@ -245,35 +248,37 @@ def report_of(pending: PendingStep, p: TrainParams) -> StepReport:
     """The report of a step; waits for its figures.
 
     Raises:
-        TamingError: one of them is not finite.
+        TamingError: the loss or the gradient norm is not finite.
     """
     if pending.event is not None:
         pending.event.synchronize()
-    *terms, norm = pending.figures.tolist()
+    figures: Any = pending.figures
+    terms: list[float]
+    *terms, norm = figures.tolist()
     sums = dict(zip(TERMS, terms, strict=True))
-    terms_or_none = {n: sums[n] if there else None for n, there in pending.has_samples.items()}
-    found = Losses(total_loss(**sums, p=p), sums["denoising"], **terms_or_none)
-    require_finite("loss", found.loss, pending)
-    if p.precision != "fp16":  # whose scaler leaves such a step out, and scales the loss down
+    terms_or_none = {name: sums[name] if has_samples else None for name, has_samples in pending.has_samples.items()}
+    losses = Losses(total_loss(**sums, p=p), sums["denoising"], **terms_or_none)
+    require_finite("loss", losses.loss, pending)
+    if p.precision != "fp16":  # its scaler skips such a step, and lowers the loss scale
         require_finite("gradient norm", norm, pending)
-    return StepReport(pending.step + 1, found, pending.learning_rate, norm)
+    return StepReport(pending.step + 1, losses, pending.learning_rate, norm)
 
 
-def with_seconds(reports: Iterator[StepReport]) -> Iterator[tuple[StepReport, float]]:
-    """Each report with the seconds that its step took, not counting what is done with it."""
+def measure_seconds(reports: Iterator[StepReport]) -> Iterator[tuple[StepReport, float]]:
+    """Each report with the seconds that its step took, without the time between the reports."""
     start = time.perf_counter()
     for report in reports:
         yield report, time.perf_counter() - start
         start = time.perf_counter()
 
 
-def due(step: int, every: int, steps: int) -> bool:
-    """Whether something happens after this step that happens every so many, and after the last; never if that is 0."""
+def is_due(step: int, every: int, steps: int) -> bool:
+    """Whether to do something after this step that is done every `every` steps and after the last; never if it is 0."""
     return every > 0 and (step % every == 0 or step == steps)
 
 
 def noise_for_batch(run: Run, batch: Batch, step: int, p: TrainParams) -> diffusion.Noise:
-    """The noise of a step, in the shape of the batch's latents: this process's share of what is drawn for all."""
+    """This process's share of the noise of a step, in the shape of the batch's latents."""
     family = run.model.family
     count, _, height, width = batch.mask.shape
     shape = (
@@ -296,16 +301,17 @@ def require_finite(what: str, value: float, pending: PendingStep) -> None:
 def forward_backward(
     run: Run, batch: Batch, noise: diffusion.Noise, p: TrainParams
 ) -> tuple[Float[Tensor, " terms"], dict[str, bool]]:
-    """Gradients of a batch, micro-batch by micro-batch; they add up to those of the batch as a whole.
+    """Accumulate the gradients of a batch over micro-batches; they equal those of the batch as a whole.
 
-    Returns the terms of the loss as `FIGURES` names them, on the device, and which of them any sample counts in.
-    Nothing in here asks the device for a number, so that the host runs ahead of it.
+    Returns the loss terms in the order of `TERMS`, on the device, and which of them have a sample weight above 0.
+    Nothing in here synchronizes with the device, so that the host can run ahead.
     """
     processes, device = run.processes, run.accelerator.device
+    backward: Any = run.accelerator.backward
     present, timesteps = processes.gather(batch.present), processes.gather(noise.timesteps)
     all_weights = compute_sample_weights(run.model, run.identity, present, timesteps, p)
     sample_weights, size = all_weights.slice(processes.share(len(present))), len(batch.row_ids)
-    # Processes that share the denoiser's weights do the same with it at the same time.
+    # With a sharded denoiser all processes must run the same computation at the same time.
     any_object = present.view(processes.world_size, -1, p.micro_batch_size).any(2).any(0) if run.sharded else None
     sums = torch.zeros(len(TERMS), device=device)
     for number, start in enumerate(range(0, size, p.micro_batch_size)):
@@ -316,15 +322,15 @@ def forward_backward(
             terms = compute_loss_terms(
                 run.model, run.identity, part, noise_slice, sample_weights.slice(rows), p, force_encoder
             )
-        loss_here = total_loss(terms.denoising, terms.identity, terms.localization, p)
-        if loss_here.requires_grad:  # not so without an object, where the encoder trains alone
-            run.accelerator.backward(loss_here)
+        loss = total_loss(terms.denoising, terms.identity, terms.localization, p)
+        if loss.requires_grad:  # it does not without an object, if the encoder trains alone
+            backward(loss)
         sums += torch.stack([getattr(terms, name).detach().float() for name in TERMS])
     return sums, {n: bool(getattr(all_weights, n).any()) for n in ("identity", "localization")}
 
 
 def batch_slice(batch: Batch, rows: slice, device: torch.device) -> Batch:
-    """Some rows of a batch, on the device, all but what is asked on the CPU."""
+    """Some rows of a batch, on the device, except for `CPU_FIELDS`."""
     return Batch(**{f.name: field_slice(f.name, getattr(batch, f.name), rows, device) for f in fields(Batch)})
 
 
@@ -332,24 +338,31 @@ def field_slice(name: str, value: Any, rows: slice, device: torch.device) -> Any
     """Some rows of one field of a batch."""
     if value is None:
         return None
-    here = value[rows]
-    return here.to(device, non_blocking=True) if isinstance(here, Tensor) and name not in CPU_FIELDS else here
+    part = value[rows]
+    return part.to(device, non_blocking=True) if isinstance(part, Tensor) and name not in CPU_FIELDS else part
 
 
 def pin_memory(batch: Batch) -> Batch:
-    """The batch in memory that a GPU copies from while it computes."""
-    found = {f.name: getattr(batch, f.name) for f in fields(Batch)}
-    here: Any = {n: v.pin_memory() if isinstance(v, Tensor) and n not in CPU_FIELDS else v for n, v in found.items()}
-    return Batch(**here)
+    """The batch in pinned memory, except for `CPU_FIELDS`."""
+    values = {f.name: getattr(batch, f.name) for f in fields(Batch)}
+    pinned: Any = {n: v.pin_memory() if isinstance(v, Tensor) and n not in CPU_FIELDS else v for n, v in values.items()}
+    return Batch(**pinned)
 
 
 def pin_batches(device: torch.device, batch_at: BatchAt) -> BatchAt:
-    """`batch_at`, made ready for a GPU by whatever thread makes it."""
+    """`batch_at` with pinned memory for a GPU."""
     return (lambda step: pin_memory(batch_at(step))) if device.type == "cuda" else batch_at
 
 
+def prefetched_batches(run: Run, source: ExampleSource) -> BatchAt:
+    """This process's share of each batch, made ahead by threads, and in pinned memory for a GPU."""
+    p, device = source.params, run.accelerator.device
+    make = partial(batch_at, source=source, share=run.processes.share(p.batch_size))
+    return prefetch(pin_batches(device, make), p.steps, prefetch_depth(device))
+
+
 def trained_weights(run: Run) -> dict[str, dict[str, Tensor]]:
-    """All that was trained, on the CPU; every process must call it, for weights that are shared out."""
+    """All trained weights, on the CPU; all processes must call it if weights are sharded."""
     return {
         part: {n: distributed.full_tensor(w).clone() for n, w in weights.items()}
         for part, weights in run.trained.items()
@@ -357,9 +370,9 @@ def trained_weights(run: Run) -> dict[str, dict[str, Tensor]]:
 
 
 def load_results(results: dict[str, dict[str, Tensor]], model: SubjectModel, p: TrainParams) -> None:
-    """Put the results into the model that the run started from.
+    """Load the trained weights into a fresh model from the pipeline that the run started from.
 
-    Its frozen weights are whole, and all here, whatever precision and place the run's own model had them in.
+    Its frozen weights have full precision and are not sharded, unlike those of the run's model.
     """
     if p.lora is not None:
         lora.add_lora(model.family.denoiser, p.lora, p.seed)

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
+from taming_core.files import write_text
 from taming_core.params.train import TrainParams
 from taming_core.training.loop import StepReport
 
@@ -45,8 +46,11 @@ def without_speed(line: str) -> dict[str, float | int | None]:
 
 
 @contextmanager
-def open_metrics_log(folder: Path, step: int) -> Iterator[Log]:
+def open_metrics_log(folder: Path, step: int, enabled: bool = True) -> Iterator[Log]:
     """Open the metrics of a run that stands at `step`; what an interrupted run wrote of later steps is taken back."""
+    if not enabled:
+        yield log_nothing
+        return
     truncate_after(folder, step)
     with (folder / METRICS).open("a") as lines, tensorboard(folder, step) as event:
 
@@ -92,7 +96,4 @@ def truncate_after(folder: Path, step: int) -> None:
     path = folder / METRICS
     lines = path.read_text().splitlines() if path.exists() else []
     kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text("".join(f"{line}\n" for line in kept))
-    part.replace(path)
+    write_text(path, "".join(f"{line}\n" for line in kept))

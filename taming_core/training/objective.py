@@ -1,4 +1,4 @@
-"""What a batch is asked for: the parts of the loss and how much each sample counts (docs/method.md section 5)."""
+"""The training objective of a batch: loss terms and sample weights (docs/method.md section 5)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -8,13 +8,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from taming_core.bases.family import Text
 from taming_core.model import diffusion
 from taming_core.model.conditioning import indices_of
+from taming_core.model.inputs import Batch
 from taming_core.model.subject_model import SubjectModel, encode_images, predict, sample_latents
 from taming_core.params.train import TrainParams
 from taming_core.training import losses
-from taming_core.training.batches import Batch
 
 IdentityNetwork = Callable[[Tensor], Tensor]
 T = TypeVar("T", float, Tensor)
@@ -22,20 +21,20 @@ T = TypeVar("T", float, Tensor)
 
 @dataclass(frozen=True)
 class SampleWeights:
-    """How much each sample of a batch counts in each loss, so that micro-batches add up to the batch; on the CPU."""
+    """Weights of the samples of a batch in each loss term, normalized over the batch so that micro-batches add up."""
 
     denoising: Float[Tensor, " batch"]
     identity: Float[Tensor, " batch"]
     localization: Float[Tensor, " batch"]
 
     def slice(self, rows: slice) -> "SampleWeights":
-        """Those of some rows."""
+        """The weights of some rows."""
         return SampleWeights(self.denoising[rows], self.identity[rows], self.localization[rows])
 
 
 @dataclass(frozen=True)
 class LossTerms:
-    """The parts of the loss, each summed over samples as they count."""
+    """The loss terms, each a weighted sum over samples."""
 
     denoising: Float[Tensor, ""]
     identity: Float[Tensor, ""]
@@ -43,7 +42,7 @@ class LossTerms:
 
 
 def total_loss(denoising: T, identity: T, localization: T, p: TrainParams) -> T:
-    """The loss that is brought down, of its parts."""
+    """The weighted sum of the loss terms."""
     return denoising + p.identity_weight * identity + p.localization_weight * localization
 
 
@@ -54,7 +53,7 @@ def compute_sample_weights(
     timesteps: Tensor,
     p: TrainParams,
 ) -> SampleWeights:
-    """How much each sample counts: all in the denoising loss, those with an object (`present`) in the other two."""
+    """The sample weights: all samples count in the denoising loss, those with an object in the other two; on the CPU."""
     signal = diffusion.alpha_bar(model.schedule, timesteps).flatten()
     weights = losses.snr_weights(signal, diffusion.prediction_type(model.schedule), p.min_snr)
     zeros = torch.zeros_like(signal)
@@ -76,23 +75,23 @@ def compute_loss_terms(
     p: TrainParams,
     force_encoder: bool = False,
 ) -> LossTerms:
-    """The terms of a batch.
+    """The loss terms of a batch.
 
-    Batch and noise are on the device. `batch.present` and `counts` are on the CPU, where asking what they hold takes no
-    waiting until the device comes to it. For `always` see `predict`.
+    Args:
+        model: the model.
+        identity: F; None without identity loss.
+        batch: on the device, except for `present` and `cached` on the CPU, to be read without synchronization.
+        noise: on the device.
+        sample_weights: on the CPU.
+        p: the params.
+        force_encoder: see `predict`.
     """
     device = noise.diffusion.device
     device_weights, object_rows = weights_on_device(sample_weights, device), indices_of(batch.present, device)
     latents = latents_of(model, batch, noise)
-    noised, with_attention = (
-        diffusion.add_noise(model.schedule, latents, noise),
-        bool(sample_weights.localization.any()),
-    )
-    text = None if batch.text_states is None else Text(batch.text_states, batch.text_pooled)
-    prediction = predict(
-        model, noised, noise.timesteps, batch.tokens, batch.subject, batch.present, with_attention, force_encoder,
-        text, batch.tower_features, batch.cached,
-    )  # fmt: skip
+    noised = diffusion.add_noise(model.schedule, latents, noise)
+    with_attention = bool(sample_weights.localization.any())
+    prediction = predict(model, noised, noise.timesteps, batch, with_attention, force_encoder)
     output, target = prediction.output.float(), diffusion.training_target(model.schedule, latents, noise)
     pixel_weights = losses.mask_weights(batch.mask, p.mask_weight, (latents.shape[2], latents.shape[3]))
     return LossTerms(
@@ -112,7 +111,7 @@ def compute_loss_terms(
 
 
 def weights_on_device(sample_weights: SampleWeights, device: torch.device) -> SampleWeights:
-    """The same on the device."""
+    """The sample weights on the device."""
     return SampleWeights(
         **{f.name: getattr(sample_weights, f.name).to(device, non_blocking=True) for f in fields(SampleWeights)}
     )
@@ -121,7 +120,7 @@ def weights_on_device(sample_weights: SampleWeights, device: torch.device) -> Sa
 def latents_of(
     model: SubjectModel, batch: Batch, noise: diffusion.Noise
 ) -> Float[Tensor, "batch channels rows columns"]:
-    """The latents of the targets; where they are cached, a sample from what is known of them."""
+    """The latents of the targets, sampled from the autoencoder's posterior, which may be cached."""
     if batch.latent_mean is not None and batch.latent_std is not None:
         return sample_latents(model, batch.latent_mean, batch.latent_std, noise.posterior)
     if batch.target is None:
@@ -130,12 +129,12 @@ def latents_of(
 
 
 def localization_sum(
-    shares: list[Float[Tensor, "shown pixels"]],
+    shares: list[Float[Tensor, "shown _"]],
     batch: Batch,
     sample_weights: Float[Tensor, " batch"],
     object_rows: Int[Tensor, " shown"],
 ) -> Float[Tensor, ""]:
-    """The localization losses of the samples that show an object, as they count."""
+    """The weighted sum of the localization losses, over the samples with an object."""
     if not shares:
         return sample_weights.new_zeros(())
     return (losses.localization_loss(shares, batch.mask[object_rows]) * sample_weights[object_rows]).sum()
@@ -151,7 +150,7 @@ def identity_sum(
     sample_weights: Float[Tensor, " batch"],
     some: Int[Tensor, " some"],
 ) -> Float[Tensor, ""]:
-    """The identity losses of the samples that count, by number, weighted and summed; only those are decoded."""
+    """The weighted sum of the identity losses over the samples `some`; only these are decoded."""
     if identity is None or not len(some):
         return sample_weights.new_zeros(())
     estimate = diffusion.estimate_clean(model.schedule, noised[some], output[some], timesteps[some])

@@ -1,4 +1,4 @@
-"""What changes the weights: AdamW (Loshchilov and Hutter, 2019), in full or with its averages in 8 bits."""
+"""Optimizers: AdamW (Loshchilov and Hutter, 2019), and AdamW with 8-bit states."""
 
 import logging
 import sys
@@ -15,7 +15,7 @@ def make_optimizer(groups: Sequence[Mapping[str, Any]], p: TrainParams, device: 
     """The optimizer that the params name.
 
     Raises:
-        TamingError: its library is not installed, or does not know the device.
+        TamingError: its library is not installed, or does not support the device.
     """
     if p.optimizer == "adamw8bit":
         return load_adamw_8bit(device)([*map(dict, groups)], lr=p.learning_rate, weight_decay=p.weight_decay)
@@ -24,16 +24,17 @@ def make_optimizer(groups: Sequence[Mapping[str, Any]], p: TrainParams, device: 
 
 
 def load_adamw_8bit(device: torch.device) -> Any:
-    """AdamW with averages in 8 bits (Dettmers et al., 2022), of bitsandbytes.
+    """The class of AdamW with 8-bit states (Dettmers et al., 2022), from bitsandbytes.
 
     Raises:
-        TamingError: it is not installed, or does not know the device.
+        TamingError: it is not installed, or does not support the device.
     """
     if device.type == "mps":
         raise TamingError("train.optimizer adamw8bit needs a GPU of CUDA or a CPU. Set it to adamw.")
-    if sys.modules.get("bitsandbytes", "") is None:  # a command hides it from those that would import it in passing
+    modules: Mapping[str, Any] = sys.modules
+    if modules.get("bitsandbytes", "") is None:  # commands hide it from libraries that would import it needlessly
         del sys.modules["bitsandbytes"]
-    # It warns that a kernel of inference in 4 bits cannot be fetched, which no optimizer uses.
+    # It warns that a kernel for 4-bit inference cannot be fetched, which no optimizer uses.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports]

@@ -26,7 +26,7 @@ from taming_core.tables import schema
 from taming_core.tables.rows import Rows
 from taming_core.training.batches import square_size
 from taming_core.training.checkpoint import model_state, rows_state
-from taming_core.training.sampler import shuffled
+from taming_core.training.sampler import shuffled_index
 
 GROUP = 64  # images in a row group
 
@@ -50,7 +50,7 @@ def make_prior(pipeline: TamingPipeline, rows: Rows, p: TrainParams, folder: Pat
     paths = [pictures / f"{n:06d}.png" for n in range(len(captions))]
     requests = [ImageRequest(prompt, (), seed_for(p.seed, "prior", n)) for n, prompt in enumerate(captions)]
     yield from draw_missing(pipeline, requests, paths, (), p.validation.sampling)
-    schema.write(tables(captions, paths, square_size(rows)), schema.with_fingerprint(schema.ROWS, folder.name), out)
+    schema.write(tables(captions, paths, square_size(rows)), schema.add_fingerprint(schema.ROWS, folder.name), out)
     shutil.rmtree(pictures)
 
 
@@ -58,7 +58,7 @@ def prompts(rows: Rows, p: TrainParams) -> list[str]:
     """Plain captions of the object rows, in a drawn order; none twice before all came once."""
     captions = rows.column("caption")
     known = [captions[i] for i in rows.objects if captions[i]]
-    return [known[shuffled(len(known), p.seed, "prior order", n)] for n in range(p.prior or 0)]
+    return [known[shuffled_index(len(known), p.seed, "prior order", n)] for n in range(p.prior or 0)]
 
 
 def tables(captions: Sequence[str], paths: Sequence[Path], side: int) -> Iterable[pa.Table]:

@@ -1,6 +1,8 @@
 """Where a training starts: an earlier training's pipeline, or a text-to-image model with a fresh object encoder."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,10 +16,68 @@ from taming_core.errors import TamingError
 from taming_core.images.families import TamingPipeline, assemble, load_pipeline
 from taming_core.language.placeholder import OBJECT
 from taming_core.model.attention import LAYERS, GatedLayer, layer_channels
+from taming_core.model.diffusion import with_zero_terminal_snr
 from taming_core.model.object_encoder import ObjectEncoder
+from taming_core.model.subject_model import require_size, subject_model
 from taming_core.model.towers import load_tower, projector_of
 from taming_core.params.train import EncoderParams, TrainParams
+from taming_core.progress import track_to
 from taming_core.seeds import seed_for
+from taming_core.tables import shards
+from taming_core.tables.rows import Rows, concatenate, load_rows
+from taming_core.training import batches, checkpoint, loop, prior
+from taming_core.training.distributed import join_process_group
+from taming_core.training.identity import load_identity_network
+from taming_core.training.loop import Run
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that is ready for its next step."""
+
+    pipeline: TamingPipeline  # around the networks that are trained
+    run: Run
+    rows: Rows  # of the training split, followed by prior images
+    state: Path  # folder of what can be resumed
+
+
+def prepare(p: TrainParams, folder: Path, device: str, shard: bool) -> Training:
+    """Load the networks, draw prior images if the params ask for them, and resume from the last saved state.
+
+    Args:
+        p: the params.
+        folder: of the rows.
+        device: as `pick_device` returns it.
+        shard: whether processes share the denoiser's weights.
+
+    Raises:
+        TamingError: a model is missing, or rows, params, model and device do not go together.
+    """
+    rows = load_rows(folder, "train")
+    batches.require_rows(rows, p)
+    accelerator = loop.accelerator_for(device, p.precision)
+    processes = join_process_group(accelerator.process_index, accelerator.num_processes)
+    pipeline = starting_pipeline(p)
+    model = subject_model(pipeline.components)
+    for side in batches.image_sides(rows):
+        require_size(model, side)
+    identity = load_identity_network(p.identity_network, accelerator.device) if p.identity_network else None
+    fingerprints = [checkpoint.fingerprint(p, folder, model)]  # before frozen weights turn to half precision
+    loop.move_to_device(model, accelerator.device, p)
+    if p.prior is not None:
+        drawn = shards.RUNS / f"prior-{prior.fingerprint(p, folder, model, pipeline)}"
+        if processes.is_main:
+            with accelerator.autocast():
+                track_to(prior.make_prior(pipeline, rows, p, drawn), "prior", p.prior)
+        processes.barrier()
+        rows, fingerprints = concatenate(rows, load_rows(drawn, "train")), [*fingerprints, drawn.name]
+    if p.zero_terminal_snr:  # after the prior images, which show what the base draws with its own schedule
+        pipeline.register_modules(scheduler=with_zero_terminal_snr(pipeline.scheduler))
+        model = subject_model(pipeline.components)
+    run = loop.start_run(model, identity, accelerator, p, processes, shard)
+    state = shards.RUNS / "-".join(["train", *fingerprints])
+    checkpoint.load(run, state)
+    return Training(pipeline, run, rows, state)
 
 
 def starting_pipeline(p: TrainParams) -> TamingPipeline:

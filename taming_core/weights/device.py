@@ -1,4 +1,4 @@
-"""Which processor the networks run on, and in which precision."""
+"""Devices and precisions of the networks."""
 
 import torch
 
@@ -9,15 +9,15 @@ DTYPES: dict[str, torch.dtype] = dict(zip(PRECISIONS, (torch.float32, torch.bflo
 
 
 def pick_device(name: str) -> str:
-    """`cuda`, `mps` or `cpu`: what was asked for, or with `auto` the fastest that is there.
+    """The device of a name: `auto` is the fastest available of `cuda`, `mps` and `cpu`.
 
     Raises:
         TamingError: this machine has no such device.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return next(device for device, is_there in there.items() if is_there)
-    if not there.get(name.split(":")[0]):
-        raise TamingError(f"There is no device {name} here. Use --device auto, or one of: "
-                          f"{', '.join(device for device, is_there in there.items() if is_there)}.")  # fmt: skip
+        return next(device for device, is_available in available.items() if is_available)
+    if not available.get(name.split(":")[0]):
+        raise TamingError(f"There is no device {name} on this machine. Use --device auto, or one of: "
+                          f"{', '.join(d for d, is_available in available.items() if is_available)}.")  # fmt: skip
     return name

@@ -1,8 +1,8 @@
-"""Networks of transformers from a folder or the hub: quietly, in float32, whole, and without running code of theirs."""
+"""Loading transformers models from a folder or the hub: in float32, complete, and without running remote code."""
 
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,15 +13,17 @@ from transformers.utils import logging
 from taming_core.errors import TamingError
 from taming_core.weights.locate import not_found_message
 
-# What transformers raises for what is not there, is damaged, is of another kind, or holds more than tensors.
+# What transformers raises for files that are missing, damaged, of another model, or hold more than tensors.
 LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError)
 
 
 def load_network(kind: Any, source: str, what: str, key: str, optional_part: str | None = None) -> Any:
-    """A model of the class `kind` in evaluation mode; weights in pickles are read as tensors or not at all.
+    """A model of the class `kind` in float32 and evaluation mode; pickled weights are loaded as tensors only.
 
-    The part `spare` is taken out if the files have no weights for it: random ones would say something at random.
-    Raises TamingError, which calls the model `what` and its setting `key`, if there is none or it lacks weights.
+    The submodule `optional_part` is set to None if the files have no weights for it: it would be random.
+
+    Raises:
+        TamingError: there is no such model, or it lacks weights; the message names it `what` and its setting `key`.
     """
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # else a thread asks the hub for another format
     with no_progress_bars(), as_taming_error(source, what, key):
@@ -29,7 +31,7 @@ def load_network(kind: Any, source: str, what: str, key: str, optional_part: str
             source,
             dtype=torch.float32,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported below, in our words
+            ignore_mismatched_sizes=True,  # raised below as a TamingError
         )
     missing = sorted(str(name) for name in [*report["missing_keys"], *report["mismatched_keys"]])
     if optional_part and missing and all(name.startswith(f"{optional_part}.") for name in missing):
@@ -40,8 +42,8 @@ def load_network(kind: Any, source: str, what: str, key: str, optional_part: str
 
 
 @contextmanager
-def as_taming_error(source: str, what: str, key: str) -> Iterator[None]:
-    """What transformers raises within, in our words."""
+def as_taming_error(source: str, what: str, key: str) -> Generator[None, None, None]:
+    """Turns what transformers raises in the block into a TamingError."""
     try:
         yield
     except LOAD_ERRORS as error:
@@ -49,8 +51,8 @@ def as_taming_error(source: str, what: str, key: str) -> Iterator[None]:
 
 
 @contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """No loading bars and no load report within: what is missing is raised instead."""
+def no_progress_bars() -> Generator[None, None, None]:
+    """Hides transformers' progress bars and load report in the block; missing weights are raised instead."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

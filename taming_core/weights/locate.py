@@ -1,7 +1,7 @@
-"""Where a pretrained model lies: a file, a folder, a published name, or a repository of the Hugging Face hub.
+"""Locating pretrained models: a file, a folder, a published name, or a repository of the Hugging Face hub.
 
-Nothing here knows what a model is. Whoever is not on this machine and cannot be fetched is named together with what
-fetches it and where it belongs. The hub's own switch, HF_HUB_OFFLINE=1, keeps everything from the network.
+If a model is neither on this machine nor fetched, the error names the command that fetches it and where to put it.
+HF_HUB_OFFLINE=1 disables the network.
 """
 
 import os
@@ -9,12 +9,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+import huggingface_hub
+from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from taming_core.errors import TamingError
 
+hub: Any = huggingface_hub  # its download functions are partly untyped
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(/[^/]+)*")
 
 
@@ -22,34 +25,36 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(/[^/]+)*")
 class PublishedWeights:
     """The weights that one key of params.yaml can name."""
 
-    what: str  # for messages
+    what: str  # what messages call it
     key: str
     suffixes: tuple[str, ...]
-    usual: str  # the file to take from a folder with several
-    published: Mapping[str, str]  # what people call a file -> where its authors have it
+    usual: str  # the preferred file in a folder with several
+    published: Mapping[str, str]  # common name -> URL of the authors' file
 
 
 def cache_folder() -> Path:
-    """Where this package may write without being told: `taming` in the user's cache folder."""
+    """The package's cache: `taming` in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taming"
 
 
 def weights_folder() -> Path:
-    """Where files are looked up by their names, after the working directory."""
+    """Where weights are looked up by file name, after the working directory."""
     return cache_folder() / "weights"
 
 
 def find(spec: str, role: PublishedWeights) -> Path:
-    """The file or folder that `spec` means: a path, a published name, `owner/repo` or `owner/repo/file` of the hub.
+    """The file or folder of `spec`: a path, a published name, `owner/repo` or `owner/repo/file` of the hub.
 
-    A folder comes back as it is; `weights_in` opens it. Raises TamingError if there is nothing of that name, saying
-    what to fetch and where to put it.
+    `weights_file` picks the file of a folder.
+
+    Raises:
+        TamingError: it does not exist; the message names what to fetch and where to put it.
     """
-    known = "" if "/" in spec else spec  # a path is nobody's published name
-    url = role.published.get(PurePosixPath(known).stem if known.endswith(role.suffixes) else known)
+    name = "" if "/" in spec else spec  # a path is not a published name
+    url = role.published.get(PurePosixPath(name).stem if name.endswith(role.suffixes) else name)
     file = url.rsplit("/")[-1] if url else spec
-    if (there := on_disk(spec) or on_disk(file)) is not None:
-        return there
+    if (path := find_on_disk(spec) or find_on_disk(file)) is not None:
+        return path
     if is_hub_name(spec, role.suffixes):
         return _from_hub(spec, role)
     if url:
@@ -64,8 +69,8 @@ def find(spec: str, role: PublishedWeights) -> Path:
     )
 
 
-def on_disk(name: str, *near: Path) -> Path | None:
-    """The file or folder of that name: a path as it stands, else one in the folders `near`, else in ours."""
+def find_on_disk(name: str, *near: Path) -> Path | None:
+    """An existing path of that name: as given, else in the folders `near`, else in `weights_folder()`."""
     for folder in (Path(), *near, weights_folder()):
         if (path := folder / Path(name).expanduser()).exists():
             return path
@@ -73,55 +78,55 @@ def on_disk(name: str, *near: Path) -> Path | None:
 
 
 def is_hub_name(spec: str, suffixes: Sequence[str] = ()) -> bool:
-    """Whether this may be `owner/repo` or `owner/repo/file`; `folder/weights.pt` is a path."""
+    """Whether `spec` can be `owner/repo` or `owner/repo/file`; `folder/weights.pt` is a path."""
     return bool(HUB_NAME.fullmatch(spec)) and not (spec.count("/") == 1 and spec.endswith(tuple(suffixes)))
 
 
-def weights_in(path: Path, role: PublishedWeights) -> Path:
-    """The weights file of a folder; a file is its own."""
+def weights_file(path: Path, role: PublishedWeights) -> Path:
+    """The weights file of a folder; a file is returned as it is."""
     if not path.is_dir():
         return path
-    return path / _chosen([p.name for p in sorted(path.iterdir())], str(path), role)
+    return path / _choose([p.name for p in sorted(path.iterdir())], str(path), role)
 
 
-def _chosen(names: Sequence[str], where: str, role: PublishedWeights) -> str:
+def _choose(names: Sequence[str], where: str, role: PublishedWeights) -> str:
     """The only name with one of the suffixes, else the usual one."""
-    fitting = [name for name in names if name.endswith(role.suffixes) and "/" not in name]
-    if len(fitting) == 1 or role.usual in fitting:
-        return role.usual if role.usual in fitting else fitting[0]
-    if not fitting:
+    matching = [name for name in names if name.endswith(role.suffixes) and "/" not in name]
+    if len(matching) == 1 or role.usual in matching:
+        return role.usual if role.usual in matching else matching[0]
+    if not matching:
         raise TamingError(f"{where} holds no {' or '.join(role.suffixes)} file. Set {role.key} to one that does.")
     raise TamingError(
-        f"{where} holds {len(fitting)} {role.what}s. Set {role.key} to one of them, such as {where}/{fitting[0]}."
+        f"{where} holds {len(matching)} {role.what}s. Set {role.key} to one of them, such as {where}/{matching[0]}."
     )
 
 
 def _from_hub(spec: str, role: PublishedWeights) -> Path:
-    """A file of a repository, or the folder of its weights where a config.json stands beside them."""
+    """A file of a repository, or its weights: the folder if it has a config.json, else the file."""
     owner, name, *inside = spec.split("/")
     repo = f"{owner}/{name}"
     try:
         if inside:
-            return Path(hf_hub_download(repo, "/".join(inside)))
+            return Path(hub.hf_hub_download(repo, "/".join(inside)))
         names = _names_in(repo)
-        weights = Path(hf_hub_download(repo, _chosen(names, repo, role)))
-        return Path(hf_hub_download(repo, "config.json")).parent if "config.json" in names else weights
+        weights = Path(hub.hf_hub_download(repo, _choose(names, repo, role)))
+        return Path(hub.hf_hub_download(repo, "config.json")).parent if "config.json" in names else weights
     except (OSError, ValueError, HfHubHTTPError) as error:
         fetch = f"hf download {repo} {'/'.join(inside)}".rstrip()
         raise TamingError(not_found_message(spec, role.what, role.key, fetch)) from error
 
 
 def _names_in(repo: str) -> list[str]:
-    """The files of a repository: all of them, or those that were fetched before."""
+    """The files of a repository; offline, those in the cache."""
     try:
         return HfApi().list_repo_files(repo)
     except (OfflineModeIsEnabled, HfHubHTTPError, OSError):
-        folder = Path(snapshot_download(repo, local_files_only=True))
+        folder = Path(hub.snapshot_download(repo, local_files_only=True))
         return [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file()]
 
 
 def source_of(spec: str, mini: Path) -> str:
-    """What transformers loads `spec` from: mini's folder, the folder of a file, a folder, or a hub name."""
+    """The argument of `from_pretrained` for `spec`: mini's folder, the folder of a file, a folder, or a hub name."""
     path = mini if spec == "mini" else Path(spec).expanduser()
     if path.is_file():
         path = path.parent
@@ -129,7 +134,7 @@ def source_of(spec: str, mini: Path) -> str:
 
 
 def not_found_message(spec: str, what: str, key: str, fetch: str | None = None) -> str:
-    """What to say of a model that cannot be loaded from `spec`, be it a path or a hub name."""
+    """The error message for a model that cannot be loaded from `spec`, a path or a hub name."""
     if not is_hub_name(spec) or Path(spec).expanduser().exists():
         return (
             f"There is no {what} {spec}. Set {key} to mini, to a folder with its config.json and model.safetensors, "

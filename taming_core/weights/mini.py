@@ -1,20 +1,20 @@
-"""Where the weights of the embedded default, `mini`, are."""
+"""Paths of `mini`, the models that ship with the package."""
 
 from pathlib import Path
 
 from taming_core.errors import TamingError
 
-MINI = Path(__file__).parents[1] / "mini"  # a folder for each model
+MINI = Path(__file__).parents[1] / "mini"  # one folder per model
 PIPELINE = MINI / "encoder"
-# The text-to-image model that `mini` was trained from; it is in a checkout, and not in the installed package.
+# The text-to-image model that `mini` was trained from; only in a checkout, not in the installed package.
 BASE = Path(__file__).parents[2] / "pipelines" / "mini" / "base"
 
 
 def encoder_folder(spec: str) -> Path:
-    """The folder of `mini`, or the one that `taming train` wrote.
+    """The encoder folder of `mini`, or a folder that `taming train` wrote.
 
     Raises:
-        TamingError: there is none.
+        TamingError: the folder holds no encoder.
     """
     folder = PIPELINE if spec == "mini" else Path(spec)
     if not (folder / "model_index.json").is_file():

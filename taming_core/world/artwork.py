@@ -1,4 +1,4 @@
-"""The artwork of the mini world: cut-outs of things in several designs, and scenes to put them into."""
+"""The artwork of the mini world: cut-outs of objects in several designs, and backdrops of scenes."""
 
 import io
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,7 +20,7 @@ from taming_core.weights.mini import MINI
 
 SPLITS = ("train", "unseen-concepts", "unseen-designs")
 
-# Artwork sub-group -> a plain noun that WordNet knows; the longest key that starts the sub-group wins.
+# Artwork sub-group -> a common noun in WordNet; the longest key that starts the sub-group wins.
 NOUNS = {
     "": "device",
     "animal": "animal", "cat-face": "animal", "monkey-face": "animal",
@@ -40,31 +41,31 @@ class Cutout:
 
     name: str  # of the concept: "squirrel"
     noun: str  # of its group: "animal"
-    design: str  # who drew it: "noto"
+    design: str  # the emoji or icon set: "noto"
     split: str  # one of SPLITS
     licence: str
-    colour: tuple[float, float, float]  # the telling one, RGB in [0, 1]
+    colour: tuple[float, float, float]  # the dominant one, RGB in [0, 1]
     image: bytes  # encoded RGBA
 
 
 @dataclass(frozen=True)
 class World:
-    """Artwork and scenery; pictures stay encoded until they are rendered."""
+    """Artwork and backdrops; images stay encoded until they are rendered."""
 
     cutouts: tuple[Cutout, ...]
-    backdrops: dict[str, tuple[bytes, ...]]  # scene ("on the beach") -> encoded pictures
+    backdrops: dict[str, tuple[bytes, ...]]  # scene ("on the beach") -> encoded images
 
     @cached_property
     def scenes(self) -> tuple[str, ...]:
-        """In the order of the table."""
+        """The scenes, in the order of the table."""
         return tuple(self.backdrops)
 
     def of_split(self, split: str) -> list[int]:
         """The indices of the cut-outs of a split; raises TamingError if there are none."""
-        found = [i for i, cutout in enumerate(self.cutouts) if cutout.split == split]
-        if not found:
+        indices = [i for i, cutout in enumerate(self.cutouts) if cutout.split == split]
+        if not indices:
             raise TamingError(f"No artwork is in the split '{split}'. Use {', '.join(SPLITS)}.")
-        return found
+        return indices
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Pictures:
 
 
 def group_noun(sub: str) -> str:
-    """The plain noun for an artwork sub-group.
+    """The common noun for an artwork sub-group.
 
     >>> group_noun("animal-mammal"), group_noun("musical-instrument"), group_noun("computer")
     ('animal', 'instrument', 'device')
@@ -94,10 +95,10 @@ def load_world(folder: Path = MINI / "world") -> World:
     """Read cutouts.parquet and scenes.parquet; raises TamingError if one is missing."""
     missing = [n for n in ("cutouts.parquet", "scenes.parquet") if not (folder / n).is_file()]
     if missing:
-        raise TamingError(f"{folder} has no {missing[0]}. Point to the folder that holds the mini world's tables.")
-    art = pq.read_table(folder / "cutouts.parquet").to_pylist()
+        raise TamingError(f"{folder} has no {missing[0]}. Name the folder of the mini world's tables.")
+    art = _read_rows(folder / "cutouts.parquet")
     backdrops: dict[str, tuple[bytes, ...]] = {}
-    for view in pq.read_table(folder / "scenes.parquet", columns=["scene", "image"]).to_pylist():
+    for view in _read_rows(folder / "scenes.parquet", ["scene", "image"]):
         backdrops[view["scene"]] = (*backdrops.get(view["scene"], ()), view["image"]["bytes"])
     return World(
         tuple(
@@ -110,31 +111,35 @@ def load_world(folder: Path = MINI / "world") -> World:
 
 
 def load_pictures(world: World, device: str | torch.device = "cpu") -> Pictures:
-    """Decode every picture once; about 300 MB."""
+    """Decode every image once; about 300 MB."""
     flat = [view for views in world.backdrops.values() for view in views]
     counts = np.cumsum([0, *map(len, world.backdrops.values())])
     return Pictures(
-        decoded([c.image for c in world.cutouts], "RGBA").to(device),
-        decoded(flat, "RGB").to(device),
+        decode_images([c.image for c in world.cutouts], "RGBA").to(device),
+        decode_images(flat, "RGB").to(device),
         dict(zip(world.backdrops, counts[:-1].tolist(), strict=True)),
     )
 
 
-def decoded(images: Sequence[bytes], mode: str) -> UInt8[Tensor, "n channels height width"]:
-    """Pictures of one size as a stack of planes."""
+def decode_images(images: Sequence[bytes], mode: str) -> UInt8[Tensor, "n channels height width"]:
+    """Decode images of one size."""
 
-    def one(data: bytes) -> np.ndarray:
+    def decode(data: bytes) -> np.ndarray:
         return np.array(Image.open(io.BytesIO(data)).convert(mode))
 
     with ThreadPoolExecutor() as threads:  # the decoders release the interpreter lock
-        return torch.from_numpy(np.stack(list(threads.map(one, images)))).permute(0, 3, 1, 2).contiguous()
+        return torch.as_tensor(np.stack(list(threads.map(decode, images)))).permute(0, 3, 1, 2).contiguous()
 
 
 def licences(folder: Path = MINI / "world") -> dict[str, str]:
-    """Design or scene -> licence of its pictures, as the tables say; for metadata of what is rendered from them."""
-    art = pq.read_table(folder / "cutouts.parquet", columns=["design", "licence"]).to_pylist()
-    scenes = pq.read_table(folder / "scenes.parquet", columns=["scene", "licence"]).to_pylist()
-    found: dict[str, set[str]] = {}
+    """Design or scene -> the licence of its images by the tables; for the metadata of rendered photos."""
+    art = _read_rows(folder / "cutouts.parquet", ["design", "licence"])
+    scenes = _read_rows(folder / "scenes.parquet", ["scene", "licence"])
+    by_source: dict[str, set[str]] = {}
     for key, licence in [(a["design"], a["licence"]) for a in art] + [(s["scene"], s["licence"]) for s in scenes]:
-        found.setdefault(key, set()).add(licence)
-    return {key: " AND ".join(sorted(said)) for key, said in found.items()}
+        by_source.setdefault(key, set()).add(licence)
+    return {key: " AND ".join(sorted(names)) for key, names in by_source.items()}
+
+
+def _read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    return cast(Any, pq).read_table(path, columns=columns).to_pylist()

@@ -1,6 +1,6 @@
-"""A raw folder of world photos, with the truth beside them: for demos, tests, benchmarks and training without models.
+"""A raw folder of world photos with their ground truth: for demos, tests, benchmarks and training without models.
 
-Photo k of identity i is a function of (seed, split, i, k) and of the params, whatever else is written.
+Photo k of identity i is a function of (seed, split, i, k) and of the params alone.
 """
 
 import json
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from taming_core.fingerprints import hash_of
+from taming_core.language.placeholder import OBJECT
 from taming_core.objects.filters import measure
 from taming_core.params.sections import WorldParams
 from taming_core.photos.masks import encode_mask
@@ -22,18 +23,17 @@ from taming_core.seeds import seed_for
 from taming_core.tables import schema
 from taming_core.world.artwork import Pictures, World
 from taming_core.world.photos import Photos, Subject, photos_of
-from taming_core.world.plan import Chances, Colour, Plan, generator, plan, plan_of, recolour, recoloured_name
-from taming_core.world.wording import OBJECT
+from taming_core.world.plan import Chances, Colour, Plan, generator, object_words, plan, plan_of, recolour
 
-AT_ONCE = 32  # photos in memory
-GENERAL = "general"  # what the plain text-image pairs draw their numbers from
+AT_ONCE = 32  # photos per batch
+PAIRS = "general"  # seed purpose of the text-image pairs
 
 
 @dataclass(frozen=True)
 class Identity:
-    """One individual thing: artwork in a colour, seen from one side."""
+    """One individual object: artwork in a colour, mirrored or not."""
 
-    name: str  # of its folder: "blue-squirrel-noto"
+    name: str  # name of its folder: "blue-squirrel-noto"
     cutout: int
     colour: Colour | None
     mirrored: bool
@@ -44,62 +44,61 @@ class Shot:
     """One photo to be written."""
 
     file_name: str
-    identity: str | None  # None for a plain text-image pair
+    identity: str | None  # None for a text-image pair
     plan: Plan
 
 
 def chances_of(p: WorldParams) -> Chances:
-    """The part of the params that says how photos vary."""
+    """The params of how photos vary."""
     return Chances(**p.model_dump(include=set(Chances.__dataclass_fields__)))
 
 
 def identities(world: World, count: int, split: str, p: WorldParams) -> list[Identity]:
-    """So many different things of a split: every cut-out once, in a drawn order, then all of them in other colours.
+    """`count` different objects of a split: every cut-out once, in random order, then all of them in other colours.
 
     Raises TamingError if the split has no artwork.
     """
     candidates = np.random.default_rng(seed_for(p.seed, f"world/{split}/order", 0)).permutation(world.of_split(split))
-    found: dict[str, Identity] = {}
+    by_name: dict[str, Identity] = {}
     for number in range(count):
         rng = generator(p.seed, f"{split}/identity", number)
         cutout, again = int(candidates[number % len(candidates)]), number >= len(candidates)
         colour = recolour(rng) if rng.random() < p.recolor or again else None
         art = world.cutouts[cutout]
-        words = art.name if colour is None else recoloured_name(art.name, colour @ [*art.colour, 1.0])
-        name = "-".join([*words.split(), art.design])
-        unique = name if name not in found else f"{name}-{number}"
-        found[unique] = Identity(unique, cutout, colour, bool(rng.random() < p.mirror))
-    return list(found.values())
+        name = "-".join([*object_words(art, colour).split(), art.design])
+        unique = name if name not in by_name else f"{name}-{number}"
+        by_name[unique] = Identity(unique, cutout, colour, bool(rng.random() < p.mirror))
+    return list(by_name.values())
 
 
 def shots(world: World, count: int, split: str, p: WorldParams) -> Iterator[Shot]:
-    """`count` photos, `p.views` of each thing, in a folder for each."""
+    """`count` photos, `p.views` of each identity, in one folder per identity."""
     chances = chances_of(p)
-    for i, thing in enumerate(identities(world, -(-count // p.views), split, p)):
-        seen = replace(chances, mirror=float(thing.mirrored))
+    for i, identity in enumerate(identities(world, -(-count // p.views), split, p)):
+        varied = replace(chances, mirror=float(identity.mirrored))
         for k in range(min(p.views, count - i * p.views)):
-            rng = generator(p.seed, f"{split}/photo/{thing.name}", k)
-            made = plan_of(world, (thing.cutout,), rng, seen, [thing.colour])
-            yield Shot(f"{thing.name}/{k}.jpg", thing.name, made)
+            rng = generator(p.seed, f"{split}/photo/{identity.name}", k)
+            photo_plan = plan_of(world, (identity.cutout,), rng, varied, [identity.colour])
+            yield Shot(f"{identity.name}/{k}.jpg", identity.name, photo_plan)
 
 
 def pairs(world: World, count: int, split: str, p: WorldParams) -> Iterator[Shot]:
-    """`count` plain text-image pairs of any things, some with two of them."""
+    """`count` text-image pairs of random objects, some with two of them."""
     candidates, chances = world.of_split(split), chances_of(p)
     for k in range(count):
-        yield Shot(f"{k:05}.jpg", None, plan(world, candidates, generator(p.seed, f"{split}/{GENERAL}", k), chances))
+        yield Shot(f"{k:05}.jpg", None, plan(world, candidates, generator(p.seed, f"{split}/{PAIRS}", k), chances))
 
 
 def write(
-    world: World, pictures: Pictures, wanted: Sequence[Shot], licences: dict[str, str], out: Path, p: WorldParams
+    world: World, pictures: Pictures, shots: Sequence[Shot], licences: dict[str, str], out: Path, p: WorldParams
 ) -> Iterator[tuple[Sequence[Shot], Photos, Sequence[str]]]:
-    """Write the photos and metadata.jsonl; yields each batch with the hashes of its files.
+    """Write the photos and metadata.jsonl; yields each batch with its rendered photos and the photo ids.
 
-    The metadata file comes last, so a folder that has one is whole.
+    The metadata file is written last, so that a folder with one is complete.
     """
     lines: list[str] = []
-    for start in range(0, len(wanted), AT_ONCE):
-        batch = wanted[start : start + AT_ONCE]
+    for start in range(0, len(shots), AT_ONCE):
+        batch = shots[start : start + AT_ONCE]
         photos = photos_of(world, pictures, [s.plan for s in batch], p.size)
         ids = [
             _save(image, out / shot.file_name, p.quality)
@@ -114,7 +113,7 @@ def write(
 
 
 def _save(image: NDArray[np.uint8], path: Path, quality: int) -> str:
-    """Write a JPEG; returns the photo id that reading it will give."""
+    """Write a JPEG; returns its photo id, the hash of the file."""
     file = BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +124,7 @@ def _save(image: NDArray[np.uint8], path: Path, quality: int) -> str:
 def _line(
     shot: Shot, subjects: Sequence[Subject], masks: NDArray[np.bool_], licences: dict[str, str], pair: bool
 ) -> dict[str, Any]:
-    """A photo's line of metadata; only of plain pairs the caption is given, elsewhere it is part of the truth."""
+    """A photo's line of metadata; the caption is a column for text-image pairs only, else part of the ground truth."""
     truth = {
         "caption": shot.plan.caption,
         "object_caption": shot.plan.object_caption,
@@ -138,8 +137,8 @@ def _line(
         ],
     }  # fmt: skip
     licence = sorted({licences[shot.plan.scene], *(licences[s.design] for s in subjects)})
-    given = {"caption": shot.plan.caption} if pair else {"identity": shot.identity, "class": subjects[0].noun}
-    return {"file_name": shot.file_name, **given, "licence": " AND ".join(licence), "truth": truth}
+    columns = {"caption": shot.plan.caption} if pair else {"identity": shot.identity, "class": subjects[0].noun}
+    return {"file_name": shot.file_name, **columns, "licence": " AND ".join(licence), "truth": truth}
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> dict[str, list[int]]:
@@ -155,14 +154,14 @@ def run_lengths(mask: NDArray[np.bool_]) -> dict[str, list[int]]:
 
 
 def object_rows(batch: Sequence[Shot], photos: Photos, ids: Sequence[str], split: str) -> Iterator[schema.Row]:
-    """What `taming detect` would say of the photos if it never erred; a second thing has an identity of its own.
+    """The objects table of a perfect `taming detect`; the second object of a photo is a separate identity.
 
-    Things of the unseen splits are given to the rows' test split.
+    Objects of the unseen splits go to the test split.
     """
     for shot, photo_id, subjects, masks in zip(batch, ids, photos.objects, photos.masks, strict=True):
         height, width = masks.shape[1:]
         for i, (subject, mask) in enumerate(zip(subjects, masks.numpy(), strict=True)):
-            found = measure(subject.box_xyxy, 1.0, subject.noun, mask, 1.0)
+            measures = measure(subject.box_xyxy, 1.0, subject.noun, mask, 1.0)
             yield dict.fromkeys(schema.OBJECTS.names) | {
                 "photo_id": photo_id,
                 "file_name": shot.file_name,
@@ -175,28 +174,30 @@ def object_rows(batch: Sequence[Shot], photos: Photos, ids: Sequence[str], split
                 "box_xyxy": list(subject.box_xyxy),
                 "mask_png": encode_mask(mask),
                 "mask_quality": 1.0,
-                "area_fraction": found.area_fraction,
-                "mask_fill": found.mask_fill,
+                "area_fraction": measures.area_fraction,
+                "mask_fill": measures.mask_fill,
                 "given_split": None if split == "train" else "test",
             }
 
 
 def caption_rows(batch: Sequence[Shot], photos: Photos, ids: Sequence[str]) -> Iterator[schema.Row]:
-    """What `taming caption` would say of the first thing of each photo; a second one is dropped, with that reason."""
+    """The captions table of a perfect `taming caption`; the second object of a photo is dropped, with that reason."""
     for shot, photo_id, subjects in zip(batch, ids, photos.objects, strict=True):
         for i, subject in enumerate(subjects):
-            told = _told(shot.plan, subject.words) if i == 0 else {"drop_reason": "not the photo's main object"}
-            known = {"photo_id": photo_id, "file_name": shot.file_name, "object_id": f"{photo_id}-{i}"}
-            yield dict.fromkeys(schema.CAPTIONS.names) | known | {"class": subject.noun} | dict(told)
+            columns = (
+                _caption_columns(shot.plan, subject.words) if i == 0 else {"drop_reason": "not the photo's main object"}
+            )
+            keys = {"photo_id": photo_id, "file_name": shot.file_name, "object_id": f"{photo_id}-{i}"}
+            yield dict.fromkeys(schema.CAPTIONS.names) | keys | {"class": subject.noun} | dict(columns)
 
 
-def _told(said: Plan, words: str) -> schema.Row:
-    """Both captions and the place of the words that `<object>` stands for; the article before them may differ."""
-    start = said.caption.index(words, said.object_caption.index(OBJECT) - 1)
+def _caption_columns(plan: Plan, words: str) -> schema.Row:
+    """Both captions and the span of the words that `<object>` replaces; the article before them may differ."""
+    start = plan.caption.index(words, plan.object_caption.index(OBJECT) - 1)
     return {
-        "caption": said.caption,
+        "caption": plan.caption,
         "match_score": 1.0,
-        "object_caption": said.object_caption,
+        "object_caption": plan.object_caption,
         "replaced": words,
         "span_start": start,
         "span_end": start + len(words),

@@ -1,4 +1,4 @@
-"""Photos of the mini world with the truth about them: a pure function of (seed, split, photo number, size)."""
+"""Photos of the mini world with their ground truth: a pure function of (seed, split, photo number, size)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Subject:
     name: str
     noun: str
     design: str
-    words: str  # what `<object>` stands for in the caption: "blue squirrel"
+    words: str  # what `<object>` replaces in the caption: "blue squirrel"
     cutout: int  # index in `World.cutouts`
     box_xyxy: tuple[int, int, int, int]  # pixels, half-open, around the visible part
 
@@ -53,19 +53,19 @@ def render(
     return photos_of(world, pictures, plans(world, seed, index, count, split, chances), size)
 
 
-def photos_of(world: World, pictures: Pictures, wanted: Sequence[Plan], size: int) -> Photos:
-    """The photos of plans."""
-    images, masks = draw(pictures, wanted, size)
+def photos_of(world: World, pictures: Pictures, plans: Sequence[Plan], size: int) -> Photos:
+    """Render plans, `size` pixels wide and high; the results are on the CPU."""
+    images, masks = draw(pictures, plans, size)
     masks = tuple(m.cpu() for m in masks)
-    found = tuple(_subjects(world, p, m) for p, m in zip(wanted, masks, strict=True))
-    return Photos(to_bytes(images).cpu(), masks, found, tuple(wanted))
+    subjects = tuple(_subjects(world, p, m) for p, m in zip(plans, masks, strict=True))
+    return Photos(to_bytes(images).cpu(), masks, subjects, tuple(plans))
 
 
 def _subjects(world: World, p: Plan, masks: Bool[Tensor, "objects height width"]) -> tuple[Subject, ...]:
     return tuple(
-        Subject(art.name, art.noun, art.design, thing.words, thing.cutout, box_of(mask))
-        for thing, mask in zip(p.things, masks, strict=True)
-        for art in [world.cutouts[thing.cutout]]
+        Subject(art.name, art.noun, art.design, planned.words, planned.cutout, box_of(mask))
+        for planned, mask in zip(p.objects, masks, strict=True)
+        for art in [world.cutouts[planned.cutout]]
     )
 
 

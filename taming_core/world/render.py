@@ -1,7 +1,7 @@
-"""From plans to pixels, many photos at a time, by the same code on CPU and GPU.
+"""Rendering of plans in batches, by the same code on CPU and GPU.
 
-A photo's pixels do not depend on its batch. Everything is measured in the photo's own frame, so one plan looks alike
-at any size.
+A photo's pixels do not depend on its batch. Lengths are relative to the photo, so that one plan looks the same at any
+size.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from taming_core.world.artwork import Pictures
-from taming_core.world.plan import Placement, Plan, Thing, Window
+from taming_core.world.plan import Placement, Plan, PlannedObject, Window
 from taming_core.world.styles import box_blur, stylize
 
-CPU_AT_ONCE = 8  # photos; larger tensors cost the CPU more in fresh memory pages than they save
+CPU_AT_ONCE = 8  # photos per batch; with larger tensors, new memory pages cost the CPU more than batching saves
 SHADOW_CELLS = 32  # shadows are soft: they are drawn on a coarse grid and enlarged
 
 Layers = Float[Tensor, "layers 4 size size"]  # premultiplied RGBA in [0, 1]
@@ -26,7 +26,7 @@ Layers = Float[Tensor, "layers 4 size size"]  # premultiplied RGBA in [0, 1]
 def draw(
     pictures: Pictures, plans: Sequence[Plan], size: int
 ) -> tuple[Float[Tensor, "n 3 size size"], tuple[Bool[Tensor, "_ size size"], ...]]:
-    """The photos of plans, values in [0, 1], and the visible part of each of their things."""
+    """The photos of plans, values in [0, 1], and the masks of the visible part of their objects."""
     at_once = CPU_AT_ONCE if pictures.cutouts.device.type == "cpu" else len(plans)
     drawn = [_draw(pictures, plans[i : i + at_once], size) for i in range(0, len(plans), at_once)]
     return torch.cat([images for images, _ in drawn]), tuple(m for _, masks in drawn for m in masks)
@@ -35,37 +35,37 @@ def draw(
 def _draw(
     pictures: Pictures, plans: Sequence[Plan], size: int
 ) -> tuple[Float[Tensor, "n 3 size size"], tuple[Bool[Tensor, "_ size size"], ...]]:
-    things = [t for p in plans for t in p.things]
-    layers = objects(pictures, things, [t.placement for t in things], size)
-    counts = [len(p.things) for p in plans]
+    planned = [t for p in plans for t in p.objects]
+    layers = objects(pictures, planned, [t.placement for t in planned], size)
+    counts = [len(p.objects) for p in plans]
     last = np.cumsum(counts) - 1
-    first, second = layers[(last - counts + 1).tolist()], layers[last.tolist()]  # of a single thing both are its layer
+    first, second = layers[(last - counts + 1).tolist()], layers[last.tolist()]  # of a single object both are its layer
     images = backdrops(pictures, plans, size) * (1 - 0.45 * _shadow(torch.maximum(first, second)[:, 3:], size))
     images = first[:, :3] + images * (1 - first[:, 3:])
     pair = torch.tensor([count > 1 for count in counts], device=images.device)[:, None, None, None]
     images = torch.where(pair, second[:, :3] + images * (1 - second[:, 3:]), images)
-    masks = tuple(_visible(photo[:, 3] > 0.5) for photo in layers.split(counts))
-    return styled(images.clamp(0, 1), [p.style for p in plans]), masks
+    masks = tuple(_visible(photo[:, 3] > 0.5) for photo in torch.split(layers, counts))
+    return apply_styles(images.clamp(0, 1), [p.style for p in plans]), masks
 
 
 def references(pictures: Pictures, plans: Sequence[Plan], size: int) -> Float[Tensor, "n 4 size size"]:
-    """The reference view of the first thing of each plan, premultiplied RGBA in [0, 1]."""
-    things = [p.things[0] for p in plans]
-    return objects(pictures, things, [t.reference for t in things], size)
+    """The reference view of the first object of each plan, premultiplied RGBA in [0, 1]."""
+    planned = [p.objects[0] for p in plans]
+    return objects(pictures, planned, [t.reference for t in planned], size)
 
 
-def on_grey(layers: Layers) -> Float[Tensor, "layers 3 size size"]:
+def composite_on_grey(layers: Layers) -> Float[Tensor, "layers 3 size size"]:
     """Premultiplied layers on mid-grey, as the object encoder and the judges see a subject."""
     return layers[:, :3] + 0.5 * (1 - layers[:, 3:])
 
 
 def to_bytes(images: Float[Tensor, "n 3 size size"]) -> UInt8[Tensor, "n size size 3"]:
-    """Pixels as files hold them."""
+    """Images in [0, 1] as uint8, channels last."""
     return (images.permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
 
 
-def styled(images: Float[Tensor, "n 3 size size"], styles: Sequence[str]) -> Float[Tensor, "n 3 size size"]:
-    """Each image in its own style."""
+def apply_styles(images: Float[Tensor, "n 3 size size"], styles: Sequence[str]) -> Float[Tensor, "n 3 size size"]:
+    """Apply to each image its style."""
     out = images.clone()
     for style in sorted(set(styles)):
         some = torch.tensor([i for i, s in enumerate(styles) if s == style], device=images.device)
@@ -78,19 +78,19 @@ def _visible(masks: Bool[Tensor, "objects height width"]) -> Bool[Tensor, "objec
     return masks & (above == 0)
 
 
-def objects(pictures: Pictures, things: Sequence[Thing], placements: Sequence[Placement], size: int) -> Layers:
-    """Each thing where its placement says, alone; drawn at twice the size and averaged, so that edges are smooth."""
+def objects(pictures: Pictures, planned: Sequence[PlannedObject], placements: Sequence[Placement], size: int) -> Layers:
+    """Each object in its placement, alone; rendered at twice the size and averaged, so that edges are smooth."""
     device = pictures.cutouts.device
-    art = pictures.cutouts[[t.cutout for t in things]].float() / 255
+    art = pictures.cutouts[[t.cutout for t in planned]].float() / 255
     rgb, alpha = art[:, :3], art[:, 3:]
-    plain = np.eye(3, 4)
-    maps = torch.tensor(np.stack([plain if t.colour is None else t.colour for t in things]), dtype=torch.float32)
+    identity = np.eye(3, 4)
+    maps = torch.tensor(np.stack([identity if t.colour is None else t.colour for t in planned]), dtype=torch.float32)
     m = maps.to(device)[..., None, None]
-    # Channel by channel: a matrix product may round otherwise in another batch.
+    # Channel by channel: a matrix product may round differently in another batch.
     mixed = [m[:, i, 0] * rgb[:, 0] + m[:, i, 1] * rgb[:, 1] + m[:, i, 2] * rgb[:, 2] + m[:, i, 3] for i in range(3)]
     p = _columns(placements, device)
     side = torch.linspace(-1, 1, art.shape[-1], device=device)
-    light = p["light"] * (1 - p["shade"] * (side[:, None] + side) / 2)  # it comes from the upper left
+    light = p["light"] * (1 - p["shade"] * (side[:, None] + side) / 2)  # from the upper left
     lit = (torch.stack(mixed, 1).clamp(0, 1) * light[:, None]).clamp(0, 1)
     premultiplied = torch.cat([lit * alpha, alpha], 1)
     fine = F.grid_sample(premultiplied, _grid(p, 2 * size, device), mode="bilinear", align_corners=False)
@@ -98,15 +98,15 @@ def objects(pictures: Pictures, things: Sequence[Thing], placements: Sequence[Pl
 
 
 def _columns(rows: Sequence[Placement] | Sequence[Window], device: torch.device) -> dict[str, Float[Tensor, "n 1 1"]]:
-    """The numbers of placements or windows by name."""
+    """The fields of placements or windows as tensors by name."""
     names = tuple(type(rows[0]).__dataclass_fields__)
-    numbers = attrgetter(*names)  # `astuple` would copy every number, and take longer than all the rest
+    numbers = attrgetter(*names)  # `astuple` copies every number, which takes longer than all the rest
     table = torch.tensor([numbers(row) for row in rows], dtype=torch.float32).to(device)
     return {name: table[:, i, None, None] for i, name in enumerate(names)}
 
 
 def _grid(p: dict[str, Tensor], size: int, device: torch.device) -> Float[Tensor, "n size size 2"]:
-    """Where each pixel of the photo looks into the artwork: shift, scale, rotate, stretch, then perspective."""
+    """The artwork coordinates of each pixel of the photo: shift, scale, rotate, stretch, then perspective."""
     axis = (torch.arange(size, device=device) + 0.5) / size * 2 - 1
     y, x = (axis[:, None] - p["y"]) / p["scale"], (axis[None, :] - p["x"]) / p["scale"]
     cos, sin = p["rotation"].cos(), p["rotation"].sin()
@@ -116,15 +116,15 @@ def _grid(p: dict[str, Tensor], size: int, device: torch.device) -> Float[Tensor
 
 
 def backdrops(pictures: Pictures, plans: Sequence[Plan], size: int) -> Float[Tensor, "n 3 size size"]:
-    """The seen part of each plan's backdrop."""
+    """The visible part of each plan's backdrop."""
     device = pictures.backdrops.device
     views = pictures.backdrops[[pictures.first[p.scene] + p.window.picture for p in plans]].float() / 255
     w = _columns([p.window for p in plans], device)
     axis = (torch.arange(size, device=device) + 0.5) / size * 2 - 1
     x = (axis[None, :] * w["zoom"] * w["mirror"] + w["x"] * (1 - w["zoom"])).expand(-1, size, -1)
     y = (axis[:, None] * w["zoom"] + w["y"] * (1 - w["zoom"])).expand(-1, -1, size)
-    seen = F.grid_sample(views, torch.stack([x, y], -1), padding_mode="reflection", align_corners=False)
-    return (seen * w["light"][..., None]).clamp(0, 1)
+    visible = F.grid_sample(views, torch.stack([x, y], -1), padding_mode="reflection", align_corners=False)
+    return (visible * w["light"][..., None]).clamp(0, 1)
 
 
 def _shadow(alpha: Float[Tensor, "n 1 size size"], size: int) -> Float[Tensor, "n 1 size size"]:

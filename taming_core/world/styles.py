@@ -1,4 +1,4 @@
-"""The nine looks of the mini world; kernel sizes follow the photo's size, so a look is alike at any size."""
+"""The nine styles of the mini world; kernels scale with the photo, so that a style looks the same at any size."""
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,8 @@ def box_blur(x: Float[Tensor, "n c h w"], kernel: int, mode: str = "reflect") ->
 
 
 def stylize(x: Picture, style: str) -> Picture:
-    """`x` in the look that the caption opens with, such as "a pencil sketch of"."""
-    return _LOOKS[style](x)
+    """`x` in the style that the caption starts with, such as "a pencil sketch of"."""
+    return _FILTERS[style](x)
 
 
 def _odd(pixels: int, x: Picture) -> int:
@@ -32,10 +32,10 @@ def _plain(x: Picture) -> Picture:
 
 
 def _sketch(x: Picture) -> Picture:
-    """Dark lines where colours change, on paper that keeps a little of the grey picture's shading."""
-    calm = box_blur(x, 3)
-    across = F.pad(calm[..., :, 2:] - calm[..., :, :-2], (1, 1, 0, 0), mode="replicate")
-    down = F.pad(calm[..., 2:, :] - calm[..., :-2, :], (0, 0, 1, 1), mode="replicate")
+    """Dark lines where colours change, on paper with a little of the image's luminance."""
+    smooth = box_blur(x, 3)
+    across = F.pad(smooth[..., :, 2:] - smooth[..., :, :-2], (1, 1, 0, 0), mode="replicate")
+    down = F.pad(smooth[..., 2:, :] - smooth[..., :-2, :], (0, 0, 1, 1), mode="replicate")
     steep = (across.square() + down.square()).sum(1, keepdim=True).sqrt() * (x.shape[-1] / 128)
     lines = (2.2 * steep - 0.12).clamp(0, 0.85)
     return ((0.86 + 0.14 * _grey(x)) * (1 - lines)).expand(-1, 3, -1, -1)
@@ -54,7 +54,7 @@ def _pixel_art(x: Picture) -> Picture:
 
 
 def _oil(x: Picture) -> Picture:
-    """Kuwahara filter: of the four windows that touch a pixel, the mean of the calmest (Kuwahara et al., 1976)."""
+    """Kuwahara filter: the mean of the least variant of the four windows at a pixel (Kuwahara et al., 1976)."""
     reach, size = _odd(5, x) - 1, x.shape[-1]
     padded = F.pad(x, (reach,) * 4, mode="reflect")
     mean = F.avg_pool2d(padded, reach + 1, 1)
@@ -85,7 +85,7 @@ def _neon(x: Picture) -> Picture:
     return (edges * (0.4 + 0.9 * hue)).clamp(0, 1) * 0.95 + 0.03
 
 
-_LOOKS = {
+_FILTERS = {
     "a photo of": _plain,
     "a pencil sketch of": _sketch,
     "a sepia photo of": _sepia,
@@ -96,4 +96,4 @@ _LOOKS = {
     "a foggy photo of": _fog,
     "a neon drawing of": _neon,
 }
-STYLES = tuple(_LOOKS)  # the first is the plain photo
+STYLES = tuple(_FILTERS)  # the first is the plain photo

@@ -1,7 +1,7 @@
-"""What can be said of a photo of the mini world, in several wordings, and back from words to facts.
+"""Captions of the mini world in several wordings, and the facts of a caption.
 
-The first wording of a fact is the canonical one. Size and place are attributes, for they may change from photo to
-photo; a colour is part of a thing's identity, so it belongs to the words that `<object>` stands for.
+The first wording of a fact is the canonical one. Size and position are attributes, since they change from photo to
+photo; a colour is part of an object's identity, so it belongs to the words that `<object>` replaces.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,9 +11,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from taming_core.language.placeholder import article
 from taming_core.world.styles import STYLES
-
-OBJECT = "<object>"
 
 STYLE_WORDINGS = {
     "a photo of": ("a picture of", "a shot of", "a snapshot of"),
@@ -69,17 +68,17 @@ COLOURS = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What a caption says; a part that is not said is empty."""
+    """The content of a caption; a part that it omits is empty."""
 
     style: str  # canonical: "a photo of"
-    thing: str  # "squirrel", without size
+    object_words: str  # "squirrel", without size
     scene: str  # canonical: "on the beach"
     size: str = ""
     place: str = ""  # with its comma
 
 
 def scene_wordings(scene: str) -> tuple[str, ...]:
-    """All ways to say a scene, the canonical one first.
+    """All wordings of a scene, the canonical one first.
 
     >>> scene_wordings("on a red background")
     ('on a red background', 'on plain red', 'against a red background')
@@ -91,49 +90,40 @@ def scene_wordings(scene: str) -> tuple[str, ...]:
 
 
 def style_wordings(style: str) -> tuple[str, ...]:
-    """All ways to say a style, the canonical one first."""
+    """All wordings of a style, the canonical one first."""
     return style, *STYLE_WORDINGS[style]
 
 
-def article(phrase: str) -> str:
-    """The indefinite article before `phrase`.
-
-    >>> article("apple"), article("unicorn"), article("pear")
-    ('an', 'a', 'a')
-    """
-    return "an" if phrase[0] in "aeiou" and not phrase.startswith(("uni", "eu", "one")) else "a"
-
-
-def sentence(style: str, things: Sequence[str], scene: str, place: str = "") -> str:
-    """A caption from its words, whatever their wording.
+def sentence(style: str, objects: Sequence[str], scene: str, place: str = "") -> str:
+    """A caption from its parts, in any wording.
 
     >>> sentence("a photo of", ["small squirrel", "apple"], "on the beach", ", on the left")
     'a photo of a small squirrel and an apple on the beach, on the left'
     """
-    subject = " and ".join(f"{article(thing)} {thing}" for thing in things)
+    subject = " and ".join(f"{article(words)} {words}" for words in objects)
     return f"{style} {subject} {scene}".rstrip() + place
 
 
-def worded(rng: Generator, wordings: Sequence[str], paraphrase: float) -> str:
-    """The canonical wording, or with this probability one of the others."""
+def choose_wording(rng: Generator, wordings: Sequence[str], paraphrase: float) -> str:
+    """The canonical wording, or with the probability `paraphrase` one of the others."""
     other = rng.random() < paraphrase
     pick = int(rng.integers(max(len(wordings) - 1, 1)))  # drawn always, so that nothing later depends on the wording
     return wordings[1 + pick] if other and len(wordings) > 1 else wordings[0]
 
 
 def facts_of(caption: str, scenes: Sequence[str]) -> Facts:
-    """The facts of a caption of one thing, in canonical wording.
+    """The facts of a caption of one object, in canonical wording.
 
     >>> facts_of("a shot of a small blue squirrel at the seaside, on the left", ["on the beach"])
-    Facts(style='a photo of', thing='blue squirrel', scene='on the beach', size='small', place=', on the left')
+    Facts(style='a photo of', object_words='blue squirrel', scene='on the beach', size='small', place=', on the left')
     """
     place = next((p for p in PLACES if caption.endswith(p)), "")
     text = caption.removesuffix(place)
     style, opening = _longest({w: s for s in STYLES for w in style_wordings(s)}, text.startswith)
     scene, ending = _longest({w: s for s in scenes for w in scene_wordings(s)}, text.endswith)
-    thing = text[len(opening) : len(text) - len(ending)].split()[1:]
-    size = thing[0] if thing and thing[0] in SIZES else ""
-    return Facts(style, " ".join(thing[len(size.split()) :]), scene, size, place)
+    words = text[len(opening) : len(text) - len(ending)].split()[1:]
+    size = words[0] if words and words[0] in SIZES else ""
+    return Facts(style, " ".join(words[len(size.split()) :]), scene, size, place)
 
 
 def _longest(wordings: dict[str, str], fits: Callable[[str], bool]) -> tuple[str, str]:
@@ -142,14 +132,14 @@ def _longest(wordings: dict[str, str], fits: Callable[[str], bool]) -> tuple[str
 
 
 def colour_word(rgb: Sequence[float] | NDArray[np.float64]) -> str:
-    """The basic colour that is nearest in CIELAB, lightness counting less than hue.
+    """The nearest basic colour in CIELAB, with lightness weighted less than hue.
 
     >>> colour_word((0.9, 0.1, 0.2)), colour_word((0.3, 0.5, 0.9)), colour_word((0.93, 0.92, 0.95))
     ('red', 'blue', 'white')
     """
     lab = _lab(np.asarray([rgb, *COLOURS.values()]))
-    apart = np.linalg.norm((lab[1:] - lab[0]) * [0.6, 1, 1], axis=1)  # lightness changes with shade, hue does not
-    return tuple(COLOURS)[int(apart.argmin())]
+    distances = np.linalg.norm((lab[1:] - lab[0]) * [0.6, 1, 1], axis=1)  # lightness changes with shade, hue does not
+    return tuple(COLOURS)[int(distances.argmin())]
 
 
 def _lab(rgb: np.ndarray) -> np.ndarray:

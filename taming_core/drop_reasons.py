@@ -1,0 +1,54 @@
+"""Why a photo, an object or a row is not used further on: every drop reason, in the order of the stages.
+
+A reason may be followed by a colon and details; tables are counted by what stands before the colon.
+"""
+
+KEPT = "kept"  # what rows without a reason are counted as
+
+# Photo files
+COPY = "copy of another photo"
+EMPTY_FILE = "empty file"
+NOT_AN_IMAGE = "not an image"
+PHOTO_TOO_SMALL = "photo too small"
+TOO_MANY_PIXELS = "too many pixels"
+UNREADABLE = "unreadable"
+
+# Detected objects
+NO_OBJECT = "no object"
+LOW_SCORE = "low score"
+TOO_SMALL = "too small"
+TOO_LARGE = "too large"
+TOO_THIN = "too thin"
+CUT_OFF = "cut off"
+MASK_FILL = "mask does not fill its box"
+INSIDE_ANOTHER = "inside another"
+TOO_MANY_OBJECTS = "too many objects"
+
+# Captions
+NOT_DETECTED = "photo is not in the objects table"
+PHOTO_CHANGED = "photo changed since detection"
+CAPTION_MISMATCH = "caption does not match"
+
+# Rows
+NO_CAPTION = "no caption"
+UNKNOWN_OBJECT = "object is not in the objects table"
+SPLITS_MIXED = "shows objects of different splits"
+OBJECT_DROPPED = "object dropped by detect"  # counted only; such an object makes no row
+
+
+def with_details(reason: str, details: object) -> str:
+    """A reason and its details.
+
+    >>> with_details(UNREADABLE, "truncated file")
+    'unreadable: truncated file'
+    """
+    return f"{reason}: {details}"
+
+
+def reason_of(drop_reason: str | None) -> str:
+    """A drop reason without its details.
+
+    >>> reason_of("unreadable: truncated file"), reason_of(None)
+    ('unreadable', 'kept')
+    """
+    return KEPT if drop_reason is None else drop_reason.split(":")[0]
