@@ -66,7 +66,7 @@ def spread_over_kinds(kinds: NDArray[np.str_], count: int) -> list[int]:
 
     Kept rows come first, then the dropped ones, kind by kind.
 
-    >>> spread(np.array(["kept"] * 8 + ["cut off"] * 2 + ["no object"]), 6)
+    >>> spread_over_kinds(np.array(["kept"] * 8 + ["cut off"] * 2 + ["no object"]), 6)
     [1, 3, 5, 7, 9, 10]
     """
     names, sizes = np.unique(kinds, return_counts=True)

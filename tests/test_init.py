@@ -65,8 +65,8 @@ def test_a_profile_judges_with_no_network_that_trained(tmp_path: Path, profile: 
 @pytest.mark.parametrize(
     ("profile", "memory", "message"),
     [
-        ("flux", 8, "The smallest that it fits is 80 GB: use --memory 80"),
-        ("sdxl", 8, "The smallest that it fits is 16 GB"),
+        ("flux", 8, "The smallest is 80 GB: use --memory 80"),
+        ("sdxl", 8, "The smallest is 16 GB"),
         ("sd15", 48, "Use --memory 8 or 16 or 24 or 80"),
         ("mini", 8, "needs no GPU"),
         ("sd2", None, "There is no profile sd2. Use --profile mini or sd15 or sdxl or sd3 or flux"),

@@ -93,7 +93,7 @@ def test_a_callback_may_stop_and_is_told_what_it_asks_for(pipeline: TamingPipeli
     images(pipeline, family, callback_on_step_end=stop)
     assert steps == [(0, {"latents"}), (1, {"latents"})]
     assert pipeline.num_timesteps == 3
-    with pytest.raises(TamingError, match="is given latents, but no prompt_embeds"):
+    with pytest.raises(TamingError, match="can get latents, but not prompt_embeds"):
         images(pipeline, family, callback_on_step_end=stop, callback_on_step_end_tensor_inputs=["prompt_embeds"])
 
 

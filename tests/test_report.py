@@ -93,7 +93,7 @@ def test_the_page_needs_no_other_file(page: str) -> None:
 
 
 def test_pictures_come_before_numbers(page: str) -> None:
-    headings = ["The pictures", "Is it really the object's tokens?", "The scores", "How it was measured"]
+    headings = ["Images", "Controls", "Scores", "How it was measured"]
     assert re.findall(r"<h2>(.*?)</h2>", page) == headings
 
 
@@ -110,7 +110,7 @@ def test_each_thing_stands_beside_its_prompts(evaluated: Evaluation) -> None:
     assert [cell.picture for cell in robot[1:]] == list(evaluated.images[:3])
     assert [cell.note for cell in robot] == [
         "a <b>robot</b>",
-        "judge .70 · nothing found · not recognised",
+        "judge .70 · no object found · not recognised",
         "judge .70 · strict .30 · shape .80 · not accepted",
         "judge .50 · read as “an oil painting of”",
     ]
@@ -135,10 +135,10 @@ def test_the_words_say_what_the_numbers_say(evaluated: Evaluation) -> None:
         "with another object's tokens 0 %, without object tokens 0 %."
     )
     assert said[1] == (
-        "The strict judge, which sees the cut-out object alone, takes it for the subject in 50 % (0 to 100) of the "
+        "The strict judge, which compares the cut-out object alone, accepts it as the subject in 50 % (0 to 100) of the "
         "images; with another object's tokens 0 %, without object tokens 0 %."
     )
-    assert said[-1] == "The style is the one that was asked for in 0 % (0 to 0)."
+    assert said[-1] == "The style is the requested one in 0 % (0 to 0)."
 
 
 def test_measures_that_were_not_taken_are_a_dash(evaluated: Evaluation) -> None:
@@ -154,7 +154,7 @@ def test_without_controls_and_photos_there_is_still_a_report(evaluated: Evaluati
     p = EvaluateParams.model_validate({**evaluated.params.model_dump(), "styles": []})
     few = Evaluation(evaluated.subjects, rows, images, measures.summary(rows, 0), p, {})
     plots.write(tmp_path, few.summary, few.rows)
-    assert "Is it really" not in report.html(few, tmp_path)
+    assert "Controls" not in report.html(few, tmp_path)
 
 
 def test_a_grid_shows_every_picture_under_its_caption() -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from test_findings import put
 
 from taming_core import inspection
-from taming_core.drop_reasons import reason_of, sort_counts, summary
+from taming_core.drop_reasons import reason_of
 from taming_core.errors import TamingError
 from taming_core.figures.contact_sheet import (
     BOX,
@@ -28,6 +28,7 @@ from taming_core.figures.contact_sheet import (
 )
 from taming_core.photos.masks import encode_mask
 from taming_core.tables import schema
+from taming_core.tables.drop_counts import sort_counts, summary
 
 
 def colours(picture: Image.Image) -> set[str]:

@@ -138,8 +138,8 @@ def start_run(
         {"params": list(trained[part].values()), "share": share}
         for part, share in learning_rate_shares(model, p).items()
     ]
-    prepare: Any = accelerator.prepare
-    optimizer = prepare(make_optimizer(groups, p, accelerator.device))
+    untyped: Any = accelerator
+    optimizer = untyped.prepare(make_optimizer(groups, p, accelerator.device))
     run = Run(model, trained, identity, optimizer, accelerator, processes=processes, sharded=shard)
     run.ema = new_ema(run.weights, p.ema)
     return run
@@ -307,7 +307,7 @@ def forward_backward(
     Nothing in here synchronizes with the device, so that the host can run ahead.
     """
     processes, device = run.processes, run.accelerator.device
-    backward: Any = run.accelerator.backward
+    accelerator: Any = run.accelerator
     present, timesteps = processes.gather(batch.present), processes.gather(noise.timesteps)
     all_weights = compute_sample_weights(run.model, run.identity, present, timesteps, p)
     sample_weights, size = all_weights.slice(processes.share(len(present))), len(batch.row_ids)
@@ -324,7 +324,7 @@ def forward_backward(
             )
         loss = total_loss(terms.denoising, terms.identity, terms.localization, p)
         if loss.requires_grad:  # it does not without an object, if the encoder trains alone
-            backward(loss)
+            accelerator.backward(loss)
         sums += torch.stack([getattr(terms, name).detach().float() for name in TERMS])
     return sums, {n: bool(getattr(all_weights, n).any()) for n in ("identity", "localization")}
 

@@ -53,7 +53,7 @@ def compute_sample_weights(
     timesteps: Tensor,
     p: TrainParams,
 ) -> SampleWeights:
-    """The sample weights: all samples count in the denoising loss, those with an object in the other two; on the CPU."""
+    """The sample weights, on the CPU: all samples count in the denoising loss, those with an object in the others."""
     signal = diffusion.alpha_bar(model.schedule, timesteps).flatten()
     weights = losses.snr_weights(signal, diffusion.prediction_type(model.schedule), p.min_snr)
     zeros = torch.zeros_like(signal)
