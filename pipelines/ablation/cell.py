@@ -1,15 +1,15 @@
 """Write the params of one cell: for its training, and for drawing with each guidance towards the object.
 
-Example:  python pipelines/ablation/cell.py --cell gated --out out/ablation/cells/gated
+Example:  python -m pipelines.ablation.cell --cell gated --out out/ablation/cells/gated
 """
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from cells import CELLS, PARAMS, Tree, load, merged, tree
 from ruamel.yaml import YAML
 
+from pipelines.ablation.cells import CELLS, PARAMS, Tree, load, merged, tree
 from taming_core.params.load import load_params
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cells import OURS, Ablation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipelines.ablation.cells import OURS, Ablation
 from taming_core.evaluation.statistics import Estimate
 
 PANELS = {

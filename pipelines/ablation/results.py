@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cells import OURS, Ablation
-
+from pipelines.ablation.cells import OURS, Ablation
 from taming_core.errors import TamingError
 from taming_core.evaluation import protocol
 from taming_core.evaluation.statistics import Estimate, estimate

@@ -3,7 +3,7 @@
 Both compare denoising errors on held-out photos under the same noise, with and without what is asked about. So a few
 photos tell differences that take a few hundred drawn images to see.
 
-Example:  python pipelines/ablation/score.py --encoder out/ablation/encoders/ours
+Example:  python -m pipelines.ablation.score --encoder out/ablation/encoders/ours
           --params out/ablation/cells/ours/params.yaml --out out/ablation/measures/ours.json
 """
 
@@ -15,11 +15,11 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from cells import CELLS, MADE, ScoreParams, load
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from pipelines.ablation.cells import CELLS, MADE, ScoreParams, load
 from taming_core.bases.families import family_of
 from taming_core.bases.load import load_base
 from taming_core.errors import TamingError

@@ -1,6 +1,6 @@
 """All cells side by side: table.md and table.csv, pareto.png, and sheet.png to look at.
 
-Example:  python pipelines/ablation/table.py --made out/ablation
+Example:  python -m pipelines.ablation.table --made out/ablation
 """
 
 import csv
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from cells import CELLS, MADE, OURS, PARAMS, Ablation, load
-from pareto import Point, pareto
 from PIL import Image
-from results import DRAWN, UNDRAWN, Cost, Entry, Measure, cost, entries, evaluated, mean, verdicts
 
+from pipelines.ablation.cells import CELLS, MADE, OURS, PARAMS, Ablation, load
+from pipelines.ablation.pareto import Point, pareto
+from pipelines.ablation.results import DRAWN, UNDRAWN, Cost, Entry, Measure, cost, entries, evaluated, mean, verdicts
 from taming_core.errors import TamingError
 from taming_core.evaluation.judges import on_grey
 from taming_core.evaluation.protocol import subjects
