@@ -26,8 +26,8 @@ from pipelines.mini.stage_params import OUT, PARAMS, WORLD, TrainingParams, load
 from pipelines.mini.train_state import new_train_state
 from pipelines.mini.training_loop import Logs, Report, Stage, save_half_precision, train, train_and_measure
 from pipelines.mini.world_data import PlanDataset, WorldData, batch_reader, load_data
+from taming_core.fingerprints import folder_fingerprint
 from taming_core.seeds import seed_for
-from taming_core.training.checkpoint import rows_state
 from taming_core.world.artwork import Pictures
 from taming_core.world.photos import plans
 from taming_core.world.plan import Chances, Plan
@@ -182,7 +182,7 @@ def main(
         train=lambda vae, state: train_autoencoder(vae, data, p, state),
         save=lambda vae, folder: save(vae, folder, data, p),
         measure=lambda folder: measure(folder, data, p),
-        inputs=lambda: [rows_state(world)],
+        inputs=lambda: [folder_fingerprint(world)],
     )
     train_and_measure(stage, p, out, measure_only)
 

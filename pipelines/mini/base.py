@@ -30,10 +30,9 @@ from pipelines.mini.train_state import new_train_state
 from pipelines.mini.training_loop import Logs, Report, Stage, train, train_and_measure
 from pipelines.mini.world_data import PlanDataset, WorldData, batch_reader, load_data
 from taming_core.bases.family import token_ids
-from taming_core.fingerprints import hash_of
+from taming_core.fingerprints import folder_fingerprint, hash_of
 from taming_core.model.diffusion import Noise, schedule_like
 from taming_core.params.load import load_params
-from taming_core.training.checkpoint import rows_state
 from taming_core.weights.mini import MINI
 from taming_core.world.plan import Plan
 
@@ -87,7 +86,7 @@ def train_base(parts: dict[str, Any], data: WorldData, p: BaseParams, folder: Pa
 def input_digests(world: Path, folders: Sequence[Path], p: BaseParams) -> list[str]:
     """Digests of the artwork and of all weights that the training starts from."""
     weights = [hash_of(file.read_bytes()) for folder in folders for file in folder.glob("*.safetensors")]
-    return [rows_state(world), *sorted(weights), *start_digests(p)]
+    return [folder_fingerprint(world), *sorted(weights), *start_digests(p)]
 
 
 def main(

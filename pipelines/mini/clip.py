@@ -28,7 +28,7 @@ from pipelines.mini.tokenizer import word_tokenizer
 from pipelines.mini.train_state import new_train_state
 from pipelines.mini.training_loop import Logs, Report, Stage, train, train_and_measure
 from pipelines.mini.world_data import WorldData, batch_reader, load_data
-from taming_core.training.checkpoint import rows_state
+from taming_core.fingerprints import folder_fingerprint
 from taming_core.world.artwork import Pictures
 from taming_core.world.render import draw, on_grey, references
 
@@ -110,7 +110,7 @@ def main(
         train=lambda clip, state: train_clip(clip, data, p, state),
         save=lambda clip, folder: save(clip, p.size, folder),
         measure=lambda folder: measure(folder, data, p),
-        inputs=lambda: [rows_state(world)],
+        inputs=lambda: [folder_fingerprint(world)],
     )
     train_and_measure(stage, p, out, measure_only)
 

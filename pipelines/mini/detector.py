@@ -21,8 +21,8 @@ from pipelines.mini.options import DeviceName, OutFolder, ParamsFile, WorldFolde
 from pipelines.mini.stage_params import OUT, PARAMS, WORLD, Section, load_section, require_outside_package
 from pipelines.mini.training_loop import state_folder
 from pipelines.mini.world_data import WorldData, load_data
+from taming_core.fingerprints import folder_fingerprint
 from taming_core.objects.ultralytics_offline import import_ultralytics
-from taming_core.training.checkpoint import rows_state
 from taming_core.world.artwork import class_nouns
 from taming_core.world.photos import Photos, render
 from taming_core.world.plan import Chances
@@ -135,7 +135,7 @@ def main(
     require_outside_package(out)
     import_ultralytics()  # before anything else imports it
     p, source = load_section(DetectorParams, "detector", params), load_data(world, device, render_on_cpu=True)
-    state = state_folder("detector", p, rows_state(world))
+    state = state_folder("detector", p, folder_fingerprint(world))
     save(fit(write_data(source, state, p), state, source.device, p), out, p.size)
 
 

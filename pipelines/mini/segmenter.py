@@ -26,9 +26,9 @@ from pipelines.mini.stage_params import OUT, PARAMS, WORLD, load_section
 from pipelines.mini.train_state import new_train_state
 from pipelines.mini.training_loop import Logs, Report, Stage, train, train_and_measure
 from pipelines.mini.world_data import PlanDataset, WorldData, load_data
+from taming_core.fingerprints import folder_fingerprint
 from taming_core.model.clip import load_tower
 from taming_core.objects.segmenter import View, enlarged, masks_of, to_edges
-from taming_core.training.checkpoint import rows_state
 from taming_core.weights.mini import MINI
 from taming_core.world.photos import plans
 from taming_core.world.render import draw
@@ -114,7 +114,7 @@ def main(
         build=lambda: new_sam(tower, data, p),
         train=lambda sam, state: train_segmenter(sam, shape.patch_size, data, p, state),
         save=lambda sam, folder: save(sam, p.view, folder),
-        inputs=lambda: [rows_state(world), str(clip)],
+        inputs=lambda: [folder_fingerprint(world), str(clip)],
     )
     train_and_measure(stage, p, out)
 

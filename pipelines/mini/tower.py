@@ -42,8 +42,8 @@ from pipelines.mini.tower_heads import (
 from pipelines.mini.train_state import TrainState, new_train_state
 from pipelines.mini.training_loop import Logs, Report, Stage, train, train_and_measure
 from pipelines.mini.world_data import PlanDataset, WorldData, batch_reader, load_data
+from taming_core.fingerprints import folder_fingerprint
 from taming_core.seeds import seed_for
-from taming_core.training.checkpoint import rows_state
 from taming_core.weights.mini import MINI
 from taming_core.world.artwork import SPLITS
 from taming_core.world.photos import plans
@@ -141,7 +141,7 @@ def main(
         train=lambda model, state: train_tower(model, data, p, state),
         save=save,
         measure=lambda folder: measure(folder, data, p),
-        inputs=lambda: [rows_state(world), file_digest(weights)],
+        inputs=lambda: [folder_fingerprint(world), file_digest(weights)],
     )
     train_and_measure(stage, p, out, measure_only)
 
