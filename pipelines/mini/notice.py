@@ -4,7 +4,7 @@ Example:  python -m pipelines.mini.notice
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Annotated, Any
@@ -72,7 +72,7 @@ def heading(title: str) -> list[str]:
     return [title, "-" * len(title)]
 
 
-def artwork_lines(rows: list[Row], sources: Sources) -> Iterator[str]:
+def artwork_lines(rows: Sequence[Row], sources: Sources) -> Iterator[str]:
     """Two lines per emoji set: author, number of cut-outs and licence; then package and homepage."""
     counts = Counter((row["source"], row["licence"]) for row in rows)
     for design in sources.designs:
@@ -81,7 +81,7 @@ def artwork_lines(rows: list[Row], sources: Sources) -> Iterator[str]:
             yield f"      npm {design.source}, {design.home}"
 
 
-def scene_lines(rows: list[Row], sources: Sources) -> Iterator[str]:
+def scene_lines(rows: Sequence[Row], sources: Sources) -> Iterator[str]:
     """The number of painted pictures, then each wallpaper under its package."""
     counts = Counter((row["kind"], row["source"], row["scene"], row["author"], row["licence"]) for row in rows)
     painted = [(key, count) for key, count in counts.items() if key[0] == "painted"]
