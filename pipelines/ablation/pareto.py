@@ -10,7 +10,7 @@ from pipelines.ablation.cells import OURS, Ablation
 from taming_core.evaluation.statistics import Estimate
 
 PANELS = {
-    "design": "Network design", "tokens": "Tokens of an object", "regularizer": "Regularizers and what is seen",
+    "design": "Network design", "tokens": "Tokens of an object", "regularizer": "Regularizers and input of the encoder",
     "tuning": "What is trained", "captions": "Caption scheme",
 }  # fmt: skip
 INK, FAINT, RULE = "#1d2025", "#6d727a", "#e4e5e8"

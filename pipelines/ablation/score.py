@@ -46,8 +46,8 @@ class Setting:
     """Model and params of the measurements of a cell."""
 
     model: SubjectModel
-    trained: TrainParams
-    shown: Shown
+    train_params: TrainParams
+    inputs: Shown
     subject_side: int  # pixels
     device: torch.device
     p: ScoreParams
@@ -63,11 +63,11 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
     """Write every metric for every held-out photo."""
-    p, trained, where = load(cells).score, load_params(params).train, pick_device(device)
+    p, train_params, where = load(cells).score, load_params(params).train, pick_device(device)
     pipeline = load_pipeline(str(encoder), where)
     found = pipeline.object_encoder
-    model, shown = subject_model(pipeline.components), Shown.of(found.config)
-    s = Setting(model, trained, shown, found.image_size, torch.device(where), p)
+    model, inputs = subject_model(pipeline.components), Shown.of(found.config)
+    s = Setting(model, train_params, inputs, found.image_size, torch.device(where), p)
     write({"use": token_effects(s, load_rows(rows, "test")), "plain": plain_changes(s, load_rows(rows, "train"))}, out)
     print(out)
 
@@ -135,8 +135,8 @@ def rows_by_id(rows: Rows) -> dict[str, str]:
 
 def examples_of(s: Setting, rows: Rows, numbers: Sequence[int]) -> list[Example]:
     """Rows as in the cell's training, without dropout and with subjects from another view."""
-    p = s.trained.model_copy(update={"object_drop": 0.0, "text_drop": 0.0, "cross_reference": 1.0})
-    return [example(rows, number, i, s.subject_side, p, s.shown) for i, number in enumerate(numbers)]
+    p = s.train_params.model_copy(update={"object_drop": 0.0, "text_drop": 0.0, "cross_reference": 1.0})
+    return [example(rows, number, i, s.subject_side, p, s.inputs) for i, number in enumerate(numbers)]
 
 
 def tuned_denoiser(model: SubjectModel) -> Denoiser:
@@ -146,8 +146,8 @@ def tuned_denoiser(model: SubjectModel) -> Denoiser:
 
 def base_denoiser(s: Setting) -> Denoiser:
     """The output of the base model's denoiser, with the batch's text."""
-    assert s.trained.base is not None  # cells start from a base model
-    base = family_of(load_base(s.trained.base))
+    assert s.train_params.base is not None  # cells start from a base model
+    base = family_of(load_base(s.train_params.base))
     for part in base.trained_parts.values():
         part.to(s.device)
     return lambda latents, noise, batch: base.say(latents, noise.timesteps, base.text(batch.tokens))
