@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -56,6 +56,12 @@ def drop_text(ids: Int[Tensor, "n length"], empty: Int[Tensor, "1 length"], rate
     return torch.where(dropped, empty, ids)
 
 
+def random_noise(latents: Float[Tensor, "n c h w"], timesteps: int) -> Noise:
+    """Uniform timesteps and standard normal noise, from torch's global generator."""
+    drawn = torch.randint(timesteps, (len(latents),), device=latents.device)
+    return Noise(drawn, latents, torch.randn_like(latents))
+
+
 def train_base(parts: dict[str, Any], data: WorldData, p: BaseParams, folder: Path) -> Iterator[Report]:
     """Yield a report per step; at the end the EMA weights are in place."""
     device, schedule = data.device, schedule_like(parts["scheduler"])
@@ -76,8 +82,7 @@ def train_base(parts: dict[str, Any], data: WorldData, p: BaseParams, folder: Pa
         latents = encode_images(vae, images)
         with autocast(device):
             states = text(input_ids=drop_text(ids, empty, p.text_drop)).last_hidden_state
-        timesteps = torch.randint(schedule.config["num_train_timesteps"], (len(ids),), device=device)
-        noise = Noise(timesteps, latents, torch.randn_like(latents))
+        noise = random_noise(latents, schedule.config["num_train_timesteps"])
         return velocity_errors(denoiser, schedule, states, latents, noise).mean(), {"waited": waited}
 
     yield from train(state, loss_at, p, folder)

@@ -90,22 +90,29 @@ def train_words(
     """
     decoder: Any = model.text_decoder
     layer, head = decoder.bert.encoder.layer[-1], decoder.cls
-    trained = world.of_split("train")
-    targets = torch.stack([word_shares(tokenizer, world.cutouts[i], p, len(tokenizer)) for i in trained])
-    rows = torch.tensor([trained.index(facts.cutout) for facts in teacher.facts])
-    added, alone = teacher.photos[:, 0].float() - teacher.references[rows].float(), teacher.references.float()
+    targets = torch.stack(
+        [word_shares(tokenizer, world.cutouts[i], p, len(tokenizer)) for i in world.of_split("train")]
+    )
+    rows, added = object_rows(teacher, world)
     modules = nn.ModuleList([layer.crossattention.output, layer.intermediate, layer.output, head])
     optimizer = torch.optim.AdamW(modules.parameters(), lr=p.learning_rate, weight_decay=p.weight_decay)
     rng = torch.Generator().manual_seed(seed_for(p.seed, "captioner/names", 0))
     for step in range(p.word_steps):
         optimizer.param_groups[0]["lr"] = p.learning_rate * (1 - step / p.word_steps)
-        photos, objects = sample_objects(rows, len(alone), rng, p)
-        value = layer.crossattention.self.value(added[photos] + alone[objects])
+        photos, objects = sample_objects(rows, len(targets), rng, p)
+        value = layer.crossattention.self.value(added[photos] + teacher.references[objects].float())
         text_states = torch.randn(value.shape, generator=rng)
         logits = head(layer.feed_forward_chunk(layer.crossattention.output(value, text_states)))
         F.cross_entropy(logits, targets[objects]).backward()
         optimizer.step()
         model.zero_grad(set_to_none=True)
+
+
+def object_rows(teacher: TeacherFeatures, world: World) -> tuple[Int[Tensor, " photos"], Float[Tensor, "photos width"]]:
+    """For each photo the row of its object in the references, and the difference of its class token to that."""
+    trained = world.of_split("train")
+    rows = torch.tensor([trained.index(facts.cutout) for facts in teacher.facts])
+    return rows, teacher.photos[:, 0].float() - teacher.references[rows].float()
 
 
 def sample_objects(

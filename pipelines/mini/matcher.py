@@ -9,7 +9,7 @@ Example:  python -m pipelines.mini.matcher
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,12 +17,21 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 import typer
+from jaxtyping import Float, Int
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 from pipelines.mini.devices import autocast
-from pipelines.mini.matcher_captions import FALSE, TRUE, MatcherParams, text_of, token_labels, training_captions
+from pipelines.mini.matcher_captions import (
+    FALSE,
+    TRUE,
+    Caption,
+    MatcherParams,
+    text_of,
+    token_labels,
+    training_captions,
+)
 from pipelines.mini.matcher_measures import measure
 from pipelines.mini.options import DeviceName, FeaturesFile, MeasureOnly, OutFolder, ParamsFile, WorldFolder
 from pipelines.mini.stage_params import OUT, PARAMS, WORLD, file_digest, load_section
@@ -34,6 +43,8 @@ from pipelines.mini.world_data import WorldData, load_data
 from taming_core.captions.captioner import load_blip
 from taming_core.captions.matcher import token_scores
 from taming_core.world.plan import generator
+
+KINDS = len(TRUE) + len(FALSE)  # captions per photo
 
 
 @dataclass(frozen=True)
@@ -66,28 +77,39 @@ def train_matcher(matcher: MatcherModel, data: WorldData, p: MatcherParams, fold
     The head classifies the whole caption and, in training, each of its tokens too: with a label for the whole caption
     only, the encoder learns little more than styles.
     """
-    world, teacher, kinds = data.world, matcher.teacher, len(TRUE) + len(FALSE)
-    names = trained_names(world)
-    balance = torch.tensor([len(TRUE) / kinds, len(FALSE) / kinds], device=data.device)
+    names = trained_names(data.world)
+    balance = torch.tensor([len(TRUE) / KINDS, len(FALSE) / KINDS], device=data.device)
 
     def loss_at(step: int) -> tuple[Tensor, Logs]:
-        chosen, rng = shuffled_batch(len(teacher.facts), p.batch_size, step, p.seed), generator(p.seed, "matcher", step)
-        features, facts = swap_objects(teacher, world, chosen, rng, p.swap_share)
-        pairs = zip(facts, [*facts[1:], facts[0]], strict=True)
-        captions = [c for own, other in pairs for c in training_captions(own, other, world, names, rng, p)]
-        tokenizer = matcher.processor.tokenizer
-        text = tokenizer([text_of(c) for c in captions], padding=True, return_tensors="pt").to(data.device)
-        labels = torch.tensor([token_labels(tokenizer, c, text["input_ids"].shape[1]) for c in captions])
+        features, captions = training_batch(matcher.teacher, data, names, step, p)
+        text, labels = tokenized(matcher.processor.tokenizer, captions)
+        text, labels = text.to(data.device), labels.to(data.device)
         with autocast(data.device):
-            repeated = features.to(data.device).repeat_interleave(kinds, 0)
+            repeated = features.to(data.device).repeat_interleave(KINDS, 0)
             scores = token_scores(matcher.model, repeated, text["input_ids"], text["attention_mask"]).float()
-        labels = labels.to(data.device)
         whole = F.cross_entropy(scores[:, 0], labels[:, 0], balance)
         words = F.cross_entropy(scores[:, 1:].mT, labels[:, 1:], ignore_index=-100)
         return whole + words, {"whole": whole, "words": words}
 
     modules = {"text": matcher.model.text_encoder, "head": matcher.model.itm_head}
     yield from train(new_train_state(modules, p), loss_at, p, folder)
+
+
+def training_batch(
+    teacher: TeacherFeatures, data: WorldData, names: Sequence[str], step: int, p: MatcherParams
+) -> tuple[Float[Tensor, "n tokens width"], list[Caption]]:
+    """Features of the photos of a step, and KINDS captions of each."""
+    chosen, rng = shuffled_batch(len(teacher.facts), p.batch_size, step, p.seed), generator(p.seed, "matcher", step)
+    features, facts = swap_objects(teacher, data.world, chosen, rng, p.swap_share)
+    pairs = zip(facts, [*facts[1:], facts[0]], strict=True)
+    return features, [c for own, other in pairs for c in training_captions(own, other, data.world, names, rng, p)]
+
+
+def tokenized(tokenizer: Any, captions: Sequence[Caption]) -> tuple[Any, Int[Tensor, "n length"]]:
+    """Padded token ids with their attention mask, and the label of each token."""
+    text = tokenizer([text_of(c) for c in captions], padding=True, return_tensors="pt")
+    length = text["input_ids"].shape[1]
+    return text, torch.tensor([token_labels(tokenizer, c, length) for c in captions])
 
 
 def save(matcher: MatcherModel, captioner: Path, out: Path) -> None:

@@ -45,7 +45,9 @@ def leaning() -> Image.Image:
 
 def ball() -> Image.Image:
     y, x = np.mgrid[-1:1:128j, -1:1:128j]
-    return Image.fromarray(np.where((x**2 + y**2 < 0.8)[..., None], np.uint8([200, 60, 40, 255]), np.uint8(0)))
+    return Image.fromarray(
+        np.where((x**2 + y**2 < 0.8)[..., None], np.array([200, 60, 40, 255], np.uint8), np.uint8(0))
+    )
 
 
 @pytest.mark.parametrize("kind", ["bent", "warped", "stretched", "mirrored", "swapped", "redesigned"])

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def fresh() -> TrainState:
     return new_train_state({"net": nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5)), "frozen": frozen}, P, {"net": 0.5})
 
 
-def trained(state: TrainState, world: World, folder: Path, workers: int) -> Iterator[Report]:
+def trained(state: TrainState, world: World, folder: Path, workers: int) -> Generator[Report]:
     """Train on the placements of plans."""
     plans_at = world_data.batch_reader(dataset(world), P.steps, workers)
 
@@ -50,7 +50,7 @@ def trained(state: TrainState, world: World, folder: Path, workers: int) -> Iter
         out = state.modules["net"](inputs.float())
         return out.square().mean(), {"largest": out.max(), "waited": waited}
 
-    return training_loop.train(state, loss_at, P, folder)
+    yield from training_loop.train(state, loss_at, P, folder)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
