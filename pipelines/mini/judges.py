@@ -33,6 +33,7 @@ from pipelines.mini.train_state import new_train_state
 from pipelines.mini.training_loop import Logs, Report, Stage, train, train_and_measure
 from pipelines.mini.world_data import load_data
 from taming_core.evaluation.judges import Role, features_of
+from taming_core.fingerprints import folder_fingerprint
 from taming_core.world.artwork import Pictures, World
 
 
@@ -87,6 +88,7 @@ def main(
         ),
         save=lambda network, folder: save(network.cpu().eval(), folder),
         measure=lambda folder: kind.measure(folder, data.world, data.pictures, p),
+        inputs=lambda: [folder_fingerprint(world)],
         seed_name=which,
         log_size=False,
     )
