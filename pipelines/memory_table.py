@@ -1,6 +1,6 @@
-"""The table of docs/memory.md: what every preset of every profile needs.
+"""Write the table of docs/memory.md: the GPU memory of every preset of every profile.
 
-python pipelines/memory_table.py docs/memory.md
+Example:  python -m pipelines.memory_table docs/memory.md
 """
 
 import sys
@@ -26,7 +26,7 @@ def main(page: Path) -> None:
 
 
 def row(profile: str, memory: int) -> list[str]:
-    """One preset."""
+    """The table row of one preset."""
     with TemporaryDirectory() as folder:
         (Path(folder) / "params.yaml").write_text(profiles.params_text(profile, memory))
         params = load_params(Path(folder) / "params.yaml")
@@ -38,7 +38,7 @@ def row(profile: str, memory: int) -> list[str]:
 
 
 def gib(found: Need) -> list[str]:
-    """The parts of a need and their sum, in GiB."""
+    """The parts of the memory and their sum, in GiB."""
     parts = (found.weights, found.gradients, found.optimizer, found.step, found.total)
     return [f"{part / GIB:.1f}" for part in parts]
 

@@ -40,15 +40,14 @@ def stages_before(repo: Repo, chain: str, target: str) -> list[PipelineStage]:
 
 
 def execute(command: str) -> None:
-    """Run `python SCRIPT ...` or `taming ...` as a process of its own would, but for the imports."""
+    """Run `python -m MODULE ...` or `taming ...` in this process, so that imports are shared between stages."""
     program, *arguments = shlex.split(command)
-    before = sys.argv, list(sys.path)
+    before = sys.argv
     try:
         if program == "python":
-            script, *arguments = arguments
-            sys.argv = [script, *arguments]
-            sys.path.insert(0, str(Path(script).resolve().parent))
-            runpy.run_path(script, run_name="__main__")
+            _, module, *arguments = arguments  # the first is -m
+            sys.argv = [module, *arguments]
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
         else:
             from stages.cli import main as taming
 
@@ -58,7 +57,7 @@ def execute(command: str) -> None:
         if end.code:
             raise
     finally:
-        sys.argv, sys.path[:] = before
+        sys.argv = before
 
 
 if __name__ == "__main__":

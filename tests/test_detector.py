@@ -1,17 +1,11 @@
-"""Photos to objects: mini's weights on photos it never saw, other YOLO files by path, and the training in little."""
+"""Photos to objects: mini's weights on photos it never saw, and other YOLO files by path."""
 
 import os
-import sys
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import typer
-from ruamel.yaml import YAML
-from typer.testing import CliRunner
 
 from taming_core.errors import TamingError
 from taming_core.objects.detector import Detector, load_detector, open_yolo
@@ -21,13 +15,6 @@ from taming_core.weights.mini import MINI
 from taming_core.world.artwork import Pictures, World, class_nouns, load_pictures, load_world
 from taming_core.world.photos import Photos, render
 from taming_core.world.plan import Chances
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "pipelines" / "mini"))
-try:
-    schooling, training = import_module("schooling"), import_module("detector")
-finally:
-    sys.path.remove(str(ROOT / "pipelines" / "mini"))
 
 
 @pytest.fixture(scope="module")
@@ -159,47 +146,3 @@ def test_files_with_code_are_refused_and_not_run(tmp_path: Path) -> None:
 def test_absent_weights_say_which_file_to_fetch() -> None:
     with pytest.raises(TamingError, match=r"yolo11n-seg\.pt"):
         load_detector("yolo11n-seg.pt", "cpu", 64, 0.1, 5)
-
-
-def few(**changed: Any) -> dict[str, Any]:
-    full = YAML(typ="safe", pure=True).load((ROOT / "pipelines" / "mini" / "params.yaml").read_text(encoding="utf-8"))
-    return full["detector"] | {"photos": 8, "size": 64, "epochs": 1, "batch_size": 4, "smallest": 20} | changed
-
-
-def test_full_size_params_are_valid() -> None:
-    schooling.section(training.DetectorParams, "detector")
-
-
-def test_labels_outline_what_is_seen(tmp_path: Path, world: World, pictures: Pictures) -> None:
-    photos = render(world, pictures, 0, 0, 4, 64, chances=Chances(two_objects=1))
-    for kind in ("images", "labels"):
-        (tmp_path / kind / "train").mkdir(parents=True)
-    training.write_photos(photos, tmp_path, "train", first=4, end=7, smallest=20)
-    files = sorted((tmp_path / "labels" / "train").iterdir())
-    assert [f.stem for f in files] == ["000004", "000005", "000006"]  # the photo beyond the end is left out
-    for file, subjects, masks in zip(files, photos.objects, photos.masks, strict=False):
-        shown = [s for s, m in zip(subjects, masks, strict=True) if m.sum() >= 20]
-        lines = [line.split() for line in file.read_text().splitlines()]
-        assert [class_nouns()[int(line[0])] for line in lines] == [s.noun for s in shown]
-        for line, subject in zip(lines, shown, strict=True):
-            points = np.array(line[1:], float).reshape(-1, 2) * 64
-            x0, y0, x1, y1 = subject.box_xyxy
-            assert points.min() >= 0
-            assert (points.max(0) <= [x1, y1]).all()
-            assert (points.min(0) >= [x0, y0]).all()
-
-
-def test_the_script_leaves_what_the_product_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a second run finds that the first one is done."""
-    monkeypatch.chdir(tmp_path)
-    YAML().dump({"detector": few()}, tmp_path / "params.yaml")
-    app = typer.Typer(rich_markup_mode=None)
-    app.command()(training.main)
-    for out in ("first", "second"):
-        command = ["--params", "params.yaml", "--out", out, "--device", "cpu"]
-        assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
-    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-    first, second = (load_detector(str(tmp_path / out), "cpu", 64, 0.0, 3)([image])[0] for out in ("first", "second"))
-    assert_well_formed(first, 64, 64)
-    np.testing.assert_array_equal(first.scores, second.scores)
-    assert [p.name for p in (tmp_path / "runs").iterdir()] == [p.name for p in (tmp_path / "runs").glob("mini-det*")]

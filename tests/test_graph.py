@@ -88,29 +88,29 @@ def test_every_dep_exists_or_is_made_by_an_earlier_stage() -> None:
         made |= {name for out in stage["outs"] for name in ([out] if isinstance(out, str) else out)}
 
 
-MINI = ROOT / "pipelines" / "mini"
-MINI_STAGES = yaml.safe_load((MINI / "dvc.yaml").read_text())["stages"]
+CHAINS = {name: yaml.safe_load((ROOT / "pipelines" / name / "dvc.yaml").read_text())["stages"]
+          for name in ("mini", "ablation")}  # fmt: skip
+MINI_STAGES, ABLATION_STAGES = CHAINS["mini"], CHAINS["ablation"]
 
 
-def scripts(name: str, folder: Path = MINI) -> set[str]:
-    """The scripts beside a script that it needs, itself among them."""
-    seen, todo = set(), [name]
-    while todo:
-        current = todo.pop()
-        if current not in seen:
-            seen.add(current)
-            for node in ast.walk(ast.parse((folder / f"{current}.py").read_text())):
-                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-                todo += [n for n in names if (folder / f"{n}.py").is_file()]
-    return seen
+def file_run_by(command: str) -> Path:
+    """The file that `python -m MODULE ...` or `taming COMMAND ...` runs."""
+    program, first, second, *_ = command.split()
+    if program == "python":
+        assert first == "-m"
+        return ROOT / f"{second.replace('.', '/')}.py"
+    return ROOT / "stages" / f"{'evaluate' if first == 'eval' else first}.py"
 
 
-@pytest.mark.parametrize("stage", [s for s, d in MINI_STAGES.items() if d["cmd"].startswith("python")])
-def test_deps_name_the_scripts_that_a_stage_of_mini_runs(stage: str) -> None:
-    run = Path(MINI_STAGES[stage]["cmd"].split()[1]).stem
-    deps = {Path(d).stem for d in MINI_STAGES[stage]["deps"] if d.startswith("pipelines/mini/") and d.endswith(".py")}
-    assert deps == scripts(run)
+@pytest.mark.parametrize(("chain", "stage"), [(chain, stage) for chain, stages in CHAINS.items() for stage in stages])
+def test_deps_of_a_chain_name_the_code_that_a_stage_runs(chain: str, stage: str) -> None:
+    definition = CHAINS[chain][stage]
+    assert code_in(definition["deps"]) == code_of([file_run_by(definition["cmd"])])
+
+
+def test_no_two_modules_of_a_chain_import_each_other_in_a_circle() -> None:
+    for path in sorted((ROOT / "pipelines").rglob("*.py")):
+        assert path not in packages.reached(packages.imported(path)), f"{path.stem} is imported by what it imports"
 
 
 def test_the_journey_reads_nothing_that_the_chain_of_mini_declares() -> None:
@@ -118,17 +118,6 @@ def test_the_journey_reads_nothing_that_the_chain_of_mini_declares() -> None:
     made = {out if isinstance(out, str) else next(iter(out)) for d in MINI_STAGES.values() for out in d.get("outs", [])}
     read = {dep for stage in STAGES.values() for dep in stage["deps"]}
     assert not [(m, r) for m in made for r in read if f"{m}/".startswith(f"{r}/") or f"{r}/".startswith(f"{m}/")]
-
-
-ABLATION = ROOT / "pipelines" / "ablation"
-ABLATION_STAGES = yaml.safe_load((ABLATION / "dvc.yaml").read_text())["stages"]
-
-
-@pytest.mark.parametrize("stage", [s for s, d in ABLATION_STAGES.items() if d["cmd"].startswith("python")])
-def test_deps_name_the_scripts_that_a_stage_of_the_ablation_runs(stage: str) -> None:
-    run = Path(ABLATION_STAGES[stage]["cmd"].split()[1])
-    deps = {Path(d).stem for d in ABLATION_STAGES[stage]["deps"] if d.startswith(f"{run.parent}/") and d[-3:] == ".py"}
-    assert deps == scripts(run.stem, ROOT / run.parent)
 
 
 def test_stages_of_the_ablation_name_files_that_exist_or_are_made_by_an_earlier_one() -> None:

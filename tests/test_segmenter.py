@@ -1,67 +1,38 @@
-"""Boxes to masks: mini's weights on photos it never saw, other SAM files by path, and the training in little."""
+"""Boxes to masks: mini's weights on photos it never saw, other SAM files by path, and folders with a config."""
 
 import json
 import os
 import pickle
-import sys
-from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-import typer
-from ruamel.yaml import YAML
 from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
-from typer.testing import CliRunner
 
 from taming_core.errors import TamingError
-from taming_core.model.clip import load_tower
-from taming_core.objects.sam_checkpoint import to_published_names
+from taming_core.objects.sam_checkpoint import as_published
 from taming_core.objects.segmenter import (
-    CropSettings,
     Segmenter,
+    View,
     assemble,
-    box_in_crop,
-    crop,
+    cut,
     encoder,
     load_segmenter,
-    paste,
-    predict_masks,
+    masks_of,
+    pasted,
     read_state,
-    resize,
+    resized,
     sam_from_state,
-    snap_to_edges,
     square_around,
+    to_edges,
+    within,
 )
 from taming_core.world.artwork import Pictures, World, load_pictures, load_world
-from taming_core.world.photos import Photos, box_of, photos_of, plans, render
+from taming_core.world.photos import Photos, box_of, render
 from taming_core.world.plan import Chances
-from taming_core.world.render import draw
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "pipelines" / "mini"))
-try:
-    schooling, training, measuring = (import_module(n) for n in ("schooling", "segmenter", "measure_objects"))
-finally:
-    sys.path.remove(str(ROOT / "pipelines" / "mini"))
-
-LESSON: dict[str, Any] = {
-    "seed": 0, "steps": 2, "batch_size": 2, "learning_rate": 1.0e-3, "warmup": 0, "weight_decay": 0.0, "ema": 0.5,
-    "save_every": 1, "tower_rate": 0.5, "start": "clip", "depth": 2, "hidden": 64, "width": 32, "mlp_width": 16,
-    "quality_width": 8, "view": {"zoom": 1.3, "edge_reach": 3, "edge_floor": 1.0e-3}, "sizes": [64, 96],
-    "chances": {"two_objects": 0.5}, "huddle": 0.5,
-    "looseness": 0.1, "edge": 1.0, "smallest": 20,
-}  # fmt: skip
-MEASURED = {
-    "seed": 1, "photos": 3, "size": 96, "two_objects": 0.5, "image_size": 96, "floor": 0.01, "sure": 0.1,
-    "max_found": 5,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +151,7 @@ def test_a_sam_of_transformers_gives_the_same_masks(tmp_path: Path) -> None:
     ours = sam_from_state(read_state(tmp_path / "model.safetensors")).eval()
     pixels, boxes = torch.randn(2, 3, 64, 64), torch.tensor([[5.0, 7.0, 50.0, 40.0], [20.0, 3.0, 60.0, 60.0]])
     expected = theirs(pixel_values=pixels, input_boxes=boxes[:, None], multimask_output=False)
-    logits, quality = predict_masks(ours, ours.image_encoder(pixels), boxes)
+    logits, quality = masks_of(ours, ours.image_encoder(pixels), boxes)
     torch.testing.assert_close(logits, expected.pred_masks[:, 0], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(quality, expected.iou_scores[:, 0], atol=1e-4, rtol=1e-4)
     assert load_segmenter(str(tmp_path), "cpu")(np.zeros((50, 80, 3), np.uint8), boxes.numpy()).masks.shape == (
@@ -193,9 +164,9 @@ def test_a_sam_of_transformers_gives_the_same_masks(tmp_path: Path) -> None:
 def test_every_weight_of_a_sam_of_transformers_has_its_place() -> None:
     with torch.device("meta"):
         theirs, ours = SamModel(SamConfig()).state_dict(), sam_model_registry["vit_b"]().state_dict()
-    renamed = to_published_names(theirs)
+    renamed = as_published(theirs)
     assert {name: weight.shape for name, weight in renamed.items()} == {n: w.shape for n, w in ours.items()}
-    assert to_published_names(ours) == dict(ours)
+    assert as_published(ours) == dict(ours)
 
 
 def test_absent_weights_say_which_file_to_fetch() -> None:
@@ -238,11 +209,11 @@ def test_a_square_comes_back_to_its_place(place: tuple[int, int]) -> None:
     picture[0, place[1] : place[1] + 15, place[0] : place[0] + 20] = 1
     box = box_of(picture[0] > 0)
     square = square_around(box, 1.3)
-    seen = resize(crop(picture, square), 128)
-    again = paste(seen, square, 90, 100)
+    seen = resized(cut(picture, square), 128)
+    again = pasted(seen, square, 90, 100)
     assert (again != (picture > 0.5)).sum() <= 4
     expected = torch.tensor(box_of(seen[0] > 0.5), dtype=torch.float32)
-    assert (box_in_crop(torch.tensor(box, dtype=torch.float32), square, 128) - expected).abs().max() < 3
+    assert (within(torch.tensor(box, dtype=torch.float32), square, 128) - expected).abs().max() < 3
 
 
 def test_a_folder_says_how_far_to_zoom(tmp_path: Path) -> None:
@@ -269,124 +240,9 @@ def test_a_mask_is_drawn_to_where_the_colour_changes() -> None:
     picture = truth * colours[0] + (1 - truth) * colours[1]
     rough = torch.zeros(1, 1, 64, 64)
     rough[..., 22:47, 18:42] = 1
-    drawn = snap_to_edges(rough, picture, CropSettings(1.3, edge_reach=6, edge_floor=1e-3))
+    drawn = to_edges(rough, picture, View(1.3, edge_reach=6, edge_floor=1e-3))
     assert ((drawn > 0.5) != (truth > 0.5)).sum() < 0.1 * ((rough > 0.5) != (truth > 0.5)).sum()
     assert ((drawn >= 0) & (drawn <= 1)).all()
-    assert torch.equal(snap_to_edges(rough, picture, CropSettings(1.3)), rough)
-    plain = snap_to_edges(rough, torch.zeros(1, 3, 64, 64), CropSettings(1.3, edge_reach=1, edge_floor=1e-3))
+    assert torch.equal(to_edges(rough, picture, View(1.3)), rough)
+    plain = to_edges(rough, torch.zeros(1, 3, 64, 64), View(1.3, edge_reach=1, edge_floor=1e-3))
     assert ((plain > 0.5) != (rough > 0.5)).sum() <= 4  # nothing to draw it to: only its corners are rounded
-
-
-def parameters(**changed: Any) -> Any:
-    return training.SegmenterParams.model_validate(LESSON | changed)
-
-
-@torch.no_grad()
-def test_the_image_tower_of_mini_starts_as_clip(world: World, pictures: Pictures) -> None:
-    clip = load_tower("mini")
-    shape: Any = clip.config
-    images = draw(pictures, plans(world, 11, 0, 4, "unseen-concepts"), shape.image_size)[0]
-    p = parameters(depth=shape.num_hidden_layers, hidden=shape.intermediate_size)
-    sam = training.build(clip, images, p)
-    sam.image_encoder.neck = torch.nn.Identity()  # CLIP has none
-    started = sam.image_encoder(sam.preprocess(255 * images)).flatten(2).mT
-    seen = clip(pixel_values=2 * images - 1).last_hidden_state[:, 1:]
-    assert F.cosine_similarity(started, seen, dim=-1).mean() > 0.85
-
-
-def test_a_start_keeps_first_layers_and_strongest_units() -> None:
-    state = tiny_sam().state_dict()
-    first = "image_encoder.blocks.0.mlp."
-    state[f"{first}lin1.weight"][7] = 0  # a unit that sees nothing
-    kept = training.thinned(state, 2, 63)
-    assert not any(name.startswith("image_encoder.blocks.2") for name in kept)
-    others = [i for i in range(64) if i != 7]
-    assert torch.equal(kept[f"{first}lin1.bias"], state[f"{first}lin1.bias"][others])
-    assert torch.equal(kept[f"{first}lin2.weight"], state[f"{first}lin2.weight"][:, others])
-    assert torch.equal(kept["mask_decoder.iou_token.weight"], state["mask_decoder.iou_token.weight"])
-
-
-def test_crops_show_each_thing_in_its_box(world: World, pictures: Pictures) -> None:
-    p = parameters(chances={"two_objects": 1, "style": 0}, looseness=0)
-    sam = tiny_sam()
-    crops = training.crops_of(sam, pictures, plans(world, 0, 0, 4, chances=p.chances), 0, p)
-    assert crops.pixels.shape[1:] == (3, 64, 64)
-    assert crops.truth.shape == crops.things.shape == (len(crops.boxes), 1, 64, 64)
-    for box, truth, things in zip(crops.boxes, crops.truth, crops.things, strict=True):
-        seen = torch.tensor(box_of(truth[0] > 0.5))
-        assert (seen - box).abs().max() < 3
-        assert (truth <= things + 1e-6).all()
-        assert max(box[2:] - box[:2]) == pytest.approx(64 / p.view.zoom, abs=2)
-
-
-def test_huddled_things_hide_each_other_and_lone_ones_stay(world: World, pictures: Pictures) -> None:
-    pairs = plans(world, 0, 0, 6, chances=Chances(two_objects=1))
-    rng = np.random.default_rng(0)
-    near = [training.huddled(plan, rng) for plan in pairs]
-    larger = [[t.placement.scale / u.placement.scale for t, u in zip(a.objects, b.objects, strict=True)]
-              for a, b in zip(near, pairs, strict=True)]  # fmt: skip
-
-    def hidden(wanted: Any) -> float:
-        """How much less is seen of the first things for the second ones being there."""
-        alone = [replace(plan, objects=plan.objects[:1]) for plan in wanted]
-        both, one = photos_of(world, pictures, wanted, 64).masks, photos_of(world, pictures, alone, 64).masks
-        return sum(float(b[0].sum() - a[0].sum()) for a, b in zip(both, one, strict=True))
-
-    assert hidden(near) > hidden(pairs)
-    assert all(a == pytest.approx(b) and a >= 1 for a, b in larger)
-    (lone,) = plans(world, 0, 0, 1, chances=Chances(two_objects=0))
-    assert training.huddled(lone, rng) == lone
-
-
-def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path, world: World, pictures: Pictures) -> None:
-    p, clip = parameters(), load_tower("mini")
-    images = draw(pictures, plans(world, 0, 0, 2), 128)[0]
-
-    def fresh(state: str) -> tuple[Sam, Any]:
-        torch.manual_seed(0)
-        sam = training.build(clip, images, p)
-        return sam, training.train(sam, 8, world, pictures, p, tmp_path / state)
-
-    whole, reports = fresh("whole")
-    assert [r.step for r in reports] == [1, 2]
-    next(fresh("stopped")[1])
-    resumed, reports = fresh("stopped")
-    assert [r.step for r in reports] == [2]
-    for name, weight in whole.state_dict().items():
-        assert torch.equal(weight, resumed.state_dict()[name]), name
-
-
-def test_the_script_leaves_what_the_product_opens_and_measures_it(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.chdir(tmp_path)
-    YAML().dump({"segmenter": LESSON, "measure_objects": MEASURED}, tmp_path / "params.yaml")
-    run(training.main, "--out", "segmenter")
-    assert json.loads((tmp_path / "segmenter" / "config.json").read_text()) == LESSON["view"]
-    assert read_state(tmp_path / "segmenter" / "model.safetensors")["image_encoder.blocks.1.mlp.lin1.bias"].shape == (
-        64,
-    )
-    (tmp_path / "detector").symlink_to(schooling.WEIGHTS / "detector")
-    run(measuring.main, "--weights", ".", "--out", "numbers")
-    for model, figure in (("segmenter", "iou_true_boxes"), ("detector", "mask_ap50")):
-        numbers = json.loads((tmp_path / "numbers" / model / "metrics.json").read_text())
-        for which in ("", "styled/", "unseen-designs/"):
-            key = which + figure
-            assert 0 <= numbers[f"{key}_low"] <= numbers[key] <= numbers[f"{key}_high"] <= 1
-
-
-def run(main: Any, *arguments: str) -> None:
-    app = typer.Typer(rich_markup_mode=None)
-    app.command()(main)
-    command = ["--params", "params.yaml", "--device", "cpu", *arguments]
-    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
-
-
-def test_full_size_params_are_valid() -> None:
-    schooling.section(training.SegmenterParams, "segmenter")
-    schooling.section(measuring.MeasureParams, "measure_objects")
-
-
-def test_average_precision_of_nothing_is_nothing() -> None:
-    nothing = measuring.Findings(np.zeros(0, bool), np.zeros(0, np.int64), np.array([2, 1]))
-    assert measuring.average_precision(nothing, np.ones(2, int)) == 0
-    everything = measuring.Findings(np.ones(3, bool), np.array([0, 0, 1]), np.array([2, 1]))
-    assert measuring.precisions("ap", everything) == {"ap": 1.0, "ap_low": 1.0, "ap_high": 1.0}

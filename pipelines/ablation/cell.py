@@ -1,41 +1,41 @@
-"""Write the params of one cell: for its training, and for drawing with each guidance towards the object.
+"""Write the params files of one cell: for its training, and for its evaluation at each guidance scale.
 
-Example:  python pipelines/ablation/cell.py --cell gated --out out/ablation/cells/gated
+Example:  python -m pipelines.ablation.cell --cell gated --out out/ablation/cells/gated
 """
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from cells import CELLS, PARAMS, Tree, load, merged, tree
 from ruamel.yaml import YAML
 
+from pipelines.ablation.cells import CELLS, PARAMS, Tree, load, merged, tree
 from taming_core.params.load import load_params
 
 
 def main(
-    cell: Annotated[str, typer.Option("--cell", help="Its name in cells.yaml.")],
+    cell: Annotated[str, typer.Option("--cell", help="Name in cells.yaml.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for params.yaml and guidance-SCALE.yaml.")],
-    cells: Annotated[Path, typer.Option("--cells", help="What each cell overrides.")] = CELLS,
-    reference: Annotated[Path, typer.Option("--reference", help="The params of the reference cell.")] = PARAMS,
+    cells: Annotated[Path, typer.Option("--cells", help="File with the overrides of each cell.")] = CELLS,
+    reference: Annotated[Path, typer.Option("--reference", help="Params of the reference cell.")] = PARAMS,
 ) -> None:
-    """Merge the reference's params with what the cell overrides, and check the result."""
-    told = load(cells)
-    params = merged(tree(reference), told.cells[cell].overrides)
+    """Merge the reference's params with the overrides of the cell, and validate the result."""
+    ablation = load(cells)
+    params = merged(tree(reference), ablation.cells[cell].overrides)
     write(params, out / "params.yaml")
-    for scale in told.scales:
+    for scale in ablation.scales:
         write(guided(params, scale), out / f"guidance-{scale}.yaml")
     print(out)
 
 
 def guided(params: Tree, scale: float) -> Tree:
-    """The params with another guidance towards the object; it may be the one they have."""
+    """The params with this guidance scale for the object."""
     evaluate = params["evaluate"]
     return {**params, "evaluate": {**evaluate, "sampling": {**evaluate["sampling"], "guidance_object": scale}}}
 
 
 def write(params: Tree, out: Path) -> None:
-    """Write a params file, whole and valid or not at all.
+    """Validate and write a params file, under a temporary name first.
 
     Raises:
         TamingError: the params are not valid together.

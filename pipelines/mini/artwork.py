@@ -1,8 +1,8 @@
 """Make the artwork of the mini world from openly licensed sources: cutouts.parquet and scenes.parquet.
 
-Example:  python pipelines/mini/artwork.py
+Example:  python -m pipelines.mini.artwork
 
-What the sources are, and under which licences they come, stands in sources.toml; `notice.py` writes it into NOTICE.
+sources.toml lists the sources and their licences; `notice.py` writes them into NOTICE.
 """
 
 import csv
@@ -17,23 +17,23 @@ from typing import Annotated, Any
 import numpy as np
 import pyarrow as pa
 import typer
-from brushes import Picture
-from cutouts import Read, canonical, encoded, is_a_thing, reader, telling_colour
 from PIL import Image
 from pydantic import NonNegativeInt, PositiveInt
-from scenery import PAINTERS, paint, scene_rng
-from schooling import PARAMS, WEIGHTS, Section, section
-from sources import Design, Sources, debian_package, load_sources, npm_package
-from wallpapers import open_wallpaper, window
 
+from pipelines.mini.brushes import Picture
+from pipelines.mini.cutouts import Read, canonical, dominant_colour, encoded, is_usable, reader
+from pipelines.mini.options import ParamsFile
+from pipelines.mini.scenery import PAINTERS, paint, scene_rng
+from pipelines.mini.sources import Design, Sources, debian_package, load_sources, npm_package
+from pipelines.mini.stage_params import HERE, OUT, PARAMS, Section, load_section, require_outside_package
+from pipelines.mini.wallpapers import open_wallpaper, window
 from taming_core.progress import track
 from taming_core.tables import schema
 from taming_core.tables.schema import IMAGE, Row, column
 
-HERE = Path(__file__).parent
 CONCEPTS = HERE / "concepts.tsv"
 QUALITY = 86  # of the scenes' WebP, 1 to 100
-PLAIN = "background"  # scenes of one colour: half as many pictures tell all there is
+PLAIN = "background"  # scenes of one colour have half as many images
 
 ORIGIN = [
     column("licence", pa.string(), "SPDX identifier"),
@@ -72,52 +72,48 @@ class Concept:
     unseen_design: str  # the design that is held out of training; empty if none is
 
     def split_of(self, design: str) -> str:
-        """The split of one cut-out."""
+        """The split of the cut-out in a design."""
         return "unseen-designs" if design == self.unseen_design else self.split
 
 
 class ArtworkParams(Section):
-    """sources -> artwork."""
+    """Size of the artwork."""
 
     seed: NonNegativeInt  # same seed, same scenes
-    concepts: PositiveInt | None  # only so many, and a few of each hold-out; null for all
-    pictures: PositiveInt  # per scene; half as many of plain backgrounds
-    photographs: bool  # with the scenes that are cut from wallpapers
+    concepts: PositiveInt | None  # number of training concepts, with a few of each hold-out; null for all
+    pictures: PositiveInt  # per scene; half as many for plain backgrounds
+    photographs: bool  # include the scenes cut from wallpapers
 
 
 def main(
-    params: Annotated[Path, typer.Option(help="File with the section `artwork`.")] = PARAMS,
-    cache: Annotated[Path, typer.Option(help="Folder that keeps what was fetched.")] = Path("out/mini/sources"),
-    out: Annotated[Path, typer.Option(help="Folder for the two tables.")] = WEIGHTS / "world",
+    params: ParamsFile = PARAMS,
+    cache: Annotated[Path, typer.Option(help="Folder for downloaded packages.")] = OUT / "sources",
+    out: Annotated[Path, typer.Option(help="Folder for the two tables.")] = OUT / "world",
 ) -> None:
     """Draw every cut-out and every scene, and write them with their licences."""
-    p, sources = section(ArtworkParams, "artwork", params), load_sources()
-    chosen = some(load_concepts(CONCEPTS), p.concepts)
+    require_outside_package(out)
+    p, sources = load_section(ArtworkParams, "artwork", params), load_sources()
+    chosen = subset(load_concepts(CONCEPTS), p.concepts)
     cutouts = list(cutout_rows(chosen, sources.designs, cache))
     schema.write([schema.table(cutouts, CUTOUTS)], described(CUTOUTS), out / "cutouts.parquet")
     scenes = list(painted_rows(p.pictures, p.seed))
     if p.photographs:
         scenes += photographed_rows(sources, p.pictures, p.seed, cache)
     schema.write([schema.table(scenes, SCENES)], described(SCENES), out / "scenes.parquet")
-    for rows, key in [
-        (cutouts, "design"),
-        (cutouts, "split"),
-        (cutouts, "licence"),
-        (scenes, "kind"),
-        (scenes, "licence"),
-    ]:
-        print(key, dict(Counter(row[key] for row in rows)))
+    for rows, keys in ((cutouts, ("design", "split", "licence")), (scenes, ("kind", "licence"))):
+        for key in keys:
+            print(key, dict(Counter(row[key] for row in rows)))
 
 
 def load_concepts(path: Path) -> list[Concept]:
-    """Every concept, in the order of its number."""
+    """All concepts, in the order of their numbers."""
     with path.open(encoding="utf-8", newline="") as lines:
         rows = csv.DictReader(lines, delimiter="\t")
         return [Concept(**{**row, "concept": int(row["concept"])}) for row in rows]  # pyright: ignore[reportArgumentType]
 
 
-def some(concepts: Sequence[Concept], count: int | None) -> list[Concept]:
-    """The first `count` of training and a tenth as many of each hold-out, at least one; all for None."""
+def subset(concepts: Sequence[Concept], count: int | None) -> list[Concept]:
+    """The first `count` training concepts and a tenth as many of each hold-out, at least one; all for None."""
     if count is None:
         return list(concepts)
     few = max(1, count // 10)
@@ -128,7 +124,7 @@ def some(concepts: Sequence[Concept], count: int | None) -> list[Concept]:
 
 
 def cutout_rows(concepts: Sequence[Concept], designs: Sequence[Design], cache: Path) -> Iterator[Row]:
-    """The cut-outs of every concept that at least two designs show."""
+    """The cut-outs of every concept that at least two designs have."""
     readers = [(design, reader(design, npm_package(design, cache))) for design in designs]
     for concept in track(concepts, "cut-outs"):
         rows = [row for design, read in readers if (row := cutout_row(concept, design, read))]
@@ -137,10 +133,10 @@ def cutout_rows(concepts: Sequence[Concept], designs: Sequence[Design], cache: P
 
 
 def cutout_row(concept: Concept, design: Design, read: Read) -> dict[str, Any] | None:
-    """The concept in one design; None if the design lacks it, or shows too little or too much."""
-    found = read(concept.codepoints)
-    art = None if found is None else canonical(found)
-    if art is None or not is_a_thing(art):
+    """The concept in one design; None if the design lacks it or the artwork is not usable."""
+    image = read(concept.codepoints)
+    art = None if image is None else canonical(image)
+    if art is None or not is_usable(art):
         return None
     return {
         "concept": concept.concept,
@@ -151,7 +147,7 @@ def cutout_row(concept: Concept, design: Design, read: Read) -> dict[str, Any] |
         "split": concept.split_of(design.design),
         "licence": design.licence,
         "source": design.source,
-        "colour": telling_colour(art),
+        "colour": dominant_colour(art),
         "image": {"bytes": encoded(art), "path": f"{concept.codepoints}-{design.design}.webp"},
     }
 
@@ -170,14 +166,14 @@ def painted_rows(pictures: int, seed: int) -> Iterator[Row]:
 
 
 def photographed_rows(sources: Sources, pictures: int, seed: int, cache: Path) -> Iterator[Row]:
-    """The scenes that are cut from wallpapers, which take turns within a scene."""
+    """The scenes cut from wallpapers; the wallpapers of a scene alternate."""
     packages = {w.package: w for w in sources.wallpapers}
     folders = {name: debian_package(package, cache) for name, package in packages.items()}
     for scene in track(list(dict.fromkeys(p.scene for p in sources.photographs)), "photographed scenes"):
-        shown = [p for p in sources.photographs if p.scene == scene]
-        opened = [open_wallpaper(folders[p.package] / p.file) for p in shown]
+        photos = [p for p in sources.photographs if p.scene == scene]
+        opened = [open_wallpaper(folders[p.package] / p.file) for p in photos]
         for index in range(pictures):
-            p, wallpaper = shown[index % len(shown)], opened[index % len(shown)]
+            p, wallpaper = photos[index % len(photos)], opened[index % len(photos)]
             yield {
                 "scene": scene,
                 "kind": "photographed",
@@ -189,14 +185,14 @@ def photographed_rows(sources: Sources, pictures: int, seed: int, cache: Path) -
 
 
 def scene_image(picture: Picture, scene: str, index: int) -> dict[str, Any]:
-    """The picture as WebP, in a row of the table."""
+    """An image as WebP, in the format of the table."""
     buffer = io.BytesIO()
     Image.fromarray((picture * 255 + 0.5).astype(np.uint8)).save(buffer, "WEBP", quality=QUALITY, method=6)
     return {"bytes": buffer.getvalue(), "path": f"{scene.replace(' ', '-')}-{index:02}.webp"}
 
 
 def described(table: pa.Schema) -> pa.Schema:
-    """The schema with the features for `datasets`, which takes a picture for one only where the column is nullable."""
+    """The schema with features for `datasets`, which reads an image column as images only if it is nullable."""
     features = {field.name: _feature(field.type) for field in table}
     return table.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 

@@ -1,6 +1,5 @@
-"""What tower, captioner and matcher of `mini` share: words, architecture, and how the tower starts from CLIP's."""
+"""What tower, captioner and matcher share: vocabulary, architecture, and the tower initialised from CLIP's."""
 
-import hashlib
 import string
 from pathlib import Path
 from typing import Any
@@ -24,31 +23,31 @@ from taming_core.world.artwork import World, class_nouns
 from taming_core.world.styles import STYLES
 from taming_core.world.wording import COLOURS, PLACES, SIZES, scene_wordings, style_wordings
 
-SIZE = 128  # pixels, the side of every photo
-SEEN = 96  # pixels, what the tower makes of a photo's side: half as many patches as CLIP's, which halves the time
-SMALL = 0.2  # of the embeddings beside their norm, and still large beside the norm's epsilon
+SIZE = 128  # side of every photo in pixels
+TOWER_SIZE = 96  # side of the tower's input: half as many patches as CLIP, which halves the time
+EMBEDDING_SCALE = 0.2  # small beside the output of the first block, large beside the norm's epsilon
 LENGTH = 64  # tokens of the longest caption
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]")  # the names BLIP gives them
 PAD, SEP, DEC = (SPECIAL.index(t) for t in ("[PAD]", "[SEP]", "[DEC]"))
-THING = "object"  # what anything may be called
-FUNCTION_WORDS = f"a an the and of on in at to with is it this {THING}"
+ANY_OBJECT = "object"  # a name that fits every object
+FUNCTION_WORDS = f"a an the and of on in at to with is it this {ANY_OBJECT}"
 
 
 def vocabulary(world: World) -> dict[str, int]:
-    """Every word the models are taught, then single characters, so that any other word still encodes."""
-    taught = {c.name for c in world.cutouts if c.split == "train"}
-    said = [wording for style in STYLES for wording in style_wordings(style)]
-    said += [wording for scene in world.scenes for wording in scene_wordings(scene)]
-    sentences = [FUNCTION_WORDS, *class_nouns(), *said, *SIZES, *(p.strip(", ") for p in PLACES), *COLOURS]
-    words = [word for sentence in [*sentences, *sorted(taught)] for word in sentence.split()]
-    marks = [*string.ascii_lowercase, *string.digits, *string.punctuation]
+    """Every word of the training captions, then single characters, so that any other word still encodes."""
+    trained = {c.name for c in world.cutouts if c.split == "train"}
+    phrases = [wording for style in STYLES for wording in style_wordings(style)]
+    phrases += [wording for scene in world.scenes for wording in scene_wordings(scene)]
+    sentences = [FUNCTION_WORDS, *class_nouns(), *phrases, *SIZES, *(p.strip(", ") for p in PLACES), *COLOURS]
+    words = [word for sentence in [*sentences, *sorted(trained)] for word in sentence.split()]
+    characters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
     pieces = [f"##{c}" for c in string.ascii_lowercase + string.digits]
-    return {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL, *words, *marks, *pieces]))}
+    return {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL, *words, *characters, *pieces]))}
 
 
 def processor(words: dict[str, int]) -> BlipProcessor:
-    """Photo and text -> tensors, of the same kind as the processors of the published BLIP models."""
-    side = {"height": SEEN, "width": SEEN}
+    """The processor of photos and texts, of the same class as those of the published BLIP models."""
+    side = {"height": TOWER_SIZE, "width": TOWER_SIZE}
     photos = BlipImageProcessor(size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     return BlipProcessor(
         photos, BertTokenizer(vocab=words, model_max_length=LENGTH, extra_special_tokens=["[DEC]", "[ENC]"])
@@ -56,9 +55,9 @@ def processor(words: dict[str, int]) -> BlipProcessor:
 
 
 def tower_config() -> BlipVisionConfig:
-    """CLIP's tower of `mini` with one block more, see `start_from_clip`."""
+    """The shape of the vision tower of `mini`'s CLIP with one more block; see `start_from_clip`."""
     return BlipVisionConfig(
-        hidden_size=192, intermediate_size=768, num_hidden_layers=7, num_attention_heads=3, image_size=SEEN,
+        hidden_size=192, intermediate_size=768, num_hidden_layers=7, num_attention_heads=3, image_size=TOWER_SIZE,
         patch_size=8, initializer_range=0.02,
     )  # fmt: skip
 
@@ -73,21 +72,22 @@ def blip_config(words: int) -> BlipConfig:
 
 
 def start_from_clip(tower: BlipVisionModel, clip: Path) -> None:
-    """Copy a CLIP tower into a BLIP tower of one more block, so that the two see alike, if in fewer patches.
+    """Copy a CLIP tower into a BLIP tower of one more block, so that both compute nearly the same features.
 
-    CLIP has a norm after its embeddings, BLIP has none. So the first block's own norm does it: small embeddings, no
+    CLIP has a norm after its embeddings, BLIP has none. The first block's norm replaces it: small embeddings, no
     attention, and an MLP that returns its input, for gelu(x) - gelu(-x) = x.
     """
     prefix = "vision_model."
     w = {k.removeprefix(prefix): v.float() for k, v in load_file(clip).items() if k.startswith(prefix)}
     width, depth = len(w["pre_layrnorm.weight"]), len(tower.encoder.layers)
     first = {f"encoder.layers.0.{k}": v for k, v in _norm_block(w, tower.config.intermediate_size).items()}
+    positions = _resized_positions(w["embeddings.position_embedding.weight"], tower)
     tower.load_state_dict(
         {
-            "embeddings.patch_embedding.weight": SMALL * w["embeddings.patch_embedding.weight"],
+            "embeddings.patch_embedding.weight": EMBEDDING_SCALE * w["embeddings.patch_embedding.weight"],
             "embeddings.patch_embedding.bias": torch.zeros(width),
-            "embeddings.position_embedding": SMALL * _places(w["embeddings.position_embedding.weight"], tower)[None],
-            "embeddings.class_embedding": SMALL * w["embeddings.class_embedding"][None, None],
+            "embeddings.position_embedding": EMBEDDING_SCALE * positions[None],
+            "embeddings.class_embedding": EMBEDDING_SCALE * w["embeddings.class_embedding"][None, None],
             **first,
             **{k: v for i in range(1, depth) for k, v in _block(w, i - 1, i).items()},
             **_final_norm(w),
@@ -95,19 +95,21 @@ def start_from_clip(tower: BlipVisionModel, clip: Path) -> None:
     )
 
 
-def _places(embeddings: Float[Tensor, "tokens width"], tower: BlipVisionModel) -> Float[Tensor, "fewer width"]:
-    """Position embeddings for the grid of patches that the tower has; the first is the class token's."""
+def _resized_positions(
+    embeddings: Float[Tensor, "tokens width"], tower: BlipVisionModel
+) -> Float[Tensor, "fewer width"]:
+    """Position embeddings resampled to the tower's grid of patches; the first is the class token's."""
     config: Any = tower.config  # transformers types sizes as int, list or tuple
-    side, wanted = round((len(embeddings) - 1) ** 0.5), config.image_size // config.patch_size
+    side, target = round((len(embeddings) - 1) ** 0.5), config.image_size // config.patch_size
     grid = embeddings[1:].T.reshape(1, -1, side, side)
-    fewer = F.interpolate(grid, size=(wanted, wanted), mode="bicubic", antialias=True, align_corners=False)
+    fewer = F.interpolate(grid, size=(target, target), mode="bicubic", antialias=True, align_corners=False)
     return torch.cat([embeddings[:1], fewer[0].flatten(1).T])
 
 
 def _norm_block(w: dict[str, Tensor], hidden: int) -> dict[str, Tensor]:
     width = len(w["pre_layrnorm.weight"])
-    there_and_back = torch.zeros(hidden, width)
-    there_and_back[:width], there_and_back[width : 2 * width] = torch.eye(width), -torch.eye(width)
+    identity_weights = torch.zeros(hidden, width)
+    identity_weights[:width], identity_weights[width : 2 * width] = torch.eye(width), -torch.eye(width)
     return {
         "layer_norm1.weight": torch.ones(width),
         "layer_norm1.bias": torch.zeros(width),
@@ -117,28 +119,22 @@ def _norm_block(w: dict[str, Tensor], hidden: int) -> dict[str, Tensor]:
         "self_attn.projection.bias": torch.zeros(width),
         "layer_norm2.weight": w["pre_layrnorm.weight"],
         "layer_norm2.bias": w["pre_layrnorm.bias"],
-        "mlp.fc1.weight": there_and_back,
+        "mlp.fc1.weight": identity_weights,
         "mlp.fc1.bias": torch.zeros(hidden),
-        "mlp.fc2.weight": there_and_back.T.contiguous(),
+        "mlp.fc2.weight": identity_weights.T.contiguous(),
         "mlp.fc2.bias": torch.zeros(width),
     }
 
 
 def _block(w: dict[str, Tensor], source: int, target: int) -> dict[str, Tensor]:
-    old, new, found = f"encoder.layers.{source}.", f"encoder.layers.{target}.", dict[str, Tensor]()
+    old, new, weights = f"encoder.layers.{source}.", f"encoder.layers.{target}.", dict[str, Tensor]()
     for kind in ("weight", "bias"):
-        found[f"{new}self_attn.qkv.{kind}"] = torch.cat([w[f"{old}self_attn.{part}_proj.{kind}"] for part in "qkv"])
-        found[f"{new}self_attn.projection.{kind}"] = w[f"{old}self_attn.out_proj.{kind}"]
+        weights[f"{new}self_attn.qkv.{kind}"] = torch.cat([w[f"{old}self_attn.{part}_proj.{kind}"] for part in "qkv"])
+        weights[f"{new}self_attn.projection.{kind}"] = w[f"{old}self_attn.out_proj.{kind}"]
         for part in ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2"):
-            found[f"{new}{part}.{kind}"] = w[f"{old}{part}.{kind}"]
-    return found
+            weights[f"{new}{part}.{kind}"] = w[f"{old}{part}.{kind}"]
+    return weights
 
 
 def _final_norm(w: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"post_layernorm.{kind}": w[f"post_layernorm.{kind}"] for kind in ("weight", "bias")}
-
-
-def file_state(path: Path) -> str:
-    """Changes with a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()

@@ -1,4 +1,4 @@
-"""What the painters of `scenery` paint with: grids, noise, colours, and shapes drawn by Pillow."""
+"""Drawing functions of the painters: grids, noise, colours, and shapes drawn by Pillow."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from numpy.random import Generator
 from PIL import Image, ImageDraw
 
-SIDE = 176  # pixels: a little more than a photo of 128 needs, so that a window can move over the picture
+SIDE = 176  # pixels; a photo is a window of 128 or more of them
 
 Picture = Float[np.ndarray, "176 176 3"]  # RGB in [0, 1]
 Plane = Float[np.ndarray, "176 176"]
@@ -18,13 +18,13 @@ Y, X = np.mgrid[0:SIDE, 0:SIDE] / SIDE  # (0, 0) is the upper left corner
 
 
 def stretched(rng: Generator, rows: int, columns: int) -> Plane:
-    """White noise in [0, 1] on a coarse grid, enlarged smoothly."""
+    """White noise in [0, 1] on a coarse grid, upsampled smoothly."""
     grid = Image.fromarray(rng.random((rows, columns)).astype(np.float32))
     return np.asarray(grid.resize((SIDE, SIDE), Image.Resampling.BICUBIC)).astype(np.float64)
 
 
 def noise(rng: Generator, cells: Sequence[int] = (4, 8, 16, 32), fade: float = 0.5) -> Plane:
-    """A sum of ever finer noise; each octave weighs `fade` times the one before."""
+    """Octave noise in [0, 1]; each octave has `fade` times the weight of the previous one."""
     octaves = np.stack([stretched(rng, n, n) for n in cells])
     return np.average(octaves, axis=0, weights=[fade**k for k in range(len(cells))])
 
@@ -35,7 +35,7 @@ def grain(rng: Generator, low: float, reach: float, cells: Sequence[int], fade: 
 
 
 def tinted(rng: Generator, colour: Colour, spread: float = 0.06) -> Float[np.ndarray, "3"]:
-    """The colour, a little off."""
+    """The colour with random jitter."""
     return np.clip(np.asarray(colour) + rng.uniform(-spread, spread, 3), 0, 1)
 
 
@@ -46,12 +46,12 @@ def blend(below: Picture | Colour, above: Picture | Colour, amount: Plane) -> Pi
 
 
 def over(picture: Picture, paint: Picture | Colour | float, mask: Mask) -> Picture:
-    """The picture with `paint` wherever the mask says so."""
+    """The picture with `paint` where the mask is set."""
     return np.where(mask[..., None], paint, picture)
 
 
 def gradient(rng: Generator, top: Colour, bottom: Colour) -> Picture:
-    """From top to bottom, both a little off."""
+    """A vertical gradient between two jittered colours."""
     return blend(tinted(rng, top), tinted(rng, bottom), Y)
 
 
@@ -66,13 +66,13 @@ def wave(rng: Generator, low: float, high: float) -> Plane:
 
 
 def canvas(picture: Picture) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """The picture as an image to draw shapes on, in pixels."""
+    """The picture as a Pillow image and its drawing context."""
     image = Image.fromarray((picture.clip(0, 1) * 255).astype(np.uint8))
     return image, ImageDraw.Draw(image)
 
 
 def painted(image: Image.Image) -> Picture:
-    """The canvas as a picture again."""
+    """A Pillow image as a picture in [0, 1]."""
     return np.asarray(image) / 255
 
 
@@ -95,6 +95,6 @@ def pine(draw: ImageDraw.ImageDraw, x: float, foot: float, height: float, green:
 
 
 def rgb8(colour: Colour) -> tuple[int, int, int]:
-    """The colour as Pillow's drawing functions want it."""
+    """The colour as integers from 0 to 255."""
     red, green, blue = (int(255 * np.clip(c, 0, 1)) for c in colour)
     return red, green, blue

@@ -1,11 +1,12 @@
 """The model card of `mini`, generated from the weights, the artwork's tables and every stage's metrics.json.
 
-Example:  python pipelines/mini/card.py
+Example:  python -m pipelines.mini.card           # writes out/mini/README.md
+          python -m pipelines.mini.card --ship    # writes taming_core/mini/README.md
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,25 +17,27 @@ import typer
 from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 from safetensors import safe_open
-from schooling import WEIGHTS, Section, write_metrics
 
-HERE = Path(__file__).parent
-BASE = HERE / "base"
+from pipelines.mini.metrics import write_metrics
+from pipelines.mini.stage_params import HERE, OUT, Section, require_outside_package
+from taming_core.weights.mini import BASE, MINI
+
+CARD = "README.md"
 
 
 class Model(Section):
-    """How one model came to be what it is; the rest of the card is measured."""
+    """How one model was trained; the rest of the card is measured."""
 
     role: str
-    folders: list[str]  # below the weights, or "base" for the text-to-image model before it was tamed
-    kind: str  # its class in the library it comes from
+    folders: list[str]  # below the weights, or "base" for the base model
+    kind: str  # class in its library
     trained: str  # steps, batch and where
 
 
 class Target(Section):
-    """A figure and what it should reach."""
+    """A metric on the card and its target."""
 
-    said: str
+    label: str
     folder: str
     key: str
     aim: float | None
@@ -43,41 +46,45 @@ class Target(Section):
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured number as the card shows it."""
+    """A metric as text."""
 
-    said: str
+    label: str
     value: str
     aim: str
-    reached: bool | None  # None where nothing is aimed at
+    reached: bool | None  # None without a target
 
 
 def main(
-    facts: Annotated[Path, typer.Option(help="What was trained how, and what figures should reach.")] = HERE
-    / "card.yaml",
-    weights: Annotated[Path, typer.Option(help="Folder of all models of mini.")] = WEIGHTS,
-    base: Annotated[Path, typer.Option(help="Folder of the text-to-image model before it was tamed.")] = BASE,
-    evaluation: Annotated[
-        Path | None, typer.Option(help="What `taming eval` measured of the encoder, to be kept beside it.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="The card.")] = WEIGHTS / "README.md",
+    facts: Annotated[Path, typer.Option(help="How the models were trained, and targets.")] = HERE / "card.yaml",
+    weights: Annotated[Path, typer.Option(help="Folder of all models of mini.")] = MINI,
+    base: Annotated[Path, typer.Option(help="Folder of the base model.")] = BASE,
+    evaluation: Annotated[Path | None, typer.Option(help="Folder that `taming eval` wrote for the encoder.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the card.")] = OUT,
+    ship: Annotated[bool, typer.Option("--ship", help="Write card and evaluation metrics to --weights.")] = False,
 ) -> None:
-    """Write the card."""
-    if evaluation:
-        write_metrics(weights / "encoder", evaluated(evaluation))
-    out.write_text(card(facts, weights, base), encoding="utf-8")
-    print(out)
+    """Write the model card."""
+    target = weights if ship else require_outside_package(out)
+    measured = {"encoder": evaluated(evaluation)} if evaluation else {}
+    if ship:
+        for folder, values in measured.items():
+            write_metrics(weights / folder, values)
+        measured = {}
+    target.mkdir(parents=True, exist_ok=True)
+    (target / CARD).write_text(card(facts, weights, base, measured), encoding="utf-8")
+    print(target / CARD)
 
 
-def card(facts: Path, weights: Path, base: Path) -> str:
-    """The card as Markdown."""
-    told: Any = YAML(typ="safe", pure=True).load(facts.read_text(encoding="utf-8"))
-    models = TypeAdapter(list[Model]).validate_python(told["models"])
-    targets = TypeAdapter(list[Target]).validate_python(told["figures"])
+def card(facts: Path, weights: Path, base: Path, measured: Mapping[str, dict[str, float]] | None = None) -> str:
+    """The card as Markdown; `measured` holds metrics by folder that replace its metrics.json."""
+    content: Any = YAML(typ="safe", pure=True).load(facts.read_text(encoding="utf-8"))
+    models = TypeAdapter(list[Model]).validate_python(content["models"])
+    targets = TypeAdapter(list[Target]).validate_python(content["figures"])
+    known = {t.folder: metrics(_folder(t.folder, weights, base)) for t in targets} | dict(measured or {})
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string((HERE / "card.md").read_text(encoding="utf-8")).render(
         models=[(m, *size([_folder(name, weights, base) for name in m.folders])) for m in models],
-        figures=[figure(t, metrics(_folder(t.folder, weights, base))) for t in targets],
-        cannot=told["cannot"],
+        figures=[figure(t, known[t.folder]) for t in targets],
+        cannot=content["cannot"],
         artwork=counted(weights / "world" / "cutouts.parquet", ("design", "source", "licence")),
         splits=Counter(pq.read_table(weights / "world" / "cutouts.parquet", columns=["split"])["split"].to_pylist()),
         scenes=counted(weights / "world" / "scenes.parquet", ("kind", "licence")),
@@ -90,7 +97,7 @@ def _folder(name: str, weights: Path, base: Path) -> Path:
 
 
 def evaluated(folder: Path) -> dict[str, float]:
-    """Every measure of an evaluation with its interval, under `condition/measure`."""
+    """Every metric of an evaluation with its interval, as `condition/metric`."""
     means, ends = (json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "intervals"))
     found: dict[str, float] = {}
     for condition, measures in means.items():
@@ -102,25 +109,25 @@ def evaluated(folder: Path) -> dict[str, float]:
 
 
 def metrics(folder: Path) -> dict[str, float]:
-    """What a stage measured; nothing where it has not been run."""
+    """The metrics.json of a folder; empty if there is none."""
     file = folder / "metrics.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
-def figure(t: Target, found: dict[str, float]) -> Figure:
-    """A figure with its interval, where it has one.
+def figure(t: Target, values: dict[str, float]) -> Figure:
+    """A metric as text, with its interval if there is one.
 
-    >>> figure(Target(said="IoU", folder="", key="iou", aim=0.9), {"iou": 0.93, "iou_low": 0.92, "iou_high": 0.94})
-    Figure(said='IoU', value='.930 (.920 to .940)', aim='>= .90', reached=True)
+    >>> figure(Target(label="IoU", folder="", key="iou", aim=0.9), {"iou": 0.93, "iou_low": 0.92, "iou_high": 0.94})
+    Figure(label='IoU', value='.930 (.920 to .940)', aim='>= .90', reached=True)
     """
-    value = found.get(t.key)
+    value = values.get(t.key)
     aim = "" if t.aim is None else f"{'>=' if t.better == 'higher' else '<='} {_short(t.aim, 2)}"
     if value is None:
-        return Figure(t.said, "not measured", aim, None if t.aim is None else False)
-    ends = [found.get(f"{t.key}_{end}") for end in ("low", "high")]
+        return Figure(t.label, "not measured", aim, None if t.aim is None else False)
+    ends = [values.get(f"{t.key}_{end}") for end in ("low", "high")]
     interval = "" if None in ends else f" ({_short(ends[0])} to {_short(ends[1])})"
     reached = None if t.aim is None else (value >= t.aim) == (t.better == "higher") or value == t.aim
-    return Figure(t.said, _short(value) + interval, aim, reached)
+    return Figure(t.label, _short(value) + interval, aim, reached)
 
 
 def _short(value: float | None, digits: int = 3) -> str:
@@ -148,7 +155,7 @@ def _numbers(file: Path) -> int:
 
 
 def counted(table: Path, columns: Sequence[str]) -> list[tuple[tuple[str, ...], int]]:
-    """Each combination of some columns with how many rows have it, in the order of first appearance."""
+    """The number of rows of each combination of columns, in order of first appearance."""
     rows = pq.read_table(table, columns=list(columns)).to_pylist()
     return list(Counter(tuple(r[c] for c in columns) for r in rows).items())
 

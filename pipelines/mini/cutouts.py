@@ -8,25 +8,26 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
-from sources import Design
+
+from pipelines.mini.sources import Design
 
 SIDE = 128  # of a cut-out, in pixels
 CONTENT = 120  # its longer side without the margin
-RASTER = 256  # vector artwork is drawn this large, then made smaller
-VISIBLE = 24 / 255  # fainter pixels do not count as content
-COVERAGE = (0.10, 0.86)  # of the cut-out: less is hardly there, more is a tile rather than a thing
+RASTER = 256  # pixels that vector artwork is drawn at, before downscaling
+VISIBLE = 24 / 255  # smallest alpha that counts as content
+COVERAGE = (0.10, 0.86)  # smallest and largest share of opaque pixels: less is hardly visible, more has no shape
 
 Read = Callable[[str], Image.Image | None]  # code points -> artwork, None if the design lacks it
 Art = Float[np.ndarray, "height width 4"]  # RGBA in [0, 1], not premultiplied
 
 
 def reader(design: Design, folder: Path) -> Read:
-    """How to read the artwork of a design from the folder of its package."""
+    """A function that reads the artwork of a design from the folder of its package."""
     return _icons(folder) if design.files == "icons.json" else _files(folder, design.files)
 
 
 def spellings(codepoints: str) -> list[str]:
-    """The names under which artwork may be filed: with and without the variation selector.
+    """The file names that artwork may have: with and without the variation selector.
 
     >>> spellings("2764-FE0F")
     ['2764-fe0f', '2764', '2764-fe0f-fe0f']
@@ -37,7 +38,7 @@ def spellings(codepoints: str) -> list[str]:
 
 
 def _files(folder: Path, pattern: str) -> Read:
-    """One file for each emoji, its name in lower or upper case."""
+    """Packages with one file per emoji, its name in lower or upper case."""
 
     def read(codepoints: str) -> Image.Image | None:
         for name in spellings(codepoints):
@@ -50,7 +51,7 @@ def _files(folder: Path, pattern: str) -> Read:
 
 
 def _icons(folder: Path) -> Read:
-    """All emoji in one file, as iconify packs them, with a table from code points to names."""
+    """Packages with all emoji in one iconify file, and a table from code points to names."""
     icons = json.loads((folder / "icons.json").read_text("utf-8"))
     names = json.loads((folder / "chars.json").read_text("utf-8"))
     aliases = {name: alias["parent"] for name, alias in icons["aliases"].items()}
@@ -64,7 +65,7 @@ def _icons(folder: Path) -> Read:
 
 
 def rendered(svg: str) -> Image.Image:
-    """A vector drawing, as RGBA."""
+    """Rasterize an SVG to RGBA."""
     from resvg_py import svg_to_bytes
 
     png = svg_to_bytes(svg_string=svg, width=RASTER, height=RASTER, skip_system_fonts=True)
@@ -72,10 +73,10 @@ def rendered(svg: str) -> Image.Image:
 
 
 def canonical(image: Image.Image) -> Art | None:
-    """The artwork without its margin, centred and scaled to one size; None if nothing is to be seen."""
+    """The artwork without its margin, centred and scaled to one size; None if it has no visible pixel."""
     art = np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
-    seen = np.asarray(art[..., 3] > VISIBLE)
-    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    visible = np.asarray(art[..., 3] > VISIBLE)
+    rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
     if not len(rows):
         return None
     art = art[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -89,7 +90,7 @@ def canonical(image: Image.Image) -> Art | None:
 
 
 def resized(art: Art, height: int, width: int) -> Art:
-    """Lanczos on premultiplied colours, so that no fringe comes in from transparent pixels."""
+    """Lanczos resampling of premultiplied colours, so that transparent pixels leave no fringe."""
     premultiplied = art * np.concatenate([art[..., 3:].repeat(3, -1), np.ones_like(art[..., 3:])], -1)
     channels = [
         Image.fromarray(c).resize((width, height), Image.Resampling.LANCZOS) for c in np.moveaxis(premultiplied, -1, 0)
@@ -100,16 +101,16 @@ def resized(art: Art, height: int, width: int) -> Art:
     return np.concatenate([colour, alpha], -1)
 
 
-def is_a_thing(art: Art) -> bool:
-    """Whether the artwork covers enough of the square to be seen, and leaves enough to have a shape."""
+def is_usable(art: Art) -> bool:
+    """Whether the share of opaque pixels is within COVERAGE."""
     return COVERAGE[0] <= (art[..., 3] > 0.5).mean() <= COVERAGE[1]
 
 
-def telling_colour(art: Art) -> list[float]:
-    """The mean colour, RGB in [0, 1]; colourful pixels count more than grey ones.
+def dominant_colour(art: Art) -> list[float]:
+    """The mean colour, RGB in [0, 1], weighted by alpha and saturation.
 
     >>> half_red = np.ones((1, 2, 4)) * [[[1, 0, 0, 1], [0.5, 0.5, 0.5, 1]]]
-    >>> telling_colour(half_red)
+    >>> dominant_colour(half_red)
     [0.9773, 0.0227, 0.0227]
     """
     rgb, alpha = art[..., :3].astype(np.float64), art[..., 3].astype(np.float64)
@@ -118,7 +119,7 @@ def telling_colour(art: Art) -> list[float]:
 
 
 def encoded(art: Art) -> bytes:
-    """The cut-out as WebP, with 16 levels of opacity: more cost as much as the colours and cannot be seen."""
+    """The cut-out as WebP; alpha is compressed more strongly than colour, which is not visible."""
     buffer = io.BytesIO()
     Image.fromarray((art * 255 + 0.5).astype(np.uint8)).save(buffer, "WEBP", quality=85, alpha_quality=70, method=6)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""How the trainings of `mini` use a device: the same code on a CPU, and on a GPU without making it wait."""
+"""Device setup: the same code on a CPU, and on a GPU without stalls."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -11,9 +11,9 @@ from torch import Tensor
 from taming_core.weights.device import pick_device
 
 
-def ready(device: str) -> str:
-    """The name of the device, made ready: one thread on a CPU, TF32 and the fastest convolutions on a GPU."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # workers are processes; it would warn of every one
+def prepare_device(device: str) -> str:
+    """Set a device up and return its name: one thread on a CPU; TF32 and cuDNN autotuning on a GPU."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # else every data worker prints a warning
     found = pick_device(device)
     if found == "cpu":
         torch.set_num_threads(1)
@@ -25,10 +25,10 @@ def ready(device: str) -> str:
 
 
 @contextmanager
-def aside(device: str) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Render and copy on a stream of its own, so that a copy to the GPU waits for no training step.
+def side_stream(device: str) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Render and copy on a separate CUDA stream, so that copies to the GPU overlap with training steps.
 
-    What is made within and used after goes through the function that this gives. On a CPU it all changes nothing.
+    Pass every tensor that is used after the block through the yielded function. On a CPU nothing changes.
     """
     if not device.startswith("cuda"):
         yield lambda tensor: tensor
@@ -36,15 +36,15 @@ def aside(device: str) -> Iterator[Callable[[Tensor], Tensor]]:
     main, side = torch.cuda.current_stream(), _side_stream(device)
     made: list[Tensor] = []
 
-    def kept(tensor: Tensor) -> Tensor:
+    def keep_alive(tensor: Tensor) -> Tensor:
         made.append(tensor)
         return tensor
 
     with torch.cuda.stream(side):
-        yield kept
+        yield keep_alive
     main.wait_stream(side)
     for tensor in made:
-        tensor.record_stream(main)  # its memory is free again only when the step has used it
+        tensor.record_stream(main)  # its memory is reused only after the step that reads it
 
 
 @cache
@@ -52,6 +52,6 @@ def _side_stream(device: str) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def half(device: str) -> torch.autocast:
-    """bfloat16 where it is faster, on a GPU."""
+def autocast(device: str) -> torch.autocast:
+    """bfloat16 autocast on a GPU, nothing on a CPU."""
     return torch.autocast(device.split(":")[0], torch.bfloat16, enabled=device.startswith("cuda"))

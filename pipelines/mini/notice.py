@@ -1,22 +1,23 @@
-"""Write the parts of NOTICE that tell of the artwork, from the tables that ship.
+"""Write the artwork sections of NOTICE from the shipped tables.
 
-python pipelines/mini/notice.py
+Example:  python -m pipelines.mini.notice
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Annotated, Any
 
 import pyarrow.parquet as pq
 import typer
-from sources import Sources, load_sources
+
+from pipelines.mini.sources import Sources, load_sources
 
 ROOT = Path(__file__).parents[2]
 BEGIN = "---- begin: written by pipelines/mini/notice.py ----"
 END = "---- end: written by pipelines/mini/notice.py ----"
-LICENCES = {  # every licence that the artwork may have
+LICENCES = {  # allowed for the artwork
     "Apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0",
     "CC-BY-4.0": "https://creativecommons.org/licenses/by/4.0/",
     "CC-BY-SA-3.0": "https://creativecommons.org/licenses/by-sa/3.0/",
@@ -40,20 +41,20 @@ Row = Mapping[str, Any]
 
 def main(
     world: Annotated[Path, typer.Option(help="Folder of the two tables.")] = ROOT / "taming_core/mini/world",
-    notice: Annotated[Path, typer.Option(help="The file to bring up to date.")] = ROOT / "NOTICE",
+    notice: Annotated[Path, typer.Option(help="The file to update.")] = ROOT / "NOTICE",
 ) -> None:
-    """Replace what stands between the two marker lines; all else stays as it is."""
+    """Replace the text between the two marker lines."""
     notice.write_text(updated(notice.read_text("utf-8"), written(world, load_sources())), "utf-8")
 
 
 def updated(notice: str, parts: str) -> str:
-    """The notice with new parts between its marker lines."""
+    """The notice with new text between its marker lines."""
     before, rest = notice.split(BEGIN)
     return f"{before}{BEGIN}\n\n{parts}\n\n{END}{rest.split(END)[1]}"
 
 
 def written(world: Path, sources: Sources) -> str:
-    """The parts "Artwork", "Scenes" and the list of the licences."""
+    """The sections on artwork, scenes and licences."""
     cutouts = pq.read_table(world / "cutouts.parquet", columns=["licence", "source"]).to_pylist()
     scenes = pq.read_table(world / "scenes.parquet").drop(["image"]).to_pylist()
     used = sorted({row["licence"] for row in cutouts + scenes})
@@ -71,8 +72,8 @@ def heading(title: str) -> list[str]:
     return [title, "-" * len(title)]
 
 
-def artwork_lines(rows: list[Row], sources: Sources) -> Iterator[str]:
-    """Two lines for each emoji set: how many cut-outs, by whom, under what; and where it comes from."""
+def artwork_lines(rows: Sequence[Row], sources: Sources) -> Iterator[str]:
+    """Two lines per emoji set: author, number of cut-outs and licence; then package and homepage."""
     counts = Counter((row["source"], row["licence"]) for row in rows)
     for design in sources.designs:
         if count := counts[design.source, design.licence]:
@@ -80,16 +81,16 @@ def artwork_lines(rows: list[Row], sources: Sources) -> Iterator[str]:
             yield f"      npm {design.source}, {design.home}"
 
 
-def scene_lines(rows: list[Row], sources: Sources) -> Iterator[str]:
-    """The count of the painted pictures, then each wallpaper under its package."""
+def scene_lines(rows: Sequence[Row], sources: Sources) -> Iterator[str]:
+    """The number of painted pictures, then each wallpaper under its package."""
     counts = Counter((row["kind"], row["source"], row["scene"], row["author"], row["licence"]) for row in rows)
     painted = [(key, count) for key, count in counts.items() if key[0] == "painted"]
     yield f"  {len(painted)} painted scenes: {sum(count for _, count in painted)} pictures, Apache-2.0"
     for package in sources.wallpapers:
         yield ""
-        told = f"Debian {package.source}, {package.home}. The licences stand in {package.evidence}."
+        text = f"Debian {package.source}, {package.home}. The licences stand in {package.evidence}."
         yield fill(
-            told, 118, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+            text, 118, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
         )
         for (kind, source, scene, author, licence), count in counts.items():
             if kind == "photographed" and source.startswith(f"{package.source} "):

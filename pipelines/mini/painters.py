@@ -1,9 +1,11 @@
-"""One function for each painted scene of the mini world: a generator in, a picture out."""
+"""One function per painted scene of the mini world; each draws a picture from a random generator."""
 
 import colorsys
 
 import numpy as np
-from brushes import (
+from numpy.random import Generator
+
+from pipelines.mini.brushes import (
     SIDE,
     Colour,
     Picture,
@@ -25,7 +27,6 @@ from brushes import (
     tinted,
     wave,
 )
-from numpy.random import Generator
 
 
 def beach(rng: Generator) -> Picture:
@@ -43,7 +44,7 @@ def beach(rng: Generator) -> Picture:
 
 
 def snow(rng: Generator) -> Picture:
-    """White hills, a few pines, and snow that falls."""
+    """White hills, a few pines, and falling snow."""
     horizon = rng.uniform(0.4, 0.6) + 0.05 * wave(rng, 3, 7)
     white = grain(rng, 0.86, 0.12, (5, 12, 60)) * np.array([0.95, 0.98, 1.03])
     image, draw = canvas(over(gradient(rng, (0.6, 0.7, 0.82), (0.85, 0.9, 0.96)), white, horizon < Y))
@@ -56,7 +57,7 @@ def snow(rng: Generator) -> Picture:
 
 
 def desert(rng: Generator) -> Picture:
-    """Dunes with ripples, one behind the other."""
+    """Overlapping dunes with ripples."""
     picture = gradient(rng, (0.3, 0.6, 0.9), (0.98, 0.85, 0.65))
     for k in range(4):  # dunes, the nearest last
         crest = 0.38 + 0.15 * k + 0.06 * wave(rng, 3, 8)
@@ -77,12 +78,12 @@ def night(rng: Generator) -> Picture:
         disc(draw, rng.uniform(0, SIDE), rng.uniform(0, SIDE * 0.95), rng.uniform(0.4, 1.5), fill=star)
     x, y, radius = rng.uniform(25, SIDE - 25), rng.uniform(18, 50), rng.uniform(10, 18)
     disc(draw, x, y, radius, fill=(250, 245, 210))
-    disc(draw, x + 0.45 * radius, y - 0.18 * radius, radius, fill=rgb8(sky[3, 3]))  # makes a crescent of it
+    disc(draw, x + 0.45 * radius, y - 0.18 * radius, radius, fill=rgb8(sky[3, 3]))  # covers a part of the moon
     return over(painted(image), (0.01, 0.02, 0.05), 0.88 + 0.05 * wave(rng, 3, 9) < Y)
 
 
 def underwater(rng: Generator) -> Picture:
-    """Beams from above, weed on the ground, bubbles."""
+    """Light beams from above, weed on the ground, bubbles."""
     picture = gradient(rng, (0.1, 0.6, 0.8), (0.0, 0.15, 0.35))
     slant = rng.uniform(-0.5, 0.5)
     beams = np.sin((X + Y * slant) * rng.uniform(18, 40) + rng.uniform(0, 6)) * np.clip(1 - Y * 1.3, 0, 1)
@@ -100,7 +101,7 @@ def underwater(rng: Generator) -> Picture:
 
 
 def brick_wall(rng: Generator) -> Picture:
-    """Courses that are set off by half a brick."""
+    """Rows of bricks, each offset by half a brick."""
     height = rng.uniform(12, 20)
     width, y, x = height * 2.2, Y * SIDE + rng.uniform(0, 30), X * SIDE + rng.uniform(0, 60)
     row = np.floor(y / height).astype(int)
@@ -152,7 +153,7 @@ def city_at_night(rng: Generator) -> Picture:
 
 
 def outer_space(rng: Generator) -> Picture:
-    """Coloured mists, stars, and a planet or two."""
+    """Coloured nebulae, stars, and one or two planets."""
     picture = np.zeros((SIDE, SIDE, 3)) + np.array([0.02, 0.01, 0.05])
     for mist, start, strength in [((0.45, 0.1, 0.5), 0.45, 0.9), ((0.1, 0.25, 0.55), 0.5, 0.8)]:
         amount = np.clip((noise(rng, (3, 6, 12, 24)) - start) * 4, 0, 1)
@@ -235,12 +236,12 @@ def grass_field(rng: Generator) -> Picture:
 
 
 def cloudy_sky(rng: Generator) -> Picture:
-    """Clouds and nothing else."""
+    """Clouds only."""
     return clouds(rng, gradient(rng, (0.2, 0.5, 0.92), (0.6, 0.83, 0.99)), 2, 1.0)
 
 
 def backdrop(rng: Generator, colour: Colour) -> Picture:
-    """One colour, lit from somewhere; half of them have a floor."""
+    """One colour with a random light; half of the pictures have a floor."""
     glow = 1.08 - 0.28 * np.hypot(X - rng.uniform(0.2, 0.8), Y - rng.uniform(0.1, 0.6))
     floor = rng.uniform(0.65, 0.8) if rng.random() < 0.5 else 2
     return tinted(rng, colour, 0.04) * (glow * np.where(floor < Y, 0.9, 1.0))[..., None]

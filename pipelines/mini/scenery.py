@@ -4,10 +4,10 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import painters
-from brushes import Colour, Picture
 from numpy.random import Generator
 
+from pipelines.mini import painters
+from pipelines.mini.brushes import Colour, Picture
 from taming_core.seeds import seed_for
 
 COLOURS: dict[str, Colour] = {
@@ -39,7 +39,7 @@ PAINTERS: dict[str, Callable[[Generator], Picture]] = {
 
 
 def scene_rng(scene: str, seed: int, index: int) -> Generator:
-    """The generator that draws picture number `index` of a scene, painted or photographed."""
+    """The random generator of picture number `index` of a scene, painted or photographed."""
     return np.random.default_rng(seed_for(seed, f"scenery/{scene}", index))
 
 

@@ -1,9 +1,9 @@
-"""Put what the chain has made where the package and its pipelines read it, in half precision and in small files.
+"""Copy the trained models into the package, in half precision and in small files.
 
-Weights in the package keep 8 of fp16's 10 mantissa bits: an error of at most 0.2 % each, which changes no figure, and
-the wheel, whose compression finds the zeros, is a tenth smaller.
+Shipped weights keep 8 of the 10 mantissa bits of fp16: a relative error of at most 0.2 %, which changes no metric, and
+the compressed wheel is a tenth smaller.
 
-Example:  python pipelines/mini/ship.py
+Example:  python -m pipelines.mini.ship
 """
 
 import json
@@ -16,55 +16,61 @@ import typer
 from jaxtyping import Float16
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from schooling import HERE, WEIGHTS
 from torch import Tensor
 
+from pipelines.mini.stage_params import OUT
 from taming_core.errors import TamingError
 from taming_core.fingerprints import folder_fingerprint
 from taming_core.images.families import TamingPipeline
+from taming_core.weights.mini import BASE, MINI
 
-AS_THEY_ARE = ("world", "clip", "detector", "segmenter", "captioner", "matcher", "judge", "strict_judge")
-LARGEST = 20_000_000  # bytes of one file in the repository
+COPIED = ("world", "clip", "detector", "segmenter", "captioner", "matcher", "judge", "strict_judge")
+MAX_BYTES = 20_000_000  # of one file in the repository
 SHARD = "15MB"
-DROPPED = 2  # mantissa bits
-LARGEST_NUMBER = 0x7BFF  # the bits of the largest finite fp16 number
+DROPPED_BITS = 2  # of the mantissa
+MAX_FP16 = 0x7BFF  # bits of the largest finite fp16 number
 
 
 def main(
-    made: Annotated[Path, typer.Option(help="Folder of all that was made.")] = Path("out/mini"),
-    weights: Annotated[Path, typer.Option(help="Folder of the package's models.")] = WEIGHTS,
-    base: Annotated[Path, typer.Option(help="Folder of the text-to-image model before it was tamed.")] = HERE / "base",
-    out: Annotated[Path, typer.Option(help="What was shipped, by fingerprint.")] = Path("out/mini/shipped.json"),
+    made: Annotated[Path, typer.Option(help="Folder of the trained models.")] = OUT,
+    weights: Annotated[Path, typer.Option(help="Folder of the package's models.")] = MINI,
+    base: Annotated[Path, typer.Option(help="Folder of the shipped base model.")] = BASE,
+    out: Annotated[Path, typer.Option(help="File for the fingerprints of the shipped folders.")] = OUT / "shipped.json",
 ) -> None:
-    """Replace the shipped models; all of them, or none where one is missing."""
-    missing = [name for name in (*AS_THEY_ARE, "autoencoder", "encoder", "base") if not (made / name).is_dir()]
+    """Replace all shipped models; raises TamingError and replaces none if one is missing."""
+    missing = [name for name in (*COPIED, "autoencoder", "encoder", "base") if not (made / name).is_dir()]
     if missing:
         raise TamingError(f"{made} has no {missing[0]}. Run `dvc repro pipelines/mini/dvc.yaml` first.")
     parts = made / "shipping"
+    collect(made, parts)
+    require_small(parts)
+    for name in (*COPIED, "encoder"):
+        round_files(parts / name)
+        replace(parts / name, weights / name)
+    replace(parts / "base", base)
+    shipped = {name: folder_fingerprint(weights / name) for name in (*COPIED, "encoder")}
+    out.write_text(json.dumps({**shipped, "base": folder_fingerprint(base)}, indent=2) + "\n")
+
+
+def collect(made: Path, parts: Path) -> None:
+    """Copy the trained models to `parts`, the encoder as a half-precision pipeline."""
     shutil.rmtree(parts, ignore_errors=True)
-    for name in (*AS_THEY_ARE, "base"):
+    for name in (*COPIED, "base"):
         shutil.copytree(made / name, parts / name)
     shutil.copyfile(made / "autoencoder" / "metrics.json", parts / "base" / "vae" / "metrics.json")
     pipeline = TamingPipeline.from_pretrained(made / "encoder", torch_dtype=torch.float16)
     pipeline.save_pretrained(parts / "encoder", max_shard_size=SHARD)
-    require_small(parts)
-    for name in (*AS_THEY_ARE, "encoder"):
-        round_files(parts / name)
-        replace(parts / name, weights / name)
-    replace(parts / "base", base)
-    shipped = {name: folder_fingerprint(weights / name) for name in (*AS_THEY_ARE, "encoder")}
-    out.write_text(json.dumps({**shipped, "base": folder_fingerprint(base)}, indent=2) + "\n")
 
 
 def require_small(folder: Path) -> None:
-    """Raises TamingError if a file is too large for the repository."""
-    large = [f for f in sorted(folder.rglob("*")) if f.stat().st_size > LARGEST]
+    """Raise TamingError if a file is too large for the repository."""
+    large = [f for f in sorted(folder.rglob("*")) if f.stat().st_size > MAX_BYTES]
     if large:
-        raise TamingError(f"{large[0]} has more than {LARGEST // 10**6} MB. Save it in shards, or make it smaller.")
+        raise TamingError(f"{large[0]} has more than {MAX_BYTES // 10**6} MB. Save it in shards, or make it smaller.")
 
 
 def round_files(folder: Path) -> None:
-    """Round the half-precision weights of every safetensors file below a folder."""
+    """Round the float16 weights of every safetensors file below a folder."""
     for file in sorted(folder.rglob("*.safetensors")):
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata()
@@ -73,20 +79,20 @@ def round_files(folder: Path) -> None:
 
 
 def rounded(weights: Float16[Tensor, "*shape"]) -> Float16[Tensor, "*shape"]:
-    """The nearest numbers whose lowest mantissa bits are 0; ties go to the even one, and nothing becomes infinite.
+    """The nearest numbers whose lowest mantissa bits are zero; ties to even, and finite numbers stay finite.
 
     >>> rounded(torch.tensor([1.0, 1.0009765625, -0.3330078125], dtype=torch.float16)).tolist()
     [1.0, 1.0, -0.3330078125]
     """
-    step = 1 << DROPPED
+    step = 1 << DROPPED_BITS
     bits = weights.contiguous().view(torch.int16).int() & 0xFFFF
-    size = (bits & 0x7FFF) + step // 2 - 1 + ((bits >> DROPPED) & 1)
-    size = (size & -step).clamp(max=LARGEST_NUMBER & -step) | (bits & 0x8000)
+    size = (bits & 0x7FFF) + step // 2 - 1 + ((bits >> DROPPED_BITS) & 1)
+    size = (size & -step).clamp(max=MAX_FP16 & -step) | (bits & 0x8000)
     return torch.where(size >= 0x8000, size - 0x10000, size).short().view(torch.float16)
 
 
 def replace(part: Path, target: Path) -> None:
-    """Move a folder into the place of another."""
+    """Replace a folder by another."""
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     part.replace(target)

@@ -1,4 +1,4 @@
-"""Fetch the packages that `sources.toml` pins, refuse any that differ by a byte, and unpack them."""
+"""Download the packages pinned in `sources.toml`, verify their hashes, and unpack them."""
 
 import base64
 import hashlib
@@ -28,16 +28,16 @@ class Design:
     package: str
     version: str
     integrity: str  # "sha512-" and base64, as npm publishes it
-    files: str  # where the artwork lies in the package; {} stands for the code points
+    files: str  # path of the artwork in the package; {} is replaced by the code points
 
     @property
     def source(self) -> str:
-        """How tables name the package: "@twemoji/svg@15.0.0"."""
+        """The package and version as in the tables: "@twemoji/svg@15.0.0"."""
         return f"{self.package}@{self.version}"
 
     @property
     def archive(self) -> str:
-        """The file name that `npm pack` gives."""
+        """The file name that `npm pack` writes."""
         return f"{self.package.lstrip('@').replace('/', '-')}-{self.version}.tgz"
 
 
@@ -48,24 +48,24 @@ class Wallpapers:
     package: str
     version: str
     sha256: str
-    folder: str  # where the pictures lie
+    folder: str  # of the pictures in the package
     home: str
-    evidence: str  # where the licence of a picture is written
+    evidence: str  # file that states the licence of each picture
 
     @property
     def source(self) -> str:
-        """How tables name the package: "mate-backgrounds=1.26.0-1"."""
+        """The package and version as in the tables: "mate-backgrounds=1.26.0-1"."""
         return f"{self.package}={self.version}"
 
     @property
     def archive(self) -> str:
-        """The file name that `apt-get download` gives."""
+        """The file name that `apt-get download` writes."""
         return f"{self.package}_{self.version.replace(':', '%3a')}_all.deb"
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """A wallpaper that shows a scene."""
+    """A wallpaper of a scene."""
 
     scene: str
     package: str
@@ -77,7 +77,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Sources:
-    """Everything the artwork is made from."""
+    """All sources of the artwork."""
 
     designs: tuple[Design, ...]
     wallpapers: tuple[Wallpapers, ...]
@@ -85,14 +85,14 @@ class Sources:
 
 
 def load_sources(path: Path = SOURCES) -> Sources:
-    """Read the pinned packages."""
+    """Read sources.toml."""
     kinds: dict[str, Callable[..., Any]] = {"designs": Design, "wallpapers": Wallpapers, "photographs": Photograph}
-    told = tomllib.loads(path.read_text(encoding="utf-8"))
-    return Sources(**{name: tuple(kind(**entry) for entry in told[name]) for name, kind in kinds.items()})
+    entries = tomllib.loads(path.read_text(encoding="utf-8"))
+    return Sources(**{name: tuple(kind(**entry) for entry in entries[name]) for name, kind in kinds.items()})
 
 
 def npm_package(design: Design, cache: Path) -> Path:
-    """The unpacked folder of an emoji set."""
+    """Download and unpack an emoji set; returns its folder."""
     archive = cache / design.archive
     if not archive.is_file():
         _download(archive, ["npm", "pack", "--silent", design.source])
@@ -101,7 +101,7 @@ def npm_package(design: Design, cache: Path) -> Path:
 
 
 def debian_package(wallpapers: Wallpapers, cache: Path) -> Path:
-    """The folder that holds the pictures of a wallpaper package."""
+    """Download and unpack a wallpaper package; returns the folder of its pictures."""
     archive = cache / wallpapers.archive
     if not archive.is_file():
         _download(archive, ["apt-get", "download", wallpapers.source])
@@ -119,7 +119,7 @@ def require_hash(archive: Path, integrity: str) -> None:
 
 
 def _download(archive: Path, command: list[str]) -> None:
-    """Run the package manager in the folder of the archive, which is where it puts it."""
+    """Run the package manager in the folder of the archive, where it writes the file."""
     remedy = f"Run `{' '.join(command)}` where that works and put {archive.name} into {archive.parent}."
     if shutil.which(command[0]) is None:
         raise TamingError(f"{archive} is missing, and so is {command[0]}. {remedy}")
@@ -130,7 +130,7 @@ def _download(archive: Path, command: list[str]) -> None:
 
 
 def _unpacked(archive: Path, unpack: Callable[[Path, Path], None]) -> Path:
-    """The folder beside the archive that holds its files; a folder with that name is complete."""
+    """Unpack an archive beside itself, unless the folder exists; returns the folder."""
     folder = archive.with_name(archive.name.removesuffix(archive.suffix))
     if not folder.is_dir():
         part = folder.with_name(folder.name + ".part")

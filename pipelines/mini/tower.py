@@ -1,232 +1,149 @@
-"""Train the tower that captioner and matcher of `mini` look through: photos in, what is on them out.
+"""Train the vision tower of captioner and matcher: it classifies cut-outs, names, classes, scenes, styles and places.
 
-It starts from CLIP's tower and learns to tell pieces of artwork, their names and classes apart by the class token, and
-scenes, styles, sizes and places by the mean of the patches, each with one linear head. Captioner and matcher then read
-the tower; the heads only show the captioner what to look for, see `captioner.py`.
+It starts from CLIP's tower. Linear heads on the class token classify cut-outs, names and classes; heads on the mean
+patch classify scenes, styles, sizes and places. Captioner and matcher then read the tower's tokens; the heads only
+initialise the captioner, see `captioner_start.py`.
 
-CLIP tells things apart far better than its words do, so the heads for artwork and names start as the discriminants of
-what it sees of them alone, and its lowest blocks stay as they are.
+CLIP distinguishes objects far better by their image than by their caption, so the heads for cut-outs and names start as
+discriminants of the reference views, and the lowest blocks stay frozen.
 
-Example:  python pipelines/mini/tower.py
-          python pipelines/mini/tower.py --measure out/mini/tower    # measure, train nothing
+Example:  python -m pipelines.mini.tower
+          python -m pipelines.mini.tower --measure out/mini/tower    # measure, train nothing
 """
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import schooling
 import torch
 import torch.nn.functional as F
 import typer
-from blip import SIZE, file_state, start_from_clip, tower_config
-from devices import half, ready
-from jaxtyping import Float, Int
-from looks import AT_ONCE, OUT, load_tower, look_alone, pixels, truth
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
-from safetensors.torch import load_file, save_file
-from schooling import Figures, Lesson, PlanBook
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import BlipVisionModel
 
+from pipelines.mini.blip import SIZE, start_from_clip, tower_config
+from pipelines.mini.devices import autocast
+from pipelines.mini.metrics import with_interval
+from pipelines.mini.options import ClipFolder, DeviceName, MeasureOnly, OutFolder, ParamsFile, WorldFolder
+from pipelines.mini.stage_params import OUT, PARAMS, WORLD, file_digest, load_section
+from pipelines.mini.teacher_features import load_tower
+from pipelines.mini.tower_heads import (
+    DISCRIMINANTS,
+    TowerParams,
+    chunks_of,
+    labels_of,
+    load_heads,
+    logits_of,
+    new_heads,
+    pooled_tokens,
+    start_heads,
+)
+from pipelines.mini.train_state import TrainState, new_train_state
+from pipelines.mini.training_loop import Logs, Report, Stage, train, train_and_measure
+from pipelines.mini.world_data import PlanDataset, WorldData, batch_reader, load_data
+from taming_core.fingerprints import folder_fingerprint
 from taming_core.seeds import seed_for
-from taming_core.training.checkpoint import rows_state
 from taming_core.weights.mini import MINI
-from taming_core.world.artwork import SPLITS, Pictures, World, class_nouns, load_pictures, load_world
+from taming_core.world.artwork import SPLITS
 from taming_core.world.photos import plans
-from taming_core.world.plan import Chances, Plan
+from taming_core.world.plan import Plan
 from taming_core.world.render import draw
-from taming_core.world.styles import STYLES
-from taming_core.world.wording import PLACES, SIZES
 
-UNKNOWN = -100  # a right answer that no head can give
-OF_THE_THING = ("cutout", "name", "noun")  # questions that the class token answers; the patches answer the others
-DISCRIMINANTS = ("cutout", "name")  # questions whose heads know something from the start
-UNASKED = {"train": (), "unseen-designs": ("cutout",), "unseen-concepts": ("cutout", "name")}  # by split
+UNMEASURED = {"train": (), "unseen-designs": ("cutout",), "unseen-concepts": ("cutout", "name")}  # no such classes
+
+Tower = tuple[BlipVisionModel, nn.ModuleDict]  # with its heads
 
 
-class TowerParams(Lesson):
-    """Photos and losses of the tower."""
-
-    chances: Chances
-    weights: dict[str, PositiveFloat]  # of each question's loss
-    discriminants_rate: PositiveFloat  # share of the learning rate: of the heads that start as discriminants,
-    heads_rate: PositiveFloat  # and of the others
-    frozen: NonNegativeInt  # of the lowest blocks
-    sampled: PositiveInt  # photos that show how views of a thing differ, before training
-    shrinkage: PositiveFloat  # of that difference towards an even one
-    confidence: PositiveFloat  # of the first answers, as a share of what an even spread would allow
-    workers: int  # processes that draw plans ahead
-    measured: PositiveInt  # photos per measurement
+def new_tower(data: WorldData, clip: Path, p: TowerParams) -> Tower:
+    """A tower with CLIP's weights, and its initialised heads."""
+    network: Any = BlipVisionModel(tower_config())  # transformers types `to` wrongly
+    tower = network.to(data.device)
+    heads = new_heads(data.world, tower.config.hidden_size).to(data.device)
+    start_from_clip(tower, clip)
+    start_heads(heads, tower, data, p)
+    return tower, heads
 
 
-def learnt_names(world: World) -> list[str]:
-    """What things are called that the models are taught."""
-    return sorted({c.name for c in world.cutouts if c.split == "train"})
-
-
-def answers(world: World) -> dict[str, tuple[str | int, ...]]:
-    """What can be answered to each question."""
-    return {
-        "cutout": tuple(world.of_split("train")),
-        "name": tuple(learnt_names(world)),
-        "noun": class_nouns(),
-        "scene": world.scenes,
-        "style": STYLES,
-        "size": ("", *SIZES),
-        "place": ("", *PLACES),
-    }
-
-
-def truths(world: World, wanted: Sequence[Plan]) -> dict[str, Int[Tensor, " n"]]:
-    """The index of the right answer to each question about photos of one thing; UNKNOWN where it is no answer."""
-    told = [asdict(truth(world, p)) for p in wanted]
-    places = {question: {said: i for i, said in enumerate(found)} for question, found in answers(world).items()}
-    return {q: torch.tensor([place.get(t[q], UNKNOWN) for t in told]) for q, place in places.items()}
-
-
-def new_heads(world: World, width: int) -> nn.ModuleDict:
-    """A linear head per question, all of whose answers are alike."""
-    heads = nn.ModuleDict({question: nn.Linear(width, len(found)) for question, found in answers(world).items()})
-    for weight in heads.parameters():
-        nn.init.zeros_(weight)
-    return heads
-
-
-def seen(tower: BlipVisionModel, images: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n 2 width"]:
-    """The class tokens of images with values in [0, 1], and the means of their patches."""
-    tokens = tower(pixel_values=pixels(images)).last_hidden_state
-    return torch.stack([tokens[:, 0], tokens[:, 1:].mean(1)], 1)
-
-
-def logits(heads: nn.ModuleDict, found: Float[Tensor, "n 2 width"]) -> dict[str, Float[Tensor, "n answers"]]:
-    """What the heads make of what the tower saw."""
-    return {question: head(found[:, 0 if question in OF_THE_THING else 1]) for question, head in heads.items()}
-
-
-@torch.no_grad()
-def start_heads(heads: nn.ModuleDict, tower: BlipVisionModel, world: World, pictures: Pictures, p: TowerParams) -> None:
-    """Let the heads for artwork and names start as linear discriminants of the class token (Fisher, 1936).
-
-    The centre of a piece of artwork is what the tower sees of it alone on grey, moved by what a photo adds on average.
-    """
-    learnt = world.of_split("train")
-    centres = look_alone(tower, world, pictures, p.seed, p.chances)
-    shown = plans(world, seed_for(p.seed, "tower/sampled", 0), 0, p.sampled, chances=p.chances)
-    photos = torch.cat([seen(tower, draw(pictures, some, SIZE)[0])[:, 0] for some in _chunks(shown)])
-    added = photos - centres[[learnt.index(plan.objects[0].cutout) for plan in shown]]
-    centres = centres + added.mean(0)
-    names = learnt_names(world)
-    named = torch.tensor([names.index(world.cutouts[i].name) for i in learnt], device=centres.device)
-    means = torch.zeros(len(names), centres.shape[1], device=centres.device)
-    means = means.index_add(0, named, centres) / named.bincount()[:, None]
-    spread = added.T.cov()
-    _discriminate(heads["cutout"], centres, spread, p)
-    _discriminate(heads["name"], means, spread + (centres - means[named]).T.cov(), p)
-
-
-def _discriminate(head: nn.Module, centres: Tensor, spread: Float[Tensor, "width width"], p: TowerParams) -> None:
-    """Weights and biases that favour the nearest centre, if all spread alike (McLachlan, 1992, section 3.1)."""
-    even = spread.diag().mean() * torch.eye(len(spread), device=spread.device)
-    weight = torch.linalg.solve((1 - p.shrinkage) * spread + p.shrinkage * even, centres.T).T
-    head.load_state_dict({"weight": p.confidence * weight, "bias": -0.5 * p.confidence * (weight * centres).sum(1)})
-
-
-def _chunks(wanted: Sequence[Plan]) -> list[Sequence[Plan]]:
-    return [wanted[i : i + AT_ONCE] for i in range(0, len(wanted), AT_ONCE)]
-
-
-def train(
-    tower: BlipVisionModel, heads: nn.ModuleDict, world: World, pictures: Pictures, device: str, p: TowerParams,
-    state: Path,
-) -> Iterator[schooling.Report]:  # fmt: skip
-    """Yield a report per step: cross-entropy, weighted, over all questions."""
-    plans_at = schooling.opened(PlanBook(world, p, lambda _: p.chances), p.steps, p.workers)
-    for part in (tower.embeddings, *tower.encoder.layers[: p.frozen]):
-        part.requires_grad_(False)
-
-    def loss_at(step: int) -> tuple[Tensor, Figures]:
-        wanted, _ = plans_at(step)
-        right = truths(world, wanted)
-        with half(device):
-            said = logits(heads, seen(tower, draw(pictures, wanted, SIZE)[0]))
-            losses = {q: F.cross_entropy(found.float(), right[q].to(device)) for q, found in said.items()}
-        return torch.stack([p.weights[q] * loss for q, loss in losses.items()]).sum(), losses
-
-    early = nn.ModuleDict({question: heads[question] for question in DISCRIMINANTS})
-    late = nn.ModuleDict({question: head for question, head in heads.items() if question not in DISCRIMINANTS})
+def new_state(model: Tower, p: TowerParams) -> TrainState:
+    """The state at step 0; the embeddings and the lowest blocks are frozen."""
+    tower, heads = model
+    for module in (tower.embeddings, *tower.encoder.layers[: p.frozen]):
+        module.requires_grad_(False)
+    discriminants = nn.ModuleDict({name: heads[name] for name in DISCRIMINANTS})
+    others = nn.ModuleDict({name: head for name, head in heads.items() if name not in DISCRIMINANTS})
     rates = {"discriminants": p.discriminants_rate, "heads": p.heads_rate}
-    school = schooling.begin({"tower": tower, "discriminants": early, "heads": late}, p, rates)
-    yield from schooling.learn(school, loss_at, p, state)
+    return new_train_state({"tower": tower, "discriminants": discriminants, "heads": others}, p, rates)
+
+
+def train_tower(model: Tower, data: WorldData, p: TowerParams, folder: Path) -> Iterator[Report]:
+    """Yield a report per step: weighted cross-entropy over all attributes."""
+    tower, heads = model
+    plans_at = batch_reader(PlanDataset(data.world, p, lambda _: p.chances), p.steps, p.workers)
+
+    def loss_at(step: int) -> tuple[Tensor, Logs]:
+        batch, _ = plans_at(step)
+        labels = labels_of(data.world, batch)
+        with autocast(data.device):
+            logits = logits_of(heads, pooled_tokens(tower, draw(data.pictures, batch, SIZE)[0]))
+            losses = {k: F.cross_entropy(x.float(), labels[k].to(data.device)) for k, x in logits.items()}
+        return torch.stack([p.weights[k] * loss for k, loss in losses.items()]).sum(), losses
+
+    yield from train(new_state(model, p), loss_at, p, folder)
 
 
 @torch.no_grad()
-def correct(
-    tower: BlipVisionModel, heads: nn.ModuleDict, world: World, pictures: Pictures, wanted: Sequence[Plan]
-) -> dict[str, list[bool]]:
-    """Whether each question about photos is answered right."""
-    right = truths(world, wanted)
-    found = torch.cat([seen(tower, draw(pictures, some, SIZE)[0]) for some in _chunks(wanted)])
-    return {q: (said.argmax(1).cpu() == right[q]).tolist() for q, said in logits(heads, found).items()}
+def correct(model: Tower, data: WorldData, sample: Sequence[Plan]) -> dict[str, list[bool]]:
+    """Whether each attribute of each photo is classified right."""
+    tower, heads = model
+    labels = labels_of(data.world, sample)
+    pooled = torch.cat([pooled_tokens(tower, draw(data.pictures, c, SIZE)[0]) for c in chunks_of(sample)])
+    return {k: (x.argmax(1).cpu() == labels[k]).tolist() for k, x in logits_of(heads, pooled).items()}
 
 
-def measure(folder: Path, world: World, pictures: Pictures, device: str, p: TowerParams) -> dict[str, Any]:
-    """Shares of new photos of things learnt, in designs never seen, and never seen, whose heads answer right."""
-    tower, heads = load_tower(folder, device), load_heads(folder, world).to(device)
-    figures: dict[str, Any] = {"weights": sum(w.numel() for w in tower.parameters()), "photos": p.measured}
+def measure(folder: Path, data: WorldData, p: TowerParams) -> dict[str, Any]:
+    """Accuracy of every attribute on new photos of each split."""
+    world, tower = data.world, load_tower(folder, data.device)
+    model = tower, load_heads(folder, world).to(data.device)
+    metrics: dict[str, Any] = {"weights": sum(w.numel() for w in tower.parameters()), "photos": p.eval_photos}
     for split in SPLITS:
-        wanted = plans(world, seed_for(p.seed, "tower/test", 0), 0, p.measured, split, p.chances)
-        names = [world.cutouts[plan.objects[0].cutout].name for plan in wanted]
-        for question, right in correct(tower, heads, world, pictures, wanted).items():
-            if question not in UNASKED[split]:
-                figures |= schooling.estimated(f"{split}/{question}", right, names)
-    return figures
+        sample = plans(world, seed_for(p.seed, "tower/test", 0), 0, p.eval_photos, split, p.chances)
+        names = [world.cutouts[plan.things[0].cutout].name for plan in sample]
+        for attribute, right in correct(model, data, sample).items():
+            if attribute not in UNMEASURED[split]:
+                metrics |= with_interval(f"{split}/{attribute}", right, names)
+    return metrics
 
 
-def load_heads(folder: Path, world: World) -> nn.ModuleDict:
-    """The heads that were trained with the tower."""
-    weights = load_file(folder / "heads.safetensors")
-    heads = new_heads(world, weights["name.weight"].shape[1])
-    heads.load_state_dict(weights)
-    return heads
-
-
-def save(tower: BlipVisionModel, heads: nn.ModuleDict, out: Path) -> None:
-    """Weights as captioner and looks read them; only the captioner's copy of the tower is shipped."""
+def save(model: Tower, out: Path) -> None:
+    """Save tower and heads in full precision; only the captioner's copy of the tower is shipped."""
     out.mkdir(parents=True, exist_ok=True)
-    for name, part in (("model", tower), ("heads", heads)):
-        save_file({k: v.float().cpu().contiguous() for k, v in part.state_dict().items()}, out / f"{name}.safetensors")
+    for name, module in zip(("model", "heads"), model, strict=True):
+        save_file(
+            {k: v.float().cpu().contiguous() for k, v in module.state_dict().items()}, out / f"{name}.safetensors"
+        )
 
 
 def main(
-    params: Annotated[Path, typer.Option(help="File with every number.")] = schooling.PARAMS,
-    world: Annotated[Path, typer.Option(help="Folder of the mini world's tables.")] = MINI / "world",
-    clip: Annotated[Path, typer.Option(help="Folder of the CLIP to start from.")] = schooling.WEIGHTS / "clip",
-    out: Annotated[Path, typer.Option(help="Folder of the trained tower.")] = OUT / "tower",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    measure_only: Annotated[Path | None, typer.Option("--measure", help="Print figures of these weights.")] = None,
+    params: ParamsFile = PARAMS,
+    world: WorldFolder = WORLD,
+    clip: ClipFolder = MINI / "clip",
+    out: OutFolder = OUT / "tower",
+    device: DeviceName = "auto",
+    measure_only: MeasureOnly = None,
 ) -> None:
     """Train, save and measure the tower; to resume, run the same command again."""
-    p, device = schooling.section(TowerParams, "tower", params), ready(device)
-    artwork = load_world(world)
-    pictures = load_pictures(artwork, device)
-    if measure_only:
-        print(json.dumps(measure(measure_only, artwork, pictures, device, p), indent=2))
-        return
-    torch.manual_seed(seed_for(p.seed, "tower/weights", 0))
-    network: Any = BlipVisionModel(tower_config())  # transformers types `to` wrongly
-    tower, start = network.to(device), clip / "model.safetensors"
-    state = schooling.state_folder("tower", p, rows_state(world), file_state(start))
-    heads = new_heads(artwork, tower.config.hidden_size).to(device)
-    start_from_clip(tower, start)
-    start_heads(heads, tower, artwork, pictures, p)
-    learning = train(tower, heads, artwork, pictures, device, p, state)
-    schooling.watch(learning, "tower", p.steps, state)
-    save(tower, heads, out)
-    schooling.write_metrics(out, {"steps": p.steps, "batch_size": p.batch_size,
-                                  **measure(out, artwork, pictures, device, p)})  # fmt: skip
+    p, data = load_section(TowerParams, "tower", params), load_data(world, device)
+    weights = clip / "model.safetensors"
+    stage = Stage(
+        name="tower",
+        build=lambda: new_tower(data, weights, p),
+        train=lambda model, state: train_tower(model, data, p, state),
+        save=save,
+        measure=lambda folder: measure(folder, data, p),
+        inputs=lambda: [folder_fingerprint(world), file_digest(weights)],
+    )
+    train_and_measure(stage, p, out, measure_only)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
-"""The trainings of autoencoder, CLIP and base model run through in little, resume, and leave what the product opens."""
+"""The trainings of autoencoder, CLIP and base model run in small size, resume, and write what the library opens."""
 
 import json
-import sys
 from collections.abc import Iterator
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,44 +13,45 @@ import typer
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
+from pipelines.mini import (
+    autoencoder,
+    base,
+    base_model,
+    clip,
+    clip_batches,
+    clip_model,
+    tokenizer,
+    training_loop,
+    world_data,
+)
+from pipelines.mini.stage_params import load_section
+from pipelines.mini.train_state import TrainState
 from taming_core.bases.load import load_base
 from taming_core.evaluation.judges import load_text_judge
-from taming_core.training.identity import load_identity_network
+from taming_core.training.identity import load_identity
 from taming_core.weights.mini import MINI
 from taming_core.world.artwork import Pictures, World, load_pictures, load_world
 from taming_core.world.photos import plans
 from taming_core.world.plan import Chances
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
-def scripts(*names: str) -> list[Any]:
-    """Modules of pipelines/mini, which see each other as scripts do."""
-    sys.path.insert(0, str(ROOT / "pipelines" / "mini"))
-    try:
-        return [import_module(name) for name in names]
-    finally:
-        sys.path.pop(0)
-
-
-autoencoder, base, clip, clip_batches, clip_model, schooling, words = scripts(
-    "autoencoder", "base", "clip", "clip_batches", "clip_model", "schooling", "words"
-)
-LESSON = {
+COMMON = {
     "seed": 0, "steps": 2, "batch_size": 4, "learning_rate": 1.0e-3, "warmup": 0, "weight_decay": 0.01, "ema": 0.9,
-    "save_every": 1, "size": 32, "workers": 0, "measured": 4,
+    "save_every": 1, "size": 32, "workers": 0, "eval_photos": 4,
 }  # fmt: skip
 SECTIONS: dict[str, dict[str, Any]] = {
-    "autoencoder": LESSON | {
-        "widths": [8, 8, 16], "latent_channels": 4, "chances": {"style": 0.5}, "alone": 0.25, "gradient_weight": 0.5,
-        "gradient_scales": 3, "kl_weight": 5.0e-4,
+    "autoencoder": COMMON | {
+        "widths": [8, 8, 16], "latent_channels": 4, "chances": {"style": 0.5}, "reference_share": 0.25,
+        "gradient_weight": 0.5, "gradient_scales": 3, "kl_weight": 5.0e-4,
     },
-    "clip": LESSON | {
+    "clip": COMMON | {
         "chances": {"paraphrase": 0.5}, "recoloured": 0.3, "other_design": 0.3, "object_captions": 0.3,
         "text": {"width": 16, "layers": 1, "heads": 2}, "vision": {"width": 16, "layers": 1, "heads": 2}, "patch": 8,
-        "features": 8, "identity_features": 8, "sharpest": 60.0, "sharpest_identity": 30.0,
+        "features": 8, "identity_features": 8, "max_scale": 60.0, "max_identity_scale": 30.0,
     },
-    "base": LESSON | {
+    "base": COMMON | {
         "start": None, "widths": [8, 16, 16], "heads": [1, 2, 2], "chances": {"recolor": 0.1}, "text_drop": 0.5,
         "text_rate": 0.3, "compile": False, "timesteps": [100, 900], "prompts": 2,
     },
@@ -70,7 +69,7 @@ def pictures(world: World) -> Pictures:
 
 
 def run(main: Any, *arguments: str | Path) -> str:
-    """What a script prints."""
+    """The output of a stage's command."""
     app = typer.Typer(rich_markup_mode=None)
     app.command()(main)
     result = CliRunner().invoke(app, [*map(str, arguments), "--device", "cpu"], catch_exceptions=False)
@@ -90,8 +89,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, pictures: Pictures) -> Ite
     folder = tmp_path_factory.mktemp("mini")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for script in (autoencoder, clip, base):
-            patch.setattr(script, "load_pictures", lambda *_: pictures)
+        patch.setattr(world_data, "load_pictures", lambda *_: pictures)
         few = params(folder)
         run(autoencoder.main, "--params", few, "--out", "autoencoder")
         run(clip.main, "--params", few, "--out", "clip")
@@ -114,24 +112,24 @@ def metrics(folder: Path) -> dict[str, Any]:
 
 def test_full_size_params_are_valid() -> None:
     for kind, name in ((autoencoder.AutoencoderParams, "autoencoder"), (clip_model.ClipParams, "clip"),
-                       (base.BaseParams, "base")):  # fmt: skip
-        schooling.section(kind, name)
+                       (base_model.BaseParams, "base")):  # fmt: skip
+        load_section(kind, name)
 
 
-def test_no_caption_holds_an_unknown_word(world: World) -> None:
-    tokenizer = words.word_tokenizer(world)
+def test_no_caption_has_an_unknown_word(world: World) -> None:
+    words = tokenizer.word_tokenizer(world)
     chances = Chances(recolor=0.5, paraphrase=0.5, attributes=1)
-    said = [p for split in ("train", "unseen-concepts") for p in plans(world, 0, 0, 200, split, chances)]
-    ids = tokenizer([p.caption for p in said] + [p.object_caption for p in said]).input_ids
-    assert not any(tokenizer.unk_token_id in row for row in ids)
-    assert max(map(len, ids)) <= words.LENGTH
+    sample = [p for split in ("train", "unseen-concepts") for p in plans(world, 0, 0, 200, split, chances)]
+    ids = words([p.caption for p in sample] + [p.object_caption for p in sample]).input_ids
+    assert not any(words.unk_token_id in row for row in ids)
+    assert max(map(len, ids)) <= tokenizer.LENGTH
 
 
 def test_vocabulary_has_the_special_words_first_and_the_comma(world: World) -> None:
-    known = words.vocabulary(world)
-    assert tuple(known)[:5] == words.SPECIAL
+    known = tokenizer.vocabulary(world)
+    assert tuple(known)[:5] == tokenizer.SPECIAL
     assert list(known)[5:] == sorted(list(known)[5:])
-    assert words.word_tokenizer(world).tokenize("A <object>, on the left") == [
+    assert tokenizer.word_tokenizer(world).tokenize("A <object>, on the left") == [
         "a",
         "<object>",
         ",",
@@ -141,43 +139,47 @@ def test_vocabulary_has_the_special_words_first_and_the_comma(world: World) -> N
     ]
 
 
-def test_batches_put_relatives_side_by_side_and_hold_for_every_step(world: World) -> None:
-    p = schooling.section(clip_model.ClipParams, "clip").model_copy(update={"batch_size": 200})
-    batch, again = (clip_batches.Batches(world, words.word_tokenizer(world), p)[7] for _ in range(2))
+def test_batches_have_hard_negatives_and_depend_on_the_step_only(world: World) -> None:
+    p = load_section(clip_model.ClipParams, "clip").model_copy(update={"batch_size": 200})
+    batch, again = (clip_batches.ClipDataset(world, tokenizer.word_tokenizer(world), p)[7] for _ in range(2))
     assert batch.captions == again.captions
-    art = [world.cutouts[q.objects[0].cutout] for q in batch.plans]
+    art = [world.cutouts[q.things[0].cutout] for q in batch.plans]
     pairs = list(pairwise(art))
     assert 0.05 < np.mean([a is b for a, b in pairs]) < 0.3
     assert 0.03 < np.mean([a is not b and a.name == b.name for a, b in pairs]) < 0.3
     assert 0.1 < np.mean(["<object>" in c for c in batch.captions]) < 0.3
 
 
-def test_what_is_true_of_a_photo_is_no_negative() -> None:
-    shown = [("a photo of", "apple", "on dots"), ("a photo of", "apple", "on lava"), ("a photo of", "pear", "on lava")]
-    said = [("a photo of", "apple", ""), ("a photo of", "", "on lava"), ("a photo of", "pear", "on lava")]
-    photos, captions = map(torch.from_numpy, clip_batches.numbered(shown, said))
-    true = clip_batches.true_of(photos, captions)
+def test_a_true_caption_is_no_negative() -> None:
+    photo_facts = [
+        ("a photo of", "apple", "on dots"),
+        ("a photo of", "apple", "on lava"),
+        ("a photo of", "pear", "on lava"),
+    ]
+    caption_facts = [("a photo of", "apple", ""), ("a photo of", "", "on lava"), ("a photo of", "pear", "on lava")]
+    photos, captions = map(torch.from_numpy, clip_batches.as_numbers(photo_facts, caption_facts))
+    true = clip_batches.caption_matches(photos, captions)
     assert true.tolist() == [[True, False, False], [True, True, False], [False, True, True]]
     same = torch.ones(3, 3, dtype=torch.bool)
     features, wrong, scale = torch.eye(3), torch.eye(3).roll(1, 0), torch.tensor(9.0)
-    assert float(clip.contrast(features, wrong, scale, same)) == 0  # nobody is left to tell from
-    assert float(clip.contrast(features, wrong, scale, ~same)) > 9
+    assert float(clip.contrastive_loss(features, wrong, scale, same)) == 0  # no negatives are left
+    assert float(clip.contrastive_loss(features, wrong, scale, ~same)) > 9
 
 
-def test_recoloured_things_are_told_apart_and_grey_ones_are_not() -> None:
-    things = torch.tensor([[3, 0.9, 0.1, 0.1], [3, 0.1, 0.9, 0.1], [3, 0.85, 0.15, 0.1], [4, 0.9, 0.1, 0.1]])
-    assert clip_batches.same_thing(things).int().tolist() == [
+def test_recoloured_objects_are_other_identities_and_grey_ones_are_not() -> None:
+    identities = torch.tensor([[3, 0.9, 0.1, 0.1], [3, 0.1, 0.9, 0.1], [3, 0.85, 0.15, 0.1], [4, 0.9, 0.1, 0.1]])
+    assert clip_batches.same_identity(identities).int().tolist() == [
         [1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]
     ]  # fmt: skip
 
 
-def test_captions_may_leave_scene_and_thing_open(world: World) -> None:
+def test_captions_may_leave_out_scene_and_object(world: World) -> None:
     for p in plans(world, 3, 0, 200, chances=Chances(silent=0.5, paraphrase=0.5)):
-        style, things, scene = clip_batches.facts(p)
-        assert clip_batches.claims(p, p.caption)[:2] == (style, things)
-        silent = clip_batches.claims(p, p.caption)[2] == ""
-        assert silent == (p.caption.split(",")[0].endswith(p.objects[-1].words))
-        assert (clip_batches.claims(p, p.object_caption)[1] == "") == (len(p.objects) == 1)
+        style, objects, scene = clip_batches.facts_of(p)
+        assert clip_batches.facts_in(p, p.caption)[:2] == (style, objects)
+        silent = clip_batches.facts_in(p, p.caption)[2] == ""
+        assert silent == (p.caption.split(",")[0].endswith(p.things[-1].words))
+        assert (clip_batches.facts_in(p, p.object_caption)[1] == "") == (len(p.things) == 1)
         assert scene == p.scene
 
 
@@ -191,10 +193,10 @@ def test_autoencoder_figures_and_scale(trained: Path) -> None:
 def test_clip_opens_as_text_judge_and_identity_network(trained: Path) -> None:
     judge = load_text_judge(str(trained / "clip"), "cpu")
     assert judge.texts(["a photo of a <object> on the beach"]).shape == (1, 8)
-    identity = load_identity_network(str(trained / "clip"), "cpu")
-    seen = clip_model.load_clip(trained / "clip", "cpu")
+    identity = load_identity(str(trained / "clip"), "cpu")
+    loaded = clip_model.load_clip(trained / "clip", "cpu")
     images = torch.rand(2, 3, 32, 32) * 2 - 1
-    torch.testing.assert_close(identity(images), seen.head(clip_model.pooled(seen, images)))
+    torch.testing.assert_close(identity(images), loaded.head(clip_model.pooled(loaded, images)))
 
 
 def test_base_opens_and_starts_from_the_text_tower(trained: Path) -> None:
@@ -206,16 +208,17 @@ def test_base_opens_and_starts_from_the_text_tower(trained: Path) -> None:
 
 
 def test_full_size_models_are_the_shipped_architectures(world: World) -> None:
-    section = schooling.section
     shipped = load_base("mini")
-    vae = autoencoder.new_autoencoder(section(autoencoder.AutoencoderParams, "autoencoder"))
+    vae = autoencoder.new_autoencoder(load_section(autoencoder.AutoencoderParams, "autoencoder"))
     assert shapes(vae) == shapes(shipped["vae"])
-    p = section(base.BaseParams, "base")
-    assert shapes(base.new_denoiser(p.widths, p.heads, 4, 32, 256)) == shapes(shipped["unet"])
-    assert said(base.new_scheduler()) == said(shipped["scheduler"])
-    ours = clip_model.new_clip(section(clip_model.ClipParams, "clip"), words.word_tokenizer(world))
+    p = load_section(base_model.BaseParams, "base")
+    assert p.widths
+    assert p.heads
+    assert shapes(base_model.new_denoiser(p.widths, p.heads, 4, 32, 256)) == shapes(shipped["unet"])
+    assert settings(base_model.new_scheduler()) == settings(shipped["scheduler"])
+    ours = clip_model.new_clip(load_section(clip_model.ClipParams, "clip"), tokenizer.word_tokenizer(world))
     theirs = clip_model.load_clip(ROOT / "taming_core/mini/clip", "cpu")
-    table = "text_model.embeddings.token_embedding.weight"  # the vocabulary is another
+    table = "text_model.embeddings.token_embedding.weight"  # the vocabulary differs
     assert {k: v for k, v in shapes(ours.model).items() if k != table} == {
         k: v for k, v in shapes(theirs.model).items() if k != table
     }
@@ -223,10 +226,10 @@ def test_full_size_models_are_the_shipped_architectures(world: World) -> None:
 
 
 class Killed(Exception):
-    """What stops a training in the middle."""
+    """Raised to stop a training."""
 
 
-def said(scheduler: Any) -> dict[str, Any]:
+def settings(scheduler: Any) -> dict[str, Any]:
     return {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
 
 
@@ -235,25 +238,25 @@ def shapes(model: torch.nn.Module) -> dict[str, torch.Size]:
 
 
 @pytest.mark.parametrize("name", ["autoencoder", "clip", "base"])
-def test_killed_after_a_step_it_goes_on_to_the_same_weights(
+def test_a_killed_training_resumes_to_the_same_weights(
     name: str, trained: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     script = {"autoencoder": autoencoder, "clip": clip, "base": base}[name]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(script, "load_pictures", lambda *_: pictures)
+    monkeypatch.setattr(world_data, "load_pictures", lambda *_: pictures)
     inputs = ["--autoencoder", trained / "autoencoder", "--clip", trained / "clip", "--chain", trained / "chain.yaml"]
     command = ["--params", trained / "params.yaml", "--out", "again", *(inputs if name == "base" else [])]
-    update = schooling._update
+    update = training_loop._update
 
-    def killed(school: Any, *rest: Any) -> Any:
-        if school.step == 1:
+    def killed(state: TrainState, *rest: Any) -> Any:
+        if state.step == 1:
             raise Killed
-        return update(school, *rest)
+        return update(state, *rest)
 
-    monkeypatch.setattr(schooling, "_update", killed)
+    monkeypatch.setattr(training_loop, "_update", killed)
     with pytest.raises(Killed):
         run(script.main, *command)
-    monkeypatch.setattr(schooling, "_update", update)
+    monkeypatch.setattr(training_loop, "_update", update)
     run(script.main, *command)
     for file in sorted((trained / name).rglob("*.safetensors")):
         assert file.read_bytes() == (tmp_path / "again" / file.relative_to(trained / name)).read_bytes()

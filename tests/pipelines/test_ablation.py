@@ -1,4 +1,4 @@
-"""The ablation: its cells, what its table says of made-up results, and all of its stages in smoke size."""
+"""The ablation: its cells, its table of made-up results, and all of its stages in smoke size."""
 
 import csv
 import json
@@ -12,33 +12,33 @@ import pytest
 import tiny
 import torch
 import yaml
-from cell import guided, write
-from cells import CELLS, OURS, PARAMS, Ablation, ScoreParams, load, merged, tree
 from PIL import Image
 from project_copy import run, smoke_run
-from results import DRAWN, UNDRAWN, Entry, cost, difference, entries, mean
-from score import Setting, by_turns, plain_changes, uses
 from small_rows import write_rows
-from table import as_csv, as_markdown, chosen, own_scale, points, sheet
 
+from pipelines.ablation.cell import guided, write
+from pipelines.ablation.cells import CELLS, OURS, PARAMS, Ablation, ScoreParams, load, merged, tree
+from pipelines.ablation.results import DENOISING, IMAGES, Entry, cost, difference, entries, mean
+from pipelines.ablation.score import Setting, interleaved, plain_changes, token_effects
+from pipelines.ablation.table import as_csv, as_markdown, chosen, points, reference_scale, sheet
 from taming_core.errors import TamingError
 from taming_core.model.inputs import EncoderInputs
 from taming_core.model.subject_model import subject_model
 from taming_core.params.load import Params, load_params
 from taming_core.tables.rows import load_rows
 
-ROOT = Path(__file__).parents[1]
-TOLD = load(CELLS)
+ROOT = Path(__file__).parents[2]
+ABLATION = load(CELLS)
 REFERENCE = load_params(PARAMS)
 LEFT_BEHIND = ("data/", "docs/", "pipelines/ablation/dvc.lock")  # the smoke size has its own
 ASKED = (("scene", "on the beach"), ("scene", "in outer space"), ("style", "a pencil sketch of"))
 
 
 def params_of(cell: str) -> Params:
-    return Params.model_validate(merged(tree(PARAMS), TOLD.cells[cell].overrides))
+    return Params.model_validate(merged(tree(PARAMS), ABLATION.cells[cell].overrides))
 
 
-@pytest.mark.parametrize("cell", [c for c in TOLD.cells if c != OURS])
+@pytest.mark.parametrize("cell", [c for c in ABLATION.cells if c != OURS])
 def test_every_cell_is_valid_and_differs_from_the_reference_in_nothing_but_training(cell: str) -> None:
     p = params_of(cell)
     assert p.train != REFERENCE.train
@@ -46,14 +46,14 @@ def test_every_cell_is_valid_and_differs_from_the_reference_in_nothing_but_train
 
 
 def test_all_cells_differ_and_all_are_run() -> None:
-    params = [params_of(c).model_dump_json() for c in TOLD.cells]
+    params = [params_of(c).model_dump_json() for c in ABLATION.cells]
     assert len(set(params)) == len(params)
-    assert set(TOLD.run) == set(TOLD.cells)
+    assert set(ABLATION.run) == set(ABLATION.cells)
     assert params_of(OURS) == REFERENCE
 
 
 def test_every_network_design_is_a_cell() -> None:
-    assert {params_of(c).train.injection for c in TOLD.cells} == {
+    assert {params_of(c).train.injection for c in ABLATION.cells} == {
         "substitute", "concat", "decoupled", "gated", "reference",
     }  # fmt: skip
 
@@ -79,7 +79,7 @@ def test_the_difference_to_the_reference_is_paired_by_subject() -> None:
     found = difference({s: v + 0.1 + 0.01 * (v % 2) for s, v in ours.items()}, ours)
     assert 0.1 < found.low < found.mean < found.high < 0.111
     assert mean(ours).high - mean(ours).low > 2
-    with pytest.raises(TamingError, match="other things, prompts or seeds"):
+    with pytest.raises(TamingError, match="different objects, prompts or seeds"):
         difference({("thing-9", "a"): 1.0}, ours)
 
 
@@ -133,30 +133,30 @@ def _json(path: Path, value: Any) -> None:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_up(tmp_path_factory.mktemp("ablation"), TOLD, 6)
+    return made_up(tmp_path_factory.mktemp("ablation"), ABLATION, 6)
 
 
 @pytest.fixture(scope="module")
 def found(results: Path) -> list[Entry]:
-    return entries(TOLD, results)
+    return entries(ABLATION, results)
 
 
 def test_every_measure_of_every_cell_is_there_at_every_guidance(found: list[Entry]) -> None:
     drawn = {(e.cell, e.scale) for e in found if e.measure.key == "judge_cosine"}
-    assert drawn == {(c, s) for c in TOLD.run for s in TOLD.scales}
+    assert drawn == {(c, s) for c in ABLATION.run for s in ABLATION.scales}
     undrawn = {(e.cell, e.measure.key) for e in found if e.scale is None}
-    assert undrawn == {(c, m.key) for c in TOLD.run for m in UNDRAWN}
-    assert {e.measure.key for e in found if e.scale} == {m.key for m in DRAWN} - {"strict_pass"}  # no strict judge
+    assert undrawn == {(c, m.key) for c in ABLATION.run for m in DENOISING}
+    assert {e.measure.key for e in found if e.scale} == {m.key for m in IMAGES} - {"strict_pass"}  # no strict judge
     assert all((e.difference is None) == (e.cell == OURS or e.measure.key == "diversity") for e in found)
 
 
 def test_a_steady_difference_is_bold_though_the_intervals_overlap(results: Path, found: list[Entry]) -> None:
-    costs = {c: cost(results / "encoders" / c, results / "runs") for c in TOLD.run}
-    text = as_markdown(found, costs, TOLD, REFERENCE, 3.5)
+    costs = {c: cost(results / "encoders" / c, results / "runs") for c in ABLATION.run}
+    text = as_markdown(found, costs, ABLATION, REFERENCE, 3.5)
     lines = [line for line in text.splitlines() if line.startswith("| gated |")]
     choice, drawn, differences = lines[:3]
     assert "| 2.50 M | – |" in choice  # the record of the run is gone
-    low, high = next((e.found.low, e.found.high) for e in found if (e.cell, e.scale) == ("gated", 3.5))
+    low, high = next((e.value.low, e.value.high) for e in found if (e.cell, e.scale) == ("gated", 3.5))
     assert f"({low:.2f} to {high:.2f})" in drawn
     assert high - low > 0.1
     assert "| **−0.03** (−0.03 to −0.03) |" in differences
@@ -164,10 +164,10 @@ def test_a_steady_difference_is_bold_though_the_intervals_overlap(results: Path,
 
 
 def test_the_csv_holds_every_number_once(results: Path, found: list[Entry]) -> None:
-    costs = {c: cost(results / "encoders" / c, results / "runs") for c in TOLD.run}
-    rows = list(csv.DictReader(StringIO(as_csv(found, costs, TOLD))))
+    costs = {c: cost(results / "encoders" / c, results / "runs") for c in ABLATION.run}
+    rows = list(csv.DictReader(StringIO(as_csv(found, costs, ABLATION))))
     keys = [(r["cell"], r["guidance"], r["measure"]) for r in rows]
-    assert len(set(keys)) == len(keys) == len(found) + 2 * len(TOLD.run)
+    assert len(set(keys)) == len(keys) == len(found) + 2 * len(ABLATION.run)
     one = next(r for r in rows if (r["cell"], r["guidance"], r["measure"]) == ("decoupled", "3.5", "judge_cosine"))
     assert float(one["difference"]) == pytest.approx(-0.02)
     assert one["sure"] == "1"
@@ -182,26 +182,26 @@ def test_seconds_are_of_the_steps_alone(tmp_path: Path) -> None:
 
 
 def test_the_curves_have_a_point_for_each_cell_and_guidance(results: Path) -> None:
-    found = points(TOLD, results)
-    assert [(p.cell, p.scale) for p in found] == [(c, s) for c in TOLD.run for s in (1.5, 3.5, 6.0)]
+    found = points(ABLATION, results)
+    assert [(p.cell, p.scale) for p in found] == [(c, s) for c in ABLATION.run for s in (1.5, 3.5, 6.0)]
     ours = [p for p in found if p.cell == OURS]
     assert ours[0].fidelity.mean < ours[1].fidelity.mean < ours[2].fidelity.mean
     assert ours[0].text.count == 6 * len(ASKED)
 
 
-def test_the_sheet_shows_the_same_things_and_prompts_in_every_row(results: Path) -> None:
-    shown = chosen([_verdict(i, n, *ASKED[n], 0, 3.5) for i in range(6) for n in range(3)], TOLD)
+def test_the_sheet_has_the_same_objects_and_prompts_in_every_row(results: Path) -> None:
+    shown = chosen([_verdict(i, n, *ASKED[n], 0, 3.5) for i in range(6) for n in range(3)], ABLATION)
     assert [(r["identity"], r["asked"]) for r in shown[:3]] == [
         ("thing-0", "on the beach"), ("thing-0", "in outer space"), ("thing-1", "on the beach"),
     ]  # fmt: skip
-    picture = sheet(TOLD, results, 3.5)
-    assert picture.height > 112 * (len(TOLD.run) + 1)
+    picture = sheet(ABLATION, results, 3.5)
+    assert picture.height > 112 * (len(ABLATION.run) + 1)
 
 
 def test_the_table_must_be_of_a_guidance_that_was_drawn() -> None:
-    assert own_scale(TOLD, REFERENCE.evaluate) == 3.5
-    with pytest.raises(TamingError, match="with which no cell is drawn"):
-        own_scale(TOLD.model_copy(update={"scales": [1.0]}), REFERENCE.evaluate)
+    assert reference_scale(ABLATION, REFERENCE.evaluate) == 3.5
+    with pytest.raises(TamingError, match="at which no cell is evaluated"):
+        reference_scale(ABLATION.model_copy(update={"scales": [1.0]}), REFERENCE.evaluate)
 
 
 def setting(folder: Path, injection: str, **more: Any) -> Setting:
@@ -229,27 +229,29 @@ def test_before_any_training_plain_text_to_image_is_the_base_models(tmp_path: Pa
     assert all(abs(c) > 1e-3 for c in changes)
 
 
-def test_tokens_that_change_nothing_are_of_no_use_and_others_are_measured(tmp_path: Path) -> None:
+def test_tokens_without_an_effect_measure_zero_and_others_do_not(tmp_path: Path) -> None:
     silent = setting(tmp_path / "a", "decoupled")  # its added values are zero before training
-    found = uses(silent, load_rows(tmp_path / "a" / "rows", "train"))
+    found = token_effects(silent, load_rows(tmp_path / "a" / "rows", "train"))
     assert [v["against_none"] for v in found] == pytest.approx([0] * 6, abs=1e-6)
-    heard = uses(setting(tmp_path / "b", "concat"), load_rows(tmp_path / "b" / "rows", "train"))
+    heard = token_effects(setting(tmp_path / "b", "concat"), load_rows(tmp_path / "b" / "rows", "train"))
     assert all(v["against_none"] != 0 and v["against_another"] != 0 for v in heard)
     assert {v["subject"] for v in heard} == {"train-0", "train-1"}
 
 
-def test_scores_do_not_depend_on_how_many_photos_are_looked_at_at_once(tmp_path: Path) -> None:
+def test_scores_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
     one, many = (setting(tmp_path / str(n), "concat", batch_size=n) for n in (1, 6))
-    values = [[v["against_none"] for v in uses(s, load_rows(tmp_path / "1" / "rows", "train"))] for s in (one, many)]
+    values = [
+        [v["against_none"] for v in token_effects(s, load_rows(tmp_path / "1" / "rows", "train"))] for s in (one, many)
+    ]
     assert values[0] == pytest.approx(values[1], abs=1e-5)
 
 
-def test_things_take_turns_so_that_a_donor_is_another_thing(tmp_path: Path) -> None:
+def test_identities_are_interleaved_so_that_a_donor_is_another_one(tmp_path: Path) -> None:
     rows = load_rows(tiny.write_rows(tmp_path), "train")
-    identities = [rows.column("identity")[i] for i in by_turns(rows)]
+    identities = [rows.column("identity")[i] for i in interleaved(rows)]
     assert identities == ["train-0", "train-1"] * 3
-    with pytest.raises(TamingError, match="fewer than two things"):
-        by_turns(load_rows(tiny.write_rows(tmp_path / "alone", identities=1), "train"))
+    with pytest.raises(TamingError, match="fewer than two identities"):
+        interleaved(load_rows(tiny.write_rows(tmp_path / "alone", identities=1), "train"))
 
 
 def test_the_smoke_size_overrides_keys_that_exist() -> None:
@@ -265,7 +267,7 @@ def test_every_cell_is_valid_and_a_change_in_the_other_sizes_too(size: str) -> N
     for override in shlex.split((CELLS.parent / f"{size}.args").read_text(), comments=True)[1::2]:
         file, (key, value) = override.split(":")[0], override.split(":")[1].split("=")
         reference = merged(reference, {key: yaml.safe_load(value)}) if file.endswith("params.yaml") else reference
-    for cell in TOLD.cells.values():
+    for cell in ABLATION.cells.values():
         Params.model_validate(merged(reference, cell.overrides))
 
 
@@ -286,7 +288,7 @@ def test_the_whole_runs_in_smoke_size_and_needs_no_base_of_its_own(copy: Path) -
 
 def test_the_smoke_table_is_of_what_was_trained(copy: Path) -> None:
     rows = list(csv.DictReader(StringIO((copy / "out/ablation/table.csv").read_text())))
-    measures = {m.key for m in (*DRAWN, *UNDRAWN)} - {"style_accuracy"}  # no style is asked for
+    measures = {m.key for m in (*IMAGES, *DENOISING)} - {"style_accuracy"}  # no style in the prompts
     for cell in ("ours", "lora"):
         assert {r["measure"] for r in rows if r["cell"] == cell} == measures | {"trained", "seconds"}
     trained = {r["cell"]: float(r["mean"]) for r in rows if r["measure"] == "trained"}

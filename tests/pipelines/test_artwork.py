@@ -1,15 +1,12 @@
-"""The artwork of the mini world: how it is made, and that the tables that ship are what its sources allow."""
+"""The artwork of the mini world: how it is drawn, and that the shipped tables match its sources."""
 
 import base64
 import hashlib
 import io
 import json
-import runpy
-import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,25 +14,12 @@ import pytest
 from datasets import Features
 from PIL import Image, ImageDraw
 
+from pipelines.mini import artwork, cutouts, notice, scenery, sources, wallpapers
 from taming_core.errors import TamingError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MINI = ROOT / "pipelines" / "mini"
 WORLD = ROOT / "taming_core" / "mini" / "world"
-
-
-def script(name: str) -> SimpleNamespace:
-    """What a script of pipelines/mini defines."""
-    sys.path.insert(0, str(MINI))
-    try:
-        return SimpleNamespace(**runpy.run_path(str(MINI / f"{name}.py")))
-    finally:
-        sys.path.remove(str(MINI))
-
-
-artwork, cutouts, notice, scenery, sources, wallpapers = map(
-    script, ["artwork", "cutouts", "notice", "scenery", "sources", "wallpapers"]
-)
 
 
 def rows(table: str) -> list[dict]:
@@ -113,6 +97,7 @@ def test_a_cutout_keeps_its_shape_and_stands_in_the_middle() -> None:
     image = Image.new("RGBA", (300, 200))
     ImageDraw.Draw(image).rectangle((10, 20, 109, 69), fill=(200, 10, 10, 255))  # 100 x 50, off the centre
     art = cutouts.canonical(image)
+    assert art is not None
     seen = art[..., 3] > 0.5
     ys, xs = np.nonzero(seen)
     assert (xs.min(), xs.max(), ys.min(), ys.max()) == (4, 123, 34, 93)
@@ -124,6 +109,7 @@ def test_no_colour_leaks_from_what_is_transparent() -> None:
     pixels = np.full((64, 64, 4), (0, 255, 0, 0), np.uint8)
     pixels[16:48, 16:48] = (255, 0, 0, 255)
     art = cutouts.canonical(Image.fromarray(pixels))
+    assert art is not None
     assert art[art[..., 3] > 0.01][:, 1].max() < 0.01
 
 
@@ -137,7 +123,9 @@ def test_artwork_is_found_under_other_spellings_and_names(tmp_path: Path) -> Non
     design = sources.load_sources().designs[0]
     for files in ("{}.svg", "icons.json"):
         read = cutouts.reader(replace(design, files=files), tmp_path)
-        assert read("2764-FE0F").convert("RGBA").getpixel((128, 128)) == (0, 0, 255, 255)
+        heart = read("2764-FE0F")
+        assert heart is not None
+        assert heart.convert("RGBA").getpixel((128, 128)) == (0, 0, 255, 255)
         assert read("1F480") is None
 
 
@@ -158,7 +146,7 @@ def test_the_shipped_splits_are_those_of_the_list_of_concepts() -> None:
 
 
 def test_a_smoke_run_holds_every_split() -> None:
-    few = artwork.some(artwork.load_concepts(MINI / "concepts.tsv"), 20)
+    few = artwork.subset(artwork.load_concepts(MINI / "concepts.tsv"), 20)
     assert len(few) == 24
     assert {c.split for c in few} == {"train", "unseen-concepts"}
     assert sum(bool(c.unseen_design) for c in few) == 2
@@ -174,7 +162,7 @@ def test_every_picture_has_an_open_licence_that_its_source_is_pinned_under() -> 
         assert row["licence"] in notice.LICENCES
 
 
-def test_notice_tells_what_the_shipped_tables_hold() -> None:
+def test_notice_lists_the_content_of_the_shipped_tables() -> None:
     text = (ROOT / "NOTICE").read_text(encoding="utf-8")
     assert notice.updated(text, notice.written(WORLD, sources.load_sources())) == text
 
@@ -185,9 +173,9 @@ def test_datasets_reads_pictures_as_pictures() -> None:
         assert type(features["image"]).__name__ == "Image"
 
 
-def test_the_telling_colour_is_that_of_the_colourful_part() -> None:
+def test_the_dominant_colour_is_that_of_the_saturated_part() -> None:
     grey_with_red = np.full((4, 4, 4), (0.5, 0.5, 0.5, 1), np.float32)
     grey_with_red[0] = (1, 0, 0, 1)
-    red, green, blue = cutouts.telling_colour(grey_with_red)
+    red, green, blue = cutouts.dominant_colour(grey_with_red)
     assert red > 0.9
     assert green == blue < 0.1

@@ -1,4 +1,4 @@
-"""The model card and the comparison of two evaluations: generated, true, and never stale."""
+"""The model card, shipping, and the comparison of two evaluations."""
 
 import json
 from pathlib import Path
@@ -6,31 +6,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from card import BASE, Target, card, figure
-from editions import rows_of, same_images, table
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from ship import require_small, round_files, rounded
 
+from pipelines.mini.card import Target, card, figure
+from pipelines.mini.compare_runs import same_images, scores_of, table
+from pipelines.mini.ship import require_small, round_files, rounded
+from pipelines.mini.stage_params import HERE
 from taming_core.errors import TamingError
-from taming_core.weights.mini import MINI
+from taming_core.weights.mini import BASE, MINI
 
-WEIGHTS = MINI
-FACTS = BASE.parent / "card.yaml"
-
-
-def test_the_shipped_card_is_what_is_generated() -> None:
-    assert (WEIGHTS / "README.md").read_text() == card(FACTS, WEIGHTS, BASE)
+FACTS = HERE / "card.yaml"
 
 
-def test_every_figure_of_the_card_was_measured() -> None:
-    assert "not measured" not in (WEIGHTS / "README.md").read_text()
+def test_the_shipped_card_is_current() -> None:
+    assert (MINI / "README.md").read_text() == card(FACTS, MINI, BASE)
 
 
-def test_a_figure_says_whether_its_aim_is_reached() -> None:
-    aimed = Target(said="IoU", folder="", key="iou", aim=0.9)
+def test_every_metric_of_the_card_was_measured() -> None:
+    assert "not measured" not in (MINI / "README.md").read_text()
+
+
+def test_a_metric_is_compared_with_its_target() -> None:
+    aimed = Target(label="IoU", folder="", key="iou", aim=0.9)
     assert [figure(aimed, {"iou": v}).reached for v in (0.89, 0.9, 0.91)] == [False, True, True]
     assert figure(aimed, {}).reached is False
     assert figure(aimed.model_copy(update={"better": "lower"}), {"iou": 0.89}).reached is True
@@ -84,10 +84,10 @@ def evaluated(folder: Path, value: float, seed: int) -> Path:
 def test_two_evaluations_stand_side_by_side(tmp_path: Path) -> None:
     folders = [evaluated(tmp_path / name, value, 3) for name, value in (("first", 0.5), ("second", 0.75))]
     assert "| Shape | 0.50 (0.50 to 0.50) | 0.75 (0.75 to 0.75) |" in table(folders, ["first", "second"])
-    assert len(same_images(*(rows_of(folder) for folder in folders))) == 1
+    assert len(same_images(*(scores_of(folder) for folder in folders))) == 1
 
 
 def test_evaluations_of_other_seeds_are_not_compared(tmp_path: Path) -> None:
-    rows = [rows_of(evaluated(tmp_path / str(seed), 0.5, seed)) for seed in (3, 4)]
+    rows = [scores_of(evaluated(tmp_path / str(seed), 0.5, seed)) for seed in (3, 4)]
     with pytest.raises(TamingError, match="seeds"):
         same_images(*rows)

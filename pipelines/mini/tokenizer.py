@@ -1,4 +1,4 @@
-"""The tokenizer of `mini`: whole words, for its world has few and a caption shall be short."""
+"""The word-level tokenizer of `mini`: captions have a few hundred different words, and stay short."""
 
 from collections.abc import Iterable
 
@@ -12,12 +12,12 @@ from taming_core.world.styles import STYLES
 from taming_core.world.wording import COLOURS, OBJECT, PLACES, SIZES, scene_wordings, style_wordings
 
 PAD, BOS, UNKNOWN, EOS = "<pad>", "<bos>", "<unk>", "<eos>"
-SPECIAL = (PAD, BOS, UNKNOWN, EOS, OBJECT)  # their ids are their places
-LENGTH = 32  # tokens of a caption, opening and closing included
+SPECIAL = (PAD, BOS, UNKNOWN, EOS, OBJECT)  # ids 0 to 4
+LENGTH = 32  # tokens of a caption, with BOS and EOS
 
 
 def phrases(world: World) -> Iterable[str]:
-    """All that a caption of this world can say, in pieces."""
+    """Every phrase that a caption can contain."""
     yield from ("a", "an", "and", *COLOURS, *SIZES, *PLACES, *class_nouns())
     yield from (cutout.name for cutout in world.cutouts)
     for scene in world.scenes:
@@ -27,18 +27,18 @@ def phrases(world: World) -> Iterable[str]:
 
 
 def vocabulary(world: World) -> dict[str, int]:
-    """Word -> id: the special ones, then all others in alphabetical order."""
-    said = {word for phrase in phrases(world) for word, _ in _split().pre_tokenize_str(phrase.lower())}
-    return {word: i for i, word in enumerate([*SPECIAL, *sorted(said)])}
+    """Word -> id: the special tokens, then all words in alphabetical order."""
+    words = {word for phrase in phrases(world) for word, _ in _split().pre_tokenize_str(phrase.lower())}
+    return {word: i for i, word in enumerate([*SPECIAL, *sorted(words)])}
 
 
 def word_tokenizer(world: World) -> PreTrainedTokenizerFast:
-    """A tokenizer that knows every word of the world's captions, those of things held out among them."""
-    known = vocabulary(world)
-    model = Tokenizer(WordLevel(known, unk_token=UNKNOWN))
+    """A tokenizer with every word of the captions, held-out concepts included."""
+    ids = vocabulary(world)
+    model = Tokenizer(WordLevel(ids, unk_token=UNKNOWN))
     model.normalizer = normalizers.Lowercase()
     model.pre_tokenizer = _split()
-    ends = [(BOS, known[BOS]), (EOS, known[EOS])]
+    ends = [(BOS, ids[BOS]), (EOS, ids[EOS])]
     model.post_processor = TemplateProcessing(single=f"{BOS} $A {EOS}", special_tokens=ends)
     return PreTrainedTokenizerFast(
         tokenizer_object=model, pad_token=PAD, bos_token=BOS, unk_token=UNKNOWN, eos_token=EOS,
@@ -46,11 +46,11 @@ def word_tokenizer(world: World) -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def rows_of(known: PreTrainedTokenizerFast) -> int:
-    """Rows of an embedding table that holds all words; GPUs multiply fastest in multiples of 8."""
-    return -(-len(known) // 8) * 8
+def table_size(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Rows of the embedding table: the number of words, rounded up to a multiple of 8 for fast matrix products."""
+    return -(-len(tokenizer) // 8) * 8
 
 
 def _split() -> pre_tokenizers.PreTokenizer:
-    """At white space, and a comma is a word."""
+    """Split at white space; a comma is a word."""
     return pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(",", "isolated")])

@@ -1,0 +1,1 @@
+"""Pipelines of the same stages as dvc.yaml: how models, tables and figures of this project are made."""

@@ -1,0 +1,1 @@
+"""The WordNet tables of `taming_core.language`."""

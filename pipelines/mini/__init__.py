@@ -1,0 +1,1 @@
+"""Train, measure and ship every model of `mini`; see README.md here."""
