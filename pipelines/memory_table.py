@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from taming_core.params.load import load_params
 from taming_core.projects import profiles
-from taming_core.projects.memory import GIB, Need, need
+from taming_core.projects.memory import GIB, MemoryNeed, memory_need
 
 BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
 HEAD = ("profile", "GPU", "micro-batch", "checkpointing", "optimizer", "offload", "weights", "gradients", "averages",
@@ -20,7 +20,7 @@ def main(page: Path) -> None:
     """Replace the table of the page."""
     before, rest = page.read_text().split(BEGIN)
     _, after = rest.split(END)
-    lines = [HEAD, ["---"] * len(HEAD), *(row(p, m) for p in profiles.BASES for m in profiles.sizes(p))]
+    lines = [HEAD, ["---"] * len(HEAD), *(row(p, m) for p in profiles.BASES for m in profiles.memory_presets(p))]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
 
@@ -30,14 +30,14 @@ def row(profile: str, memory: int) -> list[str]:
     with TemporaryDirectory() as folder:
         (Path(folder) / "params.yaml").write_text(profiles.params_text(profile, memory))
         params = load_params(Path(folder) / "params.yaml")
-    p, found = params.train, need(params)
+    p, found = params.train, memory_need(params)
     print(profile, memory, gib(found), flush=True)
     yes = {True: "yes", False: "no"}
     return [f"`{profile}`", f"{memory} GB", str(p.micro_batch_size), yes[p.gradient_checkpointing], p.optimizer,
             yes[p.offload], *gib(found)]  # fmt: skip
 
 
-def gib(found: Need) -> list[str]:
+def gib(found: MemoryNeed) -> list[str]:
     """The parts of the memory and their sum, in GiB."""
     parts = (found.weights, found.gradients, found.optimizer, found.step, found.total)
     return [f"{part / GIB:.1f}" for part in parts]

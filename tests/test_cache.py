@@ -285,7 +285,7 @@ def test_an_entry_that_vanishes_in_training_names_the_way_out(rows: Rows) -> Non
     caches, _ = filled(subject_model(tiny.pipeline().components), rows, p)
     assert caches.latents is not None
     shard_of(FeatureKind(caches.latents, None, None)).write_bytes(b"")  # type: ignore
-    feature_store._header_kept.cache_clear()
+    feature_store._cached_header.cache_clear()
     with pytest.raises(TamingError, match="Run the same command again"):
         batch_at(0, tiny.source(rows, p, caches=caches))
 

@@ -232,7 +232,7 @@ def test_timings_stand_apart_and_metrics_hold_none(evaluated: tuple[Path, str]) 
 
 def test_the_end_names_the_report_and_the_state_is_gone(evaluated: tuple[Path, str], folder: Path) -> None:
     out, printed = evaluated
-    assert printed.startswith("whole: 10 images of 2 held-out things\n")
+    assert printed.startswith("whole: 10 images of 2 held-out objects\n")
     assert "whole/report.html and whole/sheet.png show them" in printed
     assert (out / "report.html").is_file()
     assert Image.open(out / "sheet.png").width > 4 * 128

@@ -176,7 +176,7 @@ def test_the_card_says_how_the_null_of_stock_diffusers_differs(kind: str, tmp_pa
         pipeline.object_encoder.projection.norm.bias.data += 0.2
     folder = saved(pipeline, tmp_path)
     said = export.export(folder, tmp_path / "out", wish("ip-adapter"))
-    assert "images differ as soon as guidance_scale is not 1" in "".join(said)
+    assert "images differ if guidance_scale is not 1" in "".join(said)
     stock = opened(tmp_path / "base")
     stock.load_ip_adapter(tmp_path / "out", subfolder="", weight_name=ip_adapter.FILE)
     expected = ours(folder, 3.0, subject=cutout())
@@ -348,7 +348,7 @@ def test_words_that_the_base_does_not_know_need_its_text_encoder(tmp_path: Path)
     [
         ({"projector": "linear", "tokens": 3}, "has 4 tokens, and this encoder 3"),
         ({"projector": "mlp"}, "no IP-Adapter with the projector mlp"),
-        ({"projector": "linear", "tower": {"model_type": "dinov2", **tiny.TOWER, "mlp_ratio": 2}}, "CLIP towers alone"),
+        ({"projector": "linear", "tower": {"model_type": "dinov2", **tiny.TOWER, "mlp_ratio": 2}}, "only CLIP towers"),
     ],
 )
 def test_what_stock_diffusers_cannot_load_is_refused(given: dict[str, Any], words: str) -> None:
@@ -489,8 +489,8 @@ def test_the_command_writes_an_account_of_itself(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["export", "--encoder", "encoder", "--to", "ip-adapter", "--out", "out"])
     assert done.output.splitlines() == [
         "out: ip-adapter of encoder",
-        "IP-Adapter of the base kind, 4 tokens; its picture is square, the thing on mid-grey (128).",
-        "Guidance is the same in stock diffusers as in TamingPipeline with both guidances alike.",
+        "IP-Adapter of the base kind, 4 tokens; its input image is square, the object on mid-grey (128).",
+        "Guidance is the same in stock diffusers and in TamingPipeline with equal guidance scales.",
     ]
     record = json.loads((tmp_path / "out/export.json").read_text())
     assert record["encoder"] == {

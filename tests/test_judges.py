@@ -21,7 +21,7 @@ from transformers import (
 
 from taming_core.errors import TamingError
 from taming_core.evaluation import judges
-from taming_core.evaluation.judges import TextJudge, load_judge, load_text_judge, on_grey, poses
+from taming_core.evaluation.judges import TextJudge, composite_on_grey, load_judge, load_text_judge, pose_images
 
 THINGS = 8
 
@@ -33,7 +33,7 @@ def text_judge() -> TextJudge:
 
 def test_the_judge_finds_a_thing_among_others() -> None:
     judge = load_judge("mini", "cpu")
-    gallery = judge([on_grey(t.resize((128, 128))) for t in artwork(THINGS)])
+    gallery = judge([composite_on_grey(t.resize((128, 128))) for t in artwork(THINGS)])
     photos = judge([Image.fromarray(composed(t, i, tilt=12)[0]) for i, t in enumerate(artwork(THINGS))])
     assert gallery.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(gallery, axis=1), 1, atol=1e-5)
@@ -41,7 +41,7 @@ def test_the_judge_finds_a_thing_among_others() -> None:
 
 
 def test_a_feature_does_not_depend_on_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
-    judge, things = load_judge("mini", "cpu"), [on_grey(t) for t in artwork(3)]
+    judge, things = load_judge("mini", "cpu"), [composite_on_grey(t) for t in artwork(3)]
     together = judge(things)
     monkeypatch.setattr(judges, "AT_ONCE", 1)
     np.testing.assert_allclose(judge(things), together, atol=1e-5)
@@ -69,9 +69,9 @@ def test_a_text_is_cut_to_the_models_length(text_judge: TextJudge) -> None:
 
 
 def test_mid_grey_is_what_the_encoder_sees_around_a_subject() -> None:
-    seen = np.asarray(on_grey(Image.new("RGBA", (4, 4), (255, 0, 0, 0))))
+    seen = np.asarray(composite_on_grey(Image.new("RGBA", (4, 4), (255, 0, 0, 0))))
     assert (seen == 128).all()
-    half = np.asarray(on_grey(Image.new("RGBA", (4, 4), (255, 255, 255, 128))))
+    half = np.asarray(composite_on_grey(Image.new("RGBA", (4, 4), (255, 255, 255, 128))))
     assert abs(int(half[0, 0, 0]) - 192) <= 1
 
 
@@ -80,7 +80,7 @@ def test_a_folder_with_another_vision_model_judges_too(tmp_path: Path) -> None:
     sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
     Dinov2Model(Dinov2Config(image_size=28, patch_size=14, **sizes)).save_pretrained(tmp_path)
     ViTImageProcessor(size={"height": 28, "width": 28}).save_pretrained(tmp_path)
-    found = load_judge(str(tmp_path), "cpu")([on_grey(t) for t in artwork(2)])
+    found = load_judge(str(tmp_path), "cpu")([composite_on_grey(t) for t in artwork(2)])
     assert found.shape == (2, 24)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 
@@ -92,9 +92,9 @@ def test_a_judge_without_a_pooler_gets_no_random_one(tmp_path: Path) -> None:
     model = ViTModel(shape, add_pooling_layer=False).eval()
     model.save_pretrained(tmp_path)
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
-    judge, images = load_judge(str(tmp_path), "cpu"), [on_grey(t) for t in artwork(2)]
+    judge, images = load_judge(str(tmp_path), "cpu"), [composite_on_grey(t) for t in artwork(2)]
     with torch.no_grad():
-        first = model(judge.prepare(images)).last_hidden_state[:, 0]
+        first = model(judge.preprocess(images)).last_hidden_state[:, 0]
     np.testing.assert_allclose(judge(images), torch.nn.functional.normalize(first, dim=-1).numpy(), atol=1e-6)
 
 
@@ -127,7 +127,7 @@ def other_clip(tmp_path: Path) -> Path:
 
 
 def test_a_clip_folder_is_judge_of_both(other_clip: Path) -> None:
-    images = [on_grey(t) for t in artwork(2)]
+    images = [composite_on_grey(t) for t in artwork(2)]
     both = load_text_judge(str(other_clip), "cpu")
     assert both.images(images).shape == (2, 20)
     np.testing.assert_allclose(load_judge(str(other_clip), "cpu")(images), both.images(images), atol=1e-6)
@@ -165,7 +165,7 @@ def leaning() -> Image.Image:
 
 
 def test_poses_fill_the_square_and_hold_the_subject_itself() -> None:
-    found = poses(leaning())
+    found = pose_images(leaning())
     assert len(found) == 22
     assert {p.size for p in found} == {(128, 128)}
     upright = np.asarray(found[5], np.int64)

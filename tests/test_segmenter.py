@@ -13,22 +13,22 @@ from segment_anything.modeling import Sam
 from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
 
 from taming_core.errors import TamingError
-from taming_core.objects.sam_checkpoint import as_published
+from taming_core.objects.sam_checkpoint import to_published_names
 from taming_core.objects.segmenter import (
+    CropSettings,
     Segmenter,
-    View,
     assemble,
-    cut,
+    box_in_crop,
+    crop,
     encoder,
     load_segmenter,
-    masks_of,
-    pasted,
+    paste,
+    predict_masks,
     read_state,
-    resized,
+    resize,
     sam_from_state,
+    snap_to_edges,
     square_around,
-    to_edges,
-    within,
 )
 from taming_core.world.artwork import Pictures, World, load_pictures, load_world
 from taming_core.world.photos import Photos, box_of, render
@@ -151,7 +151,7 @@ def test_a_sam_of_transformers_gives_the_same_masks(tmp_path: Path) -> None:
     ours = sam_from_state(read_state(tmp_path / "model.safetensors")).eval()
     pixels, boxes = torch.randn(2, 3, 64, 64), torch.tensor([[5.0, 7.0, 50.0, 40.0], [20.0, 3.0, 60.0, 60.0]])
     expected = theirs(pixel_values=pixels, input_boxes=boxes[:, None], multimask_output=False)
-    logits, quality = masks_of(ours, ours.image_encoder(pixels), boxes)
+    logits, quality = predict_masks(ours, ours.image_encoder(pixels), boxes)
     torch.testing.assert_close(logits, expected.pred_masks[:, 0], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(quality, expected.iou_scores[:, 0], atol=1e-4, rtol=1e-4)
     assert load_segmenter(str(tmp_path), "cpu")(np.zeros((50, 80, 3), np.uint8), boxes.numpy()).masks.shape == (
@@ -164,9 +164,9 @@ def test_a_sam_of_transformers_gives_the_same_masks(tmp_path: Path) -> None:
 def test_every_weight_of_a_sam_of_transformers_has_its_place() -> None:
     with torch.device("meta"):
         theirs, ours = SamModel(SamConfig()).state_dict(), sam_model_registry["vit_b"]().state_dict()
-    renamed = as_published(theirs)
+    renamed = to_published_names(theirs)
     assert {name: weight.shape for name, weight in renamed.items()} == {n: w.shape for n, w in ours.items()}
-    assert as_published(ours) == dict(ours)
+    assert to_published_names(ours) == dict(ours)
 
 
 def test_absent_weights_say_which_file_to_fetch() -> None:
@@ -209,11 +209,11 @@ def test_a_square_comes_back_to_its_place(place: tuple[int, int]) -> None:
     picture[0, place[1] : place[1] + 15, place[0] : place[0] + 20] = 1
     box = box_of(picture[0] > 0)
     square = square_around(box, 1.3)
-    seen = resized(cut(picture, square), 128)
-    again = pasted(seen, square, 90, 100)
+    seen = resize(crop(picture, square), 128)
+    again = paste(seen, square, 90, 100)
     assert (again != (picture > 0.5)).sum() <= 4
     expected = torch.tensor(box_of(seen[0] > 0.5), dtype=torch.float32)
-    assert (within(torch.tensor(box, dtype=torch.float32), square, 128) - expected).abs().max() < 3
+    assert (box_in_crop(torch.tensor(box, dtype=torch.float32), square, 128) - expected).abs().max() < 3
 
 
 def test_a_folder_says_how_far_to_zoom(tmp_path: Path) -> None:
@@ -240,9 +240,9 @@ def test_a_mask_is_drawn_to_where_the_colour_changes() -> None:
     picture = truth * colours[0] + (1 - truth) * colours[1]
     rough = torch.zeros(1, 1, 64, 64)
     rough[..., 22:47, 18:42] = 1
-    drawn = to_edges(rough, picture, View(1.3, edge_reach=6, edge_floor=1e-3))
+    drawn = snap_to_edges(rough, picture, CropSettings(1.3, edge_reach=6, edge_floor=1e-3))
     assert ((drawn > 0.5) != (truth > 0.5)).sum() < 0.1 * ((rough > 0.5) != (truth > 0.5)).sum()
     assert ((drawn >= 0) & (drawn <= 1)).all()
-    assert torch.equal(to_edges(rough, picture, View(1.3)), rough)
-    plain = to_edges(rough, torch.zeros(1, 3, 64, 64), View(1.3, edge_reach=1, edge_floor=1e-3))
+    assert torch.equal(snap_to_edges(rough, picture, CropSettings(1.3)), rough)
+    plain = snap_to_edges(rough, torch.zeros(1, 3, 64, 64), CropSettings(1.3, edge_reach=1, edge_floor=1e-3))
     assert ((plain > 0.5) != (rough > 0.5)).sum() <= 4  # nothing to draw it to: only its corners are rounded

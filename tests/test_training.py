@@ -122,7 +122,7 @@ def test_of_a_fresh_tower_the_last_blocks_train(rows: Rows, projector: str) -> N
 def test_a_tower_has_only_so_many_blocks() -> None:
     encoder = {"tower": "mini", "projector": "full", "tokens": 4, "tower_blocks": 3}
     p = tiny.train_params(start=None, base="mini", injection="concat", background="removed", encoder=encoder)
-    with pytest.raises(TamingError, match="tower_blocks is 3, but the tower has 2"):
+    with pytest.raises(TamingError, match="tower_blocks is 3, but the projector uses 2 blocks"):
         begun(p, None)
 
 

@@ -32,7 +32,7 @@ class Photos(Section):
     """Numbers of rendered photos."""
 
     train: PositiveInt
-    general: PositiveInt
+    regularization: PositiveInt
     unseen: PositiveInt
     unseen_general: PositiveInt
 
@@ -98,7 +98,7 @@ def merged(reference: Tree, overrides: Tree) -> Tree:
     return params
 
 
-def _with(branch: Tree, path: list[str], value: Any, key: str) -> Tree:
+def _with(branch: Any, path: list[str], value: Any, key: str) -> Tree:
     """A copy of the branch with the value at the end of the path."""
     first, *rest = path
     if not isinstance(branch, dict) or first not in branch:

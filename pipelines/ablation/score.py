@@ -23,15 +23,15 @@ from taming_core.bases.families import family_of
 from taming_core.bases.load import load_base
 from taming_core.errors import TamingError
 from taming_core.images.families import load_pipeline
-from taming_core.model.diffusion import Noise, noised, part_of, target_of
-from taming_core.model.inputs import Shown
+from taming_core.model.diffusion import Noise, add_noise, slice_noise, training_target
+from taming_core.model.inputs import Batch
 from taming_core.model.subject_model import SubjectModel, predict, subject_model
 from taming_core.params.load import load_params
 from taming_core.params.train import TrainParams
 from taming_core.seeds import seed_for
 from taming_core.tables.rows import Rows, load_rows
-from taming_core.training.batches import Batch, Example, collate, example
-from taming_core.training.loop import rows_of
+from taming_core.training.batches import Example, ExampleSource, collate, make_example
+from taming_core.training.loop import batch_slice
 from taming_core.training.losses import denoising_loss
 from taming_core.training.objective import latents_of
 from taming_core.weights.device import pick_device
@@ -47,8 +47,6 @@ class Setting:
 
     model: SubjectModel
     train_params: TrainParams
-    inputs: Shown
-    subject_side: int  # pixels
     device: torch.device
     p: ScoreParams
 
@@ -65,9 +63,7 @@ def main(
     """Write every metric for every held-out photo."""
     p, train_params, where = load(cells).score, load_params(params).train, pick_device(device)
     pipeline = load_pipeline(str(encoder), where)
-    found = pipeline.object_encoder
-    model, inputs = subject_model(pipeline.components), Shown.of(found.config)
-    s = Setting(model, train_params, inputs, found.image_size, torch.device(where), p)
+    s = Setting(subject_model(pipeline.components), train_params, torch.device(where), p)
     write({"use": token_effects(s, load_rows(rows, "test")), "plain": plain_changes(s, load_rows(rows, "train"))}, out)
     print(out)
 
@@ -85,13 +81,14 @@ def token_effects(s: Setting, rows: Rows) -> list[Value]:
 
     The tokens are from another view of the object, and the caption is the one of the cell's training.
     """
-    examples = examples_of(s, rows, interleaved(rows)[: s.p.rows])
+    source = source_of(s, rows)
+    examples = [make_example(source, number, i) for i, number in enumerate(interleaved(rows)[: s.p.rows])]
     swapped = [
         replace(e, subject=donor.subject) for e, donor in zip(examples, [*examples[1:], examples[0]], strict=True)
     ]
     absent = [replace(e, present=False) for e in examples]
     own, another, none = (
-        errors(s, chosen, tuned_denoiser(s.model), inside=True) for chosen in (examples, swapped, absent)
+        errors(s, source, chosen, tuned_denoiser(s.model), inside=True) for chosen in (examples, swapped, absent)
     )
     identities = rows_by_id(rows)
     return [
@@ -103,8 +100,9 @@ def token_effects(s: Setting, rows: Rows) -> list[Value]:
 
 def plain_changes(s: Setting, rows: Rows) -> list[Value]:
     """Relative change of the error without an object, to the base model's; below 0 is better."""
-    examples = examples_of(s, rows, rows.general[: s.p.pairs].tolist())
-    tuned, base = errors(s, examples, tuned_denoiser(s.model)), errors(s, examples, base_denoiser(s))
+    source = source_of(s, rows)
+    examples = [make_example(source, number, i) for i, number in enumerate(rows.regularization[: s.p.pairs].tolist())]
+    tuned, base = (errors(s, source, examples, denoiser) for denoiser in (tuned_denoiser(s.model), base_denoiser(s)))
     return [
         {"subject": e.row_id, "row": e.row_id, "plain_change": float(a / b - 1)}
         for e, a, b in zip(examples, tuned, base, strict=True)
@@ -133,35 +131,35 @@ def rows_by_id(rows: Rows) -> dict[str, str]:
     return dict(zip(rows.column("row_id"), rows.column("identity"), strict=True))
 
 
-def examples_of(s: Setting, rows: Rows, numbers: Sequence[int]) -> list[Example]:
-    """Rows as in the cell's training, without dropout and with subjects from another view."""
-    p = s.train_params.model_copy(update={"object_drop": 0.0, "text_drop": 0.0, "cross_reference": 1.0})
-    return [example(rows, number, i, s.subject_side, p, s.inputs) for i, number in enumerate(numbers)]
+def source_of(s: Setting, rows: Rows) -> ExampleSource:
+    """Examples as in the cell's training, without dropout and with subjects from another view."""
+    fixed = s.train_params.model_copy(update={"object_drop": 0.0, "text_drop": 0.0, "cross_reference": 1.0})
+    return ExampleSource.of(s.model, rows, fixed)
 
 
 def tuned_denoiser(model: SubjectModel) -> Denoiser:
     """The output of the trained denoiser, with the batch's text and subjects."""
-    return lambda latents, noise, b: predict(model, latents, noise.timesteps, b.tokens, b.subject, b.present).said
+    return lambda latents, noise, batch: predict(model, latents, noise.timesteps, batch).output
 
 
 def base_denoiser(s: Setting) -> Denoiser:
     """The output of the base model's denoiser, with the batch's text."""
     assert s.train_params.base is not None  # cells start from a base model
     base = family_of(load_base(s.train_params.base))
-    for part in base.trained_parts.values():
+    for part in base.networks.values():
         part.to(s.device)
-    return lambda latents, noise, batch: base.say(latents, noise.timesteps, base.text(batch.tokens))
+    return lambda latents, noise, batch: base.predict(latents, noise.timesteps, base.text(batch.tokens))
 
 
 @torch.no_grad()
 def errors(
-    s: Setting, examples: Sequence[Example], denoiser: Denoiser, inside: bool = False
+    s: Setting, source: ExampleSource, examples: Sequence[Example], denoiser: Denoiser, inside: bool = False
 ) -> Float[Tensor, " examples"]:
     """Squared error of each example, averaged over the timesteps; with `inside` only within the object's mask."""
     batches = list[Tensor]()
     for start in range(0, len(examples), s.p.batch_size):
         chosen = examples[start : start + s.p.batch_size]
-        batch = rows_of(collate(chosen, s.model.family.token_ids), slice(None), s.device)
+        batch = batch_slice(collate(chosen, source), slice(None), s.device)
         numbers = range(start, start + len(chosen))
         losses = [_errors(s, batch, t, numbers, denoiser, inside) for t in s.p.timesteps]
         batches.append(torch.stack(losses).mean(0))
@@ -174,24 +172,24 @@ def _errors(
     """Squared errors at one timestep."""
     noise = noise_of(s, batch, timestep, numbers)
     latents = latents_of(s.model, batch, noise)
-    output = denoiser(noised(s.model.schedule, latents, noise), noise, batch)
+    output = denoiser(add_noise(s.model.schedule, latents, noise), noise, batch)
     where = batch.mask if inside else torch.ones_like(batch.mask)
     weights = adaptive_avg_pool2d(where, (latents.shape[2], latents.shape[3]))
     weights = weights / weights.mean((1, 2, 3), keepdim=True).clamp(min=1e-6)
-    return denoising_loss(output, target_of(s.model.schedule, latents, noise), weights)
+    return denoising_loss(output, training_target(s.model.schedule, latents, noise), weights)
 
 
 def noise_of(s: Setting, batch: Batch, timestep: int, numbers: Sequence[int]) -> Noise:
     """Noise that depends only on an example's number and the timestep, so that it is the same in all cells."""
     family = s.model.family
-    height, width = (side // family.vae_side for side in batch.mask.shape[2:])
+    height, width = (side // family.vae_scale_factor for side in batch.mask.shape[2:])
     shape = (2, family.latent_channels, height, width)
     drawn = torch.stack([
         torch.randn(shape, generator=torch.Generator().manual_seed(seed_for(s.p.seed, f"score {timestep}", n)))
         for n in numbers
     ])  # fmt: skip
     timesteps = torch.full((len(numbers),), timestep)
-    return part_of(Noise(timesteps, drawn[:, 0], drawn[:, 1]), slice(None), s.device)
+    return slice_noise(Noise(timesteps, drawn[:, 0], drawn[:, 1]), slice(None), s.device)
 
 
 if __name__ == "__main__":

@@ -27,10 +27,10 @@ from pipelines.ablation.results import (
     mean,
 )
 from taming_core.errors import TamingError
-from taming_core.evaluation.judges import on_grey
-from taming_core.evaluation.protocol import subjects
+from taming_core.evaluation.judges import composite_on_grey
+from taming_core.evaluation.protocol import all_subjects
 from taming_core.evaluation.statistics import Estimate
-from taming_core.figures.contact_sheet import message
+from taming_core.figures.contact_sheet import text_tile
 from taming_core.figures.image_grid import Cell, grid, save
 from taming_core.params.load import Params, load_params
 from taming_core.params.sections import EvaluateParams
@@ -182,9 +182,10 @@ def _alignment_and_fidelity(rows: Sequence[Mapping[str, Any]]) -> Iterator[Estim
 
 def sheet(ablation: Ablation, out: Path, scale: float) -> Image.Image:
     """The subject images, then a row per cell with the same objects, prompts and seeds."""
-    subject_images = {identity: on_grey(subject) for _, identity, subject in subjects(out / "unseen-rows")}
+    subjects = all_subjects(out / "unseen-rows")
+    subject_images = {identity: composite_on_grey(subject) for _, identity, subject in subjects}
     selected = chosen(image_scores(evaluation_folder(out, OURS, scale)), ablation)
-    head = [Cell(message("subject", SIDE)), *(Cell(subject_images[r["identity"]]) for r in selected)]
+    head = [Cell(text_tile("subject", SIDE)), *(Cell(subject_images[r["identity"]]) for r in selected)]
     rows = [head, *(_row(ablation.cells[c].title, evaluation_folder(out, c, scale), selected) for c in ablation.run)]
     heading = f"One row per cell; the same objects, prompts and seeds; guidance scale {scale:g} for the object"
     return grid(heading, ["", *(r["prompt"] for r in selected)], rows, SIDE)
@@ -198,7 +199,7 @@ def chosen(rows: Sequence[Mapping[str, Any]], ablation: Ablation) -> list[Mappin
 
 def _row(title: str, folder: Path, selected: Sequence[Mapping[str, Any]]) -> list[Cell]:
     """The images of one cell."""
-    return [Cell(message(title, SIDE)), *(Cell(drawn(folder / "images" / r["image"])) for r in selected)]
+    return [Cell(text_tile(title, SIDE)), *(Cell(drawn(folder / "images" / r["image"])) for r in selected)]
 
 
 def drawn(path: Path) -> Image.Image:

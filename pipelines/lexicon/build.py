@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from taming_core.language.wordnet import spelled
+from taming_core.language.wordnet import normalize_spelling
 
 KINDS = {"1": "noun", "2": "verb", "3": "adjective", "4": "adverb", "5": "adjective"}  # senseidx(5WN)
 HYPERNYM, INSTANCE = "@", "@i"
@@ -48,7 +48,7 @@ def tag_counts(folder: Path) -> dict[str, Counter[tuple[str, int]]]:
     counts: dict[str, Counter[tuple[str, int]]] = defaultdict(Counter)
     for key, offset, _, count in lines(folder / "index.sense"):
         lemma, sense = key.split("%")
-        counts[spelled(lemma)][KINDS[sense[0]], int(offset)] += int(count)
+        counts[normalize_spelling(lemma)][KINDS[sense[0]], int(offset)] += int(count)
     return counts
 
 
@@ -56,7 +56,7 @@ def noun_senses(folder: Path, synsets: Synsets) -> dict[str, list[int]]:
     """Synsets by lemma, most frequent sense first, without named instances such as Stephen Crane."""
     found: dict[str, list[int]] = defaultdict(list)
     for fields in lines(folder / "index.noun"):
-        known = found[spelled(fields[0])]
+        known = found[normalize_spelling(fields[0])]
         known += [s for s in map(int, fields[-int(fields[2]) :]) if s not in known and not synsets[s][1]]
     return {lemma: senses for lemma, senses in sorted(found.items()) if senses}
 
@@ -74,7 +74,7 @@ def single_words(counts: dict[str, Counter[tuple[str, int]]]) -> list[tuple[str,
 
 def irregular(folder: Path, kind: str) -> list[tuple[str, str, str]]:
     """Irregular forms: inflected form, lemma, part of speech."""
-    pairs = [(spelled(f), spelled(lemma)) for f, lemma, *_ in lines(folder / f"{kind}.exc")]
+    pairs = [(normalize_spelling(f), normalize_spelling(lemma)) for f, lemma, *_ in lines(folder / f"{kind}.exc")]
     pairs += SUPPLETIVE if kind == "noun" else []
     return [(form, lemma, kind) for form, lemma in sorted(set(pairs)) if form != lemma]
 

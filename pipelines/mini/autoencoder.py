@@ -31,7 +31,7 @@ from taming_core.seeds import seed_for
 from taming_core.world.artwork import Pictures
 from taming_core.world.photos import plans
 from taming_core.world.plan import Chances, Plan
-from taming_core.world.render import draw, on_grey, references
+from taming_core.world.render import composite_on_grey, draw, references
 
 BATCH = 32  # photos at once without gradients; changes metrics only by rounding
 
@@ -67,7 +67,7 @@ def render_images(
 ) -> Float[Tensor, "n 3 size size"]:
     """Render plans to images in [-1, 1]; the first ones, a share of them, as reference views on grey."""
     count = round(len(batch) * reference_share)
-    parts = [on_grey(references(pictures, batch[:count], size))] if count else []
+    parts = [composite_on_grey(references(pictures, batch[:count], size))] if count else []
     if count < len(batch):
         parts.append(draw(pictures, batch[count:], size)[0])
     return torch.cat(parts) * 2 - 1
@@ -149,7 +149,7 @@ def measure(folder: Path, data: WorldData, p: AutoencoderParams) -> dict[str, An
     seed = seed_for(p.seed, "autoencoder/test", 0)
     sample = plans(data.world, seed, 0, p.eval_photos, "unseen-concepts", p.chances)
     decibels = psnr(vae, data.pictures, sample, p.size)
-    names = [data.world.cutouts[plan.things[0].cutout].name for plan in sample]
+    names = [data.world.cutouts[plan.objects[0].cutout].name for plan in sample]
     styles = {plan.style: [d for d, other in zip(decibels, sample, strict=True) if other.style == plan.style]
               for plan in sample}  # fmt: skip
     return {

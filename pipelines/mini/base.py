@@ -31,7 +31,7 @@ from pipelines.mini.training_loop import Logs, Report, Stage, train, train_and_m
 from pipelines.mini.world_data import PlanDataset, WorldData, batch_reader, load_data
 from taming_core.bases.family import token_ids
 from taming_core.fingerprints import folder_fingerprint, hash_of
-from taming_core.model.diffusion import Noise, schedule_like
+from taming_core.model.diffusion import Noise, noise_schedule_of
 from taming_core.params.load import load_params
 from taming_core.weights.mini import MINI
 from taming_core.world.plan import Plan
@@ -64,7 +64,7 @@ def random_noise(latents: Float[Tensor, "n c h w"], timesteps: int) -> Noise:
 
 def train_base(parts: dict[str, Any], data: WorldData, p: BaseParams, folder: Path) -> Iterator[Report]:
     """Yield a report per step; at the end the EMA weights are in place."""
-    device, schedule = data.device, schedule_like(parts["scheduler"])
+    device, schedule = data.device, noise_schedule_of(parts["scheduler"])
     vae = parts["vae"].to(device, memory_format=torch.channels_last)
     unet = parts["unet"].to(device, memory_format=torch.channels_last)
     text, tokenizer = parts["text_encoder"].to(device), parts["tokenizer"]

@@ -17,8 +17,8 @@ from pipelines.mini.world_data import WorldData
 from taming_core.bases.families import family_of
 from taming_core.bases.load import load_base
 from taming_core.evaluation.protocol import scene_prompt
-from taming_core.images.draw import scheduler_named
-from taming_core.model.diffusion import Noise, schedule_like
+from taming_core.images.draw import load_scheduler
+from taming_core.model.diffusion import Noise, noise_schedule_of
 from taming_core.params.sections import Sampling
 from taming_core.seeds import seed_for
 from taming_core.world.artwork import World
@@ -44,7 +44,7 @@ def measure(folder: Path, clip: Clip, data: WorldData, sampling: Sampling, p: Ba
     drawn = draw_images(parts, [q.caption for q in trained], seed, sampling, data.device)
     return {
         "weights": sum(w.numel() for w in parts["unet"].parameters()),
-        **with_interval("loss", losses.mean(1).tolist(), [world.cutouts[q.things[0].cutout].name for q in unseen]),
+        **with_interval("loss", losses.mean(1).tolist(), [world.cutouts[q.objects[0].cutout].name for q in unseen]),
         **{f"loss/{t}": mean for t, mean in zip(p.timesteps, losses.mean(0).tolist(), strict=True)},
         **accuracies(clip, drawn, world, trained, "drawn"),
         **accuracies(clip, photos, world, trained, "real"),
@@ -62,7 +62,7 @@ def held_out_losses(
     parts: dict[str, Any], data: WorldData, sample: Sequence[Plan], p: BaseParams
 ) -> Float[Tensor, "photos timesteps"]:
     """Velocity error of each photo at each timestep, with fixed noise."""
-    schedule, losses = schedule_like(parts["scheduler"]), list[Tensor]()
+    schedule, losses = noise_schedule_of(parts["scheduler"]), list[Tensor]()
     torch.manual_seed(seed_for(p.seed, "base/noise", 0))
     for i in range(0, len(sample), BATCH):
         chunk = sample[i : i + BATCH]
@@ -96,7 +96,7 @@ def denoise(
     device: str,
 ) -> Float[Tensor, "n c h w"]:  # fmt: skip
     """Run the sampler with classifier-free guidance; `text` holds the empty prompts, then the prompts."""
-    scheduler: Any = scheduler_named(s.scheduler, parts["scheduler"])
+    scheduler: Any = load_scheduler(s.scheduler, parts["scheduler"])
     scheduler.set_timesteps(s.steps, device=device)
     latents = noise.to(device) * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
@@ -110,7 +110,7 @@ def accuracies(
     clip: Clip, images: Iterator[Images], world: World, prompts: Sequence[Plan], kind: str
 ) -> dict[str, float]:
     """How often CLIP picks the prompt's concept among all trained ones, and its scene among all scenes."""
-    names, own = sorted({c.name for c in world.cutouts if c.split == "train"}), [q.things[0].words for q in prompts]
+    names, own = sorted({c.name for c in world.cutouts if c.split == "train"}), [q.objects[0].words for q in prompts]
     side = clip.model.config.vision_config.image_size
     with torch.no_grad():
         features = torch.cat([pooled(clip, F.interpolate(x, side)) for x in images])

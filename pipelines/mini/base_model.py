@@ -18,8 +18,8 @@ from pipelines.mini.stage_params import TrainingParams
 from pipelines.mini.training_loop import save_half_precision
 from taming_core.bases.load import load_base
 from taming_core.fingerprints import hash_of
-from taming_core.model.clip import loaded
-from taming_core.model.diffusion import Noise, noised, target_of
+from taming_core.model.clip import load_clip
+from taming_core.model.diffusion import Noise, add_noise, training_target
 from taming_core.weights.mini import BASE
 from taming_core.world.plan import Chances
 
@@ -75,7 +75,7 @@ def new_base(p: BaseParams, autoencoder: Path, clip: Path) -> dict[str, Any]:
     if p.widths is None or p.heads is None:
         return continued(load_base(str(p.start)), p)
     vae: Any = AutoencoderKL.from_pretrained(autoencoder, torch_dtype=torch.float32)
-    text = loaded(CLIPTextModel, str(clip), "--clip")
+    text = load_clip(CLIPTextModel, str(clip), "--clip")
     side = latent_side(vae, p)
     denoiser = new_denoiser(p.widths, p.heads, vae.config["latent_channels"], side, text.config.hidden_size)
     return {"vae": vae.eval().requires_grad_(False), "text_encoder": text.eval(), "unet": denoiser,
@@ -113,8 +113,8 @@ def velocity_errors(
 ) -> Float[Tensor, " n"]:  # fmt: skip
     """Mean squared error of the predicted velocity, per image."""
     with autocast(latents.device.type):
-        output = denoiser(noised(schedule, latents, noise), noise.timesteps, text, return_dict=False)[0]
-    return (output.float() - target_of(schedule, latents, noise)).square().mean((1, 2, 3))
+        output = denoiser(add_noise(schedule, latents, noise), noise.timesteps, text, return_dict=False)[0]
+    return (output.float() - training_target(schedule, latents, noise)).square().mean((1, 2, 3))
 
 
 def save(parts: dict[str, Any], out: Path) -> None:

@@ -54,7 +54,7 @@ def wording_shares(
 ) -> dict[str, float]:
     """How often captions have a name instead of a class, the canonical wording, and a size where it is notable."""
     shares = {
-        "names_said": [c.thing in nouns for c in parsed],
+        "names_said": [c.object_words in nouns for c in parsed],
         "canonical": [canonical(c) == text for c, text in zip(parsed, captions, strict=True)],
         "sizes_said": [bool(c.size) for c, t in zip(parsed, truth, strict=True) if t.size],
     }
@@ -66,17 +66,18 @@ def correct_parts(caption: Facts, truth: PhotoFacts, nouns: dict[str, str]) -> d
 
     `named`: the object's own name; `classed`: its name or class; `kind`: any name of the right class.
     """
-    named = truth.name in (caption.thing, f"{caption.size} {caption.thing}")  # "small" may be part of a name
+    # "small" may be part of a name.
+    named = truth.name in (caption.object_words, f"{caption.size} {caption.object_words}")
     return {
         "style": caption.style == truth.style,
         "scene": caption.scene == truth.scene,
         "named": named,
-        "classed": named or caption.thing == truth.noun,
-        "kind": named or nouns.get(caption.thing, caption.thing) == truth.noun,
+        "classed": named or caption.object_words == truth.noun,
+        "kind": named or nouns.get(caption.object_words, caption.object_words) == truth.noun,
         "size": caption.size == truth.size if caption.size else None,
     }
 
 
 def canonical(c: Facts) -> str:
     """The caption of these facts in the canonical wording."""
-    return sentence(c.style, [f"{c.size} {c.thing}".strip()], c.scene, c.place)
+    return sentence(c.style, [f"{c.size} {c.object_words}".strip()], c.scene, c.place)

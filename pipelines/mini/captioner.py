@@ -50,7 +50,7 @@ from pipelines.mini.train_state import new_train_state
 from pipelines.mini.training_loop import Logs, Report, Stage, save_half_precision, train, train_and_measure
 from pipelines.mini.world_data import WorldData, load_data
 from taming_core.world.plan import generator
-from taming_core.world.wording import scene_wordings, sentence, style_wordings, worded
+from taming_core.world.wording import choose_wording, scene_wordings, sentence, style_wordings
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,8 @@ def training_caption(facts: PhotoFacts, rng: Generator, p: CaptionerParams) -> s
     draw = rng.random()
     noun = ANY_OBJECT if draw < p.object_share else facts.noun if draw < p.object_share + p.class_share else facts.name
     size = facts.size if rng.random() < p.size_share else ""
-    style, scene = (
-        worded(rng, wordings, p.paraphrase) for wordings in (style_wordings(facts.style), scene_wordings(facts.scene))
-    )
+    style = choose_wording(rng, style_wordings(facts.style), p.paraphrase)
+    scene = choose_wording(rng, scene_wordings(facts.scene), p.paraphrase)
     return sentence(style, [f"{size} {noun}".strip()], scene)
 
 

@@ -30,7 +30,7 @@ from pipelines.mini.training_loop import Logs, Report, Stage, train, train_and_m
 from pipelines.mini.world_data import WorldData, batch_reader, load_data
 from taming_core.fingerprints import folder_fingerprint
 from taming_core.world.artwork import Pictures
-from taming_core.world.render import draw, on_grey, references
+from taming_core.world.render import composite_on_grey, draw, references
 
 
 def contrastive_loss(
@@ -62,7 +62,7 @@ def render_example(batch: Batch, pictures: Pictures, size: int, device: str) -> 
         arrays = (batch.ids, batch.photo_facts, batch.caption_facts, batch.identities.astype(np.float32))
         return Example(
             keep_alive(draw(pictures, batch.plans, size)[0] * 2 - 1),
-            keep_alive(on_grey(references(pictures, batch.plans, size)) * 2 - 1),
+            keep_alive(composite_on_grey(references(pictures, batch.plans, size)) * 2 - 1),
             *(keep_alive(torch.from_numpy(array).to(device)) for array in arrays),
         )
 

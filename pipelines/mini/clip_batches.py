@@ -15,9 +15,10 @@ from transformers import PreTrainedTokenizerBase
 
 from pipelines.mini.stage_params import TrainingParams
 from taming_core.bases.family import token_ids
+from taming_core.language.placeholder import OBJECT
 from taming_core.world.artwork import World
 from taming_core.world.plan import Chances, Plan, generator, plan, plan_of, views_at
-from taming_core.world.wording import OBJECT, scene_wordings
+from taming_core.world.wording import scene_wordings
 
 SAME_COLOUR = 0.1  # largest difference per channel of two colours of one cut-out that count as the same
 
@@ -70,7 +71,7 @@ class ClipDataset(Dataset[Batch]):
 
     def _hard_negative(self, previous: Plan, rng: Generator, chances: Chances) -> Plan:
         """The same object in another colour, its concept in another design, or a random photo."""
-        draw, cutout = rng.random(), previous.things[0].cutout
+        draw, cutout = rng.random(), previous.objects[0].cutout
         if draw < self.p.recoloured:
             return plan_of(self.world, (cutout,), rng, replace(chances, recolor=1.0))
         others = [other for other in self.designs[self.world.cutouts[cutout].name] if other != cutout]
@@ -92,7 +93,7 @@ def designs_of(world: World, candidates: Sequence[int]) -> dict[str, list[int]]:
 
 def facts_of(p: Plan) -> tuple[str, str, str]:
     """Style, objects and scene of a photo, in words."""
-    return p.style, " and ".join(t.words for t in p.things), p.scene
+    return p.style, " and ".join(t.words for t in p.objects), p.scene
 
 
 def facts_in(p: Plan, caption: str) -> tuple[str, str, str]:
@@ -102,7 +103,7 @@ def facts_in(p: Plan, caption: str) -> tuple[str, str, str]:
     """
     style, objects, scene = facts_of(p)
     if OBJECT in caption:
-        objects = " and ".join([OBJECT, *(t.words for t in p.things[1:])]) if len(p.things) > 1 else ""
+        objects = " and ".join([OBJECT, *(t.words for t in p.objects[1:])]) if len(p.objects) > 1 else ""
     return style, objects, scene if any(wording in caption for wording in scene_wordings(scene)) else ""
 
 
@@ -117,7 +118,7 @@ def as_numbers(
 
 def identity_of(world: World, p: Plan) -> tuple[float, ...]:
     """Cut-out and dominant colour of the first object: equal for photos of one identity."""
-    first = p.things[0]
+    first = p.objects[0]
     colour = world.cutouts[first.cutout].colour
     return first.cutout, *(colour if first.colour is None else np.clip(first.colour @ [*colour, 1.0], 0, 1))
 

@@ -16,7 +16,7 @@ from taming_core.evaluation.protocol import scene_prompt, style_prompt
 from taming_core.seeds import seed_for
 from taming_core.world.artwork import SPLITS, Pictures, World
 from taming_core.world.plan import Chances, Plan, generator, plan_of
-from taming_core.world.render import draw, on_grey, references
+from taming_core.world.render import composite_on_grey, draw, references
 from taming_core.world.styles import STYLES
 from taming_core.world.wording import scene_wordings
 
@@ -90,5 +90,5 @@ def features_of(clip: Clip, pictures: Pictures, plans: Sequence[Plan], size: int
     """Pooled features of the photos of plans and of their reference views."""
     chunks = [plans[i : i + BATCH] for i in range(0, len(plans), BATCH)]
     photos = torch.cat([pooled(clip, draw(pictures, chunk, size)[0] * 2 - 1) for chunk in chunks])
-    views = torch.cat([pooled(clip, on_grey(references(pictures, chunk, size)) * 2 - 1) for chunk in chunks])
+    views = torch.cat([pooled(clip, composite_on_grey(references(pictures, chunk, size)) * 2 - 1) for chunk in chunks])
     return photos, views

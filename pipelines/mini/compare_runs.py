@@ -13,9 +13,9 @@ import typer
 from PIL import Image
 
 from taming_core.errors import TamingError
-from taming_core.evaluation.judges import on_grey
+from taming_core.evaluation.judges import composite_on_grey
 from taming_core.evaluation.measures import MEASURES, Measure
-from taming_core.evaluation.protocol import OURS, subjects
+from taming_core.evaluation.protocol import OURS, all_subjects
 from taming_core.figures.image_grid import Cell, grid, save
 
 SIDE = 128  # pixels of a picture on the sheet
@@ -65,7 +65,7 @@ def same_images(one: Sequence[Score], other: Sequence[Score]) -> list[Score]:
 
 def subjects_of(rows: Path) -> dict[str, Image.Image]:
     """Identity -> its subject image."""
-    return {identity: on_grey(subject) for _, identity, subject in subjects(rows)}
+    return {identity: composite_on_grey(subject) for _, identity, subject in all_subjects(rows)}
 
 
 def table(folders: Sequence[Path], titles: Sequence[str]) -> str:
@@ -85,7 +85,7 @@ def table(folders: Sequence[Path], titles: Sequence[str]) -> str:
 
 def _formatted(m: Measure, means: Mapping[str, float], ends: Mapping[str, Mapping[str, float]]) -> str:
     """A mean with its interval."""
-    return f"{m.said(means[m.key])} ({m.said(ends[m.key]['low'])} to {m.said(ends[m.key]['high'])})"
+    return f"{m.format(means[m.key])} ({m.format(ends[m.key]['low'])} to {m.format(ends[m.key]['high'])})"
 
 
 def sheet(

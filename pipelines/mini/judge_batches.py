@@ -16,7 +16,7 @@ from pipelines.mini.world_data import PlanDataset
 from taming_core.evaluation.judges import SIDE
 from taming_core.world.artwork import Pictures, World
 from taming_core.world.plan import Chances, Colour, generator, plan_of
-from taming_core.world.render import draw, on_grey, references
+from taming_core.world.render import composite_on_grey, draw, references
 
 Designs = dict[str, list[int]]  # concept -> its cut-outs
 ViewsAt = Callable[[int], tuple[Pixels, Pixels]]  # step -> two views of each object, in [-1, 1]
@@ -45,7 +45,7 @@ def strict_views(world: World, pictures: Pictures, p: StrictParams) -> ViewsAt:
         if unchanged.any():
             art[unchanged] = warped(art[unchanged], rng)
         art = mirror_half(art, rng)
-        first, second = (on_grey(photographed(world, pictures, art, view, rng)) * 2 - 1 for view in p.views)
+        first, second = (composite_on_grey(photographed(world, pictures, art, view, rng)) * 2 - 1 for view in p.views)
         return first, second
 
     return views_at
@@ -58,7 +58,7 @@ def lenient_views(world: World, pictures: Pictures, p: LenientParams) -> ViewsAt
     def views_at(step: int) -> tuple[Pixels, Pixels]:
         plans = batches[step]
         images, _ = draw(pictures, plans, SIDE)
-        return images * 2 - 1, on_grey(references(pictures, plans, SIDE)) * 2 - 1
+        return images * 2 - 1, composite_on_grey(references(pictures, plans, SIDE)) * 2 - 1
 
     return views_at
 
@@ -107,7 +107,7 @@ def designs_of(world: World, candidates: Sequence[int]) -> Designs:
 
 def recolouring(world: World, cutout: int, rng: Generator) -> Colour | None:
     """A random colour matrix for an object, as photos of the world have it."""
-    return plan_of(world, [cutout], rng, RECOLORED).things[0].colour
+    return plan_of(world, [cutout], rng, RECOLORED).objects[0].colour
 
 
 def artwork_of(pictures: Pictures, samples: Sequence[Sample], rng: Generator) -> tuple[Art, Bool[Tensor, " n"]]:

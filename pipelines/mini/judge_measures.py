@@ -17,12 +17,12 @@ from pipelines.mini.judge_batches import Sample, artwork_of, corrupted_copy, des
 from pipelines.mini.judge_networks import LenientParams, StrictParams, ViewParams
 from pipelines.mini.judge_photos import Pixels, photographed, to_uint8
 from taming_core.evaluation import statistics
-from taming_core.evaluation.judges import SIDE, ImageJudge, features_of, load_judge, poses
-from taming_core.evaluation.judges import on_grey as on_grey_ground
+from taming_core.evaluation.judges import SIDE, ImageJudge, image_features, load_judge, pose_images
+from taming_core.evaluation.judges import composite_on_grey as on_grey_ground
 from taming_core.seeds import seed_for
 from taming_core.world.artwork import SPLITS, Pictures, World
 from taming_core.world.plan import Chances, generator, plan_of
-from taming_core.world.render import draw, on_grey, references
+from taming_core.world.render import composite_on_grey, draw, references
 
 BATCH = 64  # photos rendered at once
 HELD_OUT = SPLITS[1:]
@@ -61,7 +61,7 @@ class Trial:
     def references(self) -> NDArray[np.float32]:
         """Features (n, poses, e) of a reference view of each object, as in `taming eval`."""
         images, _ = self.render(self.originals(), self.p.eval_views[0])
-        return np.stack([self.judge(poses(image)) for image in images])
+        return np.stack([self.judge(pose_images(image)) for image in images])
 
     def photos(self, samples: Sequence[Sample]) -> tuple[statistics.Features, NDArray[np.bool_]]:
         """Features (n, e) of a photo of each sample, and whether it differs visibly from the object."""
@@ -93,9 +93,10 @@ def measure_strict(folder: Path, world: World, pictures: Pictures, p: StrictPara
 def verification(trial: Trial, threshold: float) -> dict[str, float]:
     """Retrieval accuracy, shares of true pairs accepted and of false ones rejected, and areas under the ROC curve."""
     references, (photos, _) = trial.references(), trial.photos(trial.originals())
-    cosines, seed = statistics.in_best_pose(photos, references), trial.p.seed
+    cosines, seed = statistics.best_pose_cosines(photos, references), trial.p.seed
     true, off_diagonal = np.diagonal(cosines), ~np.eye(len(cosines), dtype=bool)
-    metrics = _interval("top1", statistics.ranks_by(cosines, np.arange(len(cosines))) == 0, trial.cutouts, seed)
+    ranks = statistics.ranks_from_cosines(cosines, np.arange(len(cosines)))
+    metrics = _interval("top1", ranks == 0, trial.cutouts, seed)
     metrics |= _interval("accepted", true >= threshold, trial.cutouts, seed)
     false = {kind: trial.corrupted(references, kind) for kind in KINDS}
     others = FalsePairs(cosines.T[off_diagonal], np.repeat(trial.cutouts, len(cosines) - 1))
@@ -122,13 +123,14 @@ def whole_photos(
     rng = generator(seed, "measure/whole", 0)
     plans = [plan_of(world, [i], rng, Chances(recolor=0, style=0, two_objects=0)) for i in cutouts]
     images, _ = draw(pictures, plans, SIDE)
-    return features(judge, images * 2 - 1), features(judge, on_grey(references(pictures, plans, SIDE)) * 2 - 1)
+    subjects = composite_on_grey(references(pictures, plans, SIDE))
+    return features(judge, images * 2 - 1), features(judge, subjects * 2 - 1)
 
 
 def features(judge: ImageJudge, pixels: Pixels) -> statistics.Features:
     """Unit features (n, e) of pixels in [-1, 1]."""
     with torch.no_grad():
-        chunks = [features_of(judge.model, chunk.to(judge.model.device)) for chunk in pixels.split(32)]
+        chunks = [image_features(judge.model, chunk.to(judge.model.device)) for chunk in pixels.split(32)]
     return F.normalize(torch.cat(chunks).float(), dim=-1).cpu().numpy()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import LevitConfig, LevitModel, ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
 from pipelines.mini.stage_params import Section, TrainingParams
-from taming_core.evaluation.judges import SIDE, quiet
+from taming_core.evaluation.judges import SIDE, no_progress_bars
 from taming_core.world.plan import Chances
 
 
@@ -106,7 +106,7 @@ def contrastive_loss(first: Float[Tensor, "n e"], second: Float[Tensor, "n e"], 
 
 def save(network: Any, out: Path) -> None:
     """Save in half precision, with an image processor, so that the folder opens by its name."""
-    with quiet():
+    with no_progress_bars():
         network.half().save_pretrained(out)
     size = {"height": SIDE, "width": SIDE}
     ViTImageProcessor(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(out)

@@ -15,7 +15,7 @@ from pipelines.mini.corruptions import Art
 from pipelines.mini.judge_networks import ViewParams
 from taming_core.evaluation.judges import FILL, SIDE
 from taming_core.world.artwork import Pictures, World
-from taming_core.world.plan import Thing, plan_of
+from taming_core.world.plan import PlannedObject, plan_of
 from taming_core.world.render import CPU_AT_ONCE, objects
 
 Pixels = Float[Tensor, "n 3 side side"]
@@ -47,9 +47,9 @@ def photographed(world: World, pictures: Pictures, art: Art, view: ViewParams, r
     return cropped(degraded(images, rng), noisy_masks(layers[:, 3], view.hole_chance, rng))
 
 
-def _placement(world: World, view: ViewParams, rng: Generator) -> Thing:
+def _placement(world: World, view: ViewParams, rng: Generator) -> PlannedObject:
     """A planned object, of which only the placement is used."""
-    return plan_of(world, [0], rng, view.chances(), [None]).things[0]
+    return plan_of(world, [0], rng, view.chances(), [None]).objects[0]
 
 
 def backgrounds(count: int, size: int, rng: Generator) -> Pixels:

@@ -32,7 +32,7 @@ from pipelines.mini.stage_params import OUT, PARAMS, WORLD, load_section
 from pipelines.mini.train_state import new_train_state
 from pipelines.mini.training_loop import Logs, Report, Stage, train, train_and_measure
 from pipelines.mini.world_data import load_data
-from taming_core.evaluation.judges import Role, features_of
+from taming_core.evaluation.judges import JudgeRole, image_features
 from taming_core.fingerprints import folder_fingerprint
 from taming_core.world.artwork import Pictures, World
 
@@ -63,7 +63,7 @@ def train_judge(
     def loss_at(step: int) -> tuple[Tensor, Logs]:
         first, second = views_at(step)
         with autocast(device):
-            features = features_of(network, torch.cat([first, second]).to(device))
+            features = image_features(network, torch.cat([first, second]).to(device))
         loss, right = contrastive_loss(features[: len(first)], features[len(first) :], scale())
         return loss, {"right": right, "scale": scale().item()}
 
@@ -71,7 +71,7 @@ def train_judge(
 
 
 def main(
-    which: Annotated[Role, typer.Option(help="Which of the two judges.")] = "strict_judge",
+    which: Annotated[JudgeRole, typer.Option(help="Which of the two judges.")] = "strict_judge",
     params: ParamsFile = PARAMS,
     world: WorldFolder = WORLD,
     out: Annotated[Path | None, typer.Option(help="Folder for the weights; default out/mini/WHICH.")] = None,

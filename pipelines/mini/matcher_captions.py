@@ -13,7 +13,7 @@ from pipelines.mini.teacher_features import PhotoFacts
 from taming_core.world.artwork import World, class_nouns
 from taming_core.world.plan import Chances
 from taming_core.world.styles import STYLES
-from taming_core.world.wording import article, scene_wordings, sentence, style_wordings, worded
+from taming_core.world.wording import article, choose_wording, scene_wordings, sentence, style_wordings
 
 TRUE = ("named", "class")  # kinds of true captions of each photo
 FALSE = ("other style", "other scene", "other name", "other class", "other photo")
@@ -45,8 +45,8 @@ class Caption:
 def true_caption(facts: PhotoFacts, noun: str, rng: Generator, p: MatcherParams) -> Caption:
     """A true caption in random wording, with this noun for the object."""
     size = facts.size if rng.random() < p.size_share else ""
-    scene = worded(rng, scene_wordings(facts.scene), p.paraphrase)
-    return Caption(worded(rng, style_wordings(facts.style), p.paraphrase), size, noun, scene)
+    scene = choose_wording(rng, scene_wordings(facts.scene), p.paraphrase)
+    return Caption(choose_wording(rng, style_wordings(facts.style), p.paraphrase), size, noun, scene)
 
 
 def training_captions(
@@ -57,8 +57,8 @@ def training_captions(
     true = [true_caption(facts, noun, rng, p) for noun in nouns]
     true = [replace(c, scene="") if rng.random() < p.no_scene_share else c for c in true]
     base = [true_caption(facts, noun, rng, p) for noun in (facts.name, facts.noun)]
-    style = worded(rng, style_wordings(_other_than(facts.style, STYLES, rng)), p.paraphrase)
-    scene = worded(rng, scene_wordings(_other_than(facts.scene, world.scenes, rng)), p.paraphrase)
+    style = choose_wording(rng, style_wordings(_other_than(facts.style, STYLES, rng)), p.paraphrase)
+    scene = choose_wording(rng, scene_wordings(_other_than(facts.scene, world.scenes, rng)), p.paraphrase)
     return [
         *true,
         replace(base[rng.integers(2)], style=style, false=frozenset({"style"})),

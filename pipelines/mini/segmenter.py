@@ -28,7 +28,7 @@ from pipelines.mini.training_loop import Logs, Report, Stage, train, train_and_m
 from pipelines.mini.world_data import PlanDataset, WorldData, load_data
 from taming_core.fingerprints import folder_fingerprint
 from taming_core.model.clip import load_tower
-from taming_core.objects.segmenter import View, enlarged, masks_of, to_edges
+from taming_core.objects.segmenter import CropSettings, predict_masks, snap_to_edges, upsample
 from taming_core.weights.mini import MINI
 from taming_core.world.photos import plans
 from taming_core.world.render import draw
@@ -50,10 +50,10 @@ def loss_of(sam: Sam, probe: nn.Module, crops: Crops, p: SegmenterParams) -> tup
     it the tower gets outlines only through the decoder, and training takes several times longer.
     """
     embedding = sam.image_encoder(crops.pixels)
-    coarse, quality = masks_of(sam, embedding, crops.boxes)
-    logits, weight = enlarged(coarse, sam.image_encoder.img_size), 1 + p.edge_weight * outline(crops.truth)
+    coarse, quality = predict_masks(sam, embedding, crops.boxes)
+    logits, weight = upsample(coarse, sam.image_encoder.img_size), 1 + p.edge_weight * outline(crops.truth)
     soft = logits.sigmoid()
-    snapped = to_edges(soft, crops.pixels, p.view)
+    snapped = snap_to_edges(soft, crops.pixels, p.view)
     entropy = F.binary_cross_entropy_with_logits(logits, crops.truth, weight, reduction="sum") / weight.sum()
     auxiliary = F.binary_cross_entropy_with_logits(probe(embedding), crops.any_object)
     iou = overlap(snapped.detach() > 0.5, crops.truth > 0.5)
@@ -77,7 +77,7 @@ def overlap(a: Bool[Tensor, "n 1 h w"], b: Bool[Tensor, "n 1 h w"]) -> Float[Ten
     return (a & b).sum((1, 2, 3)) / (a | b).sum((1, 2, 3)).clamp(min=1)
 
 
-def save(sam: Sam, view: View, out: Path) -> None:
+def save(sam: Sam, view: CropSettings, out: Path) -> None:
     """Save half-precision weights, whose shapes define the architecture, and the view."""
     out.mkdir(parents=True, exist_ok=True)
     part = out / "model.safetensors.part"

@@ -11,7 +11,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from pipelines.mini.segmenter_start import SegmenterParams
-from taming_core.objects.segmenter import cut, normalized, resized, square_around, within
+from taming_core.objects.segmenter import box_in_crop, crop, normalize, resize, square_around
 from taming_core.seeds import seed_for
 from taming_core.world.artwork import Pictures
 from taming_core.world.photos import box_of
@@ -37,7 +37,7 @@ def crops_of(sam: Sam, pictures: Pictures, batch: Sequence[Plan], step: int, p: 
     images, masks = draw(pictures, batch, p.sizes[step % len(p.sizes)])
     crops = [
         crop_of(sam, image, photo_masks, i, p, rng)
-        for image, photo_masks in zip(normalized(sam, 255 * images), masks, strict=True)
+        for image, photo_masks in zip(normalize(sam, 255 * images), masks, strict=True)
         for i, mask in enumerate(photo_masks)
         if mask.sum() > p.min_pixels
     ]
@@ -51,10 +51,10 @@ def crop_of(
     """The fields of `Crops` for object `i` of a normalized photo."""
     box = jittered(box_of(masks[i]), p.box_jitter, rng, image.shape[-1])
     square, size = square_around(box, p.view.zoom), sam.image_encoder.img_size
-    pixels, mask, any_object = resized(
-        cut(torch.cat([image, masks[i : i + 1].float(), masks.any(0, keepdim=True).float()]), square), size
+    pixels, mask, any_object = resize(
+        crop(torch.cat([image, masks[i : i + 1].float(), masks.any(0, keepdim=True).float()]), square), size
     ).split([3, 1, 1])
-    return pixels, within(torch.tensor(box), square, size).to(image.device), mask, any_object
+    return pixels, box_in_crop(torch.tensor(box), square, size).to(image.device), mask, any_object
 
 
 def jittered(box_xyxy: Sequence[int], jitter: float, rng: Generator, side: int) -> list[float]:
@@ -68,10 +68,10 @@ def jittered(box_xyxy: Sequence[int], jitter: float, rng: Generator, side: int) 
 def moved_together(plan: Plan, rng: Generator) -> Plan:
     """Two objects moved together and enlarged, so that one may occlude the other; a single object is unchanged."""
     near, larger = rng.uniform(0.25, 0.9), rng.uniform(1, 1.5)
-    if len(plan.things) == 1:
+    if len(plan.objects) == 1:
         return plan
     moved = [
         replace(t, placement=replace(t.placement, x=near * t.placement.x, scale=larger * t.placement.scale))
-        for t in plan.things
+        for t in plan.objects
     ]
     return replace(plan, things=tuple(moved))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModel
 
 from pipelines.mini.stage_params import TrainingParams
-from taming_core.objects.segmenter import PIXEL_MEAN, PIXEL_STD, View, assemble, encoder, read_state
+from taming_core.objects.segmenter import PIXEL_MEAN, PIXEL_STD, CropSettings, assemble, encoder, read_state
 from taming_core.world.plan import Chances
 
 
@@ -28,7 +28,7 @@ class SegmenterParams(TrainingParams):
     width: PositiveInt  # of the prompts and of the mask decoder
     mlp_width: PositiveInt  # of the mask decoder
     quality_width: PositiveInt
-    view: View
+    view: CropSettings
     sizes: tuple[PositiveInt, ...]  # sides in pixels of the photos, in turn
     chances: Chances
     overlap_chance: float = Field(ge=0, le=1)  # of two objects, that they are moved together

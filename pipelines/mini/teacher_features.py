@@ -31,7 +31,7 @@ from taming_core.seeds import seed_for
 from taming_core.world.artwork import World
 from taming_core.world.photos import plans
 from taming_core.world.plan import Chances, Plan, generator, plan_of
-from taming_core.world.render import draw, on_grey, references
+from taming_core.world.render import composite_on_grey, draw, references
 from taming_core.world.wording import facts_of as parse_caption
 
 FILE = OUT / "teacher_features.safetensors"
@@ -71,7 +71,7 @@ class TeacherFeatures:
 
 def facts_of(world: World, p: Plan) -> PhotoFacts:
     """The facts of the plan of one object that was drawn with attributes 1."""
-    (item,) = p.things
+    (item,) = p.objects
     place = parse_caption(p.caption, world.scenes).place
     return PhotoFacts(p.style, item.words, world.cutouts[item.cutout].noun, p.scene, item.size, place, item.cutout)
 
@@ -115,7 +115,7 @@ def reference_features(
     trained = data.world.of_split("train")
     views = [plan_of(data.world, (i,), generator(seed, "looks/alone", i), chances, [None]) for i in trained]
     chunks = [views[i : i + BATCH] for i in range(0, len(views), BATCH)]
-    images = (tower_pixels(on_grey(references(data.pictures, chunk, SIZE))) for chunk in chunks)
+    images = (tower_pixels(composite_on_grey(references(data.pictures, chunk, SIZE))) for chunk in chunks)
     return torch.cat([tower(pixel_values=chunk).last_hidden_state[:, 0] for chunk in images])
 
 

@@ -7,9 +7,10 @@ from tokenizers.models import WordLevel
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
+from taming_core.language.placeholder import OBJECT
 from taming_core.world.artwork import World, class_nouns
 from taming_core.world.styles import STYLES
-from taming_core.world.wording import COLOURS, OBJECT, PLACES, SIZES, scene_wordings, style_wordings
+from taming_core.world.wording import COLOURS, PLACES, SIZES, scene_wordings, style_wordings
 
 PAD, BOS, UNKNOWN, EOS = "<pad>", "<bos>", "<unk>", "<eos>"
 SPECIAL = (PAD, BOS, UNKNOWN, EOS, OBJECT)  # ids 0 to 4

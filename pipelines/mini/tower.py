@@ -108,7 +108,7 @@ def measure(folder: Path, data: WorldData, p: TowerParams) -> dict[str, Any]:
     metrics: dict[str, Any] = {"weights": sum(w.numel() for w in tower.parameters()), "photos": p.eval_photos}
     for split in SPLITS:
         sample = plans(world, seed_for(p.seed, "tower/test", 0), 0, p.eval_photos, split, p.chances)
-        names = [world.cutouts[plan.things[0].cutout].name for plan in sample]
+        names = [world.cutouts[plan.objects[0].cutout].name for plan in sample]
         for attribute, right in correct(model, data, sample).items():
             if attribute not in UNMEASURED[split]:
                 metrics |= with_interval(f"{split}/{attribute}", right, names)

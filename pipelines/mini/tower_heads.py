@@ -110,7 +110,7 @@ def start_heads(heads: nn.ModuleDict, tower: BlipVisionModel, data: WorldData, p
     centres = reference_features(tower, data, p.seed, p.chances)
     sample = plans(world, seed_for(p.seed, "tower/sampled", 0), 0, p.sampled, chances=p.chances)
     photos = torch.cat([pooled_tokens(tower, draw(data.pictures, c, SIZE)[0])[:, 0] for c in chunks_of(sample)])
-    differences = photos - centres[[trained.index(plan.things[0].cutout) for plan in sample]]
+    differences = photos - centres[[trained.index(plan.objects[0].cutout) for plan in sample]]
     centres = centres + differences.mean(0)
     names = trained_names(world)
     name_of = torch.tensor([names.index(world.cutouts[i].name) for i in trained], device=centres.device)

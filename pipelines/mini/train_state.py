@@ -1,6 +1,7 @@
 """The state of a training: weights, optimizer and EMA, saved and loaded so that a resumed run ends bitwise equal."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ class TrainState:
 
 
 def new_train_state(
-    modules: dict[str, nn.Module], p: TrainingParams, rates: dict[str, float] | None = None
+    modules: Mapping[str, nn.Module], p: TrainingParams, rates: dict[str, float] | None = None
 ) -> TrainState:
     """A state at step 0; `rates` are factors of the learning rate per module, 1 by default."""
     from diffusers.training_utils import EMAModel  # imported here, for it takes seconds and not every stage trains

@@ -79,8 +79,8 @@ def adapter_notes(encoder: ObjectEncoder, flux: bool) -> list[str]:
     tokens = encoder.config["tokens"]
     notes = [f"IP-Adapter of the {kind} kind, {tokens} tokens; its input image is square, the object {background}."]
     if flux:
-        return [*notes, "With `true_cfg_scale` above 1 stock diffusers takes a black image as unconditional input; "
-                "TamingPipeline takes zeros, as in `negative_ip_adapter_image_embeds`."]  # fmt: skip
+        return [*notes, "With `true_cfg_scale` above 1 stock diffusers takes a black image as unconditional input. "
+                "Pass zeros as `negative_ip_adapter_image_embeds` for the result of TamingPipeline."]  # fmt: skip
     if guides_exactly(encoder):
         return [*notes, "Guidance is the same in stock diffusers and in TamingPipeline with equal guidance scales."]
     return [

@@ -146,22 +146,22 @@ def denoise(
 @torch.no_grad()
 def reference_features(
     family: Family,
-    noised: Float[Tensor, "shown references channels height width"],
-    timesteps: Int[Tensor, " shown"],
+    noised: Float[Tensor, "objects references channels height width"],
+    timesteps: Int[Tensor, " objects"] | Float[Tensor, " objects"],
     empty_prompt: Text,
-) -> dict[str, Float[Tensor, "shown _ _"]]:
-    """Hidden states of the subjects in the layers of `reference`, by layer name (shown, references * pixels, channels).
+) -> dict[str, Float[Tensor, "objects _ _"]]:
+    """Hidden states of the subjects in the layers of `reference`, by layer name (objects, references * pixels, channels).
 
     They come from the denoiser with the empty prompt, without gradients. The denoiser in training serves as reference
     network: a copy of it, as in "Animate Anyone", would double the model.
     """
-    shown, references = noised.shape[:2]
+    objects, references = noised.shape[:2]
     set_object_features(family.denoiser, {})
     with record_features(family.denoiser):
         times = timesteps.repeat_interleave(references)
-        family.predict(noised.flatten(0, 1), times, repeat_text(empty_prompt, shown * references))
+        family.predict(noised.flatten(0, 1), times, repeat_text(empty_prompt, objects * references))
     return {
-        name: torch.unflatten(x, 0, (shown, references)).flatten(1, 2)
+        name: torch.unflatten(x, 0, (objects, references)).flatten(1, 2)
         for name, x in recorded_features(family.denoiser).items()
     }
 
@@ -172,12 +172,12 @@ def repeat_text(text: Text, count: int) -> Text:
 
 
 def reference_group(
-    conditioning: Conditioning, features: Mapping[str, Float[Tensor, "shown _ _"]] | None
+    conditioning: Conditioning, features: Mapping[str, Float[Tensor, "objects _ _"]] | None
 ) -> ConditioningGroup:
     """One group of all samples: samples without an object have features of zeros, which add exactly nothing."""
     device = conditioning.text.states.device
-    rows, shown = torch.arange(len(conditioning.present), device=device), indices_of(conditioning.present, device)
+    rows, with_object = torch.arange(len(conditioning.present), device=device), indices_of(conditioning.present, device)
     if features is None:
         return ConditioningGroup(rows, conditioning.text)
-    of_all = {name: x.new_zeros(len(rows), *x.shape[1:]).index_put((shown,), x) for name, x in features.items()}
+    of_all = {name: x.new_zeros(len(rows), *x.shape[1:]).index_put((with_object,), x) for name, x in features.items()}
     return ConditioningGroup(rows, conditioning.text, features=of_all)

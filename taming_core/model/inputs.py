@@ -46,9 +46,9 @@ class Batch:
     frame: Float[Tensor, "batch 4"]  # see `Example`
     latent_mean: Float[Tensor, "batch channels rows columns"] | None = None  # of the target's posterior
     latent_std: Float[Tensor, "batch channels rows columns"] | None = None
-    text_states: Float[Tensor, "batch states width"] | None = None
-    text_pooled: Float[Tensor, "batch features"] | None = None
-    tower_features: Float[Tensor, "batch references *states channels"] | None = None  # zero where not cached
+    text_states: Float[Tensor, "batch text_length text_width"] | None = None
+    text_pooled: Float[Tensor, "batch pooled_width"] | None = None
+    tower_features: Float[Tensor, "batch references *patches tower_width"] | None = None  # zero where not cached
     cached: Bool[Tensor, "batch references"] | None = None  # which photos have cached features; on the CPU
 
     @property

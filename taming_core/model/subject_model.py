@@ -53,7 +53,7 @@ class Prediction(NamedTuple):
     """The denoiser output."""
 
     output: Float[Tensor, "batch channels rows columns"]
-    attention_shares: list[Float[Tensor, "shown _"]]  # share of each pixel's attention to the object, one per layer
+    attention_shares: list[Float[Tensor, "objects _"]]  # share of each pixel's attention to the object, one per layer
 
 
 def subject_model(components: Mapping[str, Any]) -> SubjectModel:
@@ -214,10 +214,10 @@ def conditioning_groups(model: SubjectModel, conditioning: Conditioning, timeste
 
 def noise_subjects(
     schedule: Schedule,
-    objects: Float[Tensor, "shown count tokens channels"],
+    objects: Float[Tensor, "objects count tokens channels"],
     pixels: int,
-    timesteps: Int[Tensor, " shown"] | Float[Tensor, " shown"],
-) -> Float[Tensor, "shown references channels rows columns"]:
+    timesteps: Int[Tensor, " objects"] | Float[Tensor, " objects"],
+) -> Float[Tensor, "objects references channels rows columns"]:
     """The latents of the subjects, with `pixels` each, noised to the timestep of their image.
 
     The noise is the same for all subjects and images, so that it holds no information, and an image does not depend on

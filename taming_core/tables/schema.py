@@ -103,11 +103,11 @@ _ROWS = _schema(
 
 def _feature(kind: pa.DataType) -> dict[str, Any]:
     """A column's type as a feature of `datasets`."""
+    value_type: Any = getattr(kind, "value_type", None)  # untyped
     if kind == IMAGE:
         return {"_type": "Image"}
     if isinstance(kind, pa.ListType):
-        list_type: Any = kind  # its value_type is untyped
-        return {"feature": _feature(list_type.value_type), "_type": "List"}
+        return {"feature": _feature(value_type), "_type": "List"}
     return {"dtype": str(kind), "_type": "Value"}
 
 

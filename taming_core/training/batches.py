@@ -1,6 +1,6 @@
-"""Rows to examples to batches: which rows a step sees, and what of them the model is told (docs/method.md, section 4).
+"""Rows to examples to batches: the rows of a step, and the model's inputs from them (docs/method.md, section 4).
 
-`batch_at(step)` depends on nothing but rows, params and step, so a run can go on at any step.
+`batch_at(step)` depends on rows, params and step alone, so that a run can resume at any step.
 """
 
 import os
@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from taming_core.tables.row_images import encoder_image, object_frame, open_mask
 from taming_core.tables.rows import Rows
 from taming_core.tables.schema import Row
 from taming_core.training.augmentation import augment
-from taming_core.training.feature_store import Entry, FeatureStore, find, first_sound_entry, key_of
+from taming_core.training.feature_store import Entry, FeatureStore, find, first_valid_entry, key_of
 from taming_core.training.sampler import row_at
 
 CLASS_TOKEN = f"a photo of a {OBJECT}"
@@ -40,17 +41,17 @@ class Example:
     target: Float[Tensor, "3 height width"] | None  # x in [-1, 1]
     mask: Float[Tensor, "1 height width"]  # m in {0, 1}
     caption: str
-    present: bool  # whether the object embedding is shown
-    subject: Float[Tensor, "references 3 size size"]  # o in [-1, 1], photos that the encoder sees together
-    view: Float[Tensor, "3 size size"]  # o', cut out: what the identity loss compares with
-    frame: Float[Tensor, "4"]  # x0, y0, x1, y1 of the target, in pixels: the square that frames the object like `view`
-    latents: Entry | None = None  # in the place of `target`, where they are cached
-    tower_features: tuple[Tensor | None, ...] = ()  # of each photo of the subject that is cached
+    present: bool  # whether the denoiser gets the object embedding
+    subject: Float[Tensor, "references 3 size size"]  # o in [-1, 1], the photos that the encoder embeds together
+    view: Float[Tensor, "3 size size"]  # o', a cut-out: the reference of the identity loss
+    frame: Float[Tensor, "4"]  # x0, y0, x1, y1 in pixels of the target: the square that frames the object like `view`
+    latents: Entry | None = None  # replaces `target` if latents are cached
+    tower_features: tuple[Tensor | None, ...] = ()  # of each photo; None for one that is not cached
 
 
 @dataclass(frozen=True)
 class FeatureCaches:
-    """What frozen parts have said (`cache`); None where it is computed in each step."""
+    """Cached features of frozen modules (`feature_cache`); None for those that every step computes."""
 
     latents: FeatureStore | None = None  # by `image_key`
     text: FeatureStore | None = None  # by `text_key`
@@ -81,14 +82,14 @@ class ExampleSource:
 
 
 def batch_at(step: int, source: ExampleSource, share: slice = slice(None)) -> Batch:
-    """The batch of one step; `share` are the places of the batch that this process computes."""
+    """The batch of one step; `share` is the part of the batch that this process computes."""
     p = source.params
     positions = range(step * p.batch_size, (step + 1) * p.batch_size)[share]
     return collate([make_example(source, row_at(source.rows, n, p), n) for n in positions], source)
 
 
 def require_rows(rows: Rows, p: TrainParams) -> None:
-    """Refuse rows that this training cannot live on.
+    """Require rows that these params can train on.
 
     Raises:
         TamingError: there are no object rows; `regularization` is above 0 without such rows; or both they and `prior`
@@ -116,7 +117,7 @@ def image_sides(rows: Rows) -> list[int]:
 
 
 def square_size(rows: Rows) -> int:
-    """Pixels of the side of a square target; where there is none, of the shortest side there is."""
+    """Side in pixels of the largest square target; without square targets, the shortest side of any."""
     squares = [b.width for b in rows.buckets if b.width == b.height]
     return max(squares) if squares else image_sides(rows)[0]
 
@@ -139,11 +140,11 @@ def make_example(source: ExampleSource, number: int, position: int) -> Example:
 
 
 def caption_for(row: Row, present: bool, p: TrainParams) -> str:
-    """What the text says of a row whose object embedding is `present`."""
+    """The caption of a row, with or without (`present`) the object embedding."""
     plain, object_caption = row["caption"] or "", row["object_caption"] or ""
     if not p.attributes and not row["regularization"]:
         plain, object_caption = drop_attributes(plain, object_caption)
-    # Without its embedding `<object>` would say nothing, so the plain caption speaks.
+    # Without the object embedding the placeholder has no meaning.
     if not present or p.captions == "class_noun":
         return plain
     return CLASS_TOKEN if p.captions == "class_token" else object_caption
@@ -152,16 +153,17 @@ def caption_for(row: Row, present: bool, p: TrainParams) -> str:
 def add_object(example: Example, source: ExampleSource, row: Row, cross: bool, rng: np.random.Generator) -> Example:
     """The example with subject, view and mask; with `cross` the subject comes from other views of the identity."""
     rows, size, tower, others = source.rows, source.size, source.caches.tower, row["references"]
-    view = open_rgba((row_by_id(rows, str(rng.choice(others))) if others else row)["subject"])
+    name: Any = rng.choice(others) if others else None
+    view = open_rgba((row_by_id(rows, str(name)) if others else row)["subject"])
     views, augmented = reference_photos(source, row, cross, rng)
     subjects = [subject_pixels(s, size) for s in (*views, *augmented)]
     cached = [cached_entry(tower, subject_key(s)) for s in subjects[: len(views)]] if tower else []
     mask = open_mask(row)
     return replace(
-        example, mask=torch.from_numpy(mask)[None].float(), view=subject_pixels(view, size),
+        example, mask=torch.as_tensor(mask)[None].float(), view=subject_pixels(view, size),
         subject=torch.stack(subjects),
         tower_features=(*(k["features"] for k in cached), *(None for _ in subjects[len(cached) :])),
-        frame=torch.from_numpy(object_frame(mask, np.asarray(view)[..., 3] >= 128)),
+        frame=torch.as_tensor(object_frame(mask, np.asarray(view)[..., 3] >= 128)),
     )  # fmt: skip
 
 
@@ -173,11 +175,11 @@ def reference_photos(
     With `cross` the row's own view is left out, else it comes first.
     """
     p, background = source.params, source.inputs.background
-    own = [] if cross else [row]
-    count = min(p.references - len(own), len(row["references"]))
+    first = list[Row]() if cross else [row]
+    count = min(p.references - len(first), len(row["references"]))
     drawn = rng.choice(row["references"], count, replace=False)
     others = [row_by_id(source.rows, str(name)) for name in drawn]
-    views = [encoder_image(r, background) for r in (*own, *others)]
+    views = [encoder_image(r, background) for r in (*first, *others)]
     originals = views or [encoder_image(row, background)]
     missing = range(p.references - len(views))
     return views, [augment(originals[i % len(originals)], p.augmentation, rng) for i in missing]
@@ -189,9 +191,9 @@ def row_by_id(rows: Rows, row_id: str) -> Row:
 
 
 def decode_image(image: bytes) -> Float[Tensor, "3 height width"]:
-    """An encoded picture in [-1, 1]."""
+    """The pixels of an image file in [-1, 1]."""
     array = np.asarray(Image.open(BytesIO(image)).convert("RGB"), np.float32)
-    return torch.from_numpy(array / 127.5 - 1).permute(2, 0, 1).contiguous()
+    return torch.as_tensor(array / 127.5 - 1).permute(2, 0, 1).contiguous()
 
 
 def collate(examples: Sequence[Example], source: ExampleSource) -> Batch:
@@ -218,10 +220,10 @@ def collate(examples: Sequence[Example], source: ExampleSource) -> Batch:
 
 
 def cached_features(examples: Sequence[Example], tower: FeatureStore | None) -> dict[str, Tensor]:
-    """The fields `features` and `known` of a batch, where there is a cache for them."""
-    if tower is None or (like := first_sound_entry(tower)) is None:
+    """The fields `tower_features` and `cached` of a batch, if tower features are cached."""
+    if tower is None or (entry := first_valid_entry(tower)) is None:
         return {}
-    blank = torch.zeros_like(like["features"])
+    blank = torch.zeros_like(entry["features"])
     # An example without an object has none.
     rows = [e.tower_features or (None,) * len(e.subject) for e in examples]
     return {
@@ -231,17 +233,17 @@ def cached_features(examples: Sequence[Example], tower: FeatureStore | None) -> 
 
 
 def image_key(image: bytes) -> str:
-    """What names the latents of an encoded target, cropped and sized as it is."""
+    """The cache key of a target's latents, from its image file."""
     return key_of(image)
 
 
 def text_key(ids: Int[Tensor, " length"]) -> str:
-    """What names the states of a prompt's token ids."""
+    """The cache key of prompt embeddings, from the token ids."""
     return key_of(ids.numpy().tobytes())
 
 
 def subject_key(subject: Float[Tensor, "3 size size"]) -> str:
-    """What names the tower's features of a photo's pixels."""
+    """The cache key of tower features, from the pixels of a subject."""
     return key_of(subject.contiguous().numpy().tobytes())
 
 
@@ -251,25 +253,25 @@ def cached_entry(store: FeatureStore, key: str) -> Entry:
     Raises:
         TamingError: it was damaged or removed after training began.
     """
-    found = find(store, key)
-    if found is None:
-        raise TamingError(f"A cached entry in {store.folder} was damaged or removed, or the rows were changed, while "
-                          "training ran. Run the same command again: it goes on where it stopped.")  # fmt: skip
-    return found
+    entry = find(store, key)
+    if entry is None:
+        raise TamingError(f"A cached entry in {store.folder} was damaged or removed, or the rows were changed, during "
+                          "training. Run the same command again to resume.")  # fmt: skip
+    return entry
 
 
 def prefetch_depth(device: torch.device) -> int:
-    """How many batches to make ahead, each by a thread: few where the device is the very processor that makes them."""
+    """How many batches to prefetch, each in a thread: one if the device is the CPU, which also makes the batches."""
     return 1 if device.type == "cpu" else min(8, os.cpu_count() or 1)
 
 
 def prefetch(make: BatchAt, steps: int, depth: int) -> BatchAt:
-    """`make`, with the next `depth` batches made by threads while the device works; stops short of step `steps`."""
+    """`make`, with threads that prefetch the next `depth` batches, up to step `steps` (exclusive)."""
     pool = ThreadPoolExecutor(depth)
     waiting: deque[tuple[int, Future[Batch]]] = deque()
 
     def batch_of(step: int) -> Batch:
-        while waiting and waiting[0][0] != step:  # a jump: what was made for other steps is of no use
+        while waiting and waiting[0][0] != step:  # a jump: drop batches of other steps
             waiting.popleft()[1].cancel()
         if not waiting:
             waiting.append((step, pool.submit(make, step)))

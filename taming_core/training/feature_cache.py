@@ -1,13 +1,13 @@
-"""What frozen parts say of the rows, computed before the first step and kept below runs/ (docs/caches.md).
+"""Cached features of frozen modules, computed before the first step and stored below runs/ (docs/caches.md).
 
-An entry is named by a digest of all that goes into it, its folder by one of the weights that made it: whatever changes
-is another name, and computed anew.
+The key of an entry is a digest of the module's input, and the folder name has one of its weights: any change gives a
+new name, so that stale features are never read.
 """
 
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,30 +41,30 @@ from taming_core.training.feature_store import Entry, FeatureStore, find, holds,
 from taming_core.training.loop import Run
 from taming_core.weights.device import DTYPES
 
-READ_OF_ENCODER = ("projector", "mean", "std", "size")  # keys of its config that change what the tower says
+ENCODER_KEYS = ("projector", "mean", "std", "size")  # keys of the encoder's config that affect tower features
 
-KeyedInput = tuple[str, Callable[[], Tensor]]  # a key, and what makes the input that it names
+KeyedInput = tuple[str, Callable[[], Tensor]]  # a key, and a function that makes the input
 
 
 @dataclass(frozen=True)
 class FeatureKind:
-    """One kind of entries."""
+    """One kind of features: latents, prompt embeddings or tower features."""
 
     store: FeatureStore
-    inputs: Callable[[Row], Iterable[KeyedInput]]  # what a row needs
-    compute: Callable[[Tensor], Sequence[Entry]]  # what the frozen part says of a batch of inputs
+    inputs: Callable[[Row], Iterable[KeyedInput]]  # all inputs of the frozen module that a row can need
+    compute: Callable[[Tensor], Sequence[Entry]]  # a batch of inputs to their entries
 
 
 def feature_kinds(model: SubjectModel, source: ExampleSource) -> dict[Cache, FeatureKind]:
-    """The kinds of features that `train.cache` names, with what is on disk of each."""
+    """The kinds of features that `train.cache` names, with their stores on disk."""
     p, dtype = source.params, DTYPES[source.params.precision]
-    made: dict[Cache, tuple[Any, Any]] = {
+    functions: dict[Cache, tuple[Any, Any]] = {
         "latents": (image_inputs, partial(compute_latents, model)),
         "text": (partial(text_inputs, source=source), partial(compute_text, model, dtype)),
         "tower": (partial(tower_inputs, source=source), partial(compute_tower_features, model, dtype)),
     }
     folder = shards.RUNS / "cache"
-    return {kind: FeatureKind(open_store(folder / folder_name(kind, model, p)), *made[kind]) for kind in p.cache}
+    return {kind: FeatureKind(open_store(folder / folder_name(kind, model, p)), *functions[kind]) for kind in p.cache}
 
 
 def prepare(run: Run, source: ExampleSource) -> tuple[ExampleSource, dict[str, nn.Module]]:
@@ -89,9 +89,9 @@ def prepare(run: Run, source: ExampleSource) -> tuple[ExampleSource, dict[str, n
     return replace(source, caches=open_caches(kinds)), offloaded
 
 
-def open_caches(found: Mapping[Cache, FeatureKind]) -> FeatureCaches:
-    """The caches as they are on disk now."""
-    return FeatureCaches(**{kind: open_store(one.store.folder) for kind, one in found.items()})
+def open_caches(kinds: Mapping[Cache, FeatureKind]) -> FeatureCaches:
+    """Open the stores again, to read what has been written since."""
+    return FeatureCaches(**{name: open_store(kind.store.folder) for name, kind in kinds.items()})
 
 
 def folder_name(kind: Cache, model: SubjectModel, p: TrainParams) -> str:
@@ -109,10 +109,11 @@ def networks_of(kind: Cache, model: SubjectModel) -> list[tuple[nn.Module, dict[
     if kind == "latents":
         return [(family.vae, dict(family.vae.config))]
     if kind == "text":
-        empty_prompt = {"empty_prompt": family.token_ids([""]).tolist()}  # which SDXL encodes as zeros
+        ids: Any = family.token_ids([""])
+        empty_prompt = {"empty_prompt": ids.tolist()}  # which SDXL encodes as zeros
         return [(m, m.config.to_dict() | empty_prompt) for m in family.text_encoders.values()]
-    read = {key: encoder.config[key] for key in READ_OF_ENCODER}
-    return [(encoder.vision, encoder.vision.config.to_dict() | read)]
+    settings = {key: encoder.config[key] for key in ENCODER_KEYS}
+    return [(encoder.vision, encoder.vision.config.to_dict() | settings)]
 
 
 def row_share(source: ExampleSource, processes: ProcessGroup) -> list[int]:
@@ -124,7 +125,7 @@ def row_share(source: ExampleSource, processes: ProcessGroup) -> list[int]:
 
 
 def image_inputs(row: Row) -> Iterator[KeyedInput]:
-    """A row's target."""
+    """The row's target image."""
     yield image_key(row["image"]), partial(decode_image, row["image"])
 
 
@@ -140,7 +141,7 @@ def text_inputs(row: Row, source: ExampleSource) -> Iterator[KeyedInput]:
 
 
 def is_possible(present: bool, row: Row, p: TrainParams) -> bool:
-    """Whether a row's object embedding is ever shown, or ever left out."""
+    """Whether an example of the row can have (`present`), or can lack, the object embedding."""
     return not row["regularization"] and p.object_drop < 1 if present else row["regularization"] or p.object_drop > 0
 
 
@@ -152,18 +153,18 @@ def tower_inputs(row: Row, source: ExampleSource) -> Iterator[KeyedInput]:
 
 
 def compute_latents(model: SubjectModel, images: Tensor) -> Sequence[Entry]:
-    """The posterior of each image, from which training draws with the noise of each step."""
+    """The autoencoder's posterior of each image, from which each step draws a sample."""
     return [{"mean": mean, "std": std} for mean, std in zip(*latent_posterior(model, images), strict=True)]
 
 
 def compute_text(model: SubjectModel, dtype: torch.dtype, ids: Tensor) -> Sequence[Entry]:
-    """The text encoders' states and summary of each prompt."""
-    found = {name: v.to(dtype) for name, v in model.family.text(ids)._asdict().items() if v is not None}
-    return [{name: value[i] for name, value in found.items()} for i in range(len(ids))]
+    """The prompt embeddings of each prompt."""
+    text = {name: v.to(dtype) for name, v in model.family.text(ids)._asdict().items() if v is not None}
+    return [{name: value[i] for name, value in text.items()} for i in range(len(ids))]
 
 
 def compute_tower_features(model: SubjectModel, dtype: torch.dtype, subjects: Tensor) -> Sequence[Entry]:
-    """What the projector reads of each subject."""
+    """The tower features of each subject, as the projector reads them."""
     return [{"features": states} for states in model.object_encoder.tower_features(subjects).to(dtype)]
 
 
@@ -171,19 +172,19 @@ def compute_tower_features(model: SubjectModel, dtype: torch.dtype, subjects: Te
 def fill(
     kind: FeatureKind, rows: Iterable[Row], batch_size: int, device: torch.device, counts: Counter[str]
 ) -> Iterator[int]:  # fmt: skip
-    """Compute what is missing or damaged, and yield how many rows are done; `counts` takes what was `damaged`.
+    """Compute entries that are missing or damaged, and yield how many rows are done.
 
-    What one process does not see another has done is done twice, which does no harm.
+    Two processes may compute the same entry, which does no harm.
 
     Args:
-        kind: what to fill.
+        kind: the kind of features.
         rows: those of this process.
-        batch_size: of training's micro-batches: batches of the same size give the same numbers to the last bit.
-        device: where the model is.
-        counts: of entries.
+        batch_size: that of the micro-batches of training, for results that are equal to the last bit.
+        device: of the model.
+        counts: its key `damaged` is increased by the number of damaged entries and shards.
     """
     entries, seen_keys = dict[str, Entry](), set[str]()
-    groups: defaultdict[torch.Size, dict[str, Tensor]] = defaultdict(dict)  # inputs of one size go together
+    groups: defaultdict[torch.Size, dict[str, Tensor]] = defaultdict(dict)  # inputs of one size form batches
     counts["damaged"] += kind.store.unreadable
     for done, row in enumerate(rows, 1):
         for key, make in kind.inputs(row):
@@ -194,71 +195,72 @@ def fill(
             group = groups[input_tensor.shape]
             group[key] = input_tensor
             if len(group) == batch_size:
-                entries |= computed_entries(kind, group, batch_size, device)
+                entries |= compute_entries(kind, group, batch_size, device)
                 group.clear()
         if is_full(entries):
             write_shard(kind.store.folder, entries)
             entries = {}
         yield done
     for group in filter(None, groups.values()):
-        entries |= computed_entries(kind, group, batch_size, device)
+        entries |= compute_entries(kind, group, batch_size, device)
     if entries:
         write_shard(kind.store.folder, entries)
 
 
-def computed_entries(
+def compute_entries(
     kind: FeatureKind, group: Mapping[str, Tensor], batch_size: int, device: torch.device
 ) -> dict[str, Entry]:
-    """The entries of some inputs, made in one batch that is filled up with the last of them."""
+    """The entries of these inputs, computed in one batch that is padded with copies of the last one."""
     inputs = list(group.values())
     batch = torch.stack([*inputs, *inputs[-1:] * (batch_size - len(inputs))]).to(device)
-    found = kind.compute(batch)[: len(inputs)]
+    entries = kind.compute(batch)[: len(inputs)]
     return {
-        key: {name: value.cpu() for name, value in entry.items()} for key, entry in zip(group, found, strict=True)
+        key: {name: value.cpu() for name, value in entry.items()} for key, entry in zip(group, entries, strict=True)
     }  # fmt: skip
 
 
 def offloaded_networks(model: SubjectModel, p: TrainParams, rows: Rows) -> dict[str, nn.Module]:
-    """The parts that no step needs, for all that they say is cached; they may wait in the CPU's memory.
+    """The networks that no step needs, since their output is always cached; they can be offloaded to the CPU.
 
-    `reference` reads subjects with the autoencoder and is told silence by the text encoders; the identity loss decodes.
+    `reference` needs the autoencoder for subjects and the text encoders for the empty prompt; the identity loss needs
+    the decoder.
 
     Raises:
-        TamingError: every part is at work all the same.
+        TamingError: there is no such network.
     """
     if not p.offload:
         return {}
-    found: dict[str, nn.Module] = {}
+    networks: dict[str, nn.Module] = {}
     if model.object_encoder.config["injection"] != "reference":
-        found |= {"vae": model.family.vae} if "latents" in p.cache and p.identity_weight == 0 else {}
-        found |= model.family.text_encoders if "text" in p.cache else {}
+        networks |= {"vae": model.family.vae} if "latents" in p.cache and p.identity_weight == 0 else {}
+        networks |= model.family.text_encoders if "text" in p.cache else {}
     if "tower" in p.cache and not needs_augmentation(rows, p):
-        found["tower"] = model.object_encoder.vision
-    if not found:
-        raise TamingError("train.offload has no effect: each part whose output is cached is needed for something else "
-                          "(docs/caches.md). Set it to false.")  # fmt: skip
-    return found
+        networks["tower"] = model.object_encoder.vision
+    if not networks:
+        raise TamingError("train.offload has no effect: each network whose output is cached is needed for something "
+                          "else (docs/caches.md). Set it to false.")  # fmt: skip
+    return networks
 
 
 def needs_augmentation(rows: Rows, p: TrainParams) -> bool:
-    """Whether changed copies, which no cache knows, stand in for views that some row lacks."""
-    wanted = p.references if p.cross_reference > 0 else p.references - 1
+    """Whether some row lacks views, so that augmented copies, which are never cached, replace them."""
+    needed = p.references if p.cross_reference > 0 else p.references - 1
     views = rows.column("references")
-    return any(len(views[n]) < wanted for n in rows.objects)
+    return any(len(views[n]) < needed for n in rows.objects)
 
 
-def offload(parts: Mapping[str, nn.Module]) -> None:
-    """Send parts to the CPU's memory."""
-    for part in parts.values():
-        part.to("cpu")
+def offload(networks: Mapping[str, nn.Module]) -> None:
+    """Move networks to the CPU."""
+    for network in networks.values():
+        network.to("cpu")
 
 
 @contextmanager
-def on_device(parts: Mapping[str, nn.Module], device: torch.device) -> Iterator[None]:
-    """Within, parts are on the device."""
-    for part in parts.values():
-        part.to(device)
+def on_device(networks: Mapping[str, nn.Module], device: torch.device) -> Generator[None, None, None]:
+    """Move offloaded networks to the device inside the block."""
+    for network in networks.values():
+        network.to(device)
     try:
         yield
     finally:
-        offload(parts)
+        offload(networks)

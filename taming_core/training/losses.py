@@ -74,8 +74,8 @@ def identity_loss(
 
 
 def localization_loss(
-    shares: Sequence[Float[Tensor, "shown _"]], mask: Float[Tensor, "shown 1 height width"]
-) -> Float[Tensor, " shown"]:
+    shares: Sequence[Float[Tensor, "objects _"]], mask: Float[Tensor, "objects 1 height width"]
+) -> Float[Tensor, " objects"]:
     """Mean attention to the object tokens outside of the object minus that inside, in [-1, 1].
 
     Source: cross-attention localization of Xiao et al., "FastComposer", 2023.
@@ -88,8 +88,8 @@ def localization_loss(
 
 
 def _outside_minus_inside(
-    share: Float[Tensor, "shown pixels"], mask: Float[Tensor, "shown 1 height width"]
-) -> Float[Tensor, " shown"]:
+    share: Float[Tensor, "objects pixels"], mask: Float[Tensor, "objects 1 height width"]
+) -> Float[Tensor, " objects"]:
     inside = F.adaptive_avg_pool2d(mask, grid_of(share.shape[1], mask.shape[2:])).flatten(1)
     return _mean(share, 1 - inside) - _mean(share, inside)
 
@@ -104,6 +104,8 @@ def grid_of(pixels: int, size: Sequence[int]) -> tuple[int, int]:
     return rows, pixels // rows
 
 
-def _mean(share: Float[Tensor, "shown pixels"], weights: Float[Tensor, "shown pixels"]) -> Float[Tensor, " shown"]:
+def _mean(
+    share: Float[Tensor, "objects pixels"], weights: Float[Tensor, "objects pixels"]
+) -> Float[Tensor, " objects"]:
     """The weighted mean; 0 if all weights are 0, as outside of an object that fills the image."""
     return (share * weights).sum(1) / weights.sum(1).clamp(min=1e-6)

@@ -129,10 +129,10 @@ def latents_of(
 
 
 def localization_sum(
-    shares: list[Float[Tensor, "shown _"]],
+    shares: list[Float[Tensor, "objects _"]],
     batch: Batch,
     sample_weights: Float[Tensor, " batch"],
-    object_rows: Int[Tensor, " shown"],
+    object_rows: Int[Tensor, " objects"],
 ) -> Float[Tensor, ""]:
     """The weighted sum of the localization losses, over the samples with an object."""
     if not shares:

@@ -31,8 +31,8 @@ def load_adamw_8bit(device: torch.device) -> Any:
     """
     if device.type == "mps":
         raise TamingError("train.optimizer adamw8bit needs a GPU of CUDA or a CPU. Set it to adamw.")
-    modules: Mapping[str, Any] = sys.modules
-    if modules.get("bitsandbytes", "") is None:  # commands hide it from libraries that would import it needlessly
+    module: Any = sys.modules.get("bitsandbytes", "")
+    if module is None:  # commands hide it from libraries that would import it needlessly
         del sys.modules["bitsandbytes"]
     # It warns that a kernel for 4-bit inference cannot be fetched, which no optimizer uses.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

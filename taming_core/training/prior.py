@@ -1,6 +1,6 @@
-"""General-domain rows that the starting pipeline draws itself, where there are no photos for them.
+"""Regularization rows that the starting pipeline draws, as a replacement for text-image pairs.
 
-Prior preservation (Ruiz et al., "DreamBooth", 2023): what a model drew before training holds it to what it knew.
+Prior preservation (Ruiz et al., "DreamBooth", 2023): images of the model before training preserve its prior.
 """
 
 import json
@@ -32,16 +32,16 @@ GROUP = 64  # images in a row group
 
 
 def fingerprint(p: TrainParams, rows: Path, model: SubjectModel, pipeline: TamingPipeline) -> str:
-    """What names a set of images: all that they depend on; `rows` is the folder whose captions are drawn."""
-    wanted = f"{p.prior} {p.seed} {p.precision}"
-    noise = json.dumps(dict(pipeline.scheduler.config), sort_keys=True, default=str)
-    return config_fingerprint(p.validation.sampling, wanted, rows_state(rows), model_state(model), noise)
+    """A digest of everything that the images depend on; `rows` is the folder with the captions."""
+    settings = f"{p.prior} {p.seed} {p.precision}"
+    scheduler = json.dumps(dict(pipeline.scheduler.config), sort_keys=True, default=str)
+    return config_fingerprint(p.validation.sampling, settings, rows_state(rows), model_state(model), scheduler)
 
 
 def make_prior(pipeline: TamingPipeline, rows: Rows, p: TrainParams, folder: Path) -> Iterator[int]:
-    """Draw `p.prior` images of no object into rows below `folder`, and yield how many are drawn.
+    """Draw `p.prior` images without an object into rows below `folder`, and yield how many are drawn.
 
-    After a crash the same call goes on where it stopped; rows that are there are final.
+    After a crash the same call resumes; existing rows are complete.
     """
     out, pictures = folder / "train-00000.parquet", folder / "pictures"
     if out.exists():
@@ -55,29 +55,29 @@ def make_prior(pipeline: TamingPipeline, rows: Rows, p: TrainParams, folder: Pat
 
 
 def prompts(rows: Rows, p: TrainParams) -> list[str]:
-    """Plain captions of the object rows, in a drawn order; none twice before all came once."""
-    captions = rows.column("caption")
-    known = [captions[i] for i in rows.objects if captions[i]]
-    return [known[shuffled_index(len(known), p.seed, "prior order", n)] for n in range(p.prior or 0)]
+    """Captions of the object rows in random order, all of them before any is repeated."""
+    column = rows.column("caption")
+    captions = [column[i] for i in rows.objects if column[i]]
+    return [captions[shuffled_index(len(captions), p.seed, "prior order", n)] for n in range(p.prior or 0)]
 
 
 def tables(captions: Sequence[str], paths: Sequence[Path], side: int) -> Iterable[pa.Table]:
-    """The images as rows, a row group at a time."""
+    """The images as rows, one table per row group."""
     for start in range(0, len(captions), GROUP):
         numbers = range(start, min(start + GROUP, len(captions)))
         yield schema.table([row(n, captions[n], paths[n], side) for n in numbers], schema.ROWS)
 
 
 def row(number: int, caption: str, path: Path, side: int) -> dict[str, Any]:
-    """A regularization row; its image has the size of the others."""
+    """A regularization row, with the image resized to `side` pixels."""
     image, buffer = Image.open(path).convert("RGB"), BytesIO()
     resized = image if image.width == side else image.resize((side, side), Image.Resampling.LANCZOS)
     resized.save(buffer, "PNG")
     name = f"prior-{number:06d}"
-    known = {
+    values: dict[str, Any] = {
         "row_id": name, "photo_id": name, "file_name": path.name, "caption": caption, "split": "train",
         "regularization": True, "references": [], "image": {"bytes": buffer.getvalue(), "path": None},
         "width": side, "height": side,
         "view_hash": f"{difference_hash(np.asarray(resized)):016x}",
     }  # fmt: skip
-    return dict.fromkeys(schema.ROWS.names) | known
+    return dict.fromkeys(schema.ROWS.names) | values

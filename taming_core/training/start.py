@@ -1,4 +1,4 @@
-"""Where a training starts: an earlier training's pipeline, or a text-to-image model with a fresh object encoder."""
+"""The start of a training: the pipeline of an earlier training, or a text-to-image model with a new object encoder."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -72,7 +72,8 @@ def prepare(p: TrainParams, folder: Path, device: str, shard: bool) -> Training:
         processes.barrier()
         rows, fingerprints = concatenate(rows, load_rows(drawn, "train")), [*fingerprints, drawn.name]
     if p.zero_terminal_snr:  # after the prior images, which show what the base draws with its own schedule
-        pipeline.register_modules(scheduler=with_zero_terminal_snr(pipeline.scheduler))
+        untyped: Any = pipeline
+        untyped.register_modules(scheduler=with_zero_terminal_snr(pipeline.scheduler))
         model = subject_model(pipeline.components)
     run = loop.start_run(model, identity, accelerator, p, processes, shard)
     state = shards.RUNS / "-".join(["train", *fingerprints])
@@ -84,135 +85,135 @@ def starting_pipeline(p: TrainParams) -> TamingPipeline:
     """The pipeline that the params start from, on the CPU in float32.
 
     Raises:
-        TamingError: a model is not there, or the parts do not go together.
+        TamingError: a model is missing, or base, design and losses are incompatible.
     """
-    found = from_encoder(load_pipeline(p.start), p) if p.start is not None else from_base(p)
-    require_losses(found, p)
-    return found
+    pipeline = continued_pipeline(load_pipeline(p.start), p) if p.start is not None else new_pipeline(p)
+    require_losses(pipeline, p)
+    return pipeline
 
 
-def from_base(p: TrainParams) -> TamingPipeline:
-    """A text-to-image model with an object encoder that has learned nothing yet.
+def new_pipeline(p: TrainParams) -> TamingPipeline:
+    """A text-to-image model with an untrained object encoder.
 
     Raises:
-        TamingError: a model is not there, or the parts do not go together.
+        TamingError: a model is missing, or base and design are incompatible.
     """
-    # The params were checked for these when they were read.
-    assert p.base is not None
+    assert p.base is not None  # checked when the params were loaded
     parts = load_base(p.base)
     family = family_of(parts)
     require_design(family, p)
     for tokenizer, text_encoder in zip(family.tokenizers, family.text_encoders.values(), strict=True):
         add_placeholder_token(tokenizer, text_encoder)
-    made = assemble(parts, new_object_encoder(family, p))
-    made.set_progress_bar_config(disable=True)
-    return made
+    pipeline: Any = assemble(parts, new_object_encoder(family, p))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def require_design(family: Family, p: TrainParams) -> None:
-    """Refuse a design or a loss that the base's network has no place for.
+    """Require a network design that the base's denoiser supports.
 
     Raises:
-        TamingError: naming what there is.
+        TamingError: it does not; the message names the designs that it supports.
     """
     name = type(family.denoiser).__name__
     if p.injection not in family.designs:
-        raise TamingError(f"train.injection cannot be {p.injection} with the base {p.base}, whose {name} has no place "
-                          f"for it. Use one of {', '.join(family.designs)}.")  # fmt: skip
+        raise TamingError(f"train.injection cannot be {p.injection} with the base {p.base}, whose {name} does not "
+                          f"support it. Use one of {', '.join(family.designs)}.")  # fmt: skip
     if isinstance(family, Transformer) and p.layers is not None and p.injection == "concat":
         raise TamingError(f"train.layers must be null for concat in a {name}: there every layer passes the object's "
                           "tokens on to the next.")  # fmt: skip
 
 
 def require_losses(pipeline: TamingPipeline, p: TrainParams) -> None:
-    """Refuse what has no effect on a base of this family.
+    """Require losses and schedule settings that have an effect on a base of this family.
 
     Raises:
-        TamingError: naming the key.
+        TamingError: they have none; the message names the key.
     """
     family = pipeline.family
     if is_flow_matching(pipeline.scheduler) and (p.min_snr is not None or p.zero_terminal_snr):
         key = "min_snr to null" if p.min_snr is not None else "zero_terminal_snr to false"
-        raise TamingError(f"The base learned by flow matching, whose noise has no such schedule. Set train.{key}.")
+        raise TamingError(f"The base was trained by flow matching, which has no such noise schedule. Set train.{key}.")
     if isinstance(family, Transformer) and p.localization_weight > 0:
         raise TamingError("train.localization_weight must be 0 with a transformer, where image and text mix. Set it "
                           "to 0.")  # fmt: skip
 
 
-def from_encoder(pipeline: TamingPipeline, p: TrainParams) -> TamingPipeline:
-    """An earlier training's pipeline, to be trained with these params.
+def continued_pipeline(pipeline: TamingPipeline, p: TrainParams) -> TamingPipeline:
+    """The pipeline of an earlier training, to be trained with these params.
 
     Raises:
         TamingError: a setting has no effect on its network design.
     """
     design = pipeline.injection
     if design == "substitute" and p.captions == "class_noun":
-        raise TamingError(f"train.captions must not be class_noun, for {p.start} puts the object in the place of "
+        raise TamingError(f"train.captions must not be class_noun, since {p.start} substitutes the object for "
                           "<object>. Set it to object_token.")  # fmt: skip
     if design in LAYERS and p.localization_weight > 0:
-        raise TamingError(f"train.localization_weight must be 0, for in {p.start} text and object do not compete for "
+        raise TamingError(f"train.localization_weight must be 0, since in {p.start} text and object do not compete for "
                           f"attention ({design}). Set it to 0.")  # fmt: skip
     pipeline.object_encoder.register_to_config(captions=p.captions)
     return pipeline
 
 
 def new_object_encoder(family: Family, p: TrainParams) -> ObjectEncoder:
-    """An object encoder that fits the denoiser; only its tower has learned something.
+    """An object encoder for this denoiser; only its tower is pretrained.
 
     Raises:
-        TamingError: there is no such tower, the projector does not go with the number of tokens, or no layer has a name
-            that begins as one of `p.layers` does.
+        TamingError: there is no such tower, the projector does not support the number of tokens, or no layer has one of
+            `p.layers` as prefix.
     """
     assert p.injection is not None
     layers = select_layers(layer_channels(family.denoiser, p.injection), p.layers)
     added = layers if p.injection in LAYERS or p.layers is not None else None
     settings = {"injection": p.injection, "layers": added, "background": p.background, "captions": p.captions}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(p.seed, "encoder", 0))
-        found = latent_encoder(family, settings) if p.encoder is None else tower_encoder(family, p.encoder, settings)
-    init_injected_layers(found, family.denoiser)
-    return found.eval()
+    random: Any = torch.random
+    with random.fork_rng(devices=[]):
+        random.manual_seed(seed_for(p.seed, "encoder", 0))
+        encoder = latent_encoder(family, settings) if p.encoder is None else tower_encoder(family, p.encoder, settings)
+    init_injected_layers(encoder, family.denoiser)
+    return encoder.eval()
 
 
 def select_layers(layers: Mapping[str, int], prefixes: Sequence[str] | None) -> dict[str, int]:
-    """The layers whose names begin as one of `beginnings` does; all where that is None.
+    """The layers whose names start with one of the prefixes; all if `prefixes` is None.
 
     Raises:
-        TamingError: one of them is the beginning of none.
+        TamingError: no name starts with one of them.
     """
-    for beginning in prefixes or ():
-        if not any(name.startswith(beginning) for name in layers):
+    for prefix in prefixes or ():
+        if not any(name.startswith(prefix) for name in layers):
             names = sorted({name.split(".attentions")[0] for name in layers})
-            raise TamingError(f"train.layers: no layer that could see the object begins with '{beginning}'. "
+            raise TamingError(f"train.layers: no attention layer of this design begins with '{prefix}'. "
                               f"Name some of {', '.join(names)}.")  # fmt: skip
     return {n: c for n, c in layers.items() if prefixes is None or n.startswith(tuple(prefixes))}
 
 
 def latent_encoder(family: Family, settings: Mapping[str, Any]) -> ObjectEncoder:
-    """For `reference`: the autoencoder embeds subjects as large as the model's own pictures."""
+    """For `reference`: the autoencoder embeds subjects of the model's image size."""
     pixels = (family.image_size // family.vae_scale_factor) ** 2
     return ObjectEncoder(None, None, tokens=pixels, width=family.latent_channels, size=family.image_size, **settings)
 
 
 def tower_encoder(family: Family, p: EncoderParams, settings: Mapping[str, Any]) -> ObjectEncoder:
-    """For every other design: a trained tower with a random projector, or an earlier object encoder's of its kind."""
+    """For every other design: a pretrained tower with a new projector, or that of an earlier object encoder."""
     tower, size, mean, std = load_tower(p.tower)
     width = family.width
-    found = ObjectEncoder(tower.config.to_diff_dict(), p.projector, p.tokens, width, mean=mean, std=std, size=size,
-                          **settings)  # fmt: skip
-    found.vision.load_state_dict(tower.state_dict())
+    encoder = ObjectEncoder(tower.config.to_diff_dict(), p.projector, p.tokens, width, mean=mean, std=std, size=size,
+                            **settings)  # fmt: skip
+    encoder.vision.load_state_dict(tower.state_dict())
     if (trained := projector_of(p.tower, p.projector, p.tokens, width)) is not None:
-        found.projection.load_state_dict(trained)
-    return found
+        encoder.projection.load_state_dict(trained)
+    return encoder
 
 
 @torch.no_grad()
 def init_injected_layers(encoder: ObjectEncoder, denoiser: Any) -> None:
-    """Let what is injected look where the layer that it joins looks; values of zero and a shut gate still hide it."""
+    """Copy queries and keys of injected layers from their attention layers; zero values or gates keep them inactive."""
     for name, layer in encoder.denoiser_layers().items():
         attn: Any = denoiser.get_submodule(name)
         if attn.to_k.weight.shape != layer.get_submodule("to_k").weight.shape:
-            continue  # a transformer's layer reads the context through a map of its own, not the object's tokens
+            continue  # joint attention: the context passes a projection before it, the object tokens do not
         gated = isinstance(layer, GatedLayer)
         for part in ("to_q", "to_k", "to_v") if gated else ("to_k",):
             getattr(layer, part).weight.copy_(getattr(attn, part).weight)
@@ -221,13 +222,14 @@ def init_injected_layers(encoder: ObjectEncoder, denoiser: Any) -> None:
 
 
 def add_placeholder_token(tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrainedModel) -> None:
-    """Make `<object>` one token, where it is none; it starts out as the word "object"."""
+    """Add `<object>` to the vocabulary if it is missing; its embedding is initialized from the word "object"."""
     if OBJECT in tokenizer.get_vocab():
         return
-    like = tokenizer("object", add_special_tokens=False).input_ids
+    untyped: Any = tokenizer
+    like = untyped("object", add_special_tokens=False).input_ids
     tokenizer.add_tokens([OBJECT])
     embeddings: Any = text_encoder.get_input_embeddings()
-    if len(tokenizer) > embeddings.num_embeddings:  # T5 has some to spare
+    if len(tokenizer) > embeddings.num_embeddings:  # T5 has unused embeddings
         embeddings = text_encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     with torch.no_grad():
         embeddings.weight[tokenizer.convert_tokens_to_ids(OBJECT)] = embeddings.weight[like].mean(0)

@@ -153,8 +153,9 @@ def plan_of(
 
 
 def _scene(world: World, rng: Generator) -> str:
-    weights = np.array([0.35 if "background" in s else 1.0 for s in world.scenes])  # plain backdrops teach little
-    return world.scenes[int(np.searchsorted(weights.cumsum(), rng.random() * weights.sum()))]
+    # Plain backdrops teach little.
+    weights = np.array([0.35 if "background" in s else 1.0 for s in world.scenes], np.float64)
+    return world.scenes[int(np.searchsorted(np.cumsum(weights), rng.random() * float(weights.sum())))]
 
 
 def _plan_object(

@@ -22,7 +22,6 @@ from pipelines.ablation.results import DENOISING, IMAGES, Entry, cost, differenc
 from pipelines.ablation.score import Setting, interleaved, plain_changes, token_effects
 from pipelines.ablation.table import as_csv, as_markdown, chosen, points, reference_scale, sheet
 from taming_core.errors import TamingError
-from taming_core.model.inputs import EncoderInputs
 from taming_core.model.subject_model import subject_model
 from taming_core.params.load import Params, load_params
 from taming_core.tables.rows import load_rows
@@ -212,10 +211,8 @@ def setting(folder: Path, injection: str, **more: Any) -> Setting:
     fresh = {"start": None, "base": str(folder / "base"), "injection": injection, "background": "removed"}
     tower = {"tower": "mini", "projector": "full", "tokens": tiny.TOKENS, "tower_blocks": 0}
     p = ScoreParams(seed=0, timesteps=[100, 700], rows=6, pairs=3, **{"batch_size": 4, **more})
-    return Setting(
-        subject_model(pipeline.components), tiny.train_params(**fresh, encoder=tower),
-        EncoderInputs.of(pipeline.object_encoder.config), tiny.SIDE, torch.device("cpu"), p,
-    )  # fmt: skip
+    params = tiny.train_params(**fresh, encoder=tower)
+    return Setting(subject_model(pipeline.components), params, torch.device("cpu"), p)
 
 
 def test_before_any_training_plain_text_to_image_is_the_base_models(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_training_caption_is_true(world: World, facts: list[PhotoFacts]):
         true = [
             f"{size} {noun}".strip() for size in ("", what.size) for noun in (what.name, what.noun, blip.ANY_OBJECT)
         ]
-        assert f"{parsed.size} {parsed.thing}".strip() in true  # an airplane may be a "small airplane" by name
+        assert f"{parsed.size} {parsed.object_words}".strip() in true  # an airplane may be a "small airplane" by name
         assert not parsed.place
 
 

@@ -16,7 +16,7 @@ from pipelines.mini.judge_photos import to_uint8
 from pipelines.mini.judges import JUDGES, train_judge
 from pipelines.mini.stage_params import load_section
 from pipelines.mini.training_loop import run_with_progress
-from taming_core.evaluation.judges import ImageJudge, load_judge, on_grey, poses
+from taming_core.evaluation.judges import ImageJudge, composite_on_grey, load_judge, pose_images
 from taming_core.world.artwork import SPLITS, Pictures, World, load_pictures, load_world
 
 
@@ -77,7 +77,7 @@ def test_a_mirror_blend_is_symmetric() -> None:
 
 def likeness(judge: ImageJudge, subject: Image.Image, seen: Image.Image) -> float:
     """As `taming eval` compares: a subject in its poses, and a cut-out, brought to the same size."""
-    return float((judge(poses(subject)) @ judge([poses(seen)[5]])[0]).max())
+    return float((judge(pose_images(subject)) @ judge([pose_images(seen)[5]])[0]).max())
 
 
 def turned_and_lit(thing: Image.Image) -> Image.Image:
@@ -98,9 +98,9 @@ def blend_and_bend(thing: Image.Image) -> list[Image.Image]:
 @pytest.mark.parametrize("number", [7, 21])  # clearly asymmetric; for milder cases see metrics.json
 def test_the_strict_judge_accepts_a_turned_and_lit_view_and_no_blend_or_bend(number: int) -> None:
     judge, thing = load_judge("mini", "cpu", "strict_judge"), artwork(number + 1)[number]
-    assert judge.accepted_from is not None
+    assert judge.acceptance_threshold is not None
     assert min(likeness(judge, thing, seen) for seen in (turned_and_lit(thing), ImageOps.mirror(thing))) > 0.9
-    assert max(likeness(judge, thing, wrong) for wrong in blend_and_bend(thing)) < judge.accepted_from
+    assert max(likeness(judge, thing, wrong) for wrong in blend_and_bend(thing)) < judge.acceptance_threshold
 
 
 SMALL = {"steps": 2, "batch_size": 4, "warmup": 0, "save_every": 1}
@@ -117,8 +117,8 @@ def test_a_judge_is_trained_measured_and_opens(which: str, world: tuple[World, P
     found = kind.measure(tmp_path / "judge", *world, p)
     assert 0 <= found["top1_low"] <= found["top1"] <= found["top1_high"] <= 1
     opened = load_judge(str(tmp_path / "judge"), "cpu")
-    assert opened.accepted_from == found.get("accepted_from")
-    assert opened([on_grey(leaning())]).shape[0] == 1
+    assert opened.acceptance_threshold == found.get("accepted_from")
+    assert opened([composite_on_grey(leaning())]).shape[0] == 1
 
 
 def test_two_views_of_a_step_show_the_same_objects_and_are_reproducible(world: tuple[World, Pictures]) -> None:

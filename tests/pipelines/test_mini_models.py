@@ -28,7 +28,7 @@ from pipelines.mini.stage_params import load_section
 from pipelines.mini.train_state import TrainState
 from taming_core.bases.load import load_base
 from taming_core.evaluation.judges import load_text_judge
-from taming_core.training.identity import load_identity
+from taming_core.training.identity import load_identity_network
 from taming_core.weights.mini import MINI
 from taming_core.world.artwork import Pictures, World, load_pictures, load_world
 from taming_core.world.photos import plans
@@ -143,7 +143,7 @@ def test_batches_have_hard_negatives_and_depend_on_the_step_only(world: World) -
     p = load_section(clip_model.ClipParams, "clip").model_copy(update={"batch_size": 200})
     batch, again = (clip_batches.ClipDataset(world, tokenizer.word_tokenizer(world), p)[7] for _ in range(2))
     assert batch.captions == again.captions
-    art = [world.cutouts[q.things[0].cutout] for q in batch.plans]
+    art = [world.cutouts[q.objects[0].cutout] for q in batch.plans]
     pairs = list(pairwise(art))
     assert 0.05 < np.mean([a is b for a, b in pairs]) < 0.3
     assert 0.03 < np.mean([a is not b and a.name == b.name for a, b in pairs]) < 0.3
@@ -178,8 +178,8 @@ def test_captions_may_leave_out_scene_and_object(world: World) -> None:
         style, objects, scene = clip_batches.facts_of(p)
         assert clip_batches.facts_in(p, p.caption)[:2] == (style, objects)
         silent = clip_batches.facts_in(p, p.caption)[2] == ""
-        assert silent == (p.caption.split(",")[0].endswith(p.things[-1].words))
-        assert (clip_batches.facts_in(p, p.object_caption)[1] == "") == (len(p.things) == 1)
+        assert silent == (p.caption.split(",")[0].endswith(p.objects[-1].words))
+        assert (clip_batches.facts_in(p, p.object_caption)[1] == "") == (len(p.objects) == 1)
         assert scene == p.scene
 
 
@@ -193,7 +193,7 @@ def test_autoencoder_figures_and_scale(trained: Path) -> None:
 def test_clip_opens_as_text_judge_and_identity_network(trained: Path) -> None:
     judge = load_text_judge(str(trained / "clip"), "cpu")
     assert judge.texts(["a photo of a <object> on the beach"]).shape == (1, 8)
-    identity = load_identity(str(trained / "clip"), "cpu")
+    identity = load_identity_network(str(trained / "clip"), "cpu")
     loaded = clip_model.load_clip(trained / "clip", "cpu")
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     torch.testing.assert_close(identity(images), loaded.head(clip_model.pooled(loaded, images)))

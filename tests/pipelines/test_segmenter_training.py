@@ -107,12 +107,12 @@ def test_objects_moved_together_occlude_each_other_and_single_ones_stay(world: W
     pairs = plans(world, 0, 0, 6, chances=Chances(two_objects=1))
     rng = np.random.default_rng(0)
     near = [moved_together(plan, rng) for plan in pairs]
-    larger = [[t.placement.scale / u.placement.scale for t, u in zip(a.things, b.things, strict=True)]
+    larger = [[t.placement.scale / u.placement.scale for t, u in zip(a.objects, b.objects, strict=True)]
               for a, b in zip(near, pairs, strict=True)]  # fmt: skip
 
     def hidden(wanted: Any) -> float:
         """Pixels of the first objects that the second ones occlude."""
-        alone = [replace(plan, things=plan.things[:1]) for plan in wanted]
+        alone = [replace(plan, objects=plan.objects[:1]) for plan in wanted]
         both, one = photos_of(world, pictures, wanted, 64).masks, photos_of(world, pictures, alone, 64).masks
         return sum(float(b[0].sum() - a[0].sum()) for a, b in zip(both, one, strict=True))
 

@@ -46,7 +46,7 @@ def trained(state: TrainState, world: World, folder: Path, workers: int) -> Gene
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, Any]]:
         plans, waited = plans_at(step)
-        inputs = torch.tensor([[p.things[0].placement.x, p.things[0].placement.y, p.window.zoom] for p in plans])
+        inputs = torch.tensor([[p.objects[0].placement.x, p.objects[0].placement.y, p.window.zoom] for p in plans])
         out = state.modules["net"](inputs.float())
         return out.square().mean(), {"largest": out.max(), "waited": waited}
 
