@@ -14,17 +14,17 @@ def evaluate(
     ),
     rows: Annotated[Path, typer.Option("--in", help="The folder of rows that `taming materialize` wrote.")] = ROWS,
     out: Annotated[
-        Path, typer.Option("--out", help="The folder to write; what an earlier run left is replaced.")
+        Path, typer.Option("--out", help="The output folder; an earlier evaluation is replaced.")
     ] = EVALUATION,
     params: ParamsFile = None,
     device: Device = "auto",
     precision: Precision = "fp32",
     offload: Offload = False,
 ) -> None:
-    """Draw held-out objects in new scenes and styles, and score what came out.
+    """Draw held-out objects in new scenes and styles, and score the images.
 
-    Controls and real photos stand beside every score; report.html shows the pictures first. After a crash the same
-    command draws only what is missing.
+    Every score is reported beside those of two controls and of real photos; report.html shows the images first. After a
+    crash the same command draws only the missing images.
 
     \b
     Example: taming eval --encoder data/encoder --in data/rows --out data/evaluation

@@ -14,15 +14,14 @@ def train(
     params: ParamsFile = None,
     device: Device = "auto",
     shard: Annotated[
-        bool, typer.Option("--shard", help="Several processes hold a part of the denoiser's weights each.")
+        bool, typer.Option("--shard", help="Shard the denoiser's weights over the processes (FSDP).")
     ] = False,
 ) -> None:
-    """Teach a text-to-image model to draw the very thing that a photo shows.
+    """Train an object encoder on the rows, alone or together with the text-to-image model.
 
-    After a crash the same command goes on where it last saved, and ends with the same weights. Metrics and validation
-    pictures appear below runs/ meanwhile, and TensorBoard's events where that is installed; the pictures show the
-    validation split's objects, or training objects where it has none. For two GPUs start it as
-    `torchrun --nproc-per-node 2 --no-python taming train`; the batches stay as they are.
+    After a crash the same command resumes from the last saved state and ends with the same weights. Metrics and
+    validation images of held-out objects are written below runs/ during training, and TensorBoard events if tensorboard
+    is installed. For two GPUs run `torchrun --nproc-per-node 2 --no-python taming train`; the batches stay the same.
 
     \b
     Example: taming train --in data/rows --out data/encoder

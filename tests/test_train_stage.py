@@ -217,7 +217,7 @@ def test_without_validation_objects_training_objects_are_shown(
 ) -> None:
     (project / "data/rows/validation-00000.parquet").unlink()
     run()
-    assert "The validation pictures show training objects" in capsys.readouterr().out
+    assert "The validation grids show training objects" in capsys.readouterr().out
     with Image.open(project / "data/encoder/validation/grid-000004.png") as grid:
         assert grid.width > 3 * 160
         assert grid.height > 2 * 160

@@ -150,7 +150,7 @@ def reference_features(
     timesteps: Int[Tensor, " objects"] | Float[Tensor, " objects"],
     empty_prompt: Text,
 ) -> dict[str, Float[Tensor, "objects _ _"]]:
-    """Hidden states of the subjects in the layers of `reference`, by layer name (objects, references * pixels, channels).
+    """Hidden states of the subjects in the layers of `reference`, by layer name: (objects, references * pixels, C).
 
     They come from the denoiser with the empty prompt, without gradients. The denoiser in training serves as reference
     network: a copy of it, as in "Animate Anyone", would double the model.

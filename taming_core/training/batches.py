@@ -153,7 +153,8 @@ def caption_for(row: Row, present: bool, p: TrainParams) -> str:
 def add_object(example: Example, source: ExampleSource, row: Row, cross: bool, rng: np.random.Generator) -> Example:
     """The example with subject, view and mask; with `cross` the subject comes from other views of the identity."""
     rows, size, tower, others = source.rows, source.size, source.caches.tower, row["references"]
-    name: Any = rng.choice(others) if others else None
+    untyped: Any = rng
+    name = untyped.choice(others) if others else None
     view = open_rgba((row_by_id(rows, str(name)) if others else row)["subject"])
     views, augmented = reference_photos(source, row, cross, rng)
     subjects = [subject_pixels(s, size) for s in (*views, *augmented)]

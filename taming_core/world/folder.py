@@ -26,7 +26,7 @@ from taming_core.world.photos import Photos, Subject, photos_of
 from taming_core.world.plan import Chances, Colour, Plan, generator, object_words, plan, plan_of, recolour
 
 AT_ONCE = 32  # photos per batch
-PAIRS = "regularization"  # seed purpose of the text-image pairs
+PAIRS = "general"  # seed purpose of the text-image pairs
 
 
 @dataclass(frozen=True)
