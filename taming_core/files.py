@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ def part_path(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Generator[Path]:
     """The path of a temporary file that becomes `path` when the block ends; after an error `path` is unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_path(path)
@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(out: Path) -> Iterator[Path]:
+def replacing_folder(out: Path) -> Generator[Path]:
     """A new empty folder that takes the place of `out` when the block ends; after an error `out` is unchanged."""
     part = part_path(out)
     shutil.rmtree(part, ignore_errors=True)

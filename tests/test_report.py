@@ -135,8 +135,8 @@ def test_the_words_say_what_the_numbers_say(evaluated: Evaluation) -> None:
         "with another object's tokens 0 %, without object tokens 0 %."
     )
     assert said[1] == (
-        "The strict judge, which compares the cut-out object alone, accepts it as the subject in 50 % (0 to 100) of the "
-        "images; with another object's tokens 0 %, without object tokens 0 %."
+        "The strict judge, which compares the cut-out object alone, accepts it as the subject in 50 % (0 to 100) of "
+        "the images; with another object's tokens 0 %, without object tokens 0 %."
     )
     assert said[-1] == "The style is the requested one in 0 % (0 to 0)."
 

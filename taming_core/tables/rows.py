@@ -77,7 +77,7 @@ class Rows:
         return tuple(buckets)
 
     @cached_property
-    def _ids(self) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
+    def _ids(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """All row_ids sorted, and their indices: a tenth of the memory of a dict."""
         ids = np.array(self.column("row_id"), dtype=np.bytes_)
         order = np.argsort(ids)
