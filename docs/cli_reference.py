@@ -57,7 +57,7 @@ def split_help(text: str) -> tuple[str, str]:
     >>> split_help("Draw an <object>.\n\n\bExample: taming draw\nExample: taming draw --all")
     ('Draw an `<object>`.', 'taming draw\ntaming draw --all')
     """
-    lines = text.replace("\b", "").splitlines()
+    lines = text.replace("\b\n", "").replace("\b", "").splitlines()
     examples = [line.removeprefix(EXAMPLE) for line in lines if line.startswith(EXAMPLE)]
     prose = "\n".join(line for line in lines if not line.startswith(EXAMPLE))
     return markdown(prose.strip()), "\n".join(examples)

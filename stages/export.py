@@ -39,7 +39,7 @@ def export(
     from taming_core.params import arguments
     from taming_core.weights.mini import encoder_folder
 
-    options = ExportOptions(to, base, rank, dtype, scores, push)  # pyright: ignore[reportArgumentType]  (checked below)
+    options = ExportOptions(to, base, rank, dtype, scores, push)
     require_valid(options, out)
     encoder_folder(encoder)
     arguments.require_files([] if scores is None else [scores])

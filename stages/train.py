@@ -21,7 +21,10 @@ def train(
 
     After a crash the same command resumes from the last saved state and ends with the same weights. Metrics and
     validation images of held-out objects are written below runs/ during training, and TensorBoard events if tensorboard
-    is installed. For two GPUs run `torchrun --nproc-per-node 2 --no-python taming train`; the batches stay the same.
+    is installed. Several processes together take the same batches as one:
+
+    \b
+    `torchrun --nproc-per-node 2 --no-python taming train`
 
     \b
     Example: taming train --in data/rows --out data/encoder

@@ -53,7 +53,7 @@ def open_table(path: Path) -> tuple[ds.Dataset, SheetLayout]:
     return table, LAYOUTS[kind]
 
 
-def reasons(table: ds.Dataset) -> NDArray[np.str_]:
+def reasons(table: ds.Dataset) -> NDArray[Any]:
     """The countable part of each row's drop reason, `kept` if it has none; see `drop_reasons.reason_of`."""
     compute = cast(Any, pc)  # partly untyped
     texts = compute.fill_null(table.to_table(columns=["drop_reason"]).column(0), "kept")
@@ -61,10 +61,10 @@ def reasons(table: ds.Dataset) -> NDArray[np.str_]:
     return np.asarray(compute.call_function("list_element", [parts, 0]).to_numpy(), dtype=np.str_)
 
 
-def spread_over_kinds(kinds: NDArray[np.str_], count: int) -> list[int]:
+def spread_over_kinds(kinds: NDArray[Any], count: int) -> list[int]:
     """The rows to show: some of every kind, at least half of them kept rows if there are as many, evenly spaced.
 
-    Kept rows come first, then the dropped ones, kind by kind.
+    Kept rows come first, then the dropped ones, kind by kind. `kinds` holds a string per row.
 
     >>> spread_over_kinds(np.array(["kept"] * 8 + ["cut off"] * 2 + ["no object"]), 6)
     [1, 3, 5, 7, 9, 10]
@@ -86,7 +86,7 @@ def _evenly_spaced(items: NDArray[np.intp], count: int) -> NDArray[np.intp]:
     return items[(2 * np.arange(count) + 1) * len(items) // max(2 * count, 1)]
 
 
-def choose_rows(kinds: NDArray[np.str_], count: int, only: str | None) -> list[int]:
+def choose_rows(kinds: NDArray[Any], count: int, only: str | None) -> list[int]:
     """The rows to show: spread over all kinds, or rows of the kind `only`.
 
     Raises:

@@ -74,4 +74,4 @@ def moved_together(plan: Plan, rng: Generator) -> Plan:
         replace(t, placement=replace(t.placement, x=near * t.placement.x, scale=larger * t.placement.scale))
         for t in plan.objects
     ]
-    return replace(plan, things=tuple(moved))
+    return replace(plan, objects=tuple(moved))

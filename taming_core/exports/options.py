@@ -13,12 +13,12 @@ Dtype = Literal["fp16", "bf16", "fp32"]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """The options of `taming export`."""
+    """The options of `taming export` as the user gave them; `require_valid` checks them."""
 
-    to: Target
+    to: str  # one of Target
     base: str | None  # the text-to-image model that training started from; None takes it from training.json
     rank: int | None  # of a LoRA that is extracted from the denoiser's change
-    dtype: Dtype
+    dtype: str  # one of Dtype
     scores: Path | None  # folder of an evaluation
     push: str | None  # OWNER/NAME on the hub
 

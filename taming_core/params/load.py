@@ -20,7 +20,7 @@ from taming_core.params.sections import (
 from taming_core.params.train import TrainParams
 
 # Keys and values renamed in 0.1.0: old -> new.
-RENAMED_KEYS = {"train.augmentation": "train.augmentation", "train.regularization": "train.regularization"}
+RENAMED_KEYS = {"train.stand_in": "train.augmentation", "train.general": "train.regularization"}
 RENAMED_VALUES = {("train.captions", "plain"): "class_noun"}
 
 

@@ -1,5 +1,6 @@
 """Geometry of boxes and masks: crops, cut-outs, PNG encoding (numpy and PIL only)."""
 
+from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
@@ -71,7 +72,7 @@ def crop_in_photo(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, 
     return np.asarray(square.resize((size, size), Image.Resampling.HAMMING))
 
 
-def window(width: int, height: int, shape: Size, box: Box | None = None) -> Box:
+def window(width: int, height: int, shape: Size, box: Sequence[int] | None = None) -> Box:
     """The largest crop of a photo with the aspect ratio of `shape`.
 
     It is centred, then shifted as little as needed to contain `box`, or the middle of a box that is larger.

@@ -62,7 +62,7 @@ def _text(value: object) -> str | None:
     return str(value) if value not in (None, "") else None
 
 
-def _read_jsonl(path: Path) -> list[dict[str, Any]]:
+def _read_jsonl(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
@@ -78,7 +78,7 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
     return pq.read_table(path).to_pylist()
 
 
-METADATA: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
+METADATA: dict[str, Callable[[Path], list[Any]]] = {
     ".jsonl": _read_jsonl,
     ".csv": _read_csv,
     ".parquet": _read_parquet,

@@ -297,12 +297,8 @@ def bytes_of(module: nn.Module) -> int:
 
 def weight_bytes(model: SubjectModel, p: TrainParams) -> int:
     """Bytes of all weights on the device, without offloaded networks; assumes that some object has a single photo."""
-
-    def column(_: str) -> list[list[str]]:
-        return [[]]  # no references
-
-    rows: Any = SimpleNamespace(column=column, objects=[0])
-    offloaded = {id(w) for part in offloaded_networks(model, p, rows).values() for w in part.parameters()}
+    networks = offloaded_networks(model, p, fewest_views=0).values()
+    offloaded = {id(w) for network in networks for w in network.parameters()}
     weights = {id(w): w for part in model.networks.values() for w in part.parameters()}
     return sum(w.nbytes for key, w in weights.items() if key not in offloaded)
 
@@ -326,8 +322,7 @@ def step_bytes(
 def step(model: SubjectModel, identity: IdentityNetwork | None, batch: Batch, noise: Noise, p: TrainParams) -> None:
     """Compute the gradients of a micro-batch in which every sample has every loss."""
     ones = torch.ones(len(batch.row_ids))
-    counts = SampleWeights(ones, ones, ones if p.localization_weight > 0 else torch.zeros(0))
-    terms = compute_loss_terms(model, identity, batch, noise, counts, p)
+    terms = compute_loss_terms(model, identity, batch, noise, SampleWeights(ones, ones, ones), p)
     total_loss(**{f.name: getattr(terms, f.name) for f in fields(terms)}, p=p).backward()
 
 

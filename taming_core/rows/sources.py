@@ -115,12 +115,12 @@ def _object_row(
     caption, object_caption, reason = caption_of(db, key_of(o)) or (None, None, None)
     if problem := o["drop_reason"] or reason or (None if caption and object_caption else NO_CAPTION):
         raise PhotoError(problem)
-    image = read(o["file_name"], o["photo_id"]).image
+    image, box = read(o["file_name"], o["photo_id"]).image, o["box_xyxy"]
     return {
         **EMPTY_ROW,
         **{name: o[name] for name in ("photo_id", "file_name", "class")},
-        **target(image, p, o["box_xyxy"]),
-        **subject(image, decode_mask(o["mask_png"]), p, o["box_xyxy"]),
+        **target(image, p, box),
+        **subject(image, decode_mask(o["mask_png"]), p, box),
         "row_id": o["object_id"],
         "caption": caption,
         "object_caption": object_caption,

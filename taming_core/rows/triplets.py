@@ -3,6 +3,7 @@
 Source: the training triplets of Jia et al., "Taming Encoder for Zero Fine-tuning Image Customization", 2023.
 """
 
+from collections.abc import Sequence
 from io import BytesIO
 from math import log
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from taming_core.params.sections import MaterializeParams
-from taming_core.photos.masks import Box, Size, cutout, window
+from taming_core.photos.masks import Size, cutout, window
 from taming_core.photos.view_hash import difference_hash
 
 Pixels = NDArray[np.uint8]
@@ -24,7 +25,7 @@ def bucket(width: int, height: int, p: MaterializeParams) -> Size:
     return min(shapes, key=lambda shape: abs(log(width / height) - log(shape[0] / shape[1])))
 
 
-def target(image: Pixels, p: MaterializeParams, box: Box | None = None) -> dict[str, Any]:
+def target(image: Pixels, p: MaterializeParams, box: Sequence[int] | None = None) -> dict[str, Any]:
     """The columns `image`, `width`, `height` and `view_hash` of a row, from a photo (H, W, 3)."""
     small = _crop(Image.fromarray(image), p, box, Image.Resampling.LANCZOS)
     # No chroma subsampling: at a few hundred pixels it is visible around every edge.
@@ -33,13 +34,13 @@ def target(image: Pixels, p: MaterializeParams, box: Box | None = None) -> dict[
     return {"image": jpeg, **size, "view_hash": f"{difference_hash(np.asarray(small)):016x}"}
 
 
-def _crop(photo: Image.Image, p: MaterializeParams, box: Box | None, filter: Image.Resampling) -> Image.Image:
+def _crop(photo: Image.Image, p: MaterializeParams, box: Sequence[int] | None, filter: Image.Resampling) -> Image.Image:
     """The photo, or its mask, cropped and resized to its bucket."""
     shape = bucket(*photo.size, p)
     return photo.crop(window(*photo.size, shape, box)).resize(shape, filter)
 
 
-def subject(image: Pixels, mask: NDArray[np.bool_], p: MaterializeParams, box: Box) -> dict[str, Any]:
+def subject(image: Pixels, mask: NDArray[np.bool_], p: MaterializeParams, box: Sequence[int]) -> dict[str, Any]:
     """The columns `mask` and `subject` of a row, from a photo (H, W, 3) and an object's mask (H, W).
 
     Raises:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import pyarrow as pa
@@ -42,10 +42,10 @@ class Rows:
     def __len__(self) -> int:
         return self.starts[-1]
 
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        if not -len(self) <= i < len(self):
+    def __getitem__(self, i: SupportsIndex) -> dict[str, Any]:
+        if not -len(self) <= int(i) < len(self):
             raise IndexError(i)
-        index = i % len(self)
+        index = int(i) % len(self)
         group = int(np.searchsorted(self.starts, index, side="right")) - 1
         file, number, mtime = self.groups[group]
         row = _read_group(self.files[file], number, mtime).slice(index - self.starts[group], 1).to_pylist()[0]

@@ -14,7 +14,7 @@ from taming_core.images.families import TamingPipeline
 from taming_core.model import lora
 from taming_core.model.subject_model import subject_model
 from taming_core.params.arguments import require_encoder_out
-from taming_core.params.load import RENAMED_KEYS
+from taming_core.params.load import RENAMED_KEYS, RENAMED_VALUES
 from taming_core.params.train import TrainParams
 from taming_core.tables.rows import Rows
 from taming_core.training import checkpoint, loop
@@ -182,9 +182,12 @@ def read_training(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if "regularization_rows" in record:  # written before 0.1.0
-        record["regularization_rows"] = record.pop("regularization_rows")
+    if "version" not in record:  # written before 0.1.0
+        record["regularization_rows"] = record.pop("general_rows")
         params = record["params"]
         for old, new in RENAMED_KEYS.items():
             params[new.removeprefix("train.")] = params.pop(old.removeprefix("train."), None)
+        for (key, old), new in RENAMED_VALUES.items():
+            name = key.removeprefix("train.")
+            params[name] = new if params.get(name) == old else params.get(name)
     return record

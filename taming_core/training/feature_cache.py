@@ -76,7 +76,7 @@ def prepare(run: Run, source: ExampleSource) -> tuple[ExampleSource, dict[str, n
         TamingError: `train.offload` has no effect.
     """
     p, device, processes = source.params, run.accelerator.device, run.processes
-    offloaded = offloaded_networks(run.model, p, source.rows)
+    offloaded = offloaded_networks(run.model, p, fewest_views(source.rows)) if p.offload else {}
     kinds, numbers, counts = feature_kinds(run.model, source), row_share(source, processes), Counter[str]()
     for name, kind in kinds.items():
         with run.accelerator.autocast():
@@ -219,11 +219,16 @@ def compute_entries(
     }  # fmt: skip
 
 
-def offloaded_networks(model: SubjectModel, p: TrainParams, rows: Rows) -> dict[str, nn.Module]:
+def offloaded_networks(model: SubjectModel, p: TrainParams, fewest_views: int) -> dict[str, nn.Module]:
     """The networks that no step needs, since their output is always cached; they can be offloaded to the CPU.
 
     `reference` needs the autoencoder for subjects and the text encoders for the empty prompt; the identity loss needs
     the decoder.
+
+    Args:
+        model: the model.
+        p: the params.
+        fewest_views: see `fewest_views`.
 
     Raises:
         TamingError: there is no such network.
@@ -234,7 +239,7 @@ def offloaded_networks(model: SubjectModel, p: TrainParams, rows: Rows) -> dict[
     if model.object_encoder.config["injection"] != "reference":
         networks |= {"vae": model.family.vae} if "latents" in p.cache and p.identity_weight == 0 else {}
         networks |= model.family.text_encoders if "text" in p.cache else {}
-    if "tower" in p.cache and not needs_augmentation(rows, p):
+    if "tower" in p.cache and not needs_augmentation(fewest_views, p):
         networks["tower"] = model.object_encoder.vision
     if not networks:
         raise TamingError("train.offload has no effect: each network whose output is cached is needed for something "
@@ -242,11 +247,15 @@ def offloaded_networks(model: SubjectModel, p: TrainParams, rows: Rows) -> dict[
     return networks
 
 
-def needs_augmentation(rows: Rows, p: TrainParams) -> bool:
+def needs_augmentation(fewest_views: int, p: TrainParams) -> bool:
     """Whether some row lacks views, so that augmented copies, which are never cached, replace them."""
-    needed = p.references if p.cross_reference > 0 else p.references - 1
+    return fewest_views < (p.references if p.cross_reference > 0 else p.references - 1)
+
+
+def fewest_views(rows: Rows) -> int:
+    """The number of other views of the identity, for the row with an object that has the fewest."""
     views = rows.column("references")
-    return any(len(views[n]) < needed for n in rows.objects)
+    return min((len(views[n]) for n in rows.objects), default=0)
 
 
 def offload(networks: Mapping[str, nn.Module]) -> None:

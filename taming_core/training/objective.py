@@ -90,7 +90,7 @@ def compute_loss_terms(
     device_weights, object_rows = weights_on_device(sample_weights, device), indices_of(batch.present, device)
     latents = latents_of(model, batch, noise)
     noised = diffusion.add_noise(model.schedule, latents, noise)
-    with_attention = bool(sample_weights.localization.any())
+    with_attention = p.localization_weight > 0 and bool(sample_weights.localization.any())
     prediction = predict(model, noised, noise.timesteps, batch, with_attention, force_encoder)
     output, target = prediction.output.float(), diffusion.training_target(model.schedule, latents, noise)
     pixel_weights = losses.mask_weights(batch.mask, p.mask_weight, (latents.shape[2], latents.shape[3]))

@@ -1,0 +1,22 @@
+"""Photos of coloured rectangles, and params for detection in them."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from taming_core.params.sections import DetectParams
+
+P = DetectParams(
+    detector="mini", segmenter="mini", classes=None, image_size=160, identity="folder", min_side=1, score_floor=0.05,
+    max_found=9, score=0.3, island=0.05, area_min=0.04, area_max=0.9, aspect_max=3.34, border=1, containment=0.8,
+    mask_fill=0.6, max_objects=2, batch_size=2, shard_size=2,
+)  # fmt: skip
+COLOURS = {"ball": (255, 0, 0), "leaf": (0, 255, 0)}
+
+
+def put(path: Path, **things: tuple[int, int, int, int]) -> None:
+    photo = Image.new("RGB", (100, 80), (90, 90, 90))
+    for noun, box in things.items():
+        photo.paste(COLOURS[noun], box)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    photo.save(path)

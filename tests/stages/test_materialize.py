@@ -1,0 +1,343 @@
+"""From tables to rows: everything is accounted for, nothing straddles, a crash changes nothing, datasets opens it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from stages.materialize import materialize
+from taming_core.errors import TamingError
+from taming_core.params.load import load_params
+from taming_core.photos.decode import PhotoError
+from taming_core.photos.files import photo_id_of
+from taming_core.photos.masks import encode_mask
+from taming_core.rows.index import build_index, split_of_identity, split_of_photo
+from taming_core.tables import schema
+from taming_core.tables.rows import load_rows
+
+ROOT = Path(__file__).parents[2]
+RAW = ROOT / "data" / "raw"
+PHOTOS = sorted(p.relative_to(RAW).as_posix() for p in RAW.glob("*/[0-3].jpg"))
+BOX = (40, 60, 200, 220)
+P = load_params(ROOT / "params.yaml").materialize
+
+
+def object_row(name: str, raw: Path = RAW, **values: Any) -> dict[str, Any]:
+    """A kept object of one photo, its mask an ellipse."""
+    photo_id, (x0, y0, x1, y1) = photo_id_of(raw / name), BOX
+    y, x = np.mgrid[:256, :256]
+    mask = ((2 * x - x0 - x1) / (x1 - x0)) ** 2 + ((2 * y - y0 - y1) / (y1 - y0)) ** 2 < 1
+    known = {"photo_id": photo_id, "file_name": name, "photo_width": 256, "photo_height": 256}
+    found = {"object_id": f"{photo_id}-0", "class": "toy", "box_xyxy": list(BOX), "mask_png": encode_mask(mask)}
+    empty = dict.fromkeys(schema.OBJECTS.names)
+    return {**empty, **known, **found, "identity": name.split("/")[0], **values}
+
+
+def caption_row(o: dict[str, Any], **values: Any) -> dict[str, Any]:
+    """A kept caption of an object."""
+    known = {key: o[key] for key in ("photo_id", "file_name", "object_id", "class")}
+    said = {"caption": "a photo of a toy in a room", "object_caption": "a photo of <object> in a room"}
+    return {**dict.fromkeys(schema.CAPTIONS.names), **known, **said, **values}
+
+
+def write_tables(folder: Path, objects: list[dict[str, Any]], captions: list[dict[str, Any]]) -> None:
+    schema.write([schema.table(objects, schema.OBJECTS)], schema.OBJECTS, folder / "objects.parquet")
+    schema.write([schema.table(captions, schema.CAPTIONS)], schema.CAPTIONS, folder / "captions.parquet")
+
+
+def run(folder: Path, raw: Path = RAW, regularization: Path | None = None) -> list[dict[str, Any]]:
+    """Materialize the tables in `folder`; all rows, the dropped ones too."""
+    params = ROOT / "params.yaml"
+    materialize(raw, folder / "objects.parquet", folder / "captions.parquet", regularization, folder / "rows", params)
+    return all_rows(folder)
+
+
+def all_rows(folder: Path) -> list[dict[str, Any]]:
+    return [r for path in sorted((folder / "rows").glob("*.parquet")) for r in pq.read_table(path).to_pylist()]
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def journey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows of all demo photos and of the regularization set."""
+    folder = tmp_path_factory.mktemp("journey")
+    objects = [object_row(name) for name in PHOTOS]
+    write_tables(folder, objects, [caption_row(o) for o in objects])
+    home = Path.cwd()
+    os.chdir(folder)
+    run(folder, regularization=ROOT / "data" / "regularization")
+    os.chdir(home)
+    return folder
+
+
+def test_datasets_opens_the_rows_as_they_are(journey: Path, tmp_path: Path) -> None:
+    code = (
+        "from datasets import load_dataset\n"
+        "d = load_dataset('parquet', data_dir='rows')\n"
+        "row = next(r for r in d['test'] if not r['regularization'])\n"
+        "print({s: len(d[s]) for s in d}, row['image'].mode, row['image'].size, row['mask'].mode, row['subject'].mode,"
+        " row['object_caption'], d['train'].features == d['test'].features, sep='|')"
+    )
+    env = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    out = subprocess.check_output([sys.executable, "-c", code], cwd=journey, env=env, text=True)
+    lengths = {split: len(load_rows(journey / "rows", split)) for split in ("train", "validation", "test")}
+    assert out.strip() == f"{lengths}|RGB|(128, 128)|L|RGBA|a photo of <object> in a room|True"
+    assert sum(lengths.values()) == len(PHOTOS) + 48
+
+
+def test_features_are_what_datasets_would_write() -> None:
+    from datasets import Features
+
+    ours = json.loads(schema.ROWS.metadata[b"huggingface"])["info"]["features"]
+    assert Features.from_dict(ours).to_dict() == ours
+    assert list(ours) == schema.ROWS.names
+
+
+def test_no_identity_straddles_and_references_are_other_photos(journey: Path) -> None:
+    rows = {r["row_id"]: r for r in all_rows(journey)}
+    splits = defaultdict(set)
+    for r in rows.values():
+        splits[r["identity"]].add(r["split"])
+        for other in (rows[i] for i in r["references"]):
+            assert other["identity"] == r["identity"]
+            assert other["photo_id"] != r["photo_id"]
+    del splits[None]  # regularization rows
+    assert {len(s) for s in splits.values()} == {1}
+    assert all(r["references"] for r in rows.values() if not r["regularization"])
+
+
+def test_pictures_agree_with_one_another(journey: Path) -> None:
+    rows = load_rows(journey / "rows", "test")
+    image, mask, subject = (decoded(rows[int(rows.objects[0])][name]) for name in ("image", "mask", "subject"))
+    assert (image.shape, mask.shape, subject.shape) == ((128, 128, 3), (128, 128), (128, 128, 4))
+    assert set(np.unique(mask)) == {0, 255}
+    ys, xs = np.nonzero(mask)
+    assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == tuple(v // 2 for v in BOX)
+    x0, y0, x1, y1 = (v // 2 for v in BOX)
+    middle = np.abs(image[y0 + 30 : y1 - 30, x0 + 30 : x1 - 30].mean((0, 1)) - subject[44:84, 44:84, :3].mean((0, 1)))
+    assert middle.max() < 20
+
+
+def decoded(data: bytes) -> np.ndarray:
+    import io
+
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def test_general_rows_have_a_caption_and_nothing_of_an_object(journey: Path) -> None:
+    regularization = [r for r in all_rows(journey) if r["regularization"]]
+    assert len(regularization) == 48
+    for r in regularization:
+        assert r["caption"]
+        assert r["image"]["bytes"]
+        assert r["split"] == "train"
+        assert [r[c] for c in ("mask", "subject", "object_caption", "class", "identity")] == [None] * 5
+
+
+def test_everything_is_accounted_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = PHOTOS[:9]
+    objects = [object_row(name) for name in names]
+    captions = [caption_row(o) for o in objects]
+    changed, missing, silent, doubtful, lost = objects[1], objects[2], 3, 4, objects[5]
+    changed["photo_id"] = "0" * 16
+    missing["file_name"] = "alien-openmoji/9.jpg"
+    captions[doubtful]["drop_reason"] = "caption does not match: 0.02"
+    lost["drop_reason"] = "too small: 0.010"
+    bare = object_row(names[6], object_id=None, drop_reason="no object")
+    mute = object_row(names[7], object_id=None, drop_reason="no object")
+    broken = object_row("broken/empty.jpg", object_id=None, photo_width=None, drop_reason="empty file")
+    stray = caption_row(object_row(names[8]), object_id="f" * 16 + "-0")
+    objects[6:] = [bare, mute, broken]
+    captions[6:] = [caption_row(bare), stray]
+    del captions[silent]
+    write_tables(tmp_path, objects, captions)
+    rows = run(tmp_path)
+    assert Counter(r["drop_reason"] for r in rows) == {
+        None: 2,
+        "photo changed since detection": 1,
+        "unreadable: No such file or directory": 1,
+        "no caption": 1,
+        "caption does not match: 0.02": 1,
+        "no object": 1,
+        "empty file": 1,
+        "object is not in the objects table": 1,
+    }
+    assert {r["file_name"]: r["regularization"] for r in rows if not r["drop_reason"]} == {
+        names[0]: False,
+        names[6]: True,
+    }
+    assert {r["split"] for r in rows if r["drop_reason"]} == {"dropped"}
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "1 train, 1 validation, 0 test; 1 of them with a caption only" in printed
+    assert "2 kept" in printed
+    assert "1 object dropped by detect" in printed
+
+
+def test_a_second_object_stays_in_the_split_of_its_photo(tmp_path: Path) -> None:
+    objects = []
+    for name in PHOTOS[:24]:
+        first = object_row(name)
+        second = first["object_id"][:-1] + "1"
+        objects += [first, {**first, "object_id": second, "identity": second}]
+    write_tables(tmp_path, objects, [caption_row(o) for o in objects])
+    rows = run(tmp_path)
+    assert len(rows) == 48
+    splits = defaultdict(set)
+    for r in rows:
+        splits[r["file_name"]].add(r["split"])
+        assert r["split"] == split_of_identity(r["file_name"].split("/")[0], P)
+        assert (r["references"] == []) == (r["identity"] == r["row_id"])
+    assert {len(s) for s in splits.values()} == {1}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("abcdefgh") | st.none()), min_size=1))
+def test_neither_identity_nor_photo_straddles(tmp_path: Path, shown: list[tuple[int, str | None]]) -> None:
+    blank = dict.fromkeys(schema.OBJECTS.names)
+    objects = [
+        {**blank, "photo_id": f"{photo:016x}", "file_name": f"{photo}.jpg", "object_id": f"{i}", "identity": identity}
+        for i, (photo, identity) in enumerate(shown)
+    ]
+    write_tables(tmp_path, objects, [])
+    db = build_index(tmp_path / "objects.parquet", tmp_path / "captions.parquet")
+    splits = defaultdict(set)
+    for o in objects:
+        try:
+            split = split_of_photo(db, o["photo_id"], P)
+        except PhotoError:  # dropped
+            continue
+        splits[o["photo_id"]].add(split)
+        splits[o["identity"] or o["photo_id"]].add(split)
+    assert all(len(found) == 1 for found in splits.values())
+
+
+def test_a_photo_of_things_from_two_splits_is_dropped(tmp_path: Path) -> None:
+    name = PHOTOS[0]
+    other = next(
+        n.split("/")[0]
+        for n in PHOTOS
+        if split_of_identity(n.split("/")[0], P) != split_of_identity(name.split("/")[0], P)
+    )
+    first = object_row(name)
+    second = {**first, "object_id": first["object_id"][:-1] + "1", "identity": other}
+    write_tables(tmp_path, [first, second], [caption_row(first), caption_row(second)])
+    assert {r["drop_reason"].split(":")[0] for r in run(tmp_path)} == {"shows objects of different splits"}
+
+
+def test_near_duplicates_are_no_other_view(tmp_path: Path) -> None:
+    raw = tmp_path / "raw" / "cup"
+    raw.mkdir(parents=True)
+    photo = Image.open(RAW / PHOTOS[0])
+    photo.save(raw / "0.png")
+    photo.save(raw / "1.jpg", quality=80)
+    Image.open(RAW / PHOTOS[1]).save(raw / "2.png")
+    objects = [object_row(f"cup/{name}", raw.parent) for name in ("0.png", "1.jpg", "2.png")]
+    write_tables(tmp_path, objects, [caption_row(o) for o in objects])
+    first, near, other = sorted(run(tmp_path, raw.parent), key=lambda r: r["file_name"])
+    assert first["references"] == near["references"] == [other["row_id"]]
+    assert sorted(other["references"]) == sorted([first["row_id"], near["row_id"]])
+
+
+def test_a_given_split_wins_for_the_whole_identity(tmp_path: Path) -> None:
+    split = next(s for s in ("train", "validation") if s != split_of_identity("alien-openmoji", P))
+    objects = [object_row(name) for name in PHOTOS[:4]]
+    objects[2]["given_split"] = split
+    write_tables(tmp_path, objects, [caption_row(o) for o in objects])
+    assert {r["split"] for r in run(tmp_path)} == {split}
+    objects[3]["given_split"] = "test"
+    write_tables(tmp_path, objects, [caption_row(o) for o in objects])
+    with pytest.raises(TamingError, match="puts 'alien-openmoji' into test and"):
+        run(tmp_path)
+    objects[3]["given_split"] = objects[2]["given_split"] = "holdout"
+    write_tables(tmp_path, objects, [caption_row(o) for o in objects])
+    with pytest.raises(TamingError, match="Use train, validation, test"):
+        run(tmp_path)
+
+
+def test_a_held_out_photo_does_not_come_in_as_general(tmp_path: Path) -> None:
+    regularization = tmp_path / "regularization"
+    regularization.mkdir()
+    (regularization / "copy.jpg").write_bytes((RAW / PHOTOS[0]).read_bytes())
+    (regularization / "silent.jpg").write_bytes((ROOT / "data" / "regularization" / "000.jpg").read_bytes())
+    (regularization / "torn.jpg").write_bytes((ROOT / "data" / "regularization" / "001.jpg").read_bytes()[:3000])
+    lines = [{"file_name": name, "caption": "a photo of a toy"} for name in ("copy.jpg", "torn.jpg")]
+    (regularization / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    o = object_row(PHOTOS[0])
+    write_tables(tmp_path, [o], [caption_row(o)])
+    reasons = {r["file_name"]: r["drop_reason"] for r in run(tmp_path, regularization=regularization)}
+    assert reasons[PHOTOS[0]] is None
+    assert reasons["copy.jpg"] == "copy of another photo: 0.jpg"
+    assert reasons["silent.jpg"] == "no caption"
+    assert reasons["torn.jpg"].startswith("unreadable: ")
+
+
+def test_a_crash_changes_no_byte(journey: Path, tmp_path: Path) -> None:
+    arguments = ["--in", RAW, "--objects", journey / "objects.parquet", "--captions", journey / "captions.parquet"]
+    arguments += ["--regularization", ROOT / "data" / "regularization", "--params", params_with_small_shards(tmp_path)]
+    code = "from stages.cli import main; main()"
+    command = [sys.executable, "-c", code, "materialize", *map(str, arguments), "--out", "rows"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    crashed, calm = tmp_path / "crashed", tmp_path / "calm"
+    crashed.mkdir()
+    calm.mkdir()
+    for progress in ("shards/0/*.parquet", "rows/*.parquet"):
+        process = subprocess.Popen(command, cwd=crashed, env=env)
+        while len(list(crashed.glob(f"runs/*/{progress}"))) < 3:
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not (crashed / "rows").exists()
+    for folder in (crashed, calm):
+        subprocess.run(command, cwd=folder, env=env, check=True)
+    assert len(files_of(calm)) > 40
+    assert files_of(crashed) == files_of(calm)
+
+
+def params_with_small_shards(folder: Path) -> Path:
+    text = (ROOT / "params.yaml").read_text()
+    small = text.replace(f"shard_size: {P.shard_size}\n\ntrain", "shard_size: 2\n\ntrain")
+    assert small != text
+    (folder / "params.yaml").write_text(small)
+    return folder / "params.yaml"
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """All files below `folder`; state that a crash left behind would be among them."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_tables_of_another_version_are_refused(tmp_path: Path) -> None:
+    o = object_row(PHOTOS[0])
+    write_tables(tmp_path, [o], [caption_row(o)])
+    old = schema.CAPTIONS.with_metadata({**schema.CAPTIONS.metadata, b"taming.version": b"0"})
+    schema.write([schema.table([caption_row(o)], schema.CAPTIONS)], old, tmp_path / "captions.parquet")
+    with pytest.raises(TamingError, match="Run `taming caption` again"):
+        run(tmp_path)
+
+
+def test_a_folder_of_other_things_is_not_replaced(tmp_path: Path) -> None:
+    o = object_row(PHOTOS[0])
+    write_tables(tmp_path, [o], [caption_row(o)])
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "thesis.docx").touch()
+    with pytest.raises(TamingError, match="holds something else than rows"):
+        run(tmp_path)
+    (tmp_path / "rows" / "thesis.docx").unlink()
+    assert len(run(tmp_path)) == len(run(tmp_path)) == 1

@@ -1,0 +1,129 @@
+"""Two processes on a CPU end where one does that computes all of every batch."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+import two_processes
+
+from taming_core.errors import TamingError
+from taming_core.params.train import TrainParams
+from taming_core.training.distributed import ProcessGroup, all_reduce_gradients, buckets, require_divisible
+
+ROOT = Path(__file__).parents[2]
+# As a command does it, which takes half the time to import everything.
+TWO_PROCESSES = (
+    "from stages.process import prepare; prepare(); import sys; from pathlib import Path; import two_processes; "
+    "two_processes.main(Path(sys.argv[1]))"
+)
+ADAPTER = {"tune": "adapter", "denoiser_rate": 0.0}
+ALONE = {"identity_weight": 0.0, "identity_network": None, "identity_max_timestep": None}
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def asked() -> dict[str, tuple[str, TrainParams, bool]]:
+    """Design, params and whether the weights are shared out. Many rows lose their object, so that a process has none
+    where the other has some."""
+    few = {"steps": 2, "micro_batch_size": 1, "object_drop": 0.5, **ALONE}
+    watched = {"localization_weight": 0.5, "ema": 0.5}
+    return {
+        "same weights": ("concat", tiny.train_params(**few, **watched), False),
+        "whole, shared out": ("decoupled", tiny.train_params(**few), True),
+        "adapter, shared out": ("decoupled", tiny.train_params(**few, **ADAPTER), True),
+    }
+
+
+RESUMED = {"steps": 2, "micro_batch_size": 2, "gradient_checkpointing": True, "ema": 0.5, **ALONE}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("team")
+    tiny.write_rows(found / "rows")
+    return found
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> dict[str, two_processes.Found]:
+    """What two processes find."""
+    told = {n: {"injection": i, "p": p.model_dump(), "shard": s} for n, (i, p, s) in asked().items()}
+    resumed = {"injection": "gated", "p": tiny.train_params(**RESUMED).model_dump(), "shard": True}
+    told |= {"undisturbed": resumed, "stopped": {**resumed, "stop": 1}, "resumed": resumed}
+    (folder / "asked.json").write_text(json.dumps(told))
+    shared = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2",
+              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}  # fmt: skip
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_PROCESSES, str(folder)], stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **shared, "RANK": str(n), "LOCAL_RANK": str(n)},
+        )
+        for n in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300)[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], "\n".join(said)
+    return torch.load(folder / "found.pt")
+
+
+@pytest.mark.parametrize("name", asked())
+def test_two_processes_train_as_one(name: str, found: dict[str, two_processes.Found], tmp_path: Path) -> None:
+    """To rounding."""
+    injection, p, _ = asked()[name]
+    tiny.write_rows(tmp_path / "rows")
+    one = two_processes.trained(tmp_path, injection, p, ProcessGroup())
+    for figures, wanted in zip(found[name]["reports"], one["reports"], strict=True):
+        assert figures == pytest.approx(wanted, rel=1e-5)
+    assert found[name]["weights"].keys() == one["weights"].keys()
+    for weight, wanted in zip(found[name]["weights"].values(), one["weights"].values(), strict=True):
+        torch.testing.assert_close(weight, wanted, rtol=1e-4, atol=2e-6)
+
+
+def test_processes_that_share_weights_out_go_on_where_they_stopped(found: dict[str, two_processes.Found]) -> None:
+    whole, again = found["undisturbed"], found["resumed"]
+    assert found["stopped"]["reports"] == whole["reports"][:1]
+    assert again["reports"] == whole["reports"][1:]
+    assert all(torch.equal(again["weights"][name], weight) for name, weight in whole["weights"].items())
+
+
+def test_shares_of_a_batch_are_all_of_it() -> None:
+    assert [list(range(8))[ProcessGroup(n, 4).share(8)] for n in range(4)] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+def test_buckets_hold_all_weights_in_order() -> None:
+    weights = [torch.nn.Parameter(torch.zeros(2**24)) for _ in range(3)]
+    assert [len(bucket) for bucket in buckets(weights)] == [2, 1]
+    assert [w for bucket in buckets(weights) for w in bucket] == weights
+
+
+def test_one_process_has_nothing_to_add_up() -> None:
+    weight = torch.nn.Parameter(torch.zeros(2))
+    all_reduce_gradients([weight], ProcessGroup())
+    assert weight.grad is None
+
+
+@pytest.mark.parametrize(
+    ("count", "values", "shard", "injection", "words"),
+    [
+        (3, {}, False, "concat", "batch_size is 4, which 3 processes cannot share"),
+        (1, {}, True, "decoupled", "--shard needs several processes"),
+        (2, {}, True, "concat", "--shard cannot be used with concat"),
+        (2, {"precision": "fp16"}, True, "gated", "Set train.precision to bf16"),
+        (2, {"optimizer": "adamw8bit"}, True, "gated", "Set train.optimizer to adamw"),
+    ],
+)
+def test_what_processes_cannot_share_is_refused(
+    count: int, values: dict[str, Any], shard: bool, injection: str, words: str
+) -> None:
+    with pytest.raises(TamingError, match=words):
+        require_divisible(count, tiny.train_params(**values), shard, injection)
