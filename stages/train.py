@@ -45,7 +45,7 @@ def train(
     load_rows(rows, "train")
     held_out = load_rows(rows, "validation")
 
-    from taming_core.training import checkpoint, feature_cache, loop, metrics_log, start, validation
+    from taming_core.training import checkpoint, data_loader, feature_cache, loop, metrics_log, start, validation
     from taming_core.training import encoder_folder as trained
     from taming_core.training.batches import ExampleSource
     from taming_core.weights.device import pick_device
@@ -54,7 +54,8 @@ def train(
     run, state = training.run, training.state
     source, offloaded = feature_cache.prepare(run, ExampleSource.of(run.model, training.rows, p))
     subjects = validation.grid_subjects(validation.grid_rows(held_out, training.rows), p, source.inputs.background)
-    steps = loop.measure_seconds(loop.train(run, p, loop.prefetched_batches(run, source)))
+    batches = data_loader.prefetched_batches(source, run.processes, run.accelerator.device)
+    steps = loop.measure_seconds(loop.train(run, p, batches))
 
     with metrics_log.open_metrics_log(state, run.step, enabled=run.processes.is_main) as log:
         for report, seconds in track(steps, "train", p.steps - run.step):

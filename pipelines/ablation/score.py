@@ -31,7 +31,7 @@ from taming_core.params.train import TrainParams
 from taming_core.seeds import seed_for
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.training.batches import Example, ExampleSource, collate, make_example
-from taming_core.training.loop import batch_slice
+from taming_core.training.data_loader import batch_slice
 from taming_core.training.losses import denoising_loss
 from taming_core.training.objective import latents_of
 from taming_core.weights.device import pick_device

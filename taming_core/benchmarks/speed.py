@@ -28,9 +28,9 @@ from taming_core.projects import memory
 from taming_core.rows import triplets
 from taming_core.tables import schema
 from taming_core.tables.rows import Rows, load_rows
-from taming_core.training import batches, feature_cache
+from taming_core.training import data_loader, feature_cache
 from taming_core.training import loop as training_loop
-from taming_core.training.batches import ExampleSource
+from taming_core.training.batches import ExampleSource, batch_at
 from taming_core.training.loop import StepReport
 
 GIB = 2**30
@@ -115,7 +115,8 @@ def our_steps(model: SubjectModel, rows: Rows, accelerator: Accelerator, p: Trai
     """Our training loop, with the caches of the params filled before the first step."""
     run = training_loop.start_run(model, None, accelerator, p)
     source, _ = feature_cache.prepare(run, ExampleSource.of(model, rows, p))
-    yield from training_loop.train(run, p, training_loop.prefetched_batches(run, source))
+    batches = data_loader.prefetched_batches(source, run.processes, run.accelerator.device)
+    yield from training_loop.train(run, p, batches)
 
 
 def compare(
@@ -208,10 +209,10 @@ def peak_of(device: torch.device, precision: str) -> float | None:
 
 def loading_speed(source: ExampleSource) -> list[Mapping[str, Any]]:
     """Rows per second that the loader decodes, with one thread and with as many as a GPU gets."""
-    make = partial(batches.batch_at, source=source)
+    make = partial(batch_at, source=source)
     results: list[Mapping[str, Any]] = []
-    for threads in sorted({1, 2, batches.prefetch_depth(torch.device("cuda"))}):
-        batch_of, count = batches.prefetch(make, 10**9, threads), 4 * threads
+    for threads in sorted({1, 2, data_loader.prefetch_depth(torch.device("cuda"))}):
+        batch_of, count = data_loader.prefetch(make, 10**9, threads), 4 * threads
         batch_of(0)
         start = time.perf_counter()
         for step in range(1, 1 + count):

@@ -3,10 +3,7 @@
 `batch_at(step)` depends on rows, params and step alone, so that a run can resume at any step.
 """
 
-import os
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
@@ -259,25 +256,3 @@ def cached_entry(store: FeatureStore, key: str) -> Entry:
         raise TamingError(f"A cached entry in {store.folder} was damaged or removed, or the rows were changed, during "
                           "training. Run the same command again to resume.")  # fmt: skip
     return entry
-
-
-def prefetch_depth(device: torch.device) -> int:
-    """How many batches to prefetch, each in a thread: one if the device is the CPU, which also makes the batches."""
-    return 1 if device.type == "cpu" else min(8, os.cpu_count() or 1)
-
-
-def prefetch(make: BatchAt, steps: int, depth: int) -> BatchAt:
-    """`make`, with threads that prefetch the next `depth` batches, up to step `steps` (exclusive)."""
-    pool = ThreadPoolExecutor(depth)
-    waiting: deque[tuple[int, Future[Batch]]] = deque()
-
-    def batch_of(step: int) -> Batch:
-        while waiting and waiting[0][0] != step:  # a jump: drop batches of other steps
-            waiting.popleft()[1].cancel()
-        if not waiting:
-            waiting.append((step, pool.submit(make, step)))
-        last = waiting[-1][0]
-        waiting.extend((n, pool.submit(make, n)) for n in range(last + 1, min(step + depth + 1, steps)))
-        return waiting.popleft()[1].result()
-
-    return batch_of

@@ -5,7 +5,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +19,8 @@ from taming_core.model.inputs import Batch
 from taming_core.model.subject_model import Parameters, SubjectModel, learning_rate_shares, unfreeze
 from taming_core.params.train import TrainParams
 from taming_core.training import distributed
-from taming_core.training.batches import BatchAt, ExampleSource, batch_at, prefetch, prefetch_depth
+from taming_core.training.batches import BatchAt
+from taming_core.training.data_loader import batch_slice
 from taming_core.training.distributed import ProcessGroup
 from taming_core.training.ema import new_ema
 from taming_core.training.gradient_checkpointing import enable_gradient_checkpointing
@@ -66,7 +66,6 @@ class Losses:
 
 
 TERMS = tuple(f.name for f in fields(LossTerms))
-CPU_FIELDS = ("present", "cached")  # fields of a batch that stay on the CPU, to be read without synchronization
 
 
 @dataclass(frozen=True)
@@ -327,38 +326,6 @@ def forward_backward(
             accelerator.backward(loss)
         sums += torch.stack([getattr(terms, name).detach().float() for name in TERMS])
     return sums, {n: bool(getattr(all_weights, n).any()) for n in ("identity", "localization")}
-
-
-def batch_slice(batch: Batch, rows: slice, device: torch.device) -> Batch:
-    """Some rows of a batch, on the device, except for `CPU_FIELDS`."""
-    return Batch(**{f.name: field_slice(f.name, getattr(batch, f.name), rows, device) for f in fields(Batch)})
-
-
-def field_slice(name: str, value: Any, rows: slice, device: torch.device) -> Any:
-    """Some rows of one field of a batch."""
-    if value is None:
-        return None
-    part = value[rows]
-    return part.to(device, non_blocking=True) if isinstance(part, Tensor) and name not in CPU_FIELDS else part
-
-
-def pin_memory(batch: Batch) -> Batch:
-    """The batch in pinned memory, except for `CPU_FIELDS`."""
-    values = {f.name: getattr(batch, f.name) for f in fields(Batch)}
-    pinned: Any = {n: v.pin_memory() if isinstance(v, Tensor) and n not in CPU_FIELDS else v for n, v in values.items()}
-    return Batch(**pinned)
-
-
-def pin_batches(device: torch.device, batch_at: BatchAt) -> BatchAt:
-    """`batch_at` with pinned memory for a GPU."""
-    return (lambda step: pin_memory(batch_at(step))) if device.type == "cuda" else batch_at
-
-
-def prefetched_batches(run: Run, source: ExampleSource) -> BatchAt:
-    """This process's share of each batch, made ahead by threads, and in pinned memory for a GPU."""
-    p, device = source.params, run.accelerator.device
-    make = partial(batch_at, source=source, share=run.processes.share(p.batch_size))
-    return prefetch(pin_batches(device, make), p.steps, prefetch_depth(device))
 
 
 def trained_weights(run: Run) -> dict[str, dict[str, Tensor]]:

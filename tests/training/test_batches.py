@@ -20,7 +20,8 @@ from taming_core.params.train import Augmentation
 from taming_core.tables.row_images import encoder_image, object_frame
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.training.augmentation import augment, random_corners
-from taming_core.training.batches import Example, batch_at, caption_for, make_example, prefetch, require_rows
+from taming_core.training.batches import Example, batch_at, caption_for, make_example, require_rows
+from taming_core.training.data_loader import prefetch
 from taming_core.training.sampler import row_at
 
 SIZE = 32

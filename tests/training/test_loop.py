@@ -21,6 +21,7 @@ from taming_core.params.train import EncoderParams, TrainParams
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.training import loop
 from taming_core.training.batches import BatchAt, batch_at
+from taming_core.training.data_loader import batch_slice
 from taming_core.training.ema import ema_weights
 from taming_core.training.identity import IdentityNetwork, load_identity_network
 from taming_core.training.objective import compute_loss_terms, compute_sample_weights
@@ -399,7 +400,7 @@ def test_no_step_asks_the_device_for_a_number(rows: Rows, injection: str, regula
     counts = compute_sample_weights(model, None, batch.present, drawn.timesteps, p)
     loop.move_to_device(model, meta, p)
     with NoAnswer():
-        part, noise_here = loop.batch_slice(batch, slice(None), meta), slice_noise(drawn, slice(None), meta)
+        part, noise_here = batch_slice(batch, slice(None), meta), slice_noise(drawn, slice(None), meta)
         terms = compute_loss_terms(model, None, part, noise_here, counts, p)
         (terms.denoising + terms.localization).backward()
         trained = [w for part in model.networks.values() for w in part.parameters() if w.grad is not None]
