@@ -10,6 +10,7 @@ identical. Prose may differ, so model cards, the report and sheets with headings
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -49,7 +50,8 @@ train(Path("data/rows"), Path("data/encoder"), Path("params.yaml"), "cpu")
 # Names that changed: as they are in BEFORE -> as they are compared.
 RENAMED = {"general": "regularization", "general_rows": "regularization_rows", "stand_in": "augmentation"}
 PROSE = ("README.md", "report.html", "sheet.png", "export.json", "model_index.json", "generation.json", "training.json")
-SECONDS = ("timings.json",)
+SECONDS, SPEED = ("timings.json",), ("images_per_second",)
+INPUTS = ("journey/raw/", "journey/general/", "journey/regularization/")
 
 
 def run(clone: Path, out: Path) -> None:
@@ -90,12 +92,13 @@ def mask_of(photo: Path, folder: Path) -> Path:
 def files_of(out: Path) -> dict[str, Path]:
     """What a commit made, by name."""
     found = (Path(parent, name) for parent, _, names in os.walk(out, followlinks=True) for name in names)
-    kept = {path.relative_to(out).as_posix(): path for path in found if "/raw/" not in f"{path}/"}
-    return {rename(name): path for name, path in kept.items() if not name.startswith("journey/general")}
+    by_name = {path.relative_to(out).as_posix(): path for path in found if not path.name.startswith("events.out.")}
+    return {rename(name): path for name, path in by_name.items() if not name.startswith(INPUTS)}
 
 
 def rename(name: str) -> str:
-    return "/".join(RENAMED.get(part, part) for part in name.split("/"))
+    """A name without the fingerprint of a run's params, and with current names of folders."""
+    return "/".join(RENAMED.get(part, part) for part in re.sub(r"(?<=/train-)[0-9a-f]{16}", "", name).split("/"))
 
 
 def content(path: Path) -> Any:
@@ -109,7 +112,8 @@ def content(path: Path) -> Any:
         image = Image.open(path)
         return image.mode, image.size, image.tobytes()
     if path.suffix == ".jsonl":
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        return [{key: value for key, value in row.items() if key not in SPEED} for row in rows]
     return json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else path.read_bytes()
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,7 +121,10 @@ def stock_pipeline(pipeline: TamingPipeline) -> Any:
     parameters = inspect.signature(stock.__init__).parameters
     required = [n for n, p in parameters.items() if n != "self" and p.default is inspect.Parameter.empty]
     switches = {"requires_safety_checker": False} if "requires_safety_checker" in parameters else {}
-    return stock(**{n: components.get(n) for n in required}, **switches)
+    with warnings.catch_warnings():
+        # It warns where it changes steps_offset of the scheduler, which the "trailing" spacing does not read.
+        warnings.simplefilter("ignore", FutureWarning)
+        return stock(**{n: components.get(n) for n in required}, **switches)
 
 
 def facts(

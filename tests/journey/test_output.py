@@ -28,6 +28,8 @@ OURS = tuple(
         r"1 images in out, with the encoder data/encoder; out/sheet.png shows them",
         r"data/rows: \d+ rows",
         r"sheet.png shows \d+ of them",
+        r"exported: diffusers of data/encoder",
+        r"Stock diffusers loads it as a text-to-image model; objects need TamingPipeline.",
     )
 )
 PHOTO = "data/raw/robot-fluent3d/0.jpg"
@@ -70,6 +72,7 @@ def test_no_line_of_a_journey_is_a_librarys(tmp_path: Path) -> None:
     printed = run("dvc", "repro", "--quiet", cwd=folder)
     printed += run("taming", *GENERATE, cwd=folder)
     printed += run("taming", "inspect", "data/rows", "--out", "sheet.png", cwd=folder)
+    printed += run("taming", "export", "--to", "diffusers", "--out", "exported", cwd=folder)
     lines = [line for line in printed.splitlines() if line]
     foreign = [line for line in lines if not any(pattern.fullmatch(line) for pattern in OURS)]
     assert foreign == []

@@ -34,6 +34,7 @@ from taming_core.model.inputs import subject_pixels
 from taming_core.model.object_encoder import ObjectEncoder, frozen_zero_biases
 from taming_core.model.subject_model import freeze_tower
 from taming_core.params.train import LoraParams
+from taming_core.training.encoder_folder import VERSION
 from taming_core.training.start import init_injected_layers
 
 PROMPT = "a photo of a object on the beach"
@@ -87,7 +88,7 @@ def saved(pipeline: TamingPipeline, folder: Path, tune: str = "adapter", **param
         export.stock_pipeline(pipeline).save_pretrained(folder / "base")
     pipeline.save_pretrained(folder / "encoder")
     told = {"start": None, "base": "base", "tune": tune, "steps": 6, "batch_size": 4}
-    account = {"rows": "0123abcd", "object_rows": 7, "regularization_rows": 3}
+    account = {"version": VERSION, "rows": "0123abcd", "object_rows": 7, "regularization_rows": 3}
     training = {"params": {**told, "text_encoder_rate": 0.0, **params}, **account}
     (folder / "encoder/training.json").write_text(json.dumps(training))
     return str(folder / "encoder")
