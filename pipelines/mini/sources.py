@@ -143,7 +143,9 @@ def _unpacked(archive: Path, unpack: Callable[[Path, Path], None]) -> Path:
 
 def _untar(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+        # Python before 3.11.4 has no filters; the archive's hash was compared before.
+        filters: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        tar.extractall(folder, **filters)
 
 
 def _undeb(archive: Path, folder: Path) -> None:
