@@ -77,5 +77,5 @@ def world(
     if truth:
         schema.write(objects, schema.add_fingerprint(schema.OBJECTS, fingerprint(p)), truth / "objects.parquet")
         schema.write(captions, schema.add_fingerprint(schema.CAPTIONS, fingerprint(p)), truth / "captions.parquet")
-    identities = len({s.identity for s in shots} - {None})
+    identities = len({s.identities[s.main] for s in shots} - {None})
     print(f"{out}: {len(shots)} photos" + (f" of {identities} objects" if identities else ""))

@@ -3,10 +3,13 @@
 import os
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from stages.process import prepare
 
+hypothesis.settings.register_profile("untimed", deadline=None)  # other processes may slow a test down
+hypothesis.settings.load_profile("untimed")
 prepare()  # as every command does, before anything large is imported
 
 if TYPE_CHECKING:

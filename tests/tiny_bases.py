@@ -1,5 +1,6 @@
 """A base model of every family in a few thousand random weights, of its own classes, saved as its pipeline saves it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from diffusers import (
     SD3Transformer2DModel,
     UNet2DConditionModel,
 )
+from tokenizers import Tokenizer
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -23,16 +25,37 @@ from transformers import (
     T5EncoderModel,
 )
 
+from taming_core.language.placeholder import OBJECT
+
 FAMILIES = ("sd15", "sdxl", "sd3", "flux")
 T5_WIDTH, T5_LENGTH = 32, 16
 
 
 def clip(kind: type = CLIPTextModel, projection: int = 8) -> Any:
+    """With the ids of published configs, which are not those of the tokenizer."""
     config = CLIPTextConfig(
-        vocab_size=880, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=32, bos_token_id=1, eos_token_id=3, pad_token_id=0, projection_dim=projection,
+        vocab_size=len(clip_tokenizer()), hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=32, bos_token_id=0, eos_token_id=2, pad_token_id=1,
+        projection_dim=projection,
     )  # fmt: skip
     return kind(config).eval()
+
+
+def clip_tokenizer(pad: str = "<eos>") -> PreTrainedTokenizerFast:
+    """Mini's words with ids as in published tokenizers: no `<object>`, EOS the highest, and padding with EOS or "!"."""
+    made = json.loads(tiny.tokenizer().backend_tokenizer.to_str())
+    special = ("<pad>", "<bos>", "<unk>", "<eos>", OBJECT)
+    words = [*(w for w in made["model"]["vocab"] if w not in special), "<bos>", "<eos>"]
+    ids = {word: n for n, word in enumerate(["!", *words])}
+    made["model"] |= {"vocab": ids, "unk_token": "<eos>"}
+    made["added_tokens"] = [{**t, "id": ids[t["content"]]} for t in made["added_tokens"] if t["content"] in ids]
+    for name, token in made["post_processor"]["special_tokens"].items():
+        token["ids"] = [ids[name]]
+    backend = Tokenizer.from_str(json.dumps(made))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<bos>", eos_token="<eos>", unk_token="<eos>", pad_token=pad,
+        model_max_length=32,
+    )  # fmt: skip
 
 
 def t5() -> T5EncoderModel:
@@ -66,7 +89,7 @@ def unet() -> UNet2DConditionModel:
 
 def sd15() -> dict[str, Any]:
     return {
-        "vae": tiny.vae(), "text_encoder": clip(), "tokenizer": tiny.tokenizer(), "unet": unet(),
+        "vae": tiny.vae(), "text_encoder": clip(), "tokenizer": clip_tokenizer(), "unet": unet(),
         "scheduler": DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False),
     }  # fmt: skip
 
@@ -80,7 +103,8 @@ def sdxl() -> dict[str, Any]:
         projection_class_embeddings_input_dim=6 * 4 + 8, mid_block_type="UNetMidBlock2DCrossAttn",
     ).eval()  # fmt: skip
     return {
-        **sd15(), "unet": unet, "text_encoder_2": clip(CLIPTextModelWithProjection), "tokenizer_2": tiny.tokenizer(),
+        **sd15(), "unet": unet, "text_encoder_2": clip(CLIPTextModelWithProjection),
+        "tokenizer_2": clip_tokenizer("!"),
     }  # fmt: skip
 
 
@@ -92,8 +116,8 @@ def sd3() -> dict[str, Any]:
     ).eval()  # fmt: skip
     return {
         "vae": wide_vae(4), "transformer": transformer, "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
-        "text_encoder": clip(CLIPTextModelWithProjection), "tokenizer": tiny.tokenizer(),
-        "text_encoder_2": clip(CLIPTextModelWithProjection), "tokenizer_2": tiny.tokenizer(),
+        "text_encoder": clip(CLIPTextModelWithProjection), "tokenizer": clip_tokenizer(),
+        "text_encoder_2": clip(CLIPTextModelWithProjection), "tokenizer_2": clip_tokenizer("!"),
         "text_encoder_3": t5(), "tokenizer_3": t5_tokenizer(),
     }  # fmt: skip
 
@@ -106,7 +130,7 @@ def flux() -> dict[str, Any]:
     return {
         "vae": wide_vae(4), "transformer": transformer,
         "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
-        "text_encoder": clip(), "tokenizer": tiny.tokenizer(), "text_encoder_2": t5(), "tokenizer_2": t5_tokenizer(),
+        "text_encoder": clip(), "tokenizer": clip_tokenizer(), "text_encoder_2": t5(), "tokenizer_2": t5_tokenizer(),
     }  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def token_effects(s: Setting, rows: Rows) -> list[Value]:
     swapped = [
         replace(e, subject=donor.subject) for e, donor in zip(examples, [*examples[1:], examples[0]], strict=True)
     ]
-    absent = [replace(e, present=False) for e in examples]
+    absent = [replace(e, object_count=0) for e in examples]
     own, another, none = (
         errors(s, source, chosen, tuned_denoiser(s.model), inside=True) for chosen in (examples, swapped, absent)
     )

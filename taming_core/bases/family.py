@@ -34,6 +34,7 @@ class Family(ABC):
     text_encoder_names: ClassVar[tuple[str, ...]]  # each with a tokenizer: text_encoder_2 with tokenizer_2
     designs: ClassVar[tuple[str, ...]]  # the network designs that its attention supports
     pipeline_name: ClassVar[str]  # diffusers' class for the family
+    states_encoder: ClassVar[int] = 0  # number of the text encoder whose tokens the first of `Text.states` belong to
 
     def __init__(self, components: Mapping[str, Any]) -> None:
         self.components = components
@@ -69,10 +70,14 @@ class Family(ABC):
         """The token ids of each text encoder."""
         return list(torch.split(ids, self.lengths, dim=1))
 
+    def state_ids(self, ids: Int[Tensor, "batch length"]) -> Int[Tensor, "batch _"]:
+        """The token ids that the first of `Text.states` belong to."""
+        return self.split_token_ids(ids)[self.states_encoder]
+
     @property
     def placeholder(self) -> int:
-        """The first tokenizer's id of `<object>`."""
-        return self.tokenizers[0].convert_tokens_to_ids(OBJECT)
+        """The id of `<object>` among the `state_ids`."""
+        return self.tokenizers[self.states_encoder].convert_tokens_to_ids(OBJECT)
 
     @property
     def text_length(self) -> int:
@@ -166,6 +171,20 @@ class Family(ABC):
     def networks(self) -> dict[str, nn.Module]:
         """Every network but the object encoder, by its name in training."""
         return {"vae": self.vae, **self.text_encoders, "denoiser": self.denoiser}
+
+
+def pool_at_eos(text_encoder: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a CLIP text encoder find the end of a prompt by its tokenizer's EOS.
+
+    Published checkpoints have 2 as `eos_token_id`, for which transformers pools at the highest id of the prompt. That
+    is EOS, until a token such as `<object>` is added: its id is higher, so that no word after it would count.
+    """
+    if text_encoder.config.model_type != "clip_text_model":
+        return
+    text_encoder.config.eos_token_id = tokenizer.eos_token_id
+    for module in text_encoder.modules():
+        if hasattr(module, "eos_token_id"):
+            module.eos_token_id = tokenizer.eos_token_id
 
 
 def vae_precision(vae: Any, device: torch.device) -> AbstractContextManager[Any]:

@@ -19,6 +19,7 @@ class Flux(Transformer):
 
     text_encoder_names = ("text_encoder", "text_encoder_2")
     pipeline_name = "FluxPipeline"
+    states_encoder = 1
 
     @property
     def lengths(self) -> list[int]:

@@ -17,6 +17,7 @@ class EncodedPrompts(NamedTuple):
 
     text: Text
     placeholder_positions: Int[Tensor, "batch _"]  # token positions of each `<object>`
+    placeholder_states: Float[Tensor, "batch _ width"]  # their prompt embeddings
 
 
 class GuidancePass(NamedTuple):
@@ -46,12 +47,16 @@ def guided_prediction(
     texts = [p.prompts.text for p in passes]
     pooled = [t.pooled for t in texts if t.pooled is not None]
     text = Text(torch.cat([t.states for t in texts]), torch.cat(pooled) if pooled else None)
-    positions = torch.cat([p.prompts.placeholder_positions for p in passes])
+    positions, states = (
+        torch.cat([getattr(p.prompts, name) for p in passes])
+        for name in ("placeholder_positions", "placeholder_states")
+    )
     object_embeds = [p.object_embeds for p in passes if p.object_embeds is not None]
     present = torch.tensor([p.object_embeds is not None for p in passes])
     conditioning = Conditioning(
-        text, positions, present.repeat_interleave(len(latents)), torch.cat(object_embeds) if object_embeds else None
-    )
+        text, positions, present.repeat_interleave(len(latents)), torch.cat(object_embeds) if object_embeds else None,
+        states,
+    )  # fmt: skip
     batch = torch.cat([latents] * len(passes))
     times = t.to(batch.device).expand(len(batch))
     out = denoise(

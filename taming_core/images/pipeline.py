@@ -14,12 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from taming_core.bases.families import family_class, family_of
-from taming_core.bases.family import Family, Text
+from taming_core.bases.family import Family, Text, pool_at_eos
 from taming_core.errors import TamingError
 from taming_core.images.guidance import EncodedPrompts, guidance_passes, guided_prediction
 from taming_core.language.placeholder import OBJECT
 from taming_core.model.attention import LAYERS, eject, inject, set_object_scale
-from taming_core.model.conditioning import find_placeholders
+from taming_core.model.conditioning import find_placeholders, placeholder_states
 from taming_core.model.inputs import EncoderInputs, subject_pixels
 from taming_core.model.object_encoder import ObjectEncoder, encode_subjects
 from taming_core.model.subject_model import subject_model
@@ -48,8 +48,10 @@ class TamingPipeline(DiffusionPipeline):
         untyped: Any = self
         untyped.register_modules(**parts)
         # Loaded without a dtype, transformers keeps the stored fp16, and diffusers converts to fp32.
-        for text_encoder in self.family.text_encoders.values():
+        family = self.family
+        for text_encoder, tokenizer in zip(family.text_encoders.values(), family.tokenizers, strict=True):
             text_encoder.to(self.denoiser.dtype)
+            pool_at_eos(text_encoder, tokenizer)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.family.vae_scale_factor)
         self.interrupt = False
         self._inject()
@@ -190,7 +192,7 @@ class TamingPipeline(DiffusionPipeline):
         embeds = self._object_embeds(prompts, subject, object_embeds)
         count = len(prompts) * num_images_per_prompt
         objects_per_image = 0 if embeds is None else embeds.shape[1]
-        placeholders = " and ".join([EncoderInputs.of(self.object_encoder.config).empty_prompt] * objects_per_image)
+        placeholders = EncoderInputs.of(self.object_encoder.config).empty_prompt_for(objects_per_image)
         empty_prompt = f"{negative_prompt} {placeholders}".strip()
         text, null, null_with_object = (
             self._encode_prompts(texts, objects_per_image, count)
@@ -241,10 +243,14 @@ class TamingPipeline(DiffusionPipeline):
         """Encode prompts and repeat each equally often, to a batch of `count`."""
         family = self.family
         ids = family.token_ids(prompts).to(self._execution_device)
-        positions = find_placeholders(family.split_token_ids(ids)[0], family.placeholder, objects)
+        state_ids, placeholder, text = family.state_ids(ids), family.placeholder, family.text(ids)
+        positions = find_placeholders(state_ids, placeholder, objects)
+        states = placeholder_states(text.states, state_ids, placeholder, positions)
         repeats = count // len(prompts)
-        text = family.text(ids).map(lambda x: x.repeat_interleave(repeats, 0))
-        return EncodedPrompts(text, positions.repeat_interleave(repeats, 0))
+        return EncodedPrompts(
+            text.map(lambda x: x.repeat_interleave(repeats, 0)),
+            *(x.repeat_interleave(repeats, 0) for x in (positions, states)),
+        )
 
     def _object_embeds(self, prompts: list[str], subject: Any, embeds: Tensor | None) -> Tensor | None:
         """The object embeddings of each prompt (prompts, objects, K, D), or None for plain text-to-image."""

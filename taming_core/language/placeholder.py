@@ -267,10 +267,40 @@ def replaced_words(caption: str, object_caption: str) -> str | None:
     >>> replaced_words("a photo of an old apple on a table", "a photo of an old <object> on a table")
     'apple'
     """
+    span = replaced_span(caption, object_caption)
+    return None if span is None else caption[slice(*span)] or None
+
+
+def replaced_span(caption: str, object_caption: str) -> tuple[int, int] | None:
+    """Start and end, half-open, of the words that `<object>` stands for; None if the captions differ elsewhere.
+
+    >>> replaced_span("a photo of an apple on a table", "a photo of a <object> on a table")
+    (14, 19)
+    """
     before, _, after = object_caption.partition(OBJECT)
     head = caption.removesuffix(after)
     starts = [i for i in (len(before), len(before) + 1) if AN.sub(r"\1\2", head[:i]) == AN.sub(r"\1\2", before)]
-    return head[starts[-1] :] or None if starts and caption.endswith(after) else None
+    return (starts[-1], len(head)) if starts and caption.endswith(after) else None
+
+
+def replace_both(caption: str, first: str, second: str) -> tuple[str, bool] | None:
+    """A caption with `<object>` for two objects, and whether the first comes first; None if their words overlap.
+
+    Args:
+        caption: the caption without a placeholder.
+        first: the same with `<object>` for one of the objects.
+        second: the same with `<object>` for the other one.
+
+    >>> replace_both("an apple and a dog", "an apple and a <object>", "a <object> and a dog")
+    ('a <object> and a <object>', False)
+    """
+    spans = [replaced_span(caption, object_caption) for object_caption in (first, second)]
+    known = [span for span in spans if span is not None and span[0] < span[1]]
+    left, right = sorted(known) if len(known) == 2 else ((0, 1), (0, 1))
+    if right[0] < left[1]:
+        return None
+    with_right = insert_placeholder(caption, *right, "noun").object_caption
+    return insert_placeholder(with_right, *left, "noun").object_caption, spans[0] == left
 
 
 def drop_attributes(caption: str, object_caption: str) -> tuple[str, str]:

@@ -23,6 +23,7 @@ class Conditioning:
     placeholder_positions: Int[Tensor, "batch _"]  # token positions of `<object>`; used by `substitute` alone
     present: Bool[Tensor, " batch"]  # which samples have an object; the others get the null embedding. On the CPU
     object_embeds: Float[Tensor, "_ count tokens width"] | None  # z of the samples with an object; None without any
+    placeholder_states: Float[Tensor, "batch _ text_width"] | None = None  # of each `<object>`, to bind its object to
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,24 @@ def find_placeholders(ids: Int[Tensor, "batch length"], placeholder: int, count:
     )
     ends = torch.arange(length - count, length, device=ids.device)
     return torch.where(positions < length, positions, ends)
+
+
+def placeholder_states(
+    states: Float[Tensor, "batch length width"],
+    ids: Int[Tensor, "batch prompt_length"],
+    placeholder: int,
+    positions: Int[Tensor, "batch count"],
+) -> Float[Tensor, "batch count width"]:
+    """The prompt embeddings of the placeholders at `positions`; 0 where a prompt has fewer.
+
+    Args:
+        states: prompt embeddings, the first of which belong to `ids`.
+        ids: token ids.
+        placeholder: the token id of `<object>`.
+        positions: of `find_placeholders`.
+    """
+    found = ids.gather(1, positions) == placeholder
+    return states.gather(1, positions[..., None].expand(-1, -1, states.shape[2])) * found[..., None]
 
 
 def denoise(

@@ -20,13 +20,23 @@ class EncoderInputs:
     """How batches are made for an object encoder."""
 
     background: Background  # of the subject images
-    empty_prompt: str  # replaces a dropped caption of a sample with an object
+    empty_prompt: str  # replaces a dropped caption of a sample with one object
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "EncoderInputs":
         """The inputs for an object encoder with this `config`."""
-        # `substitute` replaces the placeholder's embedding, so that even the empty prompt needs one.
-        return cls(config["background"], OBJECT if config["injection"] == "substitute" else "")
+        # `substitute` replaces the placeholder's embedding, and an encoder that binds each object to its placeholder
+        # reads it, so that even the empty prompt needs one.
+        reads_placeholder = config["injection"] == "substitute" or config.get("binding") is not None
+        return cls(config["background"], OBJECT if reads_placeholder else "")
+
+    def empty_prompt_for(self, objects: int) -> str:
+        """The prompt that replaces a dropped caption of a sample with this many objects.
+
+        >>> EncoderInputs("removed", "<object>").empty_prompt_for(2)
+        '<object> and <object>'
+        """
+        return " and ".join([self.empty_prompt] * objects) if self.empty_prompt else ""
 
 
 @dataclass(frozen=True)
@@ -38,18 +48,23 @@ class Batch:
 
     row_ids: tuple[str, ...]
     target: Float[Tensor, "batch 3 height width"] | None  # x in [-1, 1]; None where its latents are cached
-    mask: Float[Tensor, "batch 1 height width"]  # m in {0, 1}
+    mask: Float[Tensor, "batch 1 height width"]  # m in {0, 1}, of all objects of a sample
     tokens: Int[Tensor, "batch length"]  # token ids for every text encoder, side by side
-    present: Bool[Tensor, " batch"]  # which samples have an object; on the CPU
-    subject: Float[Tensor, "batch references 3 size size"]  # o in [-1, 1]
+    object_counts: tuple[int, ...]  # how many objects the denoiser gets for each sample
+    subject: Float[Tensor, "batch objects references 3 size size"]  # o in [-1, 1], in the order of their `<object>`
     view: Float[Tensor, "batch 3 side side"]  # o', the reference of the identity loss
     frame: Float[Tensor, "batch 4"]  # see `Example`
     latent_mean: Float[Tensor, "batch channels rows columns"] | None = None  # of the target's posterior
     latent_std: Float[Tensor, "batch channels rows columns"] | None = None
     text_states: Float[Tensor, "batch text_length text_width"] | None = None
     text_pooled: Float[Tensor, "batch pooled_width"] | None = None
-    tower_features: Float[Tensor, "batch references *patches tower_width"] | None = None  # zero where not cached
-    cached: Bool[Tensor, "batch references"] | None = None  # which photos have cached features; on the CPU
+    tower_features: Float[Tensor, "batch objects references *patches tower_width"] | None = None  # 0 if not cached
+    cached: Bool[Tensor, "batch objects references"] | None = None  # which photos have cached features; on the CPU
+
+    @property
+    def present(self) -> Bool[Tensor, " batch"]:
+        """Which samples have an object; on the CPU."""
+        return torch.tensor(self.object_counts) > 0
 
     @property
     def text(self) -> Text | None:

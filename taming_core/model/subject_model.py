@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from taming_core.bases.families import family_of
-from taming_core.bases.family import Family, vae_precision
+from taming_core.bases.family import Family, Text, vae_precision
 from taming_core.errors import TamingError
 from taming_core.model import towers
 from taming_core.model.attention import ip_layers
@@ -21,6 +22,7 @@ from taming_core.model.conditioning import (
     find_placeholders,
     group_by_design,
     indices_of,
+    placeholder_states,
     reference_features,
     reference_group,
 )
@@ -165,36 +167,63 @@ def predict(
         model: the model.
         latents: z_t.
         timesteps: t, on the scale of the noise schedule.
-        batch: on the device of the model; `present` and `cached` on the CPU.
+        batch: on the device of the model; `cached` on the CPU.
         with_attention: also return the share of attention, in [0, 1], that each pixel gives to the object tokens.
         force_encoder: run the object encoder even where no sample has an object, as other processes do at this moment.
     """
     family = model.family
     objects = batch_object_embeds(model, batch, force_encoder)
-    positions = find_placeholders(family.split_token_ids(batch.tokens)[0], family.placeholder, 1)
     text = family.text(batch.tokens) if batch.text is None else batch.text
-    conditioning = Conditioning(text, positions, batch.present, objects)
+    groups = [
+        replace(group, rows=rows[group.rows])
+        for rows, part in split_by_count(model, text, batch, objects)
+        for group in conditioning_groups(model, part, timesteps[rows])
+    ]
     shares = list[Tensor]() if with_attention else None
     guidance = TRAINING_GUIDANCE if family.reads_guidance else None
-    output = denoise(family, latents, timesteps, conditioning_groups(model, conditioning, timesteps), shares, guidance)
-    return Prediction(output, shares or [])
+    return Prediction(denoise(family, latents, timesteps, groups, shares, guidance), shares or [])
+
+
+def split_by_count(
+    model: SubjectModel, text: Text, batch: Batch, objects: Float[Tensor, "objects tokens width"] | None
+) -> list[tuple[Int[Tensor, " part"], Conditioning]]:
+    """The conditioning of a batch in parts whose samples have equally many objects, with the rows of each part.
+
+    Samples without an object are in the first part.
+    """
+    family, counts, device = model.family, batch.object_counts, text.states.device
+    ids, starts = family.state_ids(batch.tokens), (0, *accumulate(counts))
+    parts: list[tuple[Tensor, Conditioning]] = []
+    for count in sorted({*counts} - {0}) or [1]:
+        chosen = [i for i, n in enumerate(counts) if n == count or (n == 0 and not parts)]
+        own = [starts[i] + k for i in chosen for k in range(counts[i])]
+        rows, numbers = (torch.tensor(n, dtype=torch.long).to(device, non_blocking=True) for n in (chosen, own))
+        positions = find_placeholders(ids[rows], family.placeholder, count)
+        states = placeholder_states(text.states[rows], ids[rows], family.placeholder, positions)
+        embeds = None if objects is None else objects[numbers].view(-1, count, *objects.shape[1:])
+        part = text.map(lambda x, r=rows: x[r]), positions, batch.present[chosen], embeds, states
+        parts.append((rows, Conditioning(*part)))
+    return parts
 
 
 def batch_object_embeds(
     model: SubjectModel, batch: Batch, force_encoder: bool
-) -> Float[Tensor, "objects 1 tokens width"] | None:
-    """Object embeddings of the samples that have an object, with the tokens of all their photos; None without any."""
-    no_object = not bool(batch.present.any())
+) -> Float[Tensor, "objects tokens width"] | None:
+    """Object embeddings of the objects of all samples, with the tokens of all their photos; None without any."""
+    no_object = not any(batch.object_counts)
     if no_object and not force_encoder:
         return None
-    chosen = torch.arange(len(batch.present)) == 0 if no_object else batch.present  # a tower needs one photo at least
-    rows = indices_of(chosen, batch.subject.device)
-    subjects = batch.subject[rows]
+    most = batch.subject.shape[1]
+    numbers = [i * most + k for i, count in enumerate(batch.object_counts) for k in range(count)]
+    chosen = torch.tensor(numbers or [0])  # a tower needs one photo at least
+    rows = chosen.to(batch.subject.device, non_blocking=True)
+    subjects = batch.subject.flatten(0, 1)[rows]
     features = cached = None
     if batch.tower_features is not None and batch.cached is not None:
-        features, cached = batch.tower_features[rows].flatten(0, 1), batch.cached[chosen].flatten()
+        features = batch.tower_features.flatten(0, 1)[rows].flatten(0, 1)
+        cached = batch.cached.flatten(0, 1)[chosen].flatten()
     embeds = encode_subjects(model.object_encoder, model.family, subjects.flatten(0, 1), features, cached)
-    embeds = embeds.view(len(subjects), 1, subjects.shape[1] * embeds.shape[1], embeds.shape[2])
+    embeds = embeds.view(len(subjects), subjects.shape[1] * embeds.shape[1], embeds.shape[2])
     return embeds[:0] if no_object else embeds
 
 
@@ -202,6 +231,7 @@ def conditioning_groups(model: SubjectModel, conditioning: Conditioning, timeste
     """The conditioning groups of a batch for the model's network design."""
     family, injection = model.family, model.object_encoder.config["injection"]
     if injection != "reference":
+        conditioning = bind_objects(model.object_encoder, conditioning)
         return group_by_design(conditioning, injection, ip_layers(family.denoiser) if injection == "decoupled" else ())
     if conditioning.object_embeds is None:
         return [reference_group(conditioning, None)]
@@ -209,7 +239,25 @@ def conditioning_groups(model: SubjectModel, conditioning: Conditioning, timeste
         empty_prompt = family.text(family.token_ids([""]).to(timesteps.device, non_blocking=True))
     times = timesteps[indices_of(conditioning.present, timesteps.device)]
     noised = noise_subjects(model.schedule, conditioning.object_embeds, model.object_encoder.config["tokens"], times)
-    return [reference_group(conditioning, reference_features(family, noised, times, empty_prompt))]
+    features = reference_features(family, noised, times, empty_prompt)
+    if (states := object_states(conditioning)) is not None:
+        features = {name: model.object_encoder.bind(name, states, x) for name, x in features.items()}
+    return [reference_group(conditioning, features)]
+
+
+def bind_objects(encoder: ObjectEncoder, conditioning: Conditioning) -> Conditioning:
+    """The conditioning with each object's tokens bound to its `<object>`, if the encoder binds them."""
+    embeds, states = conditioning.object_embeds, object_states(conditioning)
+    if embeds is None or states is None:
+        return conditioning
+    bound = encoder.bind("tokens", states, embeds.flatten(1, 2))
+    return replace(conditioning, object_embeds=bound.view_as(embeds))
+
+
+def object_states(conditioning: Conditioning) -> Float[Tensor, "objects count text_width"] | None:
+    """The prompt embeddings of each `<object>`, of the samples with an object; None where nothing is bound."""
+    states = conditioning.placeholder_states
+    return None if states is None else states[indices_of(conditioning.present, states.device)]
 
 
 def noise_subjects(

@@ -70,6 +70,8 @@ class TrainParams(Section):
     regularization: Fraction  # share of regularization rows (text-image pairs) in a batch
     prior: PositiveInt | None  # generated images as regularization rows (prior preservation), if there are no others
     captions: Literal["object_token", "class_token", "class_noun"]  # <object> in the caption, alone, or the class noun
+    two_objects: Fraction  # probability that a row whose photo holds another object shows the model both
+    binding: bool  # whether each object's tokens are bound to its own <object>, so that a prompt can tell two apart
     attributes: bool  # whether captions keep the object's adjectives and their last clause
     references: PositiveInt  # photos of the identity that the encoder sees together
     object_drop: Fraction  # probability that a row loses its object embedding
@@ -148,6 +150,18 @@ class TrainParams(Section):
             raise ValueError("train.offload must be false where train.cache is empty: every module runs in each step")
         if "text" in self.cache and self.text_encoder_rate > 0:
             raise ValueError("train.cache must not hold text where train.text_encoder_rate is above 0: it changes")
+        if self.two_objects > 0 and self.captions != "object_token":
+            raise ValueError("train.two_objects must be 0 unless train.captions is object_token, which has an <object> "
+                             "for each")  # fmt: skip
+        if self.two_objects > 0 and not self.attributes:
+            raise ValueError("train.two_objects must be 0 where train.attributes is false: a caption without "
+                             "attributes is about one object")  # fmt: skip
+        if self.two_objects > 0 and self.localization_weight > 0:
+            raise ValueError("train.two_objects must be 0 where train.localization_weight is above 0, which knows the "
+                             "place of one object")  # fmt: skip
+        if self.binding and self.captions == "class_noun":
+            raise ValueError("train.binding must be false where train.captions is class_noun: without <object> in the "
+                             "caption there is nothing to bind to")  # fmt: skip
         if "tower" in self.cache and (self.encoder is None or self.encoder.tower_blocks > 0):
             raise ValueError("train.cache must not hold tower unless train.encoder.tower_blocks is 0: it changes")
         if self.batch_size % self.micro_batch_size:

@@ -329,14 +329,14 @@ def step(model: SubjectModel, identity: IdentityNetwork | None, batch: Batch, no
 def batch_of(model: SubjectModel, p: TrainParams, size: tuple[int, ...]) -> tuple[Batch, Noise]:
     """A micro-batch of zeros, and its noise."""
     n, (columns, rows), family = p.micro_batch_size, size, model.family
-    side = model.object_encoder.image_size
+    side, objects = model.object_encoder.image_size, 2 if p.two_objects > 0 else 1
     latents = torch.zeros(
         n, family.latent_channels, rows // family.vae_scale_factor, columns // family.vae_scale_factor
     )
     batch = Batch(
         row_ids=("",) * n, target=torch.zeros(n, 3, rows, columns), mask=torch.ones(n, 1, rows, columns),
-        tokens=torch.zeros(n, sum(family.lengths), dtype=torch.long), present=torch.ones(n, dtype=torch.bool),
-        subject=torch.zeros(n, p.references, 3, side, side), view=torch.zeros(n, 3, side, side),
+        tokens=torch.zeros(n, sum(family.lengths), dtype=torch.long), object_counts=(objects,) * n,
+        subject=torch.zeros(n, objects, p.references, 3, side, side), view=torch.zeros(n, 3, side, side),
         frame=torch.zeros(n, 4),
     )  # fmt: skip
     noise = Noise(torch.zeros(n, dtype=torch.long), latents, latents.clone())
@@ -352,7 +352,7 @@ def cached_fields(model: SubjectModel, batch: Batch, latents: Tensor, p: TrainPa
     if "text" in p.cache:
         values |= {f"text_{name}": value for name, value in model.family.text(batch.tokens)._asdict().items()}
     if "tower" in p.cache:
-        features = model.object_encoder.tower_features(batch.subject.flatten(0, 1))
-        shape = batch.subject.shape[:2]
+        features = model.object_encoder.tower_features(batch.subject.flatten(0, 2))
+        shape = batch.subject.shape[:3]
         values |= {"tower_features": features.unflatten(0, shape), "cached": torch.ones(shape, dtype=torch.bool)}
     return values

@@ -1,5 +1,6 @@
 """Random access to training rows on disk."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -75,6 +76,14 @@ class Rows:
             members = (indices[fits[indices]] for indices in (self.objects, self.regularization))
             buckets.append(Bucket(int(w), int(h), *members))
         return tuple(buckets)
+
+    @cached_property
+    def companions(self) -> dict[int, list[int]]:
+        """For each row with a subject whose photo shows others, the indices of their rows."""
+        photos, of_photo = self.column("photo_id"), defaultdict[str, list[int]](list)
+        for i in self.objects:
+            of_photo[photos[i]].append(int(i))
+        return {i: [j for j in rows if j != i] for rows in of_photo.values() if len(rows) > 1 for i in rows}
 
     @cached_property
     def _ids(self) -> tuple[NDArray[Any], NDArray[np.int64]]:

@@ -6,6 +6,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from taming_core.errors import TamingError
-from taming_core.language.placeholder import OBJECT, drop_attributes
+from taming_core.language.placeholder import OBJECT, drop_attributes, replace_both
 from taming_core.model.inputs import Batch, EncoderInputs, subject_pixels
 from taming_core.model.subject_model import SubjectModel
 from taming_core.params.train import TrainParams
@@ -36,14 +37,19 @@ class Example:
 
     row_id: str
     target: Float[Tensor, "3 height width"] | None  # x in [-1, 1]
-    mask: Float[Tensor, "1 height width"]  # m in {0, 1}
+    mask: Float[Tensor, "1 height width"]  # m in {0, 1}, of all objects
     caption: str
-    present: bool  # whether the denoiser gets the object embedding
-    subject: Float[Tensor, "references 3 size size"]  # o in [-1, 1], the photos that the encoder embeds together
+    object_count: int  # how many objects the denoiser gets
+    subject: Float[Tensor, "photos 3 size size"]  # o in [-1, 1]: `references` photos, embedded together, of each object
     view: Float[Tensor, "3 size size"]  # o', a cut-out: the reference of the identity loss
     frame: Float[Tensor, "4"]  # x0, y0, x1, y1 in pixels of the target: the square that frames the object like `view`
     latents: Entry | None = None  # replaces `target` if latents are cached
     tower_features: tuple[Tensor | None, ...] = ()  # of each photo; None for one that is not cached
+
+    @property
+    def present(self) -> bool:
+        """Whether the denoiser gets an object."""
+        return self.object_count > 0
 
 
 @dataclass(frozen=True)
@@ -125,15 +131,46 @@ def make_example(source: ExampleSource, number: int, position: int) -> Example:
     row, rng = source.rows[number], np.random.default_rng(seed_for(p.seed, "example", position))
     cross, drop_object, drop_text = rng.random(3)
     present = bool(not row["regularization"] and drop_object >= p.object_drop)
-    empty_prompt = source.inputs.empty_prompt if present else ""
+    beside = companion_of(source, number, position) if present else None
+    objects = [row] if beside is None else [row, beside.row] if beside.is_right else [beside.row, row]
+    caption = caption_for(row, present, p) if beside is None else beside.caption
     example = Example(
-        row_id=row["row_id"], target=None if caches.latents else decode_image(row["image"]), present=present,
+        row_id=row["row_id"], target=None if caches.latents else decode_image(row["image"]),
+        object_count=len(objects) if present else 0,
         mask=torch.zeros(1, row["height"], row["width"]),
         latents=cached_entry(caches.latents, image_key(row["image"])) if caches.latents else None,
-        caption=empty_prompt if drop_text < p.text_drop else caption_for(row, present, p),
+        caption=source.inputs.empty_prompt_for(len(objects) if present else 0) if drop_text < p.text_drop else caption,
         subject=torch.zeros(p.references, 3, size, size), view=torch.zeros(3, size, size), frame=torch.zeros(4),
     )  # fmt: skip
-    return add_object(example, source, row, bool(cross < p.cross_reference), rng) if present else example
+    return add_objects(example, source, row, objects, bool(cross < p.cross_reference), rng) if present else example
+
+
+@dataclass(frozen=True)
+class Companion:
+    """Another object in the image of a row."""
+
+    row: Row
+    caption: str  # with `<object>` for both
+    is_right: bool  # whether its `<object>` is the second
+
+
+def companion_of(source: ExampleSource, number: int, position: int) -> Companion | None:
+    """The object that the example shows beside the row's own; None for none."""
+    p, rows = source.params, source.rows
+    others = rows.companions.get(number, []) if p.two_objects > 0 else []
+    rng = np.random.default_rng(seed_for(p.seed, "two objects", position))
+    if not others or rng.random() >= p.two_objects:
+        return None
+    return companion(source, number, others[int(rng.integers(len(others)))])
+
+
+def companion(source: ExampleSource, number: int, other_number: int) -> Companion | None:
+    """One row's object as the companion of another's; None if one caption cannot name both, or the images differ."""
+    row, other = source.rows[number], source.rows[other_number]
+    if (row["image"], row["caption"]) != (other["image"], other["caption"]):
+        return None
+    both = replace_both(row["caption"] or "", row["object_caption"] or "", other["object_caption"] or "")
+    return None if both is None else Companion(other, *both)
 
 
 def caption_for(row: Row, present: bool, p: TrainParams) -> str:
@@ -147,22 +184,34 @@ def caption_for(row: Row, present: bool, p: TrainParams) -> str:
     return CLASS_TOKEN if p.captions == "class_token" else object_caption
 
 
-def add_object(example: Example, source: ExampleSource, row: Row, cross: bool, rng: np.random.Generator) -> Example:
-    """The example with subject, view and mask; with `cross` the subject comes from other views of the identity."""
-    rows, size, tower, others = source.rows, source.size, source.caches.tower, row["references"]
+def add_objects(
+    example: Example, source: ExampleSource, row: Row, objects: Sequence[Row], cross: bool, rng: np.random.Generator
+) -> Example:
+    """The example with the subjects of all objects, their mask, and the view and the frame of the row's own object.
+
+    With `cross` the subjects come from other views of the identities.
+    """
+    rows, others = source.rows, row["references"]
     untyped: Any = rng
     name = untyped.choice(others) if others else None
     view = open_rgba((row_by_id(rows, str(name)) if others else row)["subject"])
-    views, augmented = reference_photos(source, row, cross, rng)
-    subjects = [subject_pixels(s, size) for s in (*views, *augmented)]
-    cached = [cached_entry(tower, subject_key(s)) for s in subjects[: len(views)]] if tower else []
-    mask = open_mask(row)
+    photos = [photo for r in objects for photo in subject_photos(source, r, cross, rng)]
+    masks = [open_mask(r) for r in objects]
     return replace(
-        example, mask=torch.as_tensor(mask)[None].float(), view=subject_pixels(view, size),
-        subject=torch.stack(subjects),
-        tower_features=(*(k["features"] for k in cached), *(None for _ in subjects[len(cached) :])),
-        frame=torch.as_tensor(object_frame(mask, np.asarray(view)[..., 3] >= 128)),
+        example, mask=torch.as_tensor(np.any(masks, 0))[None].float(), view=subject_pixels(view, source.size),
+        subject=torch.stack([pixels for pixels, _ in photos]), tower_features=tuple(features for _, features in photos),
+        frame=torch.as_tensor(object_frame(open_mask(row), np.asarray(view)[..., 3] >= 128)),
     )  # fmt: skip
+
+
+def subject_photos(
+    source: ExampleSource, row: Row, cross: bool, rng: np.random.Generator
+) -> list[tuple[Tensor, Tensor | None]]:
+    """The pixels of the photos of one object that the encoder sees together, with their tower features if cached."""
+    tower, (views, augmented) = source.caches.tower, reference_photos(source, row, cross, rng)
+    pixels = [subject_pixels(photo, source.size) for photo in (*views, *augmented)]
+    cached = [cached_entry(tower, subject_key(s))["features"] for s in pixels[: len(views)]] if tower else []
+    return list(zip(pixels, [*cached, *(None for _ in pixels[len(cached) :])], strict=True))
 
 
 def reference_photos(
@@ -196,7 +245,8 @@ def decode_image(image: bytes) -> Float[Tensor, "3 height width"]:
 
 def collate(examples: Sequence[Example], source: ExampleSource) -> Batch:
     """The examples as one batch."""
-    caches, names = source.caches, ("mask", "subject", "view", "frame")
+    caches, names, p = source.caches, ("mask", "view", "frame"), source.params
+    photos = p.references * (2 if p.two_objects > 0 else 1)
     tokens = source.tokenize([e.caption for e in examples])
     targets = [e.target for e in examples if e.target is not None]
     latents = [e.latents for e in examples if e.latents is not None]
@@ -205,7 +255,8 @@ def collate(examples: Sequence[Example], source: ExampleSource) -> Batch:
         row_ids=tuple(e.row_id for e in examples),
         target=torch.stack(targets) if targets else None,
         tokens=tokens,
-        present=torch.tensor([e.present for e in examples]),
+        object_counts=tuple(e.object_count for e in examples),
+        subject=torch.stack([padded(e.subject, photos).unflatten(0, (-1, p.references)) for e in examples]),
         **{name: torch.stack([getattr(e, name) for e in examples]) for name in names},
         **{f"latent_{name}": torch.stack([entry[name] for entry in latents]) for name in ("mean", "std") if latents},
         **{
@@ -213,21 +264,32 @@ def collate(examples: Sequence[Example], source: ExampleSource) -> Batch:
             for name in ("states", "pooled")
             if texts and name in texts[0]
         },
-        **cached_features(examples, caches.tower),
+        **cached_features(examples, caches.tower, (photos // p.references, p.references)),
     )
 
 
-def cached_features(examples: Sequence[Example], tower: FeatureStore | None) -> dict[str, Tensor]:
-    """The fields `tower_features` and `cached` of a batch, if tower features are cached."""
+def padded(
+    photos: Float[Tensor, "_ channels height width"], count: int
+) -> Float[Tensor, "{count} channels height width"]:
+    """The photos, followed by zeros."""
+    return torch.cat([photos, photos.new_zeros(count - len(photos), *photos.shape[1:])])
+
+
+def cached_features(
+    examples: Sequence[Example], tower: FeatureStore | None, shape: tuple[int, int]
+) -> dict[str, Tensor]:
+    """The fields `tower_features` and `cached` of a batch, if tower features are cached.
+
+    `shape` is how many objects an example can have, and how many photos each.
+    """
     if tower is None or (entry := first_valid_entry(tower)) is None:
         return {}
     blank = torch.zeros_like(entry["features"])
     # An example without an object has none.
-    rows = [e.tower_features or (None,) * len(e.subject) for e in examples]
-    return {
-        "tower_features": torch.stack([torch.stack([blank if f is None else f for f in row]) for row in rows]),
-        "cached": torch.tensor([[f is not None for f in row] for row in rows]),
-    }
+    rows = [[*e.tower_features, *(None for _ in range(prod(shape) - len(e.tower_features)))] for e in examples]
+    features = torch.stack([torch.stack([blank if f is None else f for f in row]) for row in rows])
+    cached = torch.tensor([[f is not None for f in row] for row in rows])
+    return {"tower_features": features.unflatten(1, shape), "cached": cached.unflatten(1, shape)}
 
 
 def image_key(image: bytes) -> str:

@@ -14,7 +14,7 @@ from taming_core.model.inputs import Batch
 from taming_core.training.batches import BatchAt, ExampleSource, batch_at
 from taming_core.training.distributed import ProcessGroup
 
-CPU_FIELDS = ("present", "cached")  # fields of a batch that stay on the CPU, to be read without synchronization
+CPU_FIELDS = ("cached",)  # fields of a batch that stay on the CPU, to be read without synchronization
 
 
 def prefetched_batches(source: ExampleSource, processes: ProcessGroup, device: torch.device) -> BatchAt:

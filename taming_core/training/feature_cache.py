@@ -30,6 +30,7 @@ from taming_core.training.batches import (
     ExampleSource,
     FeatureCaches,
     caption_for,
+    companion,
     decode_image,
     image_key,
     subject_key,
@@ -133,11 +134,21 @@ def text_inputs(row: Row, source: ExampleSource) -> Iterator[KeyedInput]:
     """The token ids of every caption that an example of the row can have."""
     p = source.params
     states = {present for present in (True, False) if is_possible(present, row, p)}
-    captions = {caption_for(row, present, p) for present in states}
+    captions = {caption_for(row, present, p) for present in states} | companion_captions(row, source)
     if p.text_drop > 0:
-        captions |= {source.inputs.empty_prompt if present else "" for present in states}
+        counts = {0: False in states, 1: True in states, 2: p.two_objects > 0}
+        captions |= {source.inputs.empty_prompt_for(n) for n, possible in counts.items() if possible}
     for ids in source.tokenize(sorted(captions)):
         yield text_key(ids), partial(torch.clone, ids)
+
+
+def companion_captions(row: Row, source: ExampleSource) -> set[str]:
+    """The captions of the row with `<object>` for its own object and another one."""
+    if source.params.two_objects == 0 or row["regularization"]:
+        return set()
+    number = source.rows.find(row["row_id"])
+    found = (companion(source, number, other) for other in source.rows.companions.get(number, []))
+    return {c.caption for c in found if c is not None}
 
 
 def is_possible(present: bool, row: Row, p: TrainParams) -> bool:

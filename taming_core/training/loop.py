@@ -307,11 +307,11 @@ def forward_backward(
     """
     processes, device = run.processes, run.accelerator.device
     accelerator: Any = run.accelerator
-    present, timesteps = processes.gather(batch.present), processes.gather(noise.timesteps)
-    all_weights = compute_sample_weights(run.model, run.identity, present, timesteps, p)
-    sample_weights, size = all_weights.slice(processes.share(len(present))), len(batch.row_ids)
+    counts, timesteps = processes.gather(torch.tensor(batch.object_counts)), processes.gather(noise.timesteps)
+    all_weights = compute_sample_weights(run.model, run.identity, counts, timesteps, p)
+    sample_weights, size = all_weights.slice(processes.share(len(counts))), len(batch.row_ids)
     # With a sharded denoiser all processes must run the same computation at the same time.
-    any_object = present.view(processes.world_size, -1, p.micro_batch_size).any(2).any(0) if run.sharded else None
+    any_object = (counts > 0).view(processes.world_size, -1, p.micro_batch_size).any(2).any(0) if run.sharded else None
     sums = torch.zeros(len(TERMS), device=device)
     for number, start in enumerate(range(0, size, p.micro_batch_size)):
         rows = slice(start, start + p.micro_batch_size)

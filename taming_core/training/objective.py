@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from taming_core.model import diffusion
@@ -49,15 +49,19 @@ def total_loss(denoising: T, identity: T, localization: T, p: TrainParams) -> T:
 def compute_sample_weights(
     model: SubjectModel,
     identity: IdentityNetwork | None,
-    present: Bool[Tensor, " batch"],
+    object_counts: Int[Tensor, " batch"],
     timesteps: Tensor,
     p: TrainParams,
 ) -> SampleWeights:
-    """The sample weights, on the CPU: all samples count in the denoising loss, those with an object in the others."""
+    """The sample weights, on the CPU: all samples count in the denoising loss, those with an object in the others.
+
+    The identity loss counts samples with one object: the square around it might show a part of another one.
+    """
+    present, single = object_counts > 0, object_counts == 1
     signal = diffusion.alpha_bar(model.schedule, timesteps).flatten()
     weights = losses.snr_weights(signal, diffusion.prediction_type(model.schedule), p.min_snr)
     zeros = torch.zeros_like(signal)
-    identity_weights = losses.identity_weights(signal, timesteps, present, p.identity_max_timestep or 0)
+    identity_weights = losses.identity_weights(signal, timesteps, single, p.identity_max_timestep or 0)
     localization_weights = present.float() if p.localization_weight > 0 else zeros
     return SampleWeights(
         denoising=weights / len(signal),
@@ -80,7 +84,7 @@ def compute_loss_terms(
     Args:
         model: the model.
         identity: F; None without identity loss.
-        batch: on the device, except for `present` and `cached` on the CPU, to be read without synchronization.
+        batch: on the device, except for `cached` on the CPU, to be read without synchronization.
         noise: on the device.
         sample_weights: on the CPU.
         p: the params.

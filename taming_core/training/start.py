@@ -152,7 +152,13 @@ def continued_pipeline(pipeline: TamingPipeline, p: TrainParams) -> TamingPipeli
     if design in LAYERS and p.localization_weight > 0:
         raise TamingError(f"train.localization_weight must be 0, since in {p.start} text and object do not compete for "
                           f"attention ({design}). Set it to 0.")  # fmt: skip
-    pipeline.object_encoder.register_to_config(captions=p.captions)
+    encoder: Any = pipeline.object_encoder
+    if encoder.config["binding"] is not None and not p.binding:
+        raise TamingError(f"train.binding must be true, since {p.start} binds objects to their {OBJECT}. Set it to "
+                          "true.")  # fmt: skip
+    encoder.register_to_config(captions=p.captions)
+    if p.binding:
+        encoder.add_binding(pipeline.family.width)
     return pipeline
 
 
@@ -166,7 +172,8 @@ def new_object_encoder(family: Family, p: TrainParams) -> ObjectEncoder:
     assert p.injection is not None
     layers = select_layers(layer_channels(family.denoiser, p.injection), p.layers)
     added = layers if p.injection in LAYERS or p.layers is not None else None
-    settings = {"injection": p.injection, "layers": added, "background": p.background, "captions": p.captions}
+    settings = {"injection": p.injection, "layers": added, "background": p.background, "captions": p.captions,
+                "binding": family.width if p.binding else None}  # fmt: skip
     random: Any = torch.random
     with random.fork_rng(devices=[]):
         random.manual_seed(seed_for(p.seed, "encoder", 0))

@@ -5,7 +5,7 @@ Photo k of identity i is a function of (seed, split, i, k) and of the params alo
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,13 @@ class Shot:
     """One photo to be written."""
 
     file_name: str
-    identity: str | None  # None for a text-image pair
+    identities: tuple[str | None, ...]  # of the objects, from left to right; None in a text-image pair
     plan: Plan
+
+    @property
+    def main(self) -> int:
+        """The number of the object that the photo's folder is named after; 0 in a text-image pair."""
+        return next((i for i, name in enumerate(self.identities) if name == Path(self.file_name).parent.name), 0)
 
 
 def chances_of(p: WorldParams) -> Chances:
@@ -72,21 +77,32 @@ def identities(world: World, count: int, split: str, p: WorldParams) -> list[Ide
 
 
 def shots(world: World, count: int, split: str, p: WorldParams) -> Iterator[Shot]:
-    """`count` photos, `p.views` of each identity, in one folder per identity."""
-    chances = chances_of(p)
-    for i, identity in enumerate(identities(world, -(-count // p.views), split, p)):
-        varied = replace(chances, mirror=float(identity.mirrored))
+    """`count` photos, `p.views` of each identity, in one folder per identity; some show another identity beside it."""
+    chances, known = chances_of(p), identities(world, -(-count // p.views), split, p)
+    for i, identity in enumerate(known):
         for k in range(min(p.views, count - i * p.views)):
+            shown = beside(identity, known, generator(p.seed, f"{split}/beside/{identity.name}", k), p)
             rng = generator(p.seed, f"{split}/photo/{identity.name}", k)
-            photo_plan = plan_of(world, (identity.cutout,), rng, varied, [identity.colour])
-            yield Shot(f"{identity.name}/{k}.jpg", identity.name, photo_plan)
+            colours, mirrored = [o.colour for o in shown], [o.mirrored for o in shown]
+            photo_plan = plan_of(world, [o.cutout for o in shown], rng, chances, colours, mirrored)
+            yield Shot(f"{identity.name}/{k}.jpg", tuple(o.name for o in shown), photo_plan)
+
+
+def beside(identity: Identity, known: Sequence[Identity], rng: np.random.Generator, p: WorldParams) -> list[Identity]:
+    """The identities that a photo shows, from left to right: this one, and perhaps another."""
+    if len(known) < 2 or rng.random() >= p.two_objects:
+        return [identity]
+    others = [other for other in known if other is not identity]
+    shown = [identity, others[int(rng.integers(len(others)))]]
+    return shown if rng.random() < 0.5 else shown[::-1]
 
 
 def pairs(world: World, count: int, split: str, p: WorldParams) -> Iterator[Shot]:
     """`count` text-image pairs of random objects, some with two of them."""
     candidates, chances = world.of_split(split), chances_of(p)
     for k in range(count):
-        yield Shot(f"{k:05}.jpg", None, plan(world, candidates, generator(p.seed, f"{split}/{PAIRS}", k), chances))
+        photo_plan = plan(world, candidates, generator(p.seed, f"{split}/{PAIRS}", k), chances)
+        yield Shot(f"{k:05}.jpg", (None,) * len(photo_plan.objects), photo_plan)
 
 
 def write(
@@ -105,7 +121,7 @@ def write(
             for image, shot in zip(photos.image.numpy(), batch, strict=True)
         ]
         lines += [
-            json.dumps(_line(shot, subjects, masks.numpy(), licences, pair=shot.identity is None))
+            json.dumps(_line(shot, subjects, masks.numpy(), licences, pair=shot.identities[0] is None))
             for shot, subjects, masks in zip(batch, photos.objects, photos.masks, strict=True)
         ]
         yield batch, photos, ids
@@ -137,7 +153,9 @@ def _line(
         ],
     }  # fmt: skip
     licence = sorted({licences[shot.plan.scene], *(licences[s.design] for s in subjects)})
-    columns = {"caption": shot.plan.caption} if pair else {"identity": shot.identity, "class": subjects[0].noun}
+    columns = {"caption": shot.plan.caption} if pair else {
+        "identity": shot.identities[shot.main], "class": subjects[shot.main].noun
+    }  # fmt: skip
     return {"file_name": shot.file_name, **columns, "licence": " AND ".join(licence), "truth": truth}
 
 
@@ -154,7 +172,7 @@ def run_lengths(mask: NDArray[np.bool_]) -> dict[str, list[int]]:
 
 
 def object_rows(batch: Sequence[Shot], photos: Photos, ids: Sequence[str], split: str) -> Iterator[schema.Row]:
-    """The objects table of a perfect `taming detect`; the second object of a photo is a separate identity.
+    """The objects table of a perfect `taming detect`; every object has its own identity.
 
     Objects of the unseen splits go to the test split.
     """
@@ -167,7 +185,7 @@ def object_rows(batch: Sequence[Shot], photos: Photos, ids: Sequence[str], split
                 "file_name": shot.file_name,
                 "photo_width": width,
                 "photo_height": height,
-                "identity": shot.identity if i == 0 else f"{photo_id}-{i}",
+                "identity": shot.identities[i],
                 "object_id": f"{photo_id}-{i}",
                 "class": subject.noun,
                 "score": 1.0,
@@ -181,23 +199,22 @@ def object_rows(batch: Sequence[Shot], photos: Photos, ids: Sequence[str], split
 
 
 def caption_rows(batch: Sequence[Shot], photos: Photos, ids: Sequence[str]) -> Iterator[schema.Row]:
-    """The captions table of a perfect `taming caption`; the second object of a photo is dropped, with that reason."""
+    """The captions table of a perfect `taming caption`."""
     for shot, photo_id, subjects in zip(batch, ids, photos.objects, strict=True):
         for i, subject in enumerate(subjects):
-            columns = (
-                _caption_columns(shot.plan, subject.words) if i == 0 else {"drop_reason": "not the photo's main object"}
-            )
+            columns = _caption_columns(shot.plan, i, subject.words)
             keys = {"photo_id": photo_id, "file_name": shot.file_name, "object_id": f"{photo_id}-{i}"}
             yield dict.fromkeys(schema.CAPTIONS.names) | keys | {"class": subject.noun} | dict(columns)
 
 
-def _caption_columns(plan: Plan, words: str) -> schema.Row:
+def _caption_columns(plan: Plan, number: int, words: str) -> schema.Row:
     """Both captions and the span of the words that `<object>` replaces; the article before them may differ."""
-    start = plan.caption.index(words, plan.object_caption.index(OBJECT) - 1)
+    object_caption = plan.object_captions[number]
+    start = plan.caption.index(words, object_caption.index(OBJECT) - 1)
     return {
         "caption": plan.caption,
         "match_score": 1.0,
-        "object_caption": plan.object_caption,
+        "object_caption": object_caption,
         "replaced": words,
         "span_start": start,
         "span_end": start + len(words),

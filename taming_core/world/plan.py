@@ -89,7 +89,12 @@ class Plan:
     window: Window
     style: str
     caption: str
-    object_caption: str  # with `<object>` for the first object
+    object_captions: tuple[str, ...]  # with `<object>` for each object in turn
+
+    @property
+    def object_caption(self) -> str:
+        """The caption with `<object>` for the first object."""
+        return self.object_captions[0]
 
 
 def views_at(progress: float, full: Chances) -> Chances:
@@ -122,9 +127,12 @@ def plan_of(
     rng: Generator,
     chances: Chances,
     colours: Sequence[Colour | None] | None = None,
+    mirrored: Sequence[bool] | None = None,
 ) -> Plan:
-    """Plan one photo of one or two given cut-outs, in given or random colours."""
+    """Plan one photo of one or two given cut-outs, in given or random colours and mirrorings; the second is right."""
     placements = _side_by_side(rng, chances) if len(cutouts) == 2 else (_placement(rng, chances),)
+    if mirrored is not None:
+        placements = [replace(p, mirror=-1.0 if m else 1.0) for p, m in zip(placements, mirrored, strict=True)]
     random_colours = [recolour(rng) if rng.random() < chances.recolor else None for _ in cutouts]
     objects = tuple(
         _plan_object(world, cutout, colour, placement, rng, chances)
@@ -141,14 +149,15 @@ def plan_of(
     if rng.random() < chances.silent:
         scene_words = ""
     place = _place(objects[0].placement) if rng.random() < chances.attributes and len(objects) == 1 else ""
-    plain, with_placeholder = (
-        [f"{t.size} {words}".strip() for t, words in zip(objects, names, strict=True)]
-        for names in ([t.words for t in objects], [OBJECT, *(t.words for t in objects[1:])])
-    )
+    plain = [f"{t.size} {t.words}".strip() for t in objects]
+    replaced = [f"{t.size} {OBJECT}".strip() for t in objects]
     return Plan(
         objects, scene, window, style,
         caption=sentence(style_words, plain, scene_words, place),
-        object_caption=sentence(style_words, with_placeholder, scene_words, place),
+        object_captions=tuple(
+            sentence(style_words, [*plain[:i], words, *plain[i + 1 :]], scene_words, place)
+            for i, words in enumerate(replaced)
+        ),
     )  # fmt: skip
 
 

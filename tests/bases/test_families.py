@@ -1,5 +1,6 @@
 """Every family of base models does what diffusers' own pipeline does, until an object is shown."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from taming_core.bases.load import load_base
 from taming_core.errors import TamingError
 from taming_core.images.draw import load_scheduler
 from taming_core.images.families import TamingPipeline
+from taming_core.language.placeholder import OBJECT
 from taming_core.model.subject_model import require_size, subject_model
 from taming_core.training.start import require_design, require_losses
 
@@ -45,6 +47,31 @@ def test_an_object_changes_nothing_of_decoupled_before_training_and_much_of_conc
                 torch.nn.init.normal_(layer.get_submodule("to_v").weight)
             taught = pipeline(PROMPTS, **call, generator=seeds(), object_embeds=embeds).images
             assert (taught - plain).abs().mean() > 1e-3
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
+def test_words_after_the_placeholder_reach_the_pooled_embedding(family: str, tmp_path: Path) -> None:
+    """Published configs have eos_token_id 2, for which transformers pools at the highest id: that of `<object>`."""
+    pipeline = tamed(family, "decoupled")
+    stock = tiny_bases.stock(family, {n: c for n, c in pipeline.components.items() if n != "object_encoder"})
+    stock.save_pretrained(tmp_path)
+    ids = pipeline.family.token_ids(["a <object> on the beach", "a <object> in outer space"])
+    reloaded = family_of(load_base(str(tmp_path)))
+    for of in (pipeline.family, reloaded):  # what is saved is right for stock diffusers, too
+        beach, space = of.text(ids).pooled
+        assert (beach - space).abs().max() > 0.01
+        ends = [(row == of.tokenizers[0].eos_token_id).int().argmax() for row in of.split_token_ids(ids)[0]]
+        assert [int(e) for e in ends] == [6, 6]
+
+
+def test_the_tiny_clips_have_the_ids_of_published_ones() -> None:
+    parts = tiny_bases.parts("sdxl")
+    for name in ("", "_2"):
+        tokenizer, config = parts[f"tokenizer{name}"], parts[f"text_encoder{name}"].config
+        assert config.eos_token_id == 2
+        assert tokenizer.eos_token_id == len(tokenizer) - 1 == config.vocab_size - 1
+        assert tokenizer.bos_token_id == len(tokenizer) - 2
+        assert OBJECT not in tokenizer.get_vocab()
 
 
 def test_a_decoupled_layer_stands_wherever_image_and_text_meet() -> None:

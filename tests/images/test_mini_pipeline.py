@@ -105,7 +105,9 @@ def test_no_scale_of_equal_ones_jumps(pipeline: TamingPipeline, embeds: torch.Te
 
 def test_guidance_is_the_two_way_formula() -> None:
     """e(0,0) + s_obj (e(0,z) - e(0,0)) + s_txt (e(c,z) - e(0,z)), on predictions that are plain numbers."""
-    text, null, silent = (EncodedPrompts(Text(torch.tensor(v), None), torch.tensor(0)) for v in (5.0, 2.0, 3.0))
+    text, null, silent = (
+        EncodedPrompts(Text(torch.tensor(v), None), torch.tensor(0), torch.tensor(0.0)) for v in (5.0, 2.0, 3.0)
+    )
     passes = guidance_passes(text, null, silent, torch.tensor(10.0), 1.5, 4.0)
     total = sum(w * float(words.text.states + (0 if o is None else o)) for w, words, o in passes)
     nothing, object_only, both = 2.0, 13.0, 15.0

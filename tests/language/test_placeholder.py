@@ -306,3 +306,17 @@ def test_phrases_lie_in_order_and_never_cut_a_word(caption: str) -> None:
         assert not (phrase.start and caption[phrase.start - 1].isalnum())
         assert not caption[phrase.end : phrase.end + 1].isalnum()
         at = phrase.end
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "both"),
+    [
+        ("a <object> and a dog", "an apple and a <object>", ("a <object> and a <object>", True)),
+        ("an apple and a <object>", "a <object> and a dog", ("a <object> and a <object>", False)),
+        ("a <object> and a dog", "a <object> and a dog", None),  # the same words
+        ("a <object>", "an apple and a <object>", None),  # the first stands for both
+        ("a pear and a <object>", "a <object> and a dog", None),  # not this caption
+    ],
+)
+def test_two_objects_get_a_placeholder_each(first: str, second: str, both: tuple[str, bool] | None) -> None:
+    assert placeholder.replace_both("an apple and a dog", first, second) == both

@@ -286,7 +286,7 @@ def test_a_batch_depends_on_its_step_alone(rows: Rows) -> None:
 def test_batches_have_the_shapes_they_promise(rows: Rows) -> None:
     p = tiny.train_params(regularization=0.5, references=2)
     batch = batch_at(0, replace(tiny.source(rows, p), size=SIZE))
-    assert batch.subject.shape == (4, 2, 3, SIZE, SIZE)
+    assert batch.subject.shape == (4, 1, 2, 3, SIZE, SIZE)
     assert batch.view.shape == (4, 3, SIZE, SIZE)
     assert batch.target.shape == (4, 3, 32, 32)
     assert batch.tokens.shape == (4, 32)

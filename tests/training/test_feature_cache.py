@@ -116,7 +116,7 @@ def test_changed_copies_are_looked_at_and_the_others_are_not(rows: Rows) -> None
     caches, _ = filled(run.model, rows, p)
     batch = batch_at(0, tiny.source(rows, p, caches=caches))
     assert batch.cached is not None
-    assert batch.cached[batch.present].tolist() == [[True, True, False]] * int(batch.present.sum())
+    assert batch.cached[batch.present].tolist() == [[[True, True, False]]] * int(batch.present.sum())
     assert not batch.cached[~batch.present].any()
     looked = []
     run.model.object_encoder.vision.register_forward_hook(lambda _, __, out: looked.append(len(out[0])))

@@ -397,7 +397,7 @@ def test_no_step_asks_the_device_for_a_number(rows: Rows, injection: str, regula
     model = run.model
     batch = batches(rows, p, injection)(0)
     drawn = loop.noise_for_batch(run, batch, 0, p)
-    counts = compute_sample_weights(model, None, batch.present, drawn.timesteps, p)
+    counts = compute_sample_weights(model, None, torch.tensor(batch.object_counts), drawn.timesteps, p)
     loop.move_to_device(model, meta, p)
     with NoAnswer():
         part, noise_here = batch_slice(batch, slice(None), meta), slice_noise(drawn, slice(None), meta)

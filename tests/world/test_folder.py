@@ -1,15 +1,18 @@
 """`taming world`: a raw folder that the journey takes, and a truth that is true."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from yaml import safe_dump, safe_load
 
 from stages.materialize import materialize
 from stages.world import world as stage
 from taming_core.errors import TamingError
+from taming_core.language.placeholder import OBJECT, replace_both
 from taming_core.params.load import load_params, packaged_params
 from taming_core.photos.files import photo_id_of
 from taming_core.photos.masks import decode_mask
@@ -90,6 +93,36 @@ def test_the_truth_makes_rows_at_once(made: Path, tmp_path: Path) -> None:
     materialize(made / "raw", made / "truth/objects.parquet", made / "truth/captions.parquet", out=tmp_path / "rows")
     rows = load_rows(tmp_path / "rows", "test")
     assert len(rows) == 10
+
+
+def test_photos_of_two_objects_have_both_in_the_truth(tmp_path: Path) -> None:
+    made = safe_load(Path("params.yaml").read_text())
+    made["world"]["two_objects"] = 1.0
+    (tmp_path / "params.yaml").write_text(safe_dump(made))
+    truth = tmp_path / "truth"
+    stage(tmp_path / "raw", photos=12, split="train", truth=truth, params=tmp_path / "params.yaml", device="cpu")
+    materialize(tmp_path / "raw", truth / "objects.parquet", truth / "captions.parquet", out=tmp_path / "rows")
+    given, objects = read_metadata(tmp_path / "raw"), {
+        r["object_id"]: r for b in schema.iter_rows(truth / "objects.parquet", schema.OBJECTS, 50) for r in b
+    }  # fmt: skip
+    assert all(g.identity == Path(name).parent.name for name, g in given.items())
+    assert len({o["identity"] for o in objects.values()}) == 3  # no identity but those of the folders
+    rows = [r for split in ("train", "validation", "test") for r in all_rows(tmp_path / "rows", split)]
+    pairs_of = defaultdict[str, list[dict]](list)
+    for row in rows:
+        pairs_of[row["photo_id"]].append(row)
+    assert all(len(pair) == 2 for pair in pairs_of.values())
+    for left, right in (sorted(p, key=lambda r: objects[r["row_id"]]["box_xyxy"][0]) for p in pairs_of.values()):
+        both, left_first = replace_both(left["caption"], left["object_caption"], right["object_caption"])
+        assert left_first  # captions speak from left to right
+        assert both.count(OBJECT) == 2
+        assert left["image"] == right["image"]
+        assert left["identity"] != right["identity"]
+
+
+def all_rows(folder: Path, split: str) -> list[dict]:
+    rows = load_rows(folder, split)
+    return [rows[i] for i in range(len(rows))]
 
 
 def test_general_pairs_give_their_captions(tmp_path: Path) -> None:
