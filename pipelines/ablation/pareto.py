@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipelines.ablation.cells import OURS, Ablation
-from taming_core.evaluation.statistics import Estimate
+from taming_core.evaluation.intervals import Estimate
 
 PANELS = {
     "design": "Network design", "tokens": "Tokens of an object", "regularizer": "Regularizers and input of the encoder",

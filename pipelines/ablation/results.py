@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pipelines.ablation.cells import OURS, Ablation
 from taming_core.errors import TamingError
 from taming_core.evaluation import protocol
-from taming_core.evaluation.statistics import Estimate, estimate
+from taming_core.evaluation.intervals import Estimate, estimate_mean
 from taming_core.training.metrics_log import METRICS, SPEED
 
 SEED = 0  # of the intervals

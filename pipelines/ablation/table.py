@@ -29,7 +29,7 @@ from pipelines.ablation.results import (
 from taming_core.errors import TamingError
 from taming_core.evaluation.judges import composite_on_grey
 from taming_core.evaluation.protocol import all_subjects
-from taming_core.evaluation.statistics import Estimate
+from taming_core.evaluation.intervals import Estimate
 from taming_core.figures.contact_sheet import text_tile
 from taming_core.figures.image_grid import Cell, grid, save
 from taming_core.params.load import Params, load_params
