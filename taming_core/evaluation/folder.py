@@ -19,7 +19,10 @@ from taming_core.fingerprints import versions
 from taming_core.params.arguments import EVALUATION_FILES
 from taming_core.params.sections import EvaluateParams
 
-PRINTED = ("judge_top1", "strict_top1", "strict_pass", "judge_cosine", "shape", "scene_accuracy", "style_accuracy")
+PRINTED = (
+    "judge_top1", "strict_top1", "strict_pass", "judge_cosine", "judge_cosine_seen", "shape", "scene_accuracy",
+    "style_accuracy",
+)  # fmt: skip
 
 
 def write(e: Evaluation, timings: Mapping[str, float], images: Path, out: Path) -> None:

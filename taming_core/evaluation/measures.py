@@ -47,7 +47,10 @@ class Measure(NamedTuple):
         return f"{100 * value:.0f} %" if self.unit else f"{value:.2f}"
 
     def estimate(self, values: Sequence[float], identities: Sequence[str]) -> Estimate:
-        """The mean of values with its interval over identities."""
+        """The mean of values with its interval over identities; how it was measured is no sample and has none."""
+        if self.key == "other_photos":
+            mean = float(np.mean(values))
+            return Estimate(mean, mean, mean, len(values))
         if self.unit:
             return estimate_share(values, identities)
         return estimate_mean(values, identities, low=self.lowest, high=self.highest)
@@ -113,7 +116,8 @@ def score_all(
     if judges.strict is not None:
         posed = gallery(folder, p.split, judges.strict, pose_images)
         rows = add_strict_scores(rows, images, masks, judges.strict, posed, judges.strict.acceptance_threshold)
-    return Scored(rows, images, summary([*rows, *diversity(rows, text_features)]), known)
+    rows = add_diversity(rows, text_features)
+    return Scored(rows, images, summary(rows), known)
 
 
 def image_rows(images: Sequence[EvalImage], subjects: Sequence[EvalSubject]) -> list[ImageScores]:
@@ -273,17 +277,16 @@ def _canvas_object(subject: Image.Image) -> shape.CanvasObject:
     return shape.to_canvas(np.ascontiguousarray(rgba[..., :3]), rgba[..., 3] > 127)
 
 
-def diversity(rows: Sequence[ImageScores], features: Features) -> list[ImageScores]:
-    """One row for each condition and identity: how much its images differ from one another; styles do not count."""
+def add_diversity(rows: Sequence[ImageScores], features: Features) -> list[ImageScores]:
+    """The rows with how much the images of their object and condition differ from one another; styles do not count."""
     groups: dict[tuple[str, str], list[int]] = {}
     for i, r in enumerate(rows):
         if r["kind"] != "style":
             groups.setdefault((r["condition"], r["identity"]), []).append(i)
-    return [
-        {"condition": condition, "identity": identity, "diversity": statistics.spread(features[numbers])}
-        for (condition, identity), numbers in groups.items()
-        if len(numbers) > 1
-    ]
+    spreads = {
+        i: statistics.spread(features[numbers]) for numbers in groups.values() if len(numbers) > 1 for i in numbers
+    }
+    return [{**r, "diversity": spreads[i]} if i in spreads else r for i, r in enumerate(rows)]
 
 
 def summary(rows: Iterable[ImageScores]) -> Summary:
