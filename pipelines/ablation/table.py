@@ -108,11 +108,12 @@ def as_markdown(rows: Sequence[Entry], costs: Mapping[str, Cost], ablation: Abla
         "# Ablation", "",
         f"Every cell is {trainings(ablation)} of {p.train.steps} steps of {p.train.batch_size} at "
         f"{p.materialize.size} pixels, and differs from `{OURS}` in one choice. Intervals are 95 %, over objects (of "
-        "the plain error over photos) and trainings. Images are drawn with guidance scale "
-        f"{scale:g} for the object.", "",
+        f"the plain error over photos){' and trainings' if len(ablation.seeds) > 1 else ''}. Images are drawn with "
+        f"guidance scale {scale:g} for the object.", "",
         *limits(ablation, p),
         f"**Bold** differences have an interval that excludes 0: {sum(e.significant for e in compared)} of "
-        f"{len(compared)}. If no choice had an effect, about {len(compared) / 20:.0f} would be bold by chance.", "",
+        f"{len(compared)}. If no choice had an effect, at most about {len(compared) / 20:.0f} would be bold by "
+        "chance.", "",
         *choices(ablation, costs), "",
         *section("Generated images", IMAGES, selected, ablation),
         *section("Denoising error", DENOISING, selected, ablation),
@@ -129,11 +130,11 @@ def limits(ablation: Ablation, p: Params) -> list[str]:
     """What the table cannot tell, where it is of few trainings or objects."""
     text = list[str]()
     if len(ablation.seeds) < SEEDS:
-        text.append(f"**Of {trainings(ablation)} per cell the table cannot tell a choice from the seed**: a "
+        text.append(f"**With {trainings(ablation)} per cell the table cannot tell a choice from the seed**: a "
                     f"bold difference is one of these weights, and others may not have it. That takes {SEEDS} or more "
                     "(`seeds` in cells.yaml).")  # fmt: skip
     if p.evaluate.objects < OBJECTS:
-        text.append(f"**Of {p.evaluate.objects} objects it can tell large differences between images only**: those "
+        text.append(f"**With {p.evaluate.objects} objects it can tell large differences between images only**: those "
                     f"that are not bold may be real. That takes {OBJECTS} or more (`evaluate.objects` in "
                     "params.yaml).")  # fmt: skip
     return [line for sentence in text for line in (sentence, "")]

@@ -200,8 +200,8 @@ def test_the_table_says_what_it_cannot_tell(results: Path, found: list[Entry]) -
 
     assert (len(ABLATION.seeds), REFERENCE.evaluate.objects) >= (SEEDS, OBJECTS)
     assert "cannot tell" not in text(ABLATION.seeds, REFERENCE.evaluate.objects)
-    assert "Of 1 training per cell the table cannot tell a choice from the seed" in text([0], OBJECTS)
-    assert "Of 8 objects it can tell large differences between images only" in text(ABLATION.seeds, 8)
+    assert "With 1 training per cell the table cannot tell a choice from the seed" in text([0], OBJECTS)
+    assert "With 8 objects it can tell large differences between images only" in text(ABLATION.seeds, 8)
 
 
 def test_a_training_has_the_params_of_its_cell_and_a_seed_of_its_own() -> None:
