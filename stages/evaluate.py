@@ -51,14 +51,15 @@ def evaluate(
     arguments.require_models(p, d)
     require_finder(d)
 
-    from taming_core.evaluation import judges, protocol
+    from taming_core.evaluation import independence, judges, protocol
     from taming_core.images.families import load_pipeline
     from taming_core.weights.device import pick_device
 
-    where = pick_device(device)
+    where, trained_with = pick_device(device), independence.training_networks(weights)
+    networks = judges.load_judges(p, where)
+    independence.require_independent(networks, trained_with, p)
     pipeline = load_pipeline(encoder, where, precision, offload)
     subjects = protocol.eval_subjects(rows, p, pipeline.object_encoder.config["background"])
-    networks = judges.load_judges(p, where)
     digest = folder_fingerprint(weights)
     inputs = schema.VERSION, precision, digest, folder_state(rows)
     state = shards.RUNS / f"evaluate-{fingerprint(p, *inputs, without=protocol.SCORING_ONLY)}"
@@ -67,8 +68,9 @@ def evaluate(
     from taming_core.evaluation import folder, measures  # imported when all images are drawn
     from taming_core.evaluation.report import Evaluation
 
+    text_role = independence.text_judge_role(networks, trained_with)
     scored = measures.score_all(drawn, subjects, networks, load_finder(d, where), rows, p)
-    facts = folder.facts(encoder, digest, precision, scored.gallery, p)
+    facts = folder.facts(encoder, digest, precision, scored.known, subjects, p, text_role)
     result = Evaluation(subjects, scored.rows, scored.images, scored.summary, p, facts)
     folder.write(result, drawn.timings, state, out)
     shutil.rmtree(state)

@@ -1,6 +1,6 @@
-"""Write the params files of one cell: for its training, and for its evaluation at each guidance scale.
+"""Write the params files of one training: for itself, and for its evaluation at each guidance scale.
 
-Example:  python -m pipelines.ablation.cell --cell gated --out out/ablation/cells/gated
+Example:  python -m pipelines.ablation.cell --cell gated --seed 0 --out out/ablation/cells/gated/0
 """
 
 from pathlib import Path
@@ -15,17 +15,23 @@ from taming_core.params.load import load_params
 
 def main(
     cell: Annotated[str, typer.Option("--cell", help="Name in cells.yaml.")],
+    seed: Annotated[int, typer.Option("--seed", help="Of the training.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for params.yaml and guidance-SCALE.yaml.")],
     cells: Annotated[Path, typer.Option("--cells", help="File with the overrides of each cell.")] = CELLS,
     reference: Annotated[Path, typer.Option("--reference", help="Params of the reference cell.")] = PARAMS,
 ) -> None:
     """Merge the reference's params with the overrides of the cell, and validate the result."""
     ablation = load(cells)
-    params = merged(tree(reference), ablation.cells[cell].overrides)
+    params = seeded(merged(tree(reference), ablation.cells[cell].overrides), seed)
     write(params, out / "params.yaml")
     for scale in ablation.scales:
         write(guided(params, scale), out / f"guidance-{scale}.yaml")
     print(out)
+
+
+def seeded(params: Tree, seed: int) -> Tree:
+    """The params with this seed of the training."""
+    return {**params, "train": {**params["train"], "seed": seed}}
 
 
 def guided(params: Tree, scale: float) -> Tree:

@@ -58,6 +58,7 @@ class Ablation(Section):
     """All of cells.yaml."""
 
     run: list[str]  # names of the cells that are trained, in the order of the table
+    seeds: list[NonNegativeInt] = Field(min_length=1)  # of the trainings of every cell
     scales: list[PositiveFloat] = Field(min_length=1)
     photos: Photos
     score: ScoreParams
@@ -70,6 +71,8 @@ class Ablation(Section):
             raise ValueError(f"run names {unknown}, which cells lacks")
         if OURS not in self.run:
             raise ValueError(f"run must hold {OURS}, which all others are compared with")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds must not list a seed twice")
         return self
 
 

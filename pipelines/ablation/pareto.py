@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipelines.ablation.cells import OURS, Ablation
-from taming_core.evaluation.statistics import Estimate
+from taming_core.evaluation.intervals import Estimate
 
 PANELS = {
     "design": "Network design", "tokens": "Tokens of an object", "regularizer": "Regularizers and input of the encoder",
@@ -19,14 +19,14 @@ MARKS = ("s", "^", "D", "v", "P")
 HELP = (
     "Up: the image shows the same object.\n"
     "Right: it shows the scene and style of the prompt.\n\n"
-    "A curve joins the evaluations of one training at each\n"
+    "A curve joins the evaluations of a cell at each\n"
     "guidance scale for the object: larger marks, larger\n"
     "scale, in numbers at the black curve. A cell is better\n"
     "where its curve lies further up and to the right.\n\n"
     "Black: the reference, the same in every panel. Its\n"
-    "cross is the 95 % interval over objects. Differences\n"
-    "to it have narrower intervals, for they are paired:\n"
-    "significant ones are bold in the table."
+    "cross is the 95 % interval over objects and trainings.\n"
+    "Differences to it have narrower intervals, since they\n"
+    "are paired: significant ones are bold in the table."
 )
 
 

@@ -1,7 +1,7 @@
 """Metrics of every cell with intervals, and their differences to the reference's."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,11 +9,10 @@ from typing import Any, Literal
 from pipelines.ablation.cells import OURS, Ablation
 from taming_core.errors import TamingError
 from taming_core.evaluation import protocol
-from taming_core.evaluation.statistics import Estimate, estimate
+from taming_core.evaluation.intervals import Estimate, estimate_mean, estimate_share, estimate_share_difference
 from taming_core.training.metrics_log import METRICS, SPEED
 
-SEED = 0  # of the intervals
-Sample = tuple[str, str]  # subject, and an id of the sample that is the same in all cells
+Sample = tuple[int, str, str]  # seed of the training, subject, and an id of the sample that is the same in all cells
 Values = dict[str, dict[Sample, float]]  # metric -> its values
 
 
@@ -27,6 +26,7 @@ class Measure:
     better: Literal["higher", "lower"]
     percent: bool = False
     digits: int = 2  # of a number, or of a percentage
+    share: bool = False  # of samples, each of which has it or not
 
     def formatted(self, value: float) -> str:
         """The number as text.
@@ -48,14 +48,15 @@ class Measure:
         return f"{100 * value if self.percent else value:{sign}.{self.digits}f}".replace("-", "−")
 
 
+SHARE = (True, 0, True)  # percent, digits, share
 # fmt: off
 IMAGES = (
-    Measure("judge_cosine", "Likeness", "cosine of the judge's features of image and subject", "higher"),
-    Measure("judge_top1", "Recognised", "the judge picks the right object among all held-out ones", "higher", True, 0),
-    Measure("strict_pass", "Accepted", "the strict judge accepts the cut-out object as the subject", "higher", True, 0),
+    Measure("judge_cosine", "Likeness", "cosine of the judge's features of image and object", "higher"),
+    Measure("judge_top1", "Recognised", "the judge picks the right object among all held-out ones", "higher", *SHARE),
+    Measure("strict_pass", "Accepted", "the strict judge accepts the cut-out object as the subject", "higher", *SHARE),
     Measure("shape", "Shape", "agreement of silhouette and edges after the best alignment", "higher"),
-    Measure("scene_accuracy", "Right scene", "the text judge picks the prompt's scene among all", "higher", True, 0),
-    Measure("style_accuracy", "Right style", "the same for the style", "higher", True, 0),
+    Measure("scene_accuracy", "Right scene", "the text judge picks the prompt's scene among all", "higher", *SHARE),
+    Measure("style_accuracy", "Right style", "the same for the style", "higher", *SHARE),
     Measure("diversity", "Diversity", "mean distance between the images of one object", "higher"),
 )
 DENOISING = (
@@ -77,7 +78,7 @@ class Entry:
     scale: float | None  # guidance scale for the object; None for the denoising error
     measure: Measure
     value: Estimate
-    difference: Estimate | None  # to the reference's, paired by sample; None for the reference and for diversity
+    difference: Estimate | None  # to the reference's, paired by sample; None for the reference
 
     @property
     def significant(self) -> bool:
@@ -88,25 +89,26 @@ class Entry:
 def entries(ablation: Ablation, out: Path) -> list[Entry]:
     """All metrics of all cells at every guidance scale."""
     drawn = [e for scale in ablation.scales for e in _image_entries(ablation, out, scale)]
-    values = {cell: denoising_values(out / "measures" / f"{cell}.json") for cell in ablation.run}
+    values = {
+        cell: joined({s: denoising_values(out / "measures" / cell / f"{s}.json", s) for s in ablation.seeds})
+        for cell in ablation.run
+    }
     errors = (compared(cell, None, DENOISING, values[cell], values[OURS]) for cell in ablation.run)
     return [*drawn, *(e for entries_of_cell in errors for e in entries_of_cell)]
 
 
 def _image_entries(ablation: Ablation, out: Path, scale: float) -> list[Entry]:
     """The image metrics of all cells at one guidance scale."""
-    folders = {cell: evaluation_folder(out, cell, scale) for cell in ablation.run}
-    values = {cell: image_values(folder) for cell, folder in folders.items()}
-    return [
-        e
+    values = {
+        cell: joined({s: image_values(evaluation_folder(out, cell, s, scale), s) for s in ablation.seeds})
         for cell in ablation.run
-        for e in [*compared(cell, scale, IMAGES, values[cell], values[OURS]), *diversity(cell, scale, folders[cell])]
-    ]
+    }
+    return [e for cell in ablation.run for e in compared(cell, scale, IMAGES, values[cell], values[OURS])]
 
 
-def evaluation_folder(out: Path, cell: str, scale: float) -> Path:
-    """The folder that `taming eval` wrote."""
-    return out / "evaluations" / cell / str(scale)
+def evaluation_folder(out: Path, cell: str, seed: int, scale: float) -> Path:
+    """The folder that `taming eval` wrote for one training."""
+    return out / "evaluations" / cell / str(seed) / str(scale)
 
 
 def image_scores(folder: Path) -> list[dict[str, Any]]:
@@ -115,44 +117,41 @@ def image_scores(folder: Path) -> list[dict[str, Any]]:
     return [row for row in map(json.loads, lines) if row["condition"] == protocol.OURS]
 
 
-def image_values(folder: Path) -> Values:
-    """Every metric of an evaluation by image."""
+def image_values(folder: Path, seed: int) -> Values:
+    """Every metric of the evaluation of one training by image."""
     rows = image_scores(folder)
-    metrics = {m.key: {(r["identity"], r["image"]): float(r[m.key]) for r in rows if m.key in r} for m in IMAGES}
+    metrics = {m.key: {(seed, r["identity"], r["image"]): float(r[m.key]) for r in rows if m.key in r} for m in IMAGES}
     return {key: values for key, values in metrics.items() if values}
 
 
-def denoising_values(file: Path) -> Values:
-    """Every metric that `score.py` wrote, by row."""
+def denoising_values(file: Path, seed: int) -> Values:
+    """Every metric that `score.py` wrote for one training, by row."""
     rows = [row for kind in json.loads(file.read_text(encoding="utf-8")).values() for row in kind]
-    return {m.key: {(r["subject"], r["row"]): float(r[m.key]) for r in rows if m.key in r} for m in DENOISING}
+    return {m.key: {(seed, r["subject"], r["row"]): float(r[m.key]) for r in rows if m.key in r} for m in DENOISING}
+
+
+def joined(trainings: Mapping[int, Values]) -> Values:
+    """The values of all trainings of a cell; each is needed in every one."""
+    keys = dict.fromkeys(key for values in trainings.values() for key in values)
+    return {key: {s: v for values in trainings.values() for s, v in values.get(key, {}).items()} for key in keys}
 
 
 def compared(cell: str, scale: float | None, measures: Sequence[Measure], values: Values, ours: Values) -> list[Entry]:
     """The metrics of a cell with their differences to the reference's."""
     return [
-        Entry(cell, scale, m, mean(values[m.key]), None if cell == OURS else difference(values[m.key], ours[m.key]))
+        Entry(cell, scale, m, mean(own, m), None if cell == OURS else difference(own, ours[m.key], m))
         for m in measures
-        if m.key in values
+        if (own := values.get(m.key)) is not None
     ]
 
 
-def diversity(cell: str, scale: float, folder: Path) -> list[Entry]:
-    """The evaluation's diversity; it is one number for all images of an object, so differences are not paired."""
-    means, ends = (json.loads((folder / f"{n}.json").read_text())[protocol.OURS] for n in ("metrics", "intervals"))
-    measure = next(m for m in IMAGES if m.key == "diversity")
-    if measure.key not in means:  # one image per object
-        return []
-    return [Entry(cell, scale, measure, Estimate(means[measure.key], **ends[measure.key]), None)]
+def mean(values: Mapping[Sample, float], m: Measure) -> Estimate:
+    """The mean, and its interval over subjects and trainings."""
+    return (estimate_share if m.share else estimate_mean)(list(values.values()), *factors(values))
 
 
-def mean(values: Mapping[Sample, float]) -> Estimate:
-    """The mean, and its interval over subjects."""
-    return estimate(list(values.values()), [subject for subject, _ in values], SEED)
-
-
-def difference(values: Mapping[Sample, float], ours: Mapping[Sample, float]) -> Estimate:
-    """The mean difference to the reference on the same samples, with its interval over subjects.
+def difference(values: Mapping[Sample, float], ours: Mapping[Sample, float], m: Measure) -> Estimate:
+    """The mean difference to the reference on the same samples, with its interval over subjects and trainings.
 
     Raises:
         TamingError: the samples differ.
@@ -160,24 +159,32 @@ def difference(values: Mapping[Sample, float], ours: Mapping[Sample, float]) -> 
     if values.keys() != ours.keys():
         raise TamingError("Two cells were measured on different objects, prompts or seeds. Run the stages evaluate and "
                           "score of all cells again.")  # fmt: skip
-    return mean({sample: value - ours[sample] for sample, value in values.items()})
+    differences = [value - ours[sample] for sample, value in values.items()]
+    return (estimate_share_difference if m.share else estimate_mean)(differences, *factors(values))
+
+
+def factors(samples: Iterable[Sample]) -> tuple[list[str], list[int]]:
+    """The subject and the training of each sample: what another ablation would have others of."""
+    listed = list(samples)
+    return [subject for _, subject, _ in listed], [seed for seed, _, _ in listed]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Size and time of a training."""
+    """Size and time of the trainings of a cell."""
 
     trained: int  # parameters
-    seconds: float | None  # None if the log of the run was deleted
+    seconds: float | None  # mean of the trainings; None if the log of one was deleted
 
 
-def cost(encoder: Path, runs: Path) -> Cost:
-    """The cost of an encoder's training; the seconds are in the log of its run."""
-    record = json.loads((encoder / "training.json").read_text(encoding="utf-8"))
-    log = runs / record["run"] / METRICS
-    return Cost(
-        sum(record["trained"].values()), seconds(log, record["params"]["batch_size"]) if log.is_file() else None
-    )
+def cost(encoders: Sequence[Path], runs: Path) -> Cost:
+    """The cost of the trainings of these encoders; the seconds are in the logs of their runs."""
+    records = [json.loads((encoder / "training.json").read_text(encoding="utf-8")) for encoder in encoders]
+    logs = [(runs / r["run"] / METRICS, r["params"]["batch_size"]) for r in records]
+    trained = sum(records[0]["trained"].values())
+    if not all(log.is_file() for log, _ in logs):
+        return Cost(trained, None)
+    return Cost(trained, sum(seconds(*log) for log in logs) / len(logs))
 
 
 def seconds(log: Path, batch_size: int) -> float:

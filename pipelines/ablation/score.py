@@ -2,8 +2,8 @@
 
 Errors are compared under the same noise, so a few photos show differences that would take hundreds of images.
 
-Example:  python -m pipelines.ablation.score --encoder out/ablation/encoders/ours
-          --params out/ablation/cells/ours/params.yaml --out out/ablation/measures/ours.json
+Example:  python -m pipelines.ablation.score --encoder out/ablation/encoders/ours/0
+          --params out/ablation/cells/ours/0/params.yaml --out out/ablation/measures/ours/0.json
 """
 
 import json

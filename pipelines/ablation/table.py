@@ -20,6 +20,7 @@ from pipelines.ablation.results import (
     Cost,
     Entry,
     Measure,
+    Sample,
     cost,
     entries,
     evaluation_folder,
@@ -27,15 +28,16 @@ from pipelines.ablation.results import (
     mean,
 )
 from taming_core.errors import TamingError
+from taming_core.evaluation.intervals import Estimate
 from taming_core.evaluation.judges import composite_on_grey
 from taming_core.evaluation.protocol import all_subjects
-from taming_core.evaluation.statistics import Estimate
 from taming_core.figures.contact_sheet import text_tile
 from taming_core.figures.image_grid import Cell, grid, save
 from taming_core.params.load import Params, load_params
 from taming_core.params.sections import EvaluateParams
 from taming_core.tables.shards import RUNS
 
+SEEDS, OBJECTS = 3, 16  # trainings and objects of a cell, below which the table says what it cannot tell
 SIDE = 112  # pixels of a picture on the sheet
 FIGURES = ("mean", "low", "high")
 
@@ -50,7 +52,9 @@ def main(
     ablation, p = load(cells), load_params(reference)
     scale = reference_scale(ablation, p.evaluate)
     rows = entries(ablation, out)
-    costs = {cell: cost(out / "encoders" / cell, runs) for cell in ablation.run}
+    costs = {
+        cell: cost([out / "encoders" / cell / str(seed) for seed in ablation.seeds], runs) for cell in ablation.run
+    }
     (out / "table.csv").write_text(as_csv(rows, costs, ablation), encoding="utf-8")
     (out / "table.md").write_text(as_markdown(rows, costs, ablation, p, scale), encoding="utf-8")
     pareto(points(ablation, out), ablation).savefig(out / "pareto.png", dpi=110)
@@ -102,16 +106,38 @@ def as_markdown(rows: Sequence[Entry], costs: Mapping[str, Cost], ablation: Abla
     compared = [e for e in selected if e.difference]
     lines = [
         "# Ablation", "",
-        f"Every cell is a training of {p.train.steps} steps of {p.train.batch_size} at {p.materialize.size} pixels, "
-        f"and differs from `{OURS}` in one choice. Intervals are 95 %, over objects (of the plain error over "
-        f"photos). Images are drawn with guidance scale {scale:g} for the object.", "",
+        f"Every cell is {trainings(ablation)} of {p.train.steps} steps of {p.train.batch_size} at "
+        f"{p.materialize.size} pixels, and differs from `{OURS}` in one choice. Intervals are 95 %, over objects (of "
+        f"the plain error over photos){' and trainings' if len(ablation.seeds) > 1 else ''}. Images are drawn with "
+        f"guidance scale {scale:g} for the object.", "",
+        *limits(ablation, p),
         f"**Bold** differences have an interval that excludes 0: {sum(e.significant for e in compared)} of "
-        f"{len(compared)}. If no choice had an effect, about {len(compared) / 20:.0f} would be bold by chance.", "",
+        f"{len(compared)}. If no choice had an effect, at most about {len(compared) / 20:.0f} would be bold by "
+        "chance.", "",
         *choices(ablation, costs), "",
         *section("Generated images", IMAGES, selected, ablation),
         *section("Denoising error", DENOISING, selected, ablation),
     ]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
+
+
+def trainings(ablation: Ablation) -> str:
+    """How many trainings a cell has."""
+    return f"{len(ablation.seeds)} training{'' if len(ablation.seeds) == 1 else 's'}"
+
+
+def limits(ablation: Ablation, p: Params) -> list[str]:
+    """What the table cannot tell, where it is of few trainings or objects."""
+    text = list[str]()
+    if len(ablation.seeds) < SEEDS:
+        text.append(f"**With {trainings(ablation)} per cell the table cannot tell a choice from the seed**: a "
+                    f"bold difference is one of these weights, and others may not have it. That takes {SEEDS} or more "
+                    "(`seeds` in cells.yaml).")  # fmt: skip
+    if p.evaluate.objects < OBJECTS:
+        text.append(f"**With {p.evaluate.objects} objects it can tell large differences between images only**: those "
+                    f"that are not bold may be real. That takes {OBJECTS} or more (`evaluate.objects` in "
+                    "params.yaml).")  # fmt: skip
+    return [line for sentence in text for line in (sentence, "")]
 
 
 def choices(ablation: Ablation, costs: Mapping[str, Cost]) -> list[str]:
@@ -167,27 +193,34 @@ def difference(e: Entry) -> str:
 def points(ablation: Ablation, out: Path) -> list[Point]:
     """Every cell at every guidance scale: likeness, and how often scene or style is right."""
     return [
-        Point(cell, scale, *_alignment_and_fidelity(image_scores(evaluation_folder(out, cell, scale))))
+        Point(cell, scale, *_alignment_and_fidelity(_images_of_all_trainings(ablation, out, cell, scale)))
         for cell in ablation.run
         for scale in sorted(ablation.scales)
     ]
 
 
-def _alignment_and_fidelity(rows: Sequence[Mapping[str, Any]]) -> Iterator[Estimate]:
+def _images_of_all_trainings(ablation: Ablation, out: Path, cell: str, scale: float) -> dict[Sample, Mapping[str, Any]]:
+    folders = {seed: evaluation_folder(out, cell, seed, scale) for seed in ablation.seeds}
+    return {(seed, r["identity"], r["image"]): r for seed, folder in folders.items() for r in image_scores(folder)}
+
+
+def _alignment_and_fidelity(rows: Mapping[Sample, Mapping[str, Any]]) -> Iterator[Estimate]:
     """Text alignment, then fidelity."""
-    right = {(r["identity"], r["image"]): r[f"{r['kind']}_accuracy"] for r in rows}
-    yield mean(right)
-    yield mean({(r["identity"], r["image"]): r["judge_cosine"] for r in rows if "judge_cosine" in r})
+    measures = {m.key: m for m in IMAGES}
+    yield mean({s: r[f"{r['kind']}_accuracy"] for s, r in rows.items()}, measures["scene_accuracy"])
+    yield mean({s: r["judge_cosine"] for s, r in rows.items() if "judge_cosine" in r}, measures["judge_cosine"])
 
 
 def sheet(ablation: Ablation, out: Path, scale: float) -> Image.Image:
-    """The subject images, then a row per cell with the same objects, prompts and seeds."""
+    """The subject images, then a row per cell, of its first training, with the same objects, prompts and noise."""
+    seed = ablation.seeds[0]
     subjects = all_subjects(out / "unseen-rows")
     subject_images = {identity: composite_on_grey(subject) for _, identity, subject in subjects}
-    selected = chosen(image_scores(evaluation_folder(out, OURS, scale)), ablation)
+    selected = chosen(image_scores(evaluation_folder(out, OURS, seed, scale)), ablation)
     head = [Cell(text_tile("subject", SIDE)), *(Cell(subject_images[r["identity"]]) for r in selected)]
-    rows = [head, *(_row(ablation.cells[c].title, evaluation_folder(out, c, scale), selected) for c in ablation.run)]
-    heading = f"One row per cell; the same objects, prompts and seeds; guidance scale {scale:g} for the object"
+    folders = {c: evaluation_folder(out, c, seed, scale) for c in ablation.run}
+    rows = [head, *(_row(ablation.cells[c].title, folder, selected) for c, folder in folders.items())]
+    heading = f"One row per cell, of seed {seed}; the same objects, prompts and noise; guidance scale {scale:g}"
     return grid(heading, ["", *(r["prompt"] for r in selected)], rows, SIDE)
 
 

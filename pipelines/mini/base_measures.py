@@ -12,7 +12,7 @@ from torch import Tensor
 from pipelines.mini.autoencoder import decode, render_images
 from pipelines.mini.base_model import BaseParams, encode_images, velocity_errors
 from pipelines.mini.clip_model import Clip, concept_prompts, is_top, pooled, similarity
-from pipelines.mini.metrics import with_interval
+from pipelines.mini.metrics import share_with_interval, with_interval
 from pipelines.mini.world_data import WorldData
 from taming_core.bases.families import family_of
 from taming_core.bases.load import load_base
@@ -119,5 +119,5 @@ def accuracies(
         "scene": is_top(similarity(clip, features, [scene_prompt(s) for s in world.scenes]),
                         [world.scenes.index(q.scene) for q in prompts]),
     }  # fmt: skip
-    entries = [with_interval(f"{kind}/{name}", values, own) for name, values in correct.items()]
+    entries = [share_with_interval(f"{kind}/{name}", values, own) for name, values in correct.items()]
     return {k: v for entry in entries for k, v in entry.items()}

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipelines.mini.blip import SIZE
 from pipelines.mini.captioner_params import CaptionerParams
-from pipelines.mini.metrics import with_interval
+from pipelines.mini.metrics import share_with_interval
 from pipelines.mini.teacher_features import PhotoFacts, facts_of
 from pipelines.mini.world_data import WorldData
 from taming_core.captions.captioner import load_captioner
@@ -42,7 +42,9 @@ def caption_metrics(captions: Sequence[str], truth: Sequence[PhotoFacts], world:
     rows, metrics = [correct_parts(c, t, nouns) for c, t in zip(parsed, truth, strict=True)], dict[str, float]()
     for part in rows[0]:
         given = [(bool(row[part]), t.name) for row, t in zip(rows, truth, strict=True) if row[part] is not None]
-        metrics |= with_interval(part, [right for right, _ in given], [name for _, name in given]) if given else {}
+        metrics |= (
+            share_with_interval(part, [right for right, _ in given], [name for _, name in given]) if given else {}
+        )
     for style in STYLES:
         own = [bool(row["classed"]) for row, t in zip(rows, truth, strict=True) if t.style == style]
         metrics |= {f"classed/{style}": float(np.mean(own))} if own else {}

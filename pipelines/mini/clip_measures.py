@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipelines.mini.clip_model import Clip, ClipParams, concept_prompts, is_top, load_clip, pooled, similarity
-from pipelines.mini.metrics import with_interval
+from pipelines.mini.metrics import share_with_interval
 from pipelines.mini.world_data import WorldData
 from taming_core.evaluation.protocol import scene_prompt, style_prompt
 from taming_core.seeds import seed_for
@@ -49,7 +49,7 @@ def measure_split(clip: Clip, data: WorldData, split: str, p: ClipParams) -> dic
         "identity": is_top(clip.head(photos) @ clip.head(views).T, range(len(cutouts))),
     }
     names = [world.cutouts[c].name for c in cutouts]
-    metrics = [with_interval(f"{split}/{name}", values, names) for name, values in correct.items()]
+    metrics = [share_with_interval(f"{split}/{name}", values, names) for name, values in correct.items()]
     return {f"{split}/things": len(cutouts), **{k: v for entry in metrics for k, v in entry.items()}}
 
 

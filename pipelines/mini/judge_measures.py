@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from pipelines.mini.corruptions import KINDS
 from pipelines.mini.judge_batches import Sample, artwork_of, corrupted_copy, designs_of, mirror_half
 from pipelines.mini.judge_networks import LenientParams, StrictParams, ViewParams
 from pipelines.mini.judge_photos import Pixels, photographed, to_uint8
+from pipelines.mini.metrics import share_with_interval
 from taming_core.evaluation import statistics
 from taming_core.evaluation.judges import SIDE, ImageJudge, image_features, load_judge, pose_images
 from taming_core.evaluation.judges import composite_on_grey as on_grey_ground
@@ -93,15 +94,15 @@ def measure_strict(folder: Path, world: World, pictures: Pictures, p: StrictPara
 def verification(trial: Trial, threshold: float) -> dict[str, float]:
     """Retrieval accuracy, shares of true pairs accepted and of false ones rejected, and areas under the ROC curve."""
     references, (photos, _) = trial.references(), trial.photos(trial.originals())
-    cosines, seed = statistics.best_pose_cosines(photos, references), trial.p.seed
+    cosines = statistics.best_pose_cosines(photos, references)
     true, off_diagonal = np.diagonal(cosines), ~np.eye(len(cosines), dtype=bool)
     ranks = statistics.ranks_from_cosines(cosines, np.arange(len(cosines)))
-    metrics = _interval("top1", ranks == 0, trial.cutouts, seed)
-    metrics |= _interval("accepted", true >= threshold, trial.cutouts, seed)
+    metrics = share_with_interval("top1", ranks == 0, trial.cutouts)
+    metrics |= share_with_interval("accepted", true >= threshold, trial.cutouts)
     false = {kind: trial.corrupted(references, kind) for kind in KINDS}
     others = FalsePairs(cosines.T[off_diagonal], np.repeat(trial.cutouts, len(cosines) - 1))
     for kind, pairs in {**false, "other_things": others}.items():
-        metrics |= _interval(f"rejected_{kind}", pairs.cosines < threshold, pairs.objects, seed)
+        metrics |= share_with_interval(f"rejected_{kind}", pairs.cosines < threshold, pairs.objects)
         metrics[f"auc_{kind}"] = roc_auc(true, pairs.cosines)
     return metrics
 
@@ -113,7 +114,7 @@ def measure_lenient(folder: Path, world: World, pictures: Pictures, p: LenientPa
     photos, subjects = whole_photos(judge, world, pictures, cutouts, p.seed)
     order = np.arange(len(photos))
     top1 = statistics.ranks(photos, subjects, order) == 0
-    return {"things": len(cutouts), **_interval("top1", top1, order, p.seed)}
+    return {"things": len(cutouts), **share_with_interval("top1", top1, order)}
 
 
 def whole_photos(
@@ -143,12 +144,6 @@ def roc_auc(true: NDArray[np.float32], false: NDArray[np.float32]) -> float:
     """Area under the ROC curve: how often a true pair has a larger cosine than a false one."""
     below = np.searchsorted(np.sort(false), true, "left") + np.searchsorted(np.sort(false), true, "right")
     return float(below.mean() / 2 / len(false))
-
-
-def _interval(key: str, values: NDArray[np.bool_], groups: Sequence[Any] | NDArray[Any], seed: int) -> dict[str, float]:
-    """A mean and its bootstrap interval over objects."""
-    e = statistics.estimate(values.astype(np.float64), list(groups), seed)
-    return {key: e.mean, f"{key}_low": e.low, f"{key}_high": e.high}
 
 
 def held_out(world: World) -> list[int]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipelines.mini.blip import SIZE
 from pipelines.mini.matcher_captions import FALSE, TRUE, Caption, MatcherParams, text_of, training_captions
-from pipelines.mini.metrics import with_interval
+from pipelines.mini.metrics import share_with_interval
 from pipelines.mini.teacher_features import facts_of
 from pipelines.mini.tower_heads import trained_names
 from pipelines.mini.world_data import WorldData
@@ -48,8 +48,8 @@ def measure_split(match: Matcher, data: WorldData, split: str, true: int, p: Mat
     return {
         **{kind: roc_auc(scores[true], column) for kind, column in false.items()},
         "any one fact": roc_auc(scores[true], one_fact),
-        **with_interval("accepted", scores[true] > 0.5, subjects),
-        **with_interval("refused", false["other photo"] < 0.5, subjects),
+        **share_with_interval("accepted", scores[true] > 0.5, subjects),
+        **share_with_interval("refused", false["other photo"] < 0.5, subjects),
     }
 
 

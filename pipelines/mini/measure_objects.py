@@ -124,7 +124,7 @@ def segmenter_metrics(photos: Sequence[PhotoResult]) -> dict[str, float]:
 
 
 def over_photos(name: str, values: Sequence[Overlaps]) -> dict[str, float]:
-    """A mean over all objects and its bootstrap interval over photos; empty if there are no objects."""
+    """A mean over all objects and its interval over photos; empty if there are no objects."""
     owner = [str(photo) for photo, found in enumerate(values) for _ in found]
     return with_interval(name, np.concatenate(values), owner) if owner else {}
 

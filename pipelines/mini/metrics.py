@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taming_core.evaluation.statistics import estimate
+from taming_core.evaluation.intervals import Estimate, estimate_mean, estimate_share
 
 
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
@@ -18,7 +18,19 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     (folder / "metrics.json").write_text(json.dumps(rounded, indent=2) + "\n")
 
 
-def with_interval(name: str, values: Sequence[float] | NDArray[Any], subjects: Sequence[str]) -> dict[str, float]:
-    """The mean and its bootstrap interval over subjects: `name`, `name_low` and `name_high`."""
-    result = estimate(np.asarray(values, np.float64), subjects, seed=0)
-    return {name: result.mean, f"{name}_low": result.low, f"{name}_high": result.high}
+def with_interval(
+    name: str, values: Sequence[float] | NDArray[Any], subjects: Sequence[Any] | NDArray[Any]
+) -> dict[str, float]:
+    """The mean and its interval over subjects: `name`, `name_low` and `name_high`."""
+    return _entries(name, estimate_mean(np.asarray(values, np.float64), subjects))
+
+
+def share_with_interval(
+    name: str, values: Sequence[bool] | NDArray[Any], subjects: Sequence[Any] | NDArray[Any]
+) -> dict[str, float]:
+    """As `with_interval`, for the share of values that are true."""
+    return _entries(name, estimate_share(np.asarray(values, np.float64), subjects))
+
+
+def _entries(name: str, e: Estimate) -> dict[str, float]:
+    return {name: e.mean, f"{name}_low": e.low, f"{name}_high": e.high}

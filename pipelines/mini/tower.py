@@ -24,7 +24,7 @@ from transformers import BlipVisionModel
 
 from pipelines.mini.blip import SIZE, start_from_clip, tower_config
 from pipelines.mini.devices import autocast
-from pipelines.mini.metrics import with_interval
+from pipelines.mini.metrics import share_with_interval
 from pipelines.mini.options import ClipFolder, DeviceName, MeasureOnly, OutFolder, ParamsFile, WorldFolder
 from pipelines.mini.stage_params import OUT, PARAMS, WORLD, file_digest, load_section
 from pipelines.mini.teacher_features import load_tower
@@ -111,7 +111,7 @@ def measure(folder: Path, data: WorldData, p: TowerParams) -> dict[str, Any]:
         names = [world.cutouts[plan.objects[0].cutout].name for plan in sample]
         for attribute, right in correct(model, data, sample).items():
             if attribute not in UNMEASURED[split]:
-                metrics |= with_interval(f"{split}/{attribute}", right, names)
+                metrics |= share_with_interval(f"{split}/{attribute}", right, names)
     return metrics
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from PIL import Image
 
 from taming_core.evaluation import measures, plots, report
-from taming_core.evaluation.measures import MAX_OBJECTS, MEASURES, Gallery
+from taming_core.evaluation.gallery import Known
+from taming_core.evaluation.measures import MAX_OBJECTS, MEASURES
 from taming_core.evaluation.plots import NAMES
-from taming_core.evaluation.protocol import OURS, REAL
+from taming_core.evaluation.protocol import OURS, REAL, REFERENCES, EvalSubject
 from taming_core.evaluation.report import Evaluation
 from taming_core.figures import image_grid
 from taming_core.files import part_path, write_json
@@ -18,7 +19,10 @@ from taming_core.fingerprints import versions
 from taming_core.params.arguments import EVALUATION_FILES
 from taming_core.params.sections import EvaluateParams
 
-PRINTED = ("judge_top1", "strict_top1", "strict_pass", "judge_cosine", "shape", "scene_accuracy", "style_accuracy")
+PRINTED = (
+    "judge_top1", "strict_top1", "strict_pass", "judge_cosine", "judge_cosine_seen", "shape", "scene_accuracy",
+    "style_accuracy",
+)  # fmt: skip
 
 
 def write(e: Evaluation, timings: Mapping[str, float], images: Path, out: Path) -> None:
@@ -53,25 +57,59 @@ def _replace(part: Path, out: Path) -> None:
     part.rmdir()
 
 
-def facts(encoder: str, weights: str, precision: str, gallery: Gallery, p: EvaluateParams) -> dict[str, str]:
-    """How the scores were measured, by heading, for the report."""
-    s = p.sampling
+def facts(
+    encoder: str, weights: str, precision: str, known: Known, subjects: Sequence[EvalSubject], p: EvaluateParams,
+    text_judge_role: str | None,
+) -> dict[str, str]:  # fmt: skip
+    """How the scores were measured, by heading, for the report.
+
+    Args:
+        encoder: as the user named it.
+        weights: its fingerprint.
+        precision: of the drawing.
+        known: the identities that the object judge chooses among.
+        subjects: the evaluated ones.
+        p: the params.
+        text_judge_role: of the text judge in the encoder's training, if it had one.
+    """
+    s, count = p.sampling, len(known.held_out.indices)
     return {
         "Encoder": f"{encoder}, fingerprint {weights}, in {precision}; one forward pass per object, no fine-tuning",
         "Sampling": f"{s.scheduler}, {s.steps} steps, object guidance {s.guidance_object:g} and "
         f"text guidance {s.guidance_text:g}; seed {p.seed}, from which every image has its own",
-        "Object judge": f"“{p.judge}”, unused in training; it chooses among {gallery.held_out.sum()} held-out objects, "
-        f"or {len(gallery.held_out)} of all splits",
+        "Object judge": f"“{p.judge}”, unused in training; it chooses among {count} held-out objects, "
+        f"or {count + len(known.others)} of all splits",
         "Strict judge": _strict_judge_fact(p.strict_judge),
         "Text judge": f"“{p.text_judge}”; it chooses among {len(p.scene_choices)} scenes and {len(p.style_choices)} "
-        "styles",
-        "Shape": f"the {MAX_OBJECTS} most confident detections, cut out by the segmenter and aligned with the "
-        "subject's cut-out by the best shift, scale, rotation of up to 39 degrees and mirroring. The object that "
+        f"styles{_role_clause(text_judge_role)}",
+        "Compared with": _references_fact(subjects),
+        "Shape": f"the {MAX_OBJECTS} most confident detections, cut out by the segmenter and aligned with the cut-out "
+        "of one other photo by the best shift, scale, rotation of up to 39 degrees and mirroring. The object that "
         "agrees best counts; an image without a detection counts as 0",
-        "Subjects": "the first photo of each identity in the order of content hashes; its others are the real photos",
+        "Subjects": "the first photo of each identity in the order of content hashes; its others, without "
+        "near-duplicates of the first, are the real photos",
         "Controls": f"{p.control_objects} objects, with the same starting noise as the images they are compared with",
         "Versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
     }  # fmt: skip
+
+
+def _role_clause(text_judge_role: str | None) -> str:
+    if text_judge_role is None:
+        return ""
+    return f". It was the {text_judge_role} of this encoder's training, which teaches neither scene nor style"
+
+
+def _references_fact(subjects: Sequence[EvalSubject]) -> str:
+    """What the images are compared with."""
+    measured = sum(bool(s.others) for s in subjects)
+    text = (
+        f"up to {REFERENCES} other photos of the object, which the encoder did not see, at {measured} of "
+        f"{len(subjects)} objects; a real photo with those that it is not. Scores of the “seen picture” are against "
+        "the encoder's input"
+    )
+    if measured == len(subjects):
+        return text
+    return f"{text}. The other {len(subjects) - measured} have one photo: there a copy of it passes for the object"
 
 
 def _strict_judge_fact(judge: str | None) -> str:
@@ -79,8 +117,8 @@ def _strict_judge_fact(judge: str | None) -> str:
         return "none"
     return (
         f"“{judge}”, which no training used. It compares the {MAX_OBJECTS} most confident detections, cut out and "
-        "enlarged, with the subject in the best rotation of up to 30 degrees and mirroring. The most similar object "
-        "counts; an image without a detection counts as 0"
+        "enlarged, with the other photos in the best rotation of up to 30 degrees and mirroring. The most similar "
+        "object counts; an image without a detection counts as 0"
     )
 
 

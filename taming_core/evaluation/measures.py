@@ -1,15 +1,15 @@
 """Scores of every image, one row each, and their means with confidence intervals."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from taming_core.evaluation import shape, statistics
+from taming_core.evaluation.gallery import Gallery, Known, gallery, known_objects, likeness
+from taming_core.evaluation.intervals import Estimate, estimate_mean, estimate_share
 from taming_core.evaluation.judges import FILL, SIDE, Judge, Judges, composite_on_grey, pose_images
 from taming_core.evaluation.protocol import (
     ANOTHER,
@@ -17,17 +17,15 @@ from taming_core.evaluation.protocol import (
     Drawn,
     EvalImage,
     EvalSubject,
-    all_subjects,
     scene_prompt,
     style_prompt,
 )
-from taming_core.evaluation.statistics import Estimate, Features
+from taming_core.evaluation.statistics import Features
 from taming_core.objects.subjects import Finder, Mask
 from taming_core.params.sections import EvaluateParams
 from taming_core.photos.masks import cutout
 from taming_core.progress import track
 
-T = TypeVar("T")
 MAX_OBJECTS = 3  # detections per image, most confident first, that are compared with the subject
 ImageScores = dict[str, Any]  # of one image: what it shows, and a number for each measure that applies
 Summary = Mapping[str, Mapping[str, Estimate]]  # condition -> measure -> its mean
@@ -41,84 +39,50 @@ class Measure(NamedTuple):
     unit: str  # % for a share of images
     title: str
     meaning: str
+    lowest: float = -1.0  # the range, for a measure that is no share: that of cosines
+    highest: float = 1.0
 
     def format(self, value: float) -> str:
         """The number as text: a percentage, or two decimals."""
         return f"{100 * value:.0f} %" if self.unit else f"{value:.2f}"
 
+    def estimate(self, values: Sequence[float], identities: Sequence[str]) -> Estimate:
+        """The mean of values with its interval over identities; how it was measured is no sample and has none."""
+        if self.key == "other_photos":
+            mean = float(np.mean(values))
+            return Estimate(mean, mean, mean, len(values))
+        if self.unit:
+            return estimate_share(values, identities)
+        return estimate_mean(values, identities, low=self.lowest, high=self.highest)
+
 
 # fmt: off
 MEASURES = (
-    Measure("judge_top1", "%", "Right object recognised", "the judge finds the subject most similar of all held-out"),
+    Measure("judge_top1", "%", "Right object recognised", "the judge finds it most similar of all held-out objects"),
     Measure("judge_top5", "%", "Right object among five", "it is among the five most similar ones"),
     Measure("judge_top1_all", "%", "Recognised among all", "the same among the objects of every split"),
     Measure("strict_pass", "%", "Accepted by the strict judge", "the cut-out object's cosine reaches its threshold"),
     Measure("strict_top1", "%", "Recognised strictly", "the same with the strict judge, of the cut-out object"),
-    Measure("strict_cosine", "", "Strict likeness", "cosine of its features with the subject's; 0 without a detection"),
-    Measure("judge_cosine", "", "Likeness to the object", "cosine of the judge's features with the subject's"),
+    Measure("strict_cosine", "", "Strict likeness", "mean cosine with the other photos; 0 without a detection"),
+    Measure("strict_cosine_seen", "", "Strict, seen picture", "the same with the picture that the encoder saw"),
+    Measure("judge_cosine", "", "Likeness to the object", "mean cosine of the judge's features with the other photos'"),
+    Measure("judge_cosine_seen", "", "Likeness to the seen picture", "the same with the picture that the encoder saw"),
+    Measure("copying", "", "Copying", "likeness to the seen picture less that to the other photos", -2.0, 2.0),
     Measure("judge_cosine_other", "", "Likeness to the others", "mean cosine with other held-out objects; low is good"),
     Measure("donor_top1", "%", "Donor recognised", "the object whose tokens were used is the judge's most similar one"),
-    Measure("shape", "", "Shape", "geometric mean of silhouette and edges"),
-    Measure("shape_iou", "", "Silhouette", "overlap with the subject's silhouette after the best alignment"),
-    Measure("shape_edges", "", "Edges", "F1 of outlines and inner edges after the best alignment"),
+    Measure("shape", "", "Shape", "geometric mean of silhouette and edges", 0.0),
+    Measure("shape_iou", "", "Silhouette", "overlap with another photo's silhouette after the best alignment", 0.0),
+    Measure("shape_edges", "", "Edges", "F1 of outlines and inner edges after the best alignment", 0.0),
     Measure("shape_found", "%", "Object found", "the detector finds one; else shape and strict likeness are 0"),
-    Measure("shape_flipped", "%", "Mirrored", "the best alignment mirrors the subject"),
+    Measure("shape_flipped", "%", "Mirrored", "the best alignment mirrors the object"),
     Measure("scene_accuracy", "%", "Right scene", "the text judge picks the requested scene among all"),
     Measure("style_accuracy", "%", "Right style", "the text judge picks the requested style among all"),
     Measure("style_judge_top1", "%", "Recognised in a style", "right object recognised, on images in a style"),
-    Measure("diversity", "", "Diversity", "mean cosine distance between images of one object, by the text judge"),
+    Measure("diversity", "", "Diversity", "mean cosine distance of images of one object, by the text judge", 0.0, 2.0),
+    Measure("other_photos", "%", "Measured on other photos", "the object has photos that the encoder did not see; "
+            "without one, its scores are those against the seen picture"),
 )
 # fmt: on
-
-
-class Gallery(NamedTuple):
-    """The judge's features of the subject of every identity."""
-
-    identities: dict[str, int]  # identity -> row in `features`
-    features: Features  # (A, E)
-    held_out: NDArray[np.bool_]  # (A,) whether a row is of the evaluated split
-
-    def held_out_indices(self) -> dict[str, int]:
-        """The index of each held-out identity among the held-out ones."""
-        order = np.cumsum(self.held_out) - 1
-        return {identity: int(order[i]) for identity, i in self.identities.items() if self.held_out[i]}
-
-
-def gallery(folder: Path, split: str, judge: Judge) -> Gallery:
-    """The judge's features of the subjects of all identities in the rows."""
-    splits: list[str] = []
-    identities: list[str] = []
-    features: list[Features] = []
-    for chunk in chunks(all_subjects(folder)):
-        splits += [s for s, _, _ in chunk]
-        identities += [identity for _, identity, _ in chunk]
-        features.append(judge([composite_on_grey(subject) for _, _, subject in chunk]))
-    indices = {identity: i for i, identity in enumerate(identities)}
-    return Gallery(indices, np.concatenate(features), np.array([s == split for s in splits]))
-
-
-class PosedGallery(NamedTuple):
-    """The strict judge's features of each held-out subject in every pose."""
-
-    indices: dict[str, int]  # identity -> row in `features`
-    features: NDArray[np.float32]  # (G, P, E)
-
-
-def posed_gallery(folder: Path, split: str, judge: Judge) -> PosedGallery:
-    """The judge's features of the subjects of one split, rotated and mirrored."""
-    features = {identity: judge(pose_images(subject)) for s, identity, subject in all_subjects(folder) if s == split}
-    return PosedGallery({identity: i for i, identity in enumerate(features)}, np.stack(list(features.values())))
-
-
-def chunks(items: Iterable[T], size: int = 64) -> Iterator[list[T]]:
-    """The items in lists, so that only one list is in memory.
-
-    >>> list(chunks("abc", 2))
-    [['a', 'b'], ['c']]
-    """
-    remaining = iter(items)
-    while chunk := list(islice(remaining, size)):
-        yield chunk
 
 
 class Scored(NamedTuple):
@@ -127,7 +91,7 @@ class Scored(NamedTuple):
     rows: list[ImageScores]
     images: list[Image.Image]  # of the rows, in the same order
     summary: Summary
-    gallery: Gallery
+    known: Known
 
 
 def score_all(
@@ -144,21 +108,22 @@ def score_all(
         p: the params.
     """
     images, rows = load_images(drawn.paths, subjects), image_rows(drawn.images, subjects)
-    known, text_features = gallery(folder, p.split, judges.objects), judges.texts.images(images)
+    known, text_features = known_objects(folder, p.split, judges.objects), judges.texts.images(images)
     rows = add_judge_scores(rows, judges.objects(images), known)
     rows = add_text_scores(rows, text_features, judges.texts.texts, p)
     masks = list(track(find_objects(rows, images, find), "find", len(rows)))
     rows = list(track(add_shape_scores(rows, images, subjects, masks), "shape", len(rows)))
     if judges.strict is not None:
-        posed = posed_gallery(folder, p.split, judges.strict)
+        posed = gallery(folder, p.split, judges.strict, pose_images)
         rows = add_strict_scores(rows, images, masks, judges.strict, posed, judges.strict.acceptance_threshold)
-    return Scored(rows, images, summary([*rows, *diversity(rows, text_features)], p.seed), known)
+    rows = add_diversity(rows, text_features)
+    return Scored(rows, images, summary(rows), known)
 
 
 def image_rows(images: Sequence[EvalImage], subjects: Sequence[EvalSubject]) -> list[ImageScores]:
     """One row for each generated image, and then for each other photo of the subjects."""
     drawn = [_drawn_row(w, subjects) for w in images]
-    return [*drawn, *(_row(REAL, t.identity, "photo", t.identity) for t in subjects for _ in t.photos)]
+    return [*drawn, *(_photo_row(t, number) for t in subjects for number in range(len(t.photos)))]
 
 
 def load_images(paths: Sequence[Path], subjects: Sequence[EvalSubject]) -> list[Image.Image]:
@@ -169,33 +134,42 @@ def load_images(paths: Sequence[Path], subjects: Sequence[EvalSubject]) -> list[
 def _drawn_row(w: EvalImage, subjects: Sequence[EvalSubject]) -> ImageScores:
     shown = subjects[w.request.objects[0]].identity if w.request.objects else None
     about = {"asked": w.asked, "prompt": w.request.prompt, "seed": w.request.seed, "image": w.file(subjects)}
-    return {**_row(w.condition, subjects[w.subject].identity, w.kind, shown), **about}
+    subject = subjects[w.subject]
+    return {**_row(w.condition, subject.identity, w.kind, shown, bool(subject.others)), **about}
 
 
-def _row(condition: str, identity: str, kind: str, shown: str | None) -> ImageScores:
-    return {"condition": condition, "identity": identity, "kind": kind, "shown": shown}
+def _photo_row(t: EvalSubject, number: int) -> ImageScores:
+    """A real photo, which is compared with the other ones; the only one is compared with the seen picture."""
+    return {**_row(REAL, t.identity, "photo", t.identity, len(t.others) > 1), "photo": number}
 
 
-def add_judge_scores(rows: Sequence[ImageScores], features: Features, subjects: Gallery) -> list[ImageScores]:
+def _row(condition: str, identity: str, kind: str, shown: str | None, other_photos: bool) -> ImageScores:
+    row = {"condition": condition, "identity": identity, "kind": kind, "shown": shown}
+    return {**row, "other_photos": float(other_photos)}
+
+
+def add_judge_scores(rows: Sequence[ImageScores], features: Features, known: Known) -> list[ImageScores]:
     """The rows with the object judge's scores; images in a style get the recognition score only."""
-    held_out, indices = subjects.features[subjects.held_out], subjects.held_out_indices()
-    everywhere = [subjects.identities[r["identity"]] for r in rows]
-    truth, donor = ([indices[r[key] or r["identity"]] for r in rows] for key in ("identity", "shown"))
-    rank, donor_rank = statistics.ranks(features, held_out, truth), statistics.ranks(features, held_out, donor)
-    rank_all = statistics.ranks(features, subjects.features, everywhere)
-    cosine = statistics.own_cosine(features, held_out, truth)
-    other = statistics.other_cosine(features, held_out, truth)
+    g = known.held_out
+    like, count = likeness(features, rows, g), len(g.indices)
+    truth, donor = ([g.indices[r[key] or r["identity"]] for r in rows] for key in ("identity", "shown"))
+    rank, donor_rank = (statistics.ranks_from_cosines(like.all, number) for number in (truth, donor))
+    rank_all = rank + (features @ known.others.T >= like.own[:, None]).sum(1)
+    other = (like.all.sum(1) - like.own) / (count - 1)
 
     def scored(i: int, row: ImageScores) -> ImageScores:
-        scores = {"cosine": float(cosine[i])}
+        scores = {"cosine": float(like.own[i])}
         if row["kind"] == "style":
             return {**row, **scores, "style_judge_top1": float(rank[i] == 0)}
         scores |= {"judge_top1": float(rank[i] == 0), "judge_top1_all": float(rank_all[i] == 0)}
-        if len(held_out) > 5:
+        if count > 5:
             scores["judge_top5"] = float(rank[i] < 5)
         if row["condition"] == ANOTHER:
             scores["donor_top1"] = float(donor_rank[i] == 0)
-        return {**row, **scores, "judge_cosine": float(cosine[i]), "judge_cosine_other": float(other[i])}
+        if row["other_photos"]:
+            scores["copying"] = float(like.seen[i] - like.own[i])
+        scores |= {"judge_cosine": float(like.own[i]), "judge_cosine_seen": float(like.seen[i])}
+        return {**row, **scores, "judge_cosine_other": float(other[i])}
 
     return [scored(i, row) for i, row in enumerate(rows)]
 
@@ -227,7 +201,7 @@ def find_objects(rows: Sequence[ImageScores], images: Sequence[Image.Image], fin
 
 def add_strict_scores(
     rows: Sequence[ImageScores], images: Sequence[Image.Image], masks: Sequence[Sequence[Mask]], judge: Judge,
-    posed: PosedGallery, acceptance_threshold: float | None,
+    posed: Gallery, acceptance_threshold: float | None,
 ) -> list[ImageScores]:  # fmt: skip
     """The rows with the strict judge's scores of the cut-out objects; `strict_pass` needs an acceptance threshold.
 
@@ -238,10 +212,7 @@ def add_strict_scores(
     def scored(row: ImageScores, of_objects: Features) -> ImageScores:
         if row["kind"] == "style":
             return row
-        return {
-            **row,
-            **_strict_scores(of_objects, posed.features, posed.indices[row["identity"]], acceptance_threshold),
-        }
+        return {**row, **_strict_scores(of_objects, row, posed, acceptance_threshold)}
 
     return [scored(row, of_objects) for row, of_objects in zip(rows, features, strict=True)]
 
@@ -260,21 +231,21 @@ def _cut_out(image: Image.Image, mask: Mask) -> Image.Image:
 
 
 def _strict_scores(
-    features: Features, posed: NDArray[np.float32], true_subject: int, acceptance_threshold: float | None
+    features: Features, row: ImageScores, posed: Gallery, acceptance_threshold: float | None
 ) -> dict[str, float]:
-    """Scores of the object that is most similar to the subject `true_subject`; all 0 without an object."""
+    """Scores of the object that is most similar to the row's identity; all 0 without an object."""
     if not len(features):
-        return {"strict_top1": 0.0, "strict_cosine": 0.0} | (
-            {} if acceptance_threshold is None else {"strict_pass": 0.0}
-        )
-    cosines = statistics.best_pose_cosines(features, posed)
-    best = int(cosines[:, true_subject].argmax())
-    cosine = float(cosines[best, true_subject])
+        missed = {"strict_top1": 0.0, "strict_cosine": 0.0, "strict_cosine_seen": 0.0}
+        return missed | ({} if acceptance_threshold is None else {"strict_pass": 0.0})
+    like, truth = likeness(features, [row] * len(features), posed), posed.indices[row["identity"]]
+    best = int(like.own.argmax())
     scores = {
-        "strict_top1": float(statistics.ranks_from_cosines(cosines, [true_subject] * len(features))[best] == 0),
-        "strict_cosine": cosine,
+        "strict_top1": float(statistics.ranks_from_cosines(like.all, [truth] * len(features))[best] == 0),
+        "strict_cosine": float(like.own[best]),
+        "strict_cosine_seen": float(like.seen[best]),
     }
-    return scores if acceptance_threshold is None else {**scores, "strict_pass": float(cosine >= acceptance_threshold)}
+    passes = {} if acceptance_threshold is None else {"strict_pass": float(like.own[best] >= acceptance_threshold)}
+    return {**scores, **passes}
 
 
 def add_shape_scores(
@@ -283,10 +254,11 @@ def add_shape_scores(
     subjects: Sequence[EvalSubject],
     masks: Sequence[Sequence[Mask]],
 ) -> Iterator[ImageScores]:
-    """The rows with the shape scores of the detected objects; images in a style get none."""
-    views = {s.identity: _canvas_object(s.subject) for s in subjects}
+    """The rows with the shape scores of the detected objects, against one other photo; images in a style get none."""
+    by_identity = {s.identity: s for s in subjects}
     for row, image, of_image in zip(rows, images, masks, strict=True):
-        yield row if row["kind"] == "style" else {**row, **_shape_scores(views[row["identity"]], image, of_image)}
+        reference = by_identity[row["identity"]].reference(row.get("photo"))
+        yield row if row["kind"] == "style" else {**row, **_shape_scores(_canvas_object(reference), image, of_image)}
 
 
 def _shape_scores(subject: shape.CanvasObject, image: Image.Image, masks: Sequence[Mask]) -> dict[str, float]:
@@ -305,34 +277,31 @@ def _canvas_object(subject: Image.Image) -> shape.CanvasObject:
     return shape.to_canvas(np.ascontiguousarray(rgba[..., :3]), rgba[..., 3] > 127)
 
 
-def diversity(rows: Sequence[ImageScores], features: Features) -> list[ImageScores]:
-    """One row for each condition and identity: how much its images differ from one another; styles do not count."""
+def add_diversity(rows: Sequence[ImageScores], features: Features) -> list[ImageScores]:
+    """The rows with how much the images of their object and condition differ from one another; styles do not count."""
     groups: dict[tuple[str, str], list[int]] = {}
     for i, r in enumerate(rows):
         if r["kind"] != "style":
             groups.setdefault((r["condition"], r["identity"]), []).append(i)
-    return [
-        {"condition": condition, "identity": identity, "diversity": statistics.spread(features[numbers])}
-        for (condition, identity), numbers in groups.items()
-        if len(numbers) > 1
-    ]
+    spreads = {
+        i: statistics.spread(features[numbers]) for numbers in groups.values() if len(numbers) > 1 for i in numbers
+    }
+    return [{**r, "diversity": spreads[i]} if i in spreads else r for i, r in enumerate(rows)]
 
 
-def summary(rows: Iterable[ImageScores], seed: int) -> Summary:
-    """For each condition the mean of every measure that its rows have, with a bootstrap interval over identities."""
+def summary(rows: Iterable[ImageScores]) -> Summary:
+    """For each condition the mean of every measure that its rows have, with its interval over identities."""
     groups: dict[str, list[ImageScores]] = {}
     for r in rows:
         groups.setdefault(r["condition"], []).append(r)
-    return {condition: _estimates(group, seed) for condition, group in groups.items()}
+    return {condition: _estimates(group) for condition, group in groups.items()}
 
 
-def _estimates(rows: Sequence[ImageScores], seed: int) -> dict[str, Estimate]:
+def _estimates(rows: Sequence[ImageScores]) -> dict[str, Estimate]:
     """The mean of every measure over the rows of one condition."""
-    rows_with = {m.key: [r for r in rows if m.key in r] for m in MEASURES}
+    rows_with = [(m, [r for r in rows if m.key in r]) for m in MEASURES]
     return {
-        key: statistics.estimate([r[key] for r in group], [r["identity"] for r in group], seed)
-        for key, group in rows_with.items()
-        if group
+        m.key: m.estimate([r[m.key] for r in group], [r["identity"] for r in group]) for m, group in rows_with if group
     }
 
 

@@ -16,7 +16,10 @@ NAMES = {
     OURS: "the object's tokens", REAL: "real photos", ANOTHER: "another object's tokens", NO_OBJECT: "no object tokens",
 }  # fmt: skip
 COLOURS = {OURS: "#2f6db3", REAL: "#8a8f98", ANOTHER: "#d8a03a", NO_OBJECT: "#c9cdd3"}
-SHOWN = ("judge_top1", "strict_top1", "strict_pass", "judge_cosine", "shape", "scene_accuracy", "style_accuracy")
+SHOWN = (
+    "judge_top1", "strict_top1", "strict_pass", "judge_cosine", "judge_cosine_seen", "shape", "scene_accuracy",
+    "style_accuracy",
+)  # fmt: skip
 PER_OBJECT = (
     "judge_top1", "strict_top1", "strict_pass", "judge_cosine", "strict_cosine", "shape", "scene_accuracy",
     "style_accuracy",

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -27,6 +28,7 @@ from taming_core.tables.row_images import Background, encoder_image, open_mask
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.tables.schema import SPLITS, Row
 
+REFERENCES = 3  # other photos of an identity that images are compared with
 OURS, NO_OBJECT, ANOTHER, REAL = "ours", "no_object", "another_object", "real_photos"
 # Params that change scores, not images.
 SCORING_ONLY = frozenset({"scene_choices", "style_choices", "judge", "strict_judge", "text_judge"})
@@ -41,6 +43,19 @@ class EvalSubject:
     encoder_image: Image.Image  # RGBA, the encoder's input: the subject, or the subject in its photo
     photos: tuple[Image.Image, ...]  # RGB, square: its other photos
     class_name: str | None
+    others: tuple[Image.Image, ...] = ()  # RGBA, the subject cut out of each of its other photos
+
+    def reference(self, photo: int | None = None) -> Image.Image:
+        """The cut-out (RGBA) of its first other photo that is not number `photo`; without one, the seen picture."""
+        return next((other for i, other in enumerate(self.others) if i != photo), self.subject)
+
+
+class IdentityViews(NamedTuple):
+    """The cut-outs (RGBA) of an identity."""
+
+    identity: str
+    seen: Image.Image  # that of the photo which the encoder sees
+    others: tuple[Image.Image, ...]  # at most REFERENCES of its other photos
 
 
 @dataclass(frozen=True)
@@ -61,20 +76,20 @@ class EvalImage:
 
 
 def eval_subjects(folder: Path, p: EvaluateParams, background: Background) -> list[EvalSubject]:
-    """The evaluated identities: those with several photos first, whose other photos are the ceiling; else by the seed.
+    """The evaluated identities: those with other photos first, with which images are compared; else by the seed.
 
     Raises:
         TamingError: there are fewer than two, so that recognition would be trivial.
     """
     rows = load_rows(folder, p.split)
-    rows_by_identity = rows_of_identities(rows)
+    rows_by_identity, references = rows_of_identities(rows), rows.column("references")
     if len(rows_by_identity) < 2:
         raise TamingError(
             f"The split {p.split} of {folder} has {len(rows_by_identity)} identities; recognition needs two or more. "
             f"Raise materialize.{p.split}, or add photos of more objects."
         )
     drawn = sorted(
-        rows_by_identity, key=lambda i: (len(rows_by_identity[i]) < 2, seed_for(p.seed, f"identity {i}", 0))
+        rows_by_identity, key=lambda i: (not references[rows_by_identity[i][0]], seed_for(p.seed, f"identity {i}", 0))
     )[: p.objects]
     return [eval_subject(rows, identity, rows_by_identity[identity], background) for identity in drawn]
 
@@ -90,13 +105,22 @@ def rows_of_identities(rows: Rows) -> dict[str, list[int]]:
 
 
 def eval_subject(rows: Rows, identity: str, numbers: Sequence[int], background: Background) -> EvalSubject:
-    """The identity with the subject of its first row, and the photos of its other rows."""
-    subject, *others = (rows[i] for i in numbers)
-    photos = {o["photo_id"]: square_photo(o) for o in others if o["photo_id"] != subject["photo_id"]}
+    """The identity with the subject of its first row, and its other photos."""
+    subject = rows[numbers[0]]
+    others = list(other_photos(rows, subject))
     return EvalSubject(
-        identity, _decode(subject["subject"], "RGBA"), encoder_image(subject, background),
-        tuple(photos.values()), subject["class"],
+        identity, cutout_of(subject), encoder_image(subject, background), tuple(map(square_photo, others)),
+        subject["class"], tuple(map(cutout_of, others)),
     )  # fmt: skip
+
+
+def other_photos(rows: Rows, seen: Row) -> Iterator[Row]:
+    """A row of each other photo of an identity, in order of row_id; near-duplicates of the seen one are left out."""
+    photo_ids = {seen["photo_id"]}
+    for row in (rows[rows.find(row_id)] for row_id in sorted(seen["references"])):
+        if row["photo_id"] not in photo_ids:
+            photo_ids.add(row["photo_id"])
+            yield row
 
 
 def all_subjects(folder: Path) -> Iterator[tuple[str, str, Image.Image]]:
@@ -104,7 +128,16 @@ def all_subjects(folder: Path) -> Iterator[tuple[str, str, Image.Image]]:
     for split in SPLITS:
         rows = load_rows(folder, split)
         for identity, numbers in rows_of_identities(rows).items():
-            yield split, identity, _decode(rows[numbers[0]]["subject"], "RGBA")
+            yield split, identity, cutout_of(rows[numbers[0]])
+
+
+def identity_views(folder: Path, split: str) -> Iterator[IdentityViews]:
+    """The cut-outs of every identity of a split."""
+    rows = load_rows(folder, split)
+    for identity, numbers in rows_of_identities(rows).items():
+        seen = rows[numbers[0]]
+        others = islice(other_photos(rows, seen), REFERENCES)
+        yield IdentityViews(identity, cutout_of(seen), tuple(map(cutout_of, others)))
 
 
 def plan_images(subjects: Sequence[EvalSubject], p: EvaluateParams, captions: str) -> list[EvalImage]:
@@ -207,6 +240,11 @@ def square_photo(row: Row) -> Image.Image:
     """The row's image, RGB, cropped to the largest square that contains its object: judges take squares."""
     image, mask = _decode(row["image"], "RGB"), open_mask(row)
     return image.crop(window(*image.size, (1, 1), mask_box(mask) if mask.any() else None))
+
+
+def cutout_of(row: Row) -> Image.Image:
+    """The row's subject, RGBA."""
+    return _decode(row["subject"], "RGBA")
 
 
 def _decode(data: bytes, mode: str) -> Image.Image:

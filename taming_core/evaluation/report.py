@@ -11,10 +11,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from taming_core.evaluation.intervals import Estimate
 from taming_core.evaluation.measures import MEASURES, ImageScores, Measure, Summary
 from taming_core.evaluation.plots import NAMES
 from taming_core.evaluation.protocol import ANOTHER, NO_OBJECT, OURS, REAL, EvalSubject, scene_prompt
-from taming_core.evaluation.statistics import Estimate
 from taming_core.figures.image_grid import Cell
 from taming_core.params.sections import EvaluateParams
 
@@ -115,7 +115,7 @@ def sentences(summary: Summary) -> list[str]:
     """The main scores in sentences."""
     ours = summary[OURS]
     right, others = _share(ours["judge_top1"]), _other_conditions(summary, "judge_top1")
-    text = [f"The judge recognises the right object in {right} of the images{others}."]
+    text = [f"The judge recognises the right object in {right} of the images{others}.", *_reference_sentences(summary)]
     if "strict_pass" in ours:
         accepted, others = _share(ours["strict_pass"]), _other_conditions(summary, "strict_pass")
         text.append(
@@ -123,13 +123,30 @@ def sentences(summary: Summary) -> list[str]:
             f"the images{others}."
         )
     text.append(
-        f"The shape agreement with the subject is {ours['shape'].mean:.2f}{_other_conditions(summary, 'shape')}; "
+        f"The shape agreement is {ours['shape'].mean:.2f}{_other_conditions(summary, 'shape')}; "
         "different objects agree in part, too, so compare it with those."
     )
     text.append(f"The scene is the requested one in {_share(ours['scene_accuracy'])} of the images.")
     if "style_accuracy" in ours:
         text.append(f"The style is the requested one in {_share(ours['style_accuracy'])}.")
     return text
+
+
+def _reference_sentences(summary: Summary) -> list[str]:
+    """What the images are compared with, and how much of the likeness is a copy of the seen picture."""
+    ours = summary[OURS]
+    measured = ours["other_photos"].mean
+    if measured == 0:
+        text = (
+            "Images are compared with the very picture that the encoder saw, since no object has another photo: a copy "
+        )
+        return [text + "of it would pass for the object."]
+    where = "" if measured == 1 else f" (in {100 * measured:.0f} % of the images; others have the seen picture alone)"
+    c, others = ours["copying"], _other_conditions(summary, "copying")
+    return [
+        f"Images are compared with photos of the object that the encoder did not see{where}. They are more like the "
+        f"seen picture by {c.mean:.2f} ({c.low:.2f} to {c.high:.2f}){others}: more than real photos is copying."
+    ]
 
 
 def _share(e: Estimate) -> str:

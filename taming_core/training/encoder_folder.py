@@ -20,9 +20,10 @@ from taming_core.tables.rows import Rows
 from taming_core.training import checkpoint, loop
 from taming_core.training.ema import ema_weights
 from taming_core.training.metrics_log import METRICS, drop_speed, last_metrics
+from taming_core.training.networks import network_fingerprints
 from taming_core.training.start import Training, starting_pipeline
 
-TRAINING, VERSION = "training.json", 2  # the version is raised whenever a key changes
+TRAINING, VERSION = "training.json", 3  # the version is raised whenever a key changes
 
 MODEL_CARD = """---
 library_name: diffusers
@@ -80,10 +81,11 @@ def write(training: Training, validation: Rows, folder: Path, p: TrainParams, ou
     if not run.processes.is_main:
         return ""
     pipeline = starting_pipeline(p)  # in float32, whatever precision the run had its frozen weights in
+    networks = network_fingerprints(pipeline, p)
     untyped: Any = pipeline
     untyped.register_modules(scheduler=training.pipeline.scheduler)
     loop.load_results(results, subject_model(pipeline.components), p)
-    account = describe_run(training, validation, checkpoint.rows_state(folder))
+    account = {**describe_run(training, validation, checkpoint.rows_state(folder)), "networks": networks}
     write_folder(pipeline, account, p, training.state, out)
     checkpoint.remove_states(training.state)
     return summary(account, out)

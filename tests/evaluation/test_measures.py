@@ -9,19 +9,20 @@ from PIL import Image
 from small_rows import artwork, composed
 
 from taming_core.evaluation import measures
-from taming_core.evaluation.measures import Gallery
+from taming_core.evaluation.gallery import Gallery, Known
+from taming_core.evaluation.intervals import Estimate
 from taming_core.evaluation.protocol import EvalSubject
-from taming_core.evaluation.statistics import Estimate
 from taming_core.objects.subjects import Finder
 from taming_core.params.load import load_params, packaged_params
 from taming_core.params.sections import EvaluateParams
 
 EYE = np.eye(4, dtype=np.float32)
-KNOWN = Gallery({"seen": 0, "a": 1, "b": 2}, EYE[[3, 0, 1]], np.array([False, True, True]))
+KNOWN = Known(Gallery({"a": 0, "b": 1}, EYE[[2, 0, 1]][:, None], np.array([0, 0, 1])), EYE[[3]])  # a in two photos
 
 
 def about(condition: str, identity: str, kind: str = "scene", shown: str | None = None, **more: Any) -> dict[str, Any]:
-    return {"condition": condition, "identity": identity, "kind": kind, "shown": shown, **more}
+    row = {"condition": condition, "identity": identity, "kind": kind, "shown": shown}
+    return {**row, "other_photos": float(identity == "a"), **more}
 
 
 def test_the_judge_looks_among_the_held_out_and_among_all() -> None:
@@ -29,7 +30,7 @@ def test_the_judge_looks_among_the_held_out_and_among_all() -> None:
     said = measures.add_judge_scores([about("ours", "a", shown="a")], mixed, KNOWN)[0]
     assert (said["judge_top1"], said["judge_top1_all"]) == (1, 0)
     assert said["judge_cosine"] == said["cosine"] == pytest.approx(0.6)
-    assert said["judge_cosine_other"] == 0
+    assert said["judge_cosine_other"] == said["judge_cosine_seen"] == 0
     assert "donor_top1" not in said
     assert "judge_top5" not in said
 
@@ -37,6 +38,15 @@ def test_the_judge_looks_among_the_held_out_and_among_all() -> None:
 def test_of_another_objects_tokens_the_judge_finds_the_donor() -> None:
     said = measures.add_judge_scores([about("another_object", "a", shown="b")], EYE[[1]], KNOWN)[0]
     assert (said["judge_top1"], said["donor_top1"]) == (0, 1)
+
+
+def test_a_copy_of_the_seen_picture_is_told_from_fidelity() -> None:
+    rows = [about("ours", "a", shown="a"), about("ours", "a", shown="a"), about("ours", "b", shown="b")]
+    copy, new, only = measures.add_judge_scores(rows, EYE[[2, 0, 1]], KNOWN)
+    assert (copy["judge_top1"], copy["judge_cosine"], copy["judge_cosine_seen"], copy["copying"]) == (0, 0, 1, 1)
+    assert (new["judge_top1"], new["judge_cosine"], new["judge_cosine_seen"], new["copying"]) == (1, 1, 0, -1)
+    assert (only["judge_cosine"], only["judge_cosine_seen"]) == (1, 1)
+    assert "copying" not in only  # b has no other photo
 
 
 def test_styles_do_not_count_for_fidelity() -> None:
@@ -90,6 +100,15 @@ def test_shape_is_zero_where_nothing_is_found_and_says_so() -> None:
     assert "shape_flipped" not in lost
 
 
+def test_shape_is_that_of_another_photo_if_there_is_one() -> None:
+    first, second = artwork(2)
+    photo, mask = composed(second, 0)
+    of = [EvalSubject("a", first, first, (), None, (second, first))]
+    rows = [about("ours", "a"), about("real_photos", "a", "photo", photo=0)]
+    like, unlike = measures.add_shape_scores(rows, [Image.fromarray(photo)] * 2, of, [[mask], [mask]])
+    assert like["shape"] > 0.85 > unlike["shape"]  # the real photo is the second cut-out, and compared with the first
+
+
 def test_shape_is_that_of_the_object_which_agrees_best() -> None:
     _, mask = composed(artwork(1)[0], 0)
     corner = np.zeros_like(mask)
@@ -124,7 +143,8 @@ def half(left: bool) -> np.ndarray:
     return mask
 
 
-POSED = measures.PosedGallery({"a": 0, "b": 1}, EYE[[[3, 0], [3, 1]]])  # the second pose of each is its own colour
+# The second pose of each is its own colour; the seen picture of b is red.
+POSED = Gallery({"a": 0, "b": 1}, EYE[[[3, 0], [3, 0], [3, 1]]], np.array([0, 1, 1]))
 RED_AND_GREEN = Image.fromarray(np.hstack([np.full((16, 8, 3), c, np.uint8) for c in ([200, 0, 0], [60, 200, 0])]))
 
 
@@ -140,6 +160,7 @@ def test_of_the_objects_the_one_most_like_the_subject_is_judged() -> None:
     said = strict(both, "b")
     assert (said["strict_top1"], said["strict_cosine"]) == (1, pytest.approx(200 / np.hypot(60, 200), abs=0.01))
     assert strict(both, "b", accepted_from=0.97)["strict_pass"] == 0
+    assert said["strict_cosine_seen"] == pytest.approx(60 / np.hypot(60, 200), abs=0.01)  # of the same object
 
 
 def test_another_things_cutout_is_neither_recognised_nor_accepted() -> None:
@@ -153,7 +174,9 @@ def test_where_nothing_is_found_the_strict_judge_says_zero() -> None:
 
 
 def test_without_a_threshold_nothing_is_accepted_or_rejected() -> None:
-    assert {key for key in strict([half(left=True)], "a", None) if "strict" in key} == {"strict_top1", "strict_cosine"}
+    assert {key for key in strict([half(left=True)], "a", None) if "strict" in key} == {
+        "strict_top1", "strict_cosine", "strict_cosine_seen",
+    }  # fmt: skip
     assert "strict_pass" not in strict([], "a", None)
 
 
@@ -172,15 +195,16 @@ def test_diversity_is_within_one_thing_and_condition() -> None:
         about("ours", "a", "style"),
         about("real_photos", "a"),
     ]
-    assert measures.diversity(rows, EYE[[0, 1, 2, 3, 0]]) == [
-        {"condition": "ours", "identity": "a", "diversity": pytest.approx(1)}
-    ]
+    found = measures.add_diversity(rows, EYE[[0, 1, 2, 3, 0]])
+    assert [r.get("diversity") for r in found] == [pytest.approx(1), pytest.approx(1), None, None, None]
 
 
 def test_the_summary_averages_what_is_there() -> None:
     rows = [about("ours", "a", shape=0.5), about("ours", "b", shape=1.0), about("no_object", "a", scene_accuracy=1.0)]
-    found = measures.summary(rows, 0)
-    assert found["ours"]["shape"] == Estimate(0.75, 0.5, 1.0, 2)
-    assert set(found["no_object"]) == {"scene_accuracy"}
-    assert measures.metrics(found) == {"ours": {"shape": 0.75}, "no_object": {"scene_accuracy": 1.0}}
-    assert measures.intervals(found)["ours"] == {"shape": {"low": 0.5, "high": 1.0, "count": 2}}
+    found = measures.summary(rows)
+    assert found["ours"]["shape"] == Estimate(0.75, 0.0, 1.0, 2)
+    assert set(found["no_object"]) == {"scene_accuracy", "other_photos"}
+    assert measures.metrics(found) == {
+        "ours": {"shape": 0.75, "other_photos": 0.5}, "no_object": {"scene_accuracy": 1.0, "other_photos": 1.0},
+    }  # fmt: skip
+    assert measures.intervals(found)["ours"]["shape"] == {"low": 0.0, "high": 1.0, "count": 2}

@@ -27,22 +27,26 @@ def picture(number: int) -> Image.Image:
 
 def scored(condition: str, identity: str, asked: str, **values: Any) -> dict[str, Any]:
     kind = "style" if asked in STYLES else "photo" if condition == "real_photos" else "scene"
-    return {"condition": condition, "identity": identity, "kind": kind, "asked": asked, "shown": identity, **values}
+    row = {"condition": condition, "identity": identity, "kind": kind, "asked": asked, "shown": identity}
+    return {**row, "other_photos": 1.0, **values}
 
 
 def all_rows() -> list[dict[str, Any]]:
     rows = []
     for thing in ("a <b>robot</b>", "turkey"):
         for scene in SCENES:
-            seen = {"cosine": 0.7, "judge_top1": 1.0, "judge_cosine": 0.7, "shape": 0.8, "shape_found": 1.0,
-                    "strict_top1": 1.0, "strict_pass": 1.0, "strict_cosine": 0.65}  # fmt: skip
+            seen = {"cosine": 0.7, "judge_top1": 1.0, "judge_cosine": 0.7, "judge_cosine_seen": 0.8, "copying": 0.1,
+                    "shape": 0.8, "shape_found": 1.0, "strict_top1": 1.0, "strict_pass": 1.0,
+                    "strict_cosine": 0.65}  # fmt: skip
             rows.append(scored("ours", thing, scene, **seen, chosen=scene, scene_accuracy=1.0))
         rows.append(scored("ours", thing, STYLES[0], cosine=0.5, chosen="an oil painting of", style_accuracy=0.0))
         for condition, likeness in (("no_object", 0.02), ("another_object", -0.06)):
             wrong = {"cosine": likeness, "judge_top1": 0.0, "judge_cosine": likeness, "shape": 0.6, "shape_found": 1.0,
                      "strict_top1": 0.0, "strict_pass": 0.0, "strict_cosine": 0.1}  # fmt: skip
             rows.append(scored(condition, thing, SCENES[0], **wrong, chosen=SCENES[0], scene_accuracy=1.0))
-        rows.append(scored("real_photos", thing, "", cosine=0.9, judge_top1=1.0, judge_cosine=0.9, shape=0.95))
+        rows.append(
+            scored("real_photos", thing, "", cosine=0.9, judge_top1=1.0, judge_cosine=0.9, shape=0.95, copying=0.0)
+        )
     nothing = {"shape": 0.0, "shape_found": 0.0, "strict_top1": 0.0, "strict_pass": 0.0, "strict_cosine": 0.0}
     rows[0] |= {"judge_top1": 0.0, **nothing}
     rows[1] |= {"strict_pass": 0.0, "strict_cosine": 0.3}
@@ -57,7 +61,7 @@ def evaluated() -> Evaluation:
     identities = dict.fromkeys(r["identity"] for r in rows)
     things = [EvalSubject(name, art, art, (), None) for name, art in zip(identities, artwork(2), strict=True)]
     images = [picture(i % 6) for i in range(len(rows))]
-    return Evaluation(things, rows, images, measures.summary(rows, 0), p, {"Encoder": "mini & others"})
+    return Evaluation(things, rows, images, measures.summary(rows), p, {"Encoder": "mini & others"})
 
 
 @pytest.fixture
@@ -131,20 +135,35 @@ def test_controls_stand_side_by_side_with_a_real_photo(evaluated: Evaluation) ->
 def test_the_words_say_what_the_numbers_say(evaluated: Evaluation) -> None:
     said = report.sentences(evaluated.summary)
     assert said[0] == (
-        "The judge recognises the right object in 75 % (50 to 100) of the images; of real photos 100 %, "
+        "The judge recognises the right object in 75 % (1 to 100) of the images; of real photos 100 %, "
         "with another object's tokens 0 %, without object tokens 0 %."
     )
     assert said[1] == (
+        "Images are compared with photos of the object that the encoder did not see. They are more like the seen "
+        "picture by 0.10 (0.10 to 0.10); of real photos 0.00: more than real photos is copying."
+    )
+    assert said[2] == (
         "The strict judge, which compares the cut-out object alone, accepts it as the subject in 50 % (0 to 100) of "
         "the images; with another object's tokens 0 %, without object tokens 0 %."
     )
-    assert said[-1] == "The style is the requested one in 0 % (0 to 0)."
+    assert said[-1] == "The style is the requested one in 0 % (0 to 99)."
+
+
+def test_it_is_said_where_only_the_seen_picture_is_there_to_compare_with(evaluated: Evaluation) -> None:
+    def said(identities: set[str]) -> str:
+        alone = [{**r, "other_photos": 0.0} if r["identity"] in identities else r for r in evaluated.rows]
+        return report.sentences(measures.summary(alone))[1]
+
+    assert "(in 50 % of the images; others have the seen picture alone)" in said({"turkey"})
+    assert said({"turkey", "a <b>robot</b>"}).startswith(
+        "Images are compared with the very picture that the encoder saw"
+    )
 
 
 def test_measures_that_were_not_taken_are_a_dash(evaluated: Evaluation) -> None:
     rows = {r["title"]: r["cells"] for r in report.score_rows(evaluated.summary)}
     assert rows["Right style"][1:] == [None, None, None]
-    assert rows["Shape"][0] == {"value": "0.60", "interval": "0.40 to 0.80"}
+    assert rows["Shape"][0] == {"value": "0.60", "interval": "0.00 to 1.00"}
     assert "Silhouette" not in rows
 
 
@@ -152,7 +171,7 @@ def test_without_controls_and_photos_there_is_still_a_report(evaluated: Evaluati
     places = [i for i, r in enumerate(evaluated.rows) if r["condition"] == "ours" and r["kind"] == "scene"]
     rows, images = [evaluated.rows[i] for i in places], [evaluated.images[i] for i in places]
     p = EvaluateParams.model_validate({**evaluated.params.model_dump(), "styles": []})
-    few = Evaluation(evaluated.subjects, rows, images, measures.summary(rows, 0), p, {})
+    few = Evaluation(evaluated.subjects, rows, images, measures.summary(rows), p, {})
     plots.write(tmp_path, few.summary, few.rows)
     assert "Controls" not in report.html(few, tmp_path)
 

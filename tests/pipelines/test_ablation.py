@@ -4,6 +4,7 @@ import csv
 import json
 import shlex
 from io import StringIO
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from PIL import Image
 from project_copy import run, smoke_run
 from small_rows import write_rows
 
-from pipelines.ablation.cell import guided, write
+from pipelines.ablation.cell import guided, seeded, write
 from pipelines.ablation.cells import CELLS, OURS, PARAMS, Ablation, ScoreParams, load, merged, tree
-from pipelines.ablation.results import DENOISING, IMAGES, Entry, cost, difference, entries, mean
+from pipelines.ablation.results import DENOISING, IMAGES, Entry, Measure, cost, difference, entries, mean
 from pipelines.ablation.score import Setting, interleaved, plain_changes, token_effects
-from pipelines.ablation.table import as_csv, as_markdown, chosen, points, reference_scale, sheet
+from pipelines.ablation.table import OBJECTS, SEEDS, as_csv, as_markdown, chosen, points, reference_scale, sheet
 from taming_core.errors import TamingError
 from taming_core.model.subject_model import subject_model
 from taming_core.params.load import Params, load_params
@@ -30,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 ABLATION = load(CELLS)
 REFERENCE = load_params(PARAMS)
 LEFT_BEHIND = ("data/", "docs/", "pipelines/ablation/dvc.lock")  # the smoke size has its own
+LIKENESS, RECOGNISED = (next(m for m in IMAGES if m.key == key) for key in ("judge_cosine", "judge_top1"))
 ASKED = (("scene", "on the beach"), ("scene", "in outer space"), ("style", "a pencil sketch of"))
 
 
@@ -74,20 +76,45 @@ def test_a_params_file_is_written_whole_and_valid_or_not_at_all(tmp_path: Path) 
 
 def test_the_difference_to_the_reference_is_paired_by_subject() -> None:
     """Subjects that differ much leave a small but steady difference sure."""
-    ours = {(f"thing-{i}", "a"): float(i) for i in range(8)}
-    found = difference({s: v + 0.1 + 0.01 * (v % 2) for s, v in ours.items()}, ours)
+    ours = {(0, f"thing-{i}", "a"): float(i) for i in range(8)}
+    found = difference({s: v + 0.1 + 0.01 * (v % 2) for s, v in ours.items()}, ours, LIKENESS)
     assert 0.1 < found.low < found.mean < found.high < 0.111
-    assert mean(ours).high - mean(ours).low > 2
+    assert mean(ours, LIKENESS).high - mean(ours, LIKENESS).low > 2
     with pytest.raises(TamingError, match="different objects, prompts or seeds"):
-        difference({("thing-9", "a"): 1.0}, ours)
+        difference({(0, "thing-9", "a"): 1.0}, ours, LIKENESS)
+    with pytest.raises(TamingError, match="different objects, prompts or seeds"):
+        difference({(1, *sample): v for (_, *sample), v in ours.items()}, ours, LIKENESS)
+
+
+def of_trainings(effects: list[float], m: Measure) -> bool:
+    """Whether a difference is sure that is of these sizes in trainings with other seeds, of 16 objects each."""
+    rng = np.random.default_rng(0)
+    ours = {(s, f"thing-{i}", "a"): rng.normal(0, 0.2) for s in range(len(effects)) for i in range(16)}
+    cell = {(s, i, a): v + effects[s] + rng.normal(0, 0.05) for (s, i, a), v in ours.items()}
+    found = difference(cell, ours, m)
+    return found.low > 0 or found.high < 0
+
+
+def test_a_difference_that_not_all_trainings_show_is_not_sure() -> None:
+    """The intervals were over objects alone, so that one training with a lucky seed was sure."""
+    assert of_trainings([0.1], LIKENESS)
+    assert not of_trainings([0.1, -0.06, 0.02], LIKENESS)
+    assert of_trainings([0.1, 0.09, 0.11], LIKENESS)
+
+
+def test_shares_and_their_differences_are_uncertain_where_all_are_alike() -> None:
+    all_right = {(s, f"thing-{i}", "a"): 1.0 for s in range(3) for i in range(4)}
+    assert mean(all_right, RECOGNISED).low < 0.5
+    found = difference(all_right, all_right, RECOGNISED)
+    assert found.low < -0.2 < 0 < 0.2 < found.high
 
 
 def made_up(folder: Path, told: Ablation, things: int) -> Path:
     """What all stages before the table leave, with numbers that depend on the cell: the later, the less alike."""
     write_rows(folder / "unseen-rows", things)
     for place, cell in enumerate(told.run):
-        for scale in told.scales:
-            _evaluation(folder / "evaluations" / cell / str(scale), things, place, scale)
+        for seed, scale in product(told.seeds, told.scales):
+            _evaluation(folder / "evaluations" / cell / str(seed) / str(scale), things, place, scale, seed)
         rng = np.random.default_rng(7)  # of all cells the same
         use = [
             {"subject": f"thing-{i % things}", "row": f"{i}", "against_none": 0.3 - 0.01 * place + rng.normal(0, 0.1),
@@ -95,33 +122,33 @@ def made_up(folder: Path, told: Ablation, things: int) -> Path:
             for i in range(2 * things)
         ]  # fmt: skip
         plain = [{"subject": f"{i}", "row": f"{i}", "plain_change": rng.normal(0.02, 0.01)} for i in range(9)]
-        _json(folder / "measures" / f"{cell}.json", {"use": use, "plain": plain})
         trained = {"object_encoder": 1_000_000, "denoiser": 500_000 * place}
-        _json(folder / "encoders" / cell / "training.json",
-              {"params": {"batch_size": 16}, "run": f"train-{cell}", "trained": trained})  # fmt: skip
+        for seed in map(str, told.seeds):
+            _json(folder / "measures" / cell / f"{seed}.json", {"use": use, "plain": plain})
+            _json(folder / "encoders" / cell / seed / "training.json",
+                  {"params": {"batch_size": 16}, "run": f"train-{cell}", "trained": trained})  # fmt: skip
     return folder
 
 
-def _evaluation(folder: Path, things: int, place: int, scale: float) -> None:
-    rows = [_verdict(i, n, *asked, place, scale) for i in range(things) for n, asked in enumerate(ASKED)]
+def _evaluation(folder: Path, things: int, place: int, scale: float, seed: int) -> None:
+    rows = [_verdict(i, n, *asked, place, scale, seed) for i in range(things) for n, asked in enumerate(ASKED)]
     rows.append({"condition": "real_photos", "identity": "thing-0", "kind": "photo", "judge_cosine": 1.0})
     (folder / "images").mkdir(parents=True)
     for row in (r for r in rows if "image" in r):
         shade = (40 * place % 256, 20 * len(row["image"]) % 256, 200)
         Image.new("RGB", (16, 16), shade).save(folder / "images" / row["image"])
     (folder / "scores.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    _json(folder / "metrics.json", {"ours": {"diversity": 0.4}})
-    _json(folder / "intervals.json", {"ours": {"diversity": {"low": 0.3, "high": 0.5, "count": things}}})
 
 
-def _verdict(i: int, n: int, kind: str, asked: str, place: int, scale: float) -> dict[str, Any]:
-    rng = np.random.default_rng([i, n])  # of all cells the same
+def _verdict(i: int, n: int, kind: str, asked: str, place: int, scale: float, seed: int = 0) -> dict[str, Any]:
+    rng = np.random.default_rng([i, n, seed])  # of all cells the same
     said = {"condition": "ours", "identity": f"thing-{i}", "kind": kind, "asked": asked, "seed": 3 * i + n,
             "prompt": f"a photo of a <object> {asked}", "image": f"ours-{i:03d}-{n}.png"}  # fmt: skip
     right = float(rng.random() < 0.9 - 0.08 * scale - 0.01 * place)
     if kind == "style":
         return {**said, "style_accuracy": right}
     alike = 0.4 + 0.05 * scale - 0.01 * place + rng.normal(0, 0.2)
+    said["diversity"] = 0.4 + 0.01 * rng.normal()
     return {**said, "scene_accuracy": right, "judge_cosine": alike, "judge_top1": float(alike > 0.6), "shape": alike}
 
 
@@ -146,11 +173,13 @@ def test_every_measure_of_every_cell_is_there_at_every_guidance(found: list[Entr
     undrawn = {(e.cell, e.measure.key) for e in found if e.scale is None}
     assert undrawn == {(c, m.key) for c in ABLATION.run for m in DENOISING}
     assert {e.measure.key for e in found if e.scale} == {m.key for m in IMAGES} - {"strict_pass"}  # no strict judge
-    assert all((e.difference is None) == (e.cell == OURS or e.measure.key == "diversity") for e in found)
+    assert all((e.difference is None) == (e.cell == OURS) for e in found)
+    counts = {e.value.count for e in found if e.measure.key == "judge_cosine"}
+    assert counts == {len(ABLATION.seeds) * 6 * 2}  # of every training
 
 
 def test_a_steady_difference_is_bold_though_the_intervals_overlap(results: Path, found: list[Entry]) -> None:
-    costs = {c: cost(results / "encoders" / c, results / "runs") for c in ABLATION.run}
+    costs = {c: cost([results / "encoders" / c / "0"], results / "runs") for c in ABLATION.run}
     text = as_markdown(found, costs, ABLATION, REFERENCE, 3.5)
     lines = [line for line in text.splitlines() if line.startswith("| gated |")]
     choice, drawn, differences = lines[:3]
@@ -162,8 +191,26 @@ def test_a_steady_difference_is_bold_though_the_intervals_overlap(results: Path,
     assert text.count("| gated |") == 5
 
 
+def test_the_table_says_what_it_cannot_tell(results: Path, found: list[Entry]) -> None:
+    costs = {c: cost([results / "encoders" / c / "0"], results / "runs") for c in ABLATION.run}
+
+    def text(seeds: list[int], objects: int) -> str:
+        p = REFERENCE.model_copy(update={"evaluate": REFERENCE.evaluate.model_copy(update={"objects": objects})})
+        return as_markdown(found, costs, ABLATION.model_copy(update={"seeds": seeds}), p, 3.5)
+
+    assert (len(ABLATION.seeds), REFERENCE.evaluate.objects) >= (SEEDS, OBJECTS)
+    assert "cannot tell" not in text(ABLATION.seeds, REFERENCE.evaluate.objects)
+    assert "With 1 training per cell the table cannot tell a choice from the seed" in text([0], OBJECTS)
+    assert "With 8 objects it can tell large differences between images only" in text(ABLATION.seeds, 8)
+
+
+def test_a_training_has_the_params_of_its_cell_and_a_seed_of_its_own() -> None:
+    assert {seeded(tree(PARAMS), s)["train"]["seed"] for s in ABLATION.seeds} == set(ABLATION.seeds)
+    assert Params.model_validate(seeded(tree(PARAMS), REFERENCE.train.seed)) == REFERENCE
+
+
 def test_the_csv_holds_every_number_once(results: Path, found: list[Entry]) -> None:
-    costs = {c: cost(results / "encoders" / c, results / "runs") for c in ABLATION.run}
+    costs = {c: cost([results / "encoders" / c / "0"], results / "runs") for c in ABLATION.run}
     rows = list(csv.DictReader(StringIO(as_csv(found, costs, ABLATION))))
     keys = [(r["cell"], r["guidance"], r["measure"]) for r in rows]
     assert len(set(keys)) == len(keys) == len(found) + 2 * len(ABLATION.run)
@@ -177,7 +224,8 @@ def test_seconds_are_of_the_steps_alone(tmp_path: Path) -> None:
     log = tmp_path / "runs" / "train-x" / "metrics.jsonl"
     log.parent.mkdir(parents=True)
     log.write_text('{"step": 1, "images_per_second": 4.0}\n{"step": 2, "images_per_second": 8.0}\n')
-    assert (cost(tmp_path, tmp_path / "runs").trained, cost(tmp_path, tmp_path / "runs").seconds) == (5, 3.0)
+    found = cost([tmp_path] * 2, tmp_path / "runs")
+    assert (found.trained, found.seconds) == (5, 3.0)
 
 
 def test_the_curves_have_a_point_for_each_cell_and_guidance(results: Path) -> None:
@@ -185,7 +233,7 @@ def test_the_curves_have_a_point_for_each_cell_and_guidance(results: Path) -> No
     assert [(p.cell, p.scale) for p in found] == [(c, s) for c in ABLATION.run for s in (1.5, 3.5, 6.0)]
     ours = [p for p in found if p.cell == OURS]
     assert ours[0].fidelity.mean < ours[1].fidelity.mean < ours[2].fidelity.mean
-    assert ours[0].text.count == 6 * len(ASKED)
+    assert ours[0].text.count == 6 * len(ASKED) * len(ABLATION.seeds)
 
 
 def test_the_sheet_has_the_same_objects_and_prompts_in_every_row(results: Path) -> None:
@@ -280,7 +328,7 @@ def test_the_whole_runs_in_smoke_size_and_needs_no_base_of_its_own(copy: Path) -
     lock = yaml.safe_load((copy / "pipelines/ablation/dvc.lock").read_text())["stages"]
     stages = yaml.safe_load((copy / "pipelines/ablation/dvc.yaml").read_text())["stages"]
     assert {name.split("@")[0] for name in lock} == set(stages) - {"base"}
-    assert {name for name in lock if name.startswith("train@")} == {"train@ours", "train@lora"}
+    assert {name for name in lock if name.startswith("train@")} == {"train@ours-0", "train@lora-0"}
 
 
 def test_the_smoke_table_is_of_what_was_trained(copy: Path) -> None:
@@ -300,5 +348,5 @@ def test_editing_what_is_drawn_trains_nothing_again(copy: Path) -> None:
     params.write_text(params.read_text().replace("images_per_prompt: 2", "images_per_prompt: 1"))
     run(["dvc", "repro", "-s", "pipelines/ablation/dvc.yaml:cell"], copy)
     said = run(["dvc", "status", "pipelines/ablation/dvc.yaml"], copy)
-    assert "evaluate@ours-3.5" in said
+    assert "evaluate@ours-0-3.5" in said
     assert "train@" not in said

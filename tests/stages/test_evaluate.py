@@ -17,16 +17,20 @@ import pytest
 import yaml
 from PIL import Image
 from small_rows import composed, row, write_rows
+from transformers import CLIPImageProcessor
 
+from stages.evaluate import evaluate
 from taming_core.errors import TamingError
 from taming_core.evaluation import protocol
 from taming_core.images.draw import draw_missing
 from taming_core.images.families import load_pipeline
+from taming_core.model.towers import load_tower
 from taming_core.params import arguments
 from taming_core.params.load import load_params, packaged_params
 from taming_core.params.sections import EvaluateParams
 from taming_core.tables import schema
 from taming_core.tables.rows import load_rows
+from taming_core.weights.mini import PIPELINE
 
 ROOT = Path(__file__).parents[2]
 RUN = "from stages.cli import main; main()"
@@ -140,6 +144,8 @@ def test_things_with_other_photos_come_first_and_the_seed_draws(tmp_path: Path) 
     from small_rows import artwork
 
     rows = [row(t, f"thing-{i}", view, "test") for i, t in enumerate(artwork(6)) for view in range(1 + (i % 2))]
+    for r in rows:
+        r["references"] = [o["row_id"] for o in rows if o["identity"] == r["identity"] and o is not r]
     schema.write([schema.table(rows, schema.ROWS)], schema.ROWS, tmp_path / "test-00000.parquet")
     drawn = [
         [t.identity for t in protocol.eval_subjects(tmp_path, params(seed=s, objects=4), "removed")] for s in range(6)
@@ -174,11 +180,14 @@ def test_the_scores_are_complete(evaluated: tuple[Path, str]) -> None:
     metrics = json.loads((out / "metrics.json").read_text())
     assert set(metrics) == {"ours", "another_object", "no_object", "real_photos"}
     assert set(metrics["ours"]) == {
-        "judge_top1", "judge_top1_all", "judge_cosine", "judge_cosine_other", "strict_top1", "strict_pass",
-        "strict_cosine", "shape", "shape_iou", "shape_edges", "shape_found", "shape_flipped", "scene_accuracy",
-        "style_accuracy", "style_judge_top1", "diversity",
+        "judge_top1", "judge_top1_all", "judge_cosine", "judge_cosine_seen", "judge_cosine_other", "copying",
+        "strict_top1", "strict_pass", "strict_cosine", "strict_cosine_seen", "shape", "shape_iou", "shape_edges",
+        "shape_found", "shape_flipped", "scene_accuracy", "style_accuracy", "style_judge_top1", "diversity",
+        "other_photos",
     }  # fmt: skip
     assert "donor_top1" in metrics["another_object"]
+    assert metrics["ours"]["other_photos"] == 1
+    assert metrics["real_photos"]["other_photos"] == 0  # the only other photo of each is compared with the seen one
     assert "scene_accuracy" not in metrics["real_photos"]
     intervals = json.loads((out / "intervals.json").read_text())
     for condition, found in metrics.items():
@@ -205,6 +214,9 @@ def test_there_is_a_line_for_every_image_and_its_file(evaluated: tuple[Path, str
     assert sorted(r["image"] for r in drawn) == sorted(p.name for p in (out / "images").iterdir())
     scene = next(r for r in rows if r["kind"] == "scene")
     assert {"identity", "prompt", "seed", "judge_top1", "cosine", "shape", "scene_accuracy", "chosen"} <= set(scene)
+    assert {r["condition"]: r["other_photos"] for r in rows} == {
+        "ours": 1, "another_object": 1, "no_object": 1, "real_photos": 0,
+    }  # fmt: skip
     assert {"strict_top1", "strict_pass", "strict_cosine"} <= set(scene)
     assert not {"shape", "judge_top1", "strict_top1"} & set(next(r for r in rows if r["kind"] == "style"))
 
@@ -237,6 +249,22 @@ def test_the_end_names_the_report_and_the_state_is_gone(evaluated: tuple[Path, s
     assert (out / "report.html").is_file()
     assert Image.open(out / "sheet.png").width > 4 * 128
     assert not list((folder / "runs").iterdir())
+
+
+def test_the_tower_of_the_encoder_is_refused_as_a_judge_before_anything_is_drawn(folder: Path, tmp_path: Path) -> None:
+    tower = load_tower(str(PIPELINE / "object_encoder"))[0]
+    tower.save_pretrained(tmp_path / "other-name")
+    CLIPImageProcessor(size={"shortest_edge": 128}, crop_size={"height": 128, "width": 128}).save_pretrained(
+        tmp_path / "other-name"
+    )
+    settings = yaml.safe_load((folder / "params.yaml").read_text())
+    settings["evaluate"]["strict_judge"] = str(tmp_path / "other-name")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(
+        TamingError, match=r"evaluate\.strict_judge is .*, which has the weights of this encoder's tower"
+    ):
+        evaluate("mini", folder / "rows", tmp_path / "out", tmp_path / "params.yaml", "cpu")
+    assert not (tmp_path / "out").exists()
 
 
 def test_after_kill_9_the_same_command_ends_with_the_same_bytes(evaluated: tuple[Path, str], folder: Path) -> None:

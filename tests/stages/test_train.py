@@ -19,6 +19,7 @@ from PIL import Image
 from stages.train import train
 from taming_core.bases.load import load_base
 from taming_core.errors import TamingError
+from taming_core.evaluation.independence import training_networks
 from taming_core.images.families import TamingPipeline, load_pipeline
 from taming_core.model import lora
 from taming_core.params.load import packaged_params
@@ -78,6 +79,8 @@ def test_the_folder_opens_as_a_pipeline_and_names_no_place_on_this_machine(
     made = json.loads((out / "training.json").read_text())
     assert made["run"] == next((project / "runs").glob("train-*")).name
     assert made["trained"].keys() == {"object_encoder", "denoiser"}
+    assert {role: len(prints) for role, prints in made["networks"].items()} == {"tower": 1, "identity_network": 1}
+    assert set(training_networks(out).values()) == {"tower", "identity network"}
     assert made["trained"]["denoiser"] == sum(w.numel() for w in tiny.unet().parameters())
     with Image.open(out / "losses.png") as picture:
         assert picture.width > picture.height > 500
