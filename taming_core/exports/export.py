@@ -29,6 +29,7 @@ from taming_core.images.families import TamingPipeline
 from taming_core.params.arguments import EXPORT_RECORD
 from taming_core.training.encoder_folder import strip_name
 from taming_core.weights.device import DTYPES
+from taming_core.weights.precision import convert
 
 
 @dataclass
@@ -94,7 +95,7 @@ def write_diffusers(source: ExportSource, options: ExportOptions, part: Path) ->
     dtype = DTYPES[options.dtype]
     for component in pipeline.components.values():
         if isinstance(component, nn.Module):
-            nn.Module.to(component, dtype)
+            convert(component, dtype)
     stock_pipeline(pipeline).save_pretrained(part)
     pipeline.object_encoder.save_pretrained(part / "object_encoder")
     if source.training:

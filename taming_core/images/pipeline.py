@@ -47,9 +47,6 @@ class TamingPipeline(DiffusionPipeline):
         super().__init__()
         untyped: Any = self
         untyped.register_modules(**parts)
-        # Loaded without a dtype, transformers keeps the stored fp16, and diffusers converts to fp32.
-        for text_encoder in self.family.text_encoders.values():
-            text_encoder.to(self.denoiser.dtype)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.family.vae_scale_factor)
         self.interrupt = False
         self._inject()
@@ -62,6 +59,8 @@ class TamingPipeline(DiffusionPipeline):
             pretrained_model_name_or_path, **{name: options[name] for name in hub if name in options}
         )
         kind = cls.class_for(index)
+        if options.get("dtype", options.get("torch_dtype")) is None:
+            options["dtype"] = torch.float32  # else transformers would keep the stored fp16
         if "object_encoder" not in {*index, *options}:  # an export that stock diffusers can load too (`taming export`)
             encoder_class: Any = ObjectEncoder
             options["object_encoder"] = encoder_class.from_pretrained(

@@ -39,7 +39,9 @@ from taming_core.training.gradient_checkpointing import enable_gradient_checkpoi
 from taming_core.training.loop import cast_frozen
 from taming_core.training.objective import IdentityNetwork, SampleWeights, compute_loss_terms, total_loss
 from taming_core.training.start import latent_encoder, select_layers
+from taming_core.weights.device import DTYPES
 from taming_core.weights.mini import BASE, PIPELINE
+from taming_core.weights.precision import float32_names
 
 GIB = 2**30
 CONTEXT = 0.8 * GIB  # memory of CUDA and its libraries before the first tensor
@@ -286,7 +288,7 @@ def prepare(model: SubjectModel, p: TrainParams) -> list[nn.Parameter]:
     trained = [weight for part in unfreeze(model, p).values() for weight in part.values()]
     for name, part in model.networks.items():  # as `loop.move_to_device` does
         if p.precision == "bf16" or (p.precision == "fp16" and name != "vae"):
-            cast_frozen(part, torch.bfloat16)
+            cast_frozen(part, torch.bfloat16, float32_names(part, DTYPES[p.precision]))
     return trained
 
 

@@ -21,6 +21,7 @@ from taming_core.training import checkpoint, loop
 from taming_core.training.ema import ema_weights
 from taming_core.training.metrics_log import METRICS, drop_speed, last_metrics
 from taming_core.training.start import Training, starting_pipeline
+from taming_core.weights.precision import convert
 
 TRAINING, VERSION = "training.json", 2  # the version is raised whenever a key changes
 
@@ -101,7 +102,7 @@ def write_folder(pipeline: TamingPipeline, account: Mapping[str, Any], p: TrainP
             lora.save_and_fuse(pipeline, part)
         for component in pipeline.components.values():
             if isinstance(component, torch.nn.Module):
-                torch.nn.Module.half(component)  # diffusers' `half` warns that it keeps no module in float32
+                convert(component, torch.float16)
         untyped.save_pretrained(part)
         for path in part.rglob("*.json"):
             strip_name(path)

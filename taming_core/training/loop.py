@@ -1,6 +1,7 @@
 """The training loop, a generator: it computes, its caller logs and saves (Jia et al., 2023, sections 3.2 and 3.3)."""
 
 import math
+import re
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from taming_core.training.objective import (
 )
 from taming_core.training.optimizers import make_optimizer
 from taming_core.weights.device import DTYPES
+from taming_core.weights.precision import float32_names, run_without_autocast
 
 
 @dataclass
@@ -150,21 +152,24 @@ def move_to_device(model: SubjectModel, device: torch.device, p: TrainParams) ->
     half = None if p.precision == "fp32" else DTYPES[p.precision]
     for name, part in model.networks.items():
         if half is not None and not (half == torch.float16 and name == "vae"):  # SDXL's overflows in fp16
-            cast_frozen(part, half)
+            cast_frozen(part, half, float32_names(part, half))
+            run_without_autocast(part, half)
         part.to(device)
         if device.type == "cuda" and name in ("vae", "denoiser"):
             untyped: Any = part
             untyped.to(memory_format=torch.channels_last)  # faster convolutions
 
 
-def cast_frozen(part: nn.Module, half: torch.dtype) -> None:
-    """Cast frozen weights to half precision, all but those of norms, which autocast computes in float32."""
-    for module in part.modules():
-        for weight in module.parameters(recurse=False):
-            if weight.requires_grad:
-                weight.data = weight.data.float()  # a LoRA gets the precision of the weights that it was added to
-            elif "Norm" not in type(module).__name__:
-                weight.data = weight.data.to(half)
+def cast_frozen(part: nn.Module, half: torch.dtype, kept: re.Pattern[str]) -> None:
+    """Cast frozen weights to half precision, all but those that are computed in float32.
+
+    Those are the weights of norms, by autocast, and the ones whose names match `kept`, by the network's library.
+    """
+    for path, module in part.named_modules():
+        for name, weight in module.named_parameters(recurse=False):
+            # A LoRA gets the precision of the weights that it was added to, and a frozen norm that of the loaded ones.
+            full = weight.requires_grad or "Norm" in type(module).__name__ or kept.search(f"{path}.{name}")
+            weight.data = weight.data.to(torch.float32 if full else half)
 
 
 def train(run: Run, p: TrainParams, batch_at: BatchAt, lag: int | None = None) -> Iterator[StepReport]:
