@@ -5,11 +5,13 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import AutocastKwargs
 from diffusers.training_utils import EMAModel
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -131,7 +133,7 @@ def start_run(
         lora.add_lora(model.family.denoiser, p.lora, p.seed)
     if p.gradient_checkpointing:
         enable_gradient_checkpointing(model.family.denoiser)
-    move_to_device(model, accelerator.device, p)
+    move_to_device(model, accelerator.device, p, shard)
     if shard:
         distributed.shard(model.family.denoiser, processes.world_size, accelerator.device)
     trained = unfreeze(model, p)
@@ -146,14 +148,19 @@ def start_run(
     return run
 
 
-def move_to_device(model: SubjectModel, device: torch.device, p: TrainParams) -> None:
-    """Move all networks to the device, frozen weights in the precision of the training, trained ones in float32."""
+def move_to_device(model: SubjectModel, device: torch.device, p: TrainParams, shard: bool = False) -> None:
+    """Move all networks to the device, frozen weights in the precision of the training, trained ones in float32.
+
+    With `shard` the denoiser stays on the CPU: it may not fit the device before `distributed.shard`, which moves it.
+    """
     unfreeze(model, p)
     half = None if p.precision == "fp32" else DTYPES[p.precision]
     for name, part in model.networks.items():
         if half is not None and not (half == torch.float16 and name == "vae"):  # SDXL's overflows in fp16
             cast_frozen(part, half, float32_names(part, half))
             run_without_autocast(part, half)
+        if shard and name == "denoiser":
+            continue
         part.to(device)
         if device.type == "cuda" and name in ("vae", "denoiser"):
             untyped: Any = part
@@ -165,7 +172,9 @@ def cast_frozen(part: nn.Module, half: torch.dtype, kept: re.Pattern[str]) -> No
 
     Those are the weights of norms, by autocast, and the ones whose names match `kept`, by the network's library.
     """
-    for path, module in part.named_modules():
+    untyped: Any = part
+    modules: dict[str, nn.Module] = dict(untyped.named_modules())
+    for path, module in modules.items():
         for name, weight in module.named_parameters(recurse=False):
             # A LoRA gets the precision of the weights that it was added to, and a frozen norm that of the loaded ones.
             full = weight.requires_grad or "Norm" in type(module).__name__ or kept.search(f"{path}.{name}")
@@ -322,7 +331,7 @@ def forward_backward(
         rows = slice(start, start + p.micro_batch_size)
         part, noise_slice = batch_slice(batch, rows, device), diffusion.slice_noise(noise, rows, device)
         force_encoder = any_object is not None and bool(any_object[number])
-        with run.accelerator.autocast():
+        with autocast(run):
             terms = compute_loss_terms(
                 run.model, run.identity, part, noise_slice, sample_weights.slice(rows), p, force_encoder
             )
@@ -331,6 +340,12 @@ def forward_backward(
             accelerator.backward(loss)
         sums += torch.stack([getattr(terms, name).detach().float() for name in TERMS])
     return sums, {n: bool(getattr(all_weights, n).any()) for n in ("identity", "localization")}
+
+
+def autocast(run: Run) -> AbstractContextManager[Any]:
+    """Mixed precision; its casts of sharded weights are freed with them, where else they stay for the whole pass."""
+    accelerator: Any = run.accelerator
+    return accelerator.autocast(autocast_handler=AutocastKwargs(cache_enabled=not run.sharded))
 
 
 def trained_weights(run: Run) -> dict[str, dict[str, Tensor]]:

@@ -1,6 +1,7 @@
 """The start of a training: the pipeline of an earlier training, or a text-to-image model with a new object encoder."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from taming_core.seeds import seed_for
 from taming_core.tables import shards
 from taming_core.tables.rows import Rows, concatenate, load_rows
 from taming_core.training import batches, checkpoint, loop, prior
-from taming_core.training.distributed import join_process_group
+from taming_core.training.distributed import join_process_group, layers_on_device
 from taming_core.training.identity import load_identity_network
 from taming_core.training.loop import Run
 
@@ -63,11 +64,12 @@ def prepare(p: TrainParams, folder: Path, device: str, shard: bool) -> Training:
         require_size(model, side)
     identity = load_identity_network(p.identity_network, accelerator.device) if p.identity_network else None
     fingerprints = [checkpoint.fingerprint(p, folder, model)]  # before frozen weights turn to half precision
-    loop.move_to_device(model, accelerator.device, p)
+    loop.move_to_device(model, accelerator.device, p, shard)
     if p.prior is not None:
         drawn = shards.RUNS / f"prior-{prior.fingerprint(p, folder, model, pipeline)}"
         if processes.is_main:
-            with accelerator.autocast():
+            by_layer = layers_on_device(model.family.denoiser, accelerator.device) if shard else nullcontext()
+            with accelerator.autocast(), by_layer:
                 track_to(prior.make_prior(pipeline, rows, p, drawn), "prior", p.prior)
         processes.barrier()
         rows, fingerprints = concatenate(rows, load_rows(drawn, "train")), [*fingerprints, drawn.name]

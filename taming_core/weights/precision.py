@@ -4,7 +4,7 @@ T5 keeps `wo`, the last projection of each feed-forward layer, since its output 
 """
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +33,9 @@ def convert(network: nn.Module, dtype: torch.dtype) -> None:
 
 def run_without_autocast(network: nn.Module, dtype: torch.dtype) -> None:
     """Let the modules that are kept in float32 compute in it, also where autocast is enabled."""
-    kept = float32_names(network, dtype)
-    for name, module in network.named_modules():
+    kept, untyped = float32_names(network, dtype), cast(Any, network)
+    modules: dict[str, nn.Module] = dict(untyped.named_modules())
+    for name, module in modules.items():
         if kept.search(name) and not list(module.children()):
             _disable_autocast(module)
 
