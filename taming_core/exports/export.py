@@ -48,7 +48,7 @@ def export(spec: str, out: Path, options: ExportOptions) -> list[str]:
         TamingError: see `require_valid`; or the format cannot hold this encoder.
     """
     require_valid(options, out)
-    source = open_encoder(spec)
+    source = open_encoder(spec, options.base)
     scores = {} if options.scores is None else model_card.read_scores(options.scores)
     with replacing_folder(out) as part:
         written = WRITERS[options.to](source, options, part)

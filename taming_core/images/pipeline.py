@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -9,15 +10,18 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from diffusers.utils.torch_utils import randn_tensor  # pyright: ignore[reportUnknownVariableType]  # its shape is untyped
+from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]  (one untyped argument)
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from taming_core.bases.families import family_class, family_of
 from taming_core.bases.family import Family, Text
+from taming_core.bases.record import BaseRecord, base_parts, record_of
 from taming_core.errors import TamingError
 from taming_core.images.guidance import EncodedPrompts, guidance_passes, guided_prediction
 from taming_core.language.placeholder import OBJECT
+from taming_core.model import lora
 from taming_core.model.attention import LAYERS, eject, inject, set_object_scale
 from taming_core.model.conditioning import find_placeholders
 from taming_core.model.inputs import EncoderInputs, subject_pixels
@@ -36,6 +40,7 @@ class TamingPipeline(DiffusionPipeline):
     """
 
     family_type: ClassVar[type[Family]]  # the family of its base model
+    base: BaseRecord | None = None  # the model that it has components from, if they are not from its own folder
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->text_encoder_3->unet->transformer->vae"
     # The denoiser runs its injected layers, which must be on the same device.
@@ -52,15 +57,34 @@ class TamingPipeline(DiffusionPipeline):
         self._inject()
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> "TamingPipeline":
-        """The pipeline of a folder or a hub name, with the options of diffusers' `from_pretrained`."""
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, base: str | None = None, **options: Any
+    ) -> "TamingPipeline":
+        """The pipeline of a folder or a hub name, with the options of diffusers' `from_pretrained`.
+
+        Args:
+            pretrained_model_name_or_path: an encoder folder, an export, or their hub name.
+            base: where the base model is of a folder that holds only what was trained; None for where its record says.
+            options: of diffusers.
+
+        Raises:
+            TamingError: the base is missing, or has other weights; or `base` has no effect.
+        """
         hub = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
-        index: Any = cls.load_config(
-            pretrained_model_name_or_path, **{name: options[name] for name in hub if name in options}
-        )
-        kind = cls.class_for(index)
+        from_hub = {name: options[name] for name in hub if name in options}
+        index: Any = cls.load_config(pretrained_model_name_or_path, **from_hub)
+        kind, record = cls.class_for(index), record_of(index)
         if options.get("dtype", options.get("torch_dtype")) is None:
             options["dtype"] = torch.float32  # else transformers would keep the stored fp16
+        if record is None and base is not None:
+            raise TamingError(f"{pretrained_model_name_or_path} holds all of its components, so that --base has no "
+                              "effect. Leave it out.")  # fmt: skip
+        if record is not None:
+            place = str(pretrained_model_name_or_path)
+            folder = Path(place) if Path(place).is_dir() else Path(snapshot_download(place, **from_hub))
+            dtype = options.get("dtype", options.get("torch_dtype"))
+            options = {**base_parts(folder, record, base, dtype), **options}
+            pretrained_model_name_or_path = folder
         if "object_encoder" not in {*index, *options}:  # an export that stock diffusers can load too (`taming export`)
             encoder_class: Any = ObjectEncoder
             options["object_encoder"] = encoder_class.from_pretrained(
@@ -68,7 +92,11 @@ class TamingPipeline(DiffusionPipeline):
                 **{name: options[name] for name in (*hub, "dtype", "torch_dtype") if name in options},
             )  # fmt: skip
         parent: Any = super(TamingPipeline, kind)
-        return parent.from_pretrained(pretrained_model_name_or_path, **options)
+        pipeline = parent.from_pretrained(pretrained_model_name_or_path, **options)
+        pipeline.base = record
+        if record is not None:
+            lora.fuse_file(pipeline, Path(pretrained_model_name_or_path))
+        return pipeline
 
     @classmethod
     def load_config(cls, *args: Any, **options: Any) -> Any:
