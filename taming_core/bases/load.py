@@ -10,11 +10,12 @@ import torch
 import transformers
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import constants, try_to_load_from_cache
 
 from taming_core.bases.families import family_class
 from taming_core.errors import TamingError
 from taming_core.weights.load import no_progress_bars
+from taming_core.weights.locate import is_hub_name
 from taming_core.weights.mini import BASE
 
 Dtypes = torch.dtype | Mapping[str, torch.dtype]  # of all networks, or by component with `default` for the others
@@ -39,7 +40,8 @@ def load_base(
     if spec == "mini" and not BASE.is_dir():
         raise TamingError("The base model `mini` is not in the installed package. Train in a checkout of the project, "
                           "set train.start to mini, or name another train.base.")  # fmt: skip
-    place = place_of(spec)
+    # Offline the loader of tokenizers asks the hub for files that a repository does not have, so it gets the folder.
+    place = str(folder_of(spec, revision)) if constants.HF_HUB_OFFLINE else place_of(spec)
     try:
         index = model_index(place, revision)
         wanted = names or [n for n in family_class(index).component_names() if index.get(n, [None])[0] is not None]
@@ -61,7 +63,7 @@ def folder_of(spec: str, revision: str | None = None) -> Path:
     place = Path(place_of(spec))
     if place.is_dir():
         return place
-    found = try_to_load_from_cache(spec, "model_index.json", revision=revision)
+    found = try_to_load_from_cache(spec, "model_index.json", revision=revision) if is_hub_name(spec) else None
     return Path(found).parent if isinstance(found, str) else place
 
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from stages.export import export
 from stages.train import train
-from taming_core.bases import record as record_module
 from taming_core.errors import TamingError
 from taming_core.images.families import TamingPipeline, load_pipeline
 from taming_core.model import lora
@@ -308,10 +307,33 @@ def test_it_is_exported_as_the_whole_is(how: dict[str, Any]) -> None:
     assert "| base | base |" in Path("a/README.md").read_text()
 
 
-def test_a_base_of_the_hub_is_recorded_with_its_revision(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    snapshot = project.parent / "snapshots/0123abcd"
-    tiny_bases.saved("sd15", snapshot)
-    monkeypatch.setattr(record_module, "folder_of", lambda *_: snapshot)
-    record = record_module.new_record("owner/name", {"vae": tiny.vae()})
-    assert (record.name, record.revision) == ("owner/name", "0123abcd")
-    assert record_module.record_of(record_module.entry_of(record)) == record
+def snapshot(cache: Path, name: str, commit: str) -> Path:
+    """The folder of a repository in the hub's cache."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text(commit)
+    return repository / "snapshots" / commit
+
+
+def test_encoder_and_base_may_be_on_the_hub(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(project.parent / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    base = snapshot(project.parent / "hub", "owner/sd", 40 * "a")
+    tiny_bases.saved("sd15", base)
+    small = trained("small", "owner/sd", **LORA)
+    record = load_pipeline(str(small)).base
+    assert record is not None
+    assert (record.name, record.revision) == ("owner/sd", 40 * "a")
+    assert "base_model: owner/sd\n" in (small / "README.md").read_text()
+
+    shutil.copytree(small, snapshot(project.parent / "hub", "me/encoder", 40 * "b"))
+    one, other = weights(TamingPipeline.from_pretrained("me/encoder")), weights(load_pipeline(str(small)))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(other[name], value) for name, value in one.items())
+    (base.parents[1] / "refs/main").write_text(40 * "c")  # the base's newest commit is another now
+    assert load_pipeline(str(small)).base == record
+    shutil.rmtree(base)
+    with pytest.raises(
+        TamingError, match=r"the base owner/sd, which was not found. Run `hf download owner/sd`, or name"
+    ):
+        load_pipeline(str(small))
