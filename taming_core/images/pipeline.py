@@ -5,18 +5,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import huggingface_hub
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from diffusers.utils.torch_utils import randn_tensor  # pyright: ignore[reportUnknownVariableType]  # its shape is untyped
-from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]  (one untyped argument)
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from taming_core.bases.families import family_class, family_of
 from taming_core.bases.family import Family, Text
+from taming_core.bases.load import dtype_of
 from taming_core.bases.record import BaseRecord, base_parts, record_of
 from taming_core.errors import TamingError
 from taming_core.images.guidance import EncodedPrompts, guidance_passes, guided_prediction
@@ -70,32 +71,29 @@ class TamingPipeline(DiffusionPipeline):
         Raises:
             TamingError: the base is missing, or has other weights; or `base` has no effect.
         """
-        hub = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
-        from_hub = {name: options[name] for name in hub if name in options}
+        names = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
+        from_hub = {name: options[name] for name in names if name in options}
         index: Any = cls.load_config(pretrained_model_name_or_path, **from_hub)
         kind, record = cls.class_for(index), record_of(index)
-        if options.get("dtype", options.get("torch_dtype")) is None:
-            options["dtype"] = torch.float32  # else transformers would keep the stored fp16
+        # Without a dtype transformers would keep the stored fp16, and diffusers convert to fp32.
+        dtype = options["dtype"] = options.pop("dtype", None) or options.pop("torch_dtype", None) or torch.float32
         if record is None and base is not None:
             raise TamingError(f"{pretrained_model_name_or_path} holds all of its components, so that --base has no "
                               "effect. Leave it out.")  # fmt: skip
         if record is not None:
-            place = str(pretrained_model_name_or_path)
-            folder = Path(place) if Path(place).is_dir() else Path(snapshot_download(place, **from_hub))
-            dtype = options.get("dtype", options.get("torch_dtype"))
-            options = {**base_parts(folder, record, base, dtype), **options}
-            pretrained_model_name_or_path = folder
+            pretrained_model_name_or_path = _local_folder(str(pretrained_model_name_or_path), from_hub)
+            options = {**base_parts(pretrained_model_name_or_path, record, base, dtype), **options}
         if "object_encoder" not in {*index, *options}:  # an export that stock diffusers can load too (`taming export`)
             encoder_class: Any = ObjectEncoder
             options["object_encoder"] = encoder_class.from_pretrained(
                 pretrained_model_name_or_path, subfolder="object_encoder",
-                **{name: options[name] for name in (*hub, "dtype", "torch_dtype") if name in options},
+                **from_hub, dtype=dtype_of("object_encoder", dtype),
             )  # fmt: skip
         parent: Any = super(TamingPipeline, kind)
         pipeline = parent.from_pretrained(pretrained_model_name_or_path, **options)
         pipeline.base = record
         if record is not None:
-            lora.fuse_file(pipeline, Path(pretrained_model_name_or_path))
+            lora.fuse_file(pipeline, pretrained_model_name_or_path)
         return pipeline
 
     @classmethod
@@ -323,6 +321,12 @@ class TamingPipeline(DiffusionPipeline):
     def injection(self) -> str:
         """The network design: how the object is injected into the denoiser."""
         return self.object_encoder.config["injection"]
+
+
+def _local_folder(place: str, from_hub: Mapping[str, Any]) -> Path:
+    """A folder, or that of a hub name in the cache, which holds all files then."""
+    hub: Any = huggingface_hub  # its download functions are partly untyped
+    return Path(place if Path(place).is_dir() else hub.snapshot_download(place, **from_hub))
 
 
 def _takes_generator(scheduler: Any) -> bool:

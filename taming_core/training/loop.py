@@ -4,7 +4,7 @@ import math
 import re
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -356,7 +356,7 @@ def trained_weights(run: Run) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def load_results(results: dict[str, dict[str, Tensor]], model: SubjectModel, p: TrainParams) -> None:
+def load_results(results: Mapping[str, Mapping[str, Tensor]], model: SubjectModel, p: TrainParams) -> None:
     """Load the trained weights into a fresh model from the pipeline that the run started from.
 
     Its frozen weights have full precision and are not sharded, unlike those of the run's model.

@@ -151,7 +151,7 @@ def weight_digests(pipeline: TamingPipeline) -> dict[str, str]:
     parts, digests = dict[str, list[str]](), {name: d for name, d in found.items() if d is not None}
     for name in () if record is None else record.text_encoders:
         row = placeholder_embedding(pipeline.components[tokenizer_of(name)], pipeline.components[name])
-        parts[name] = [str(row.float().tolist())]
+        parts[name] = [digest([row.float().numpy().tobytes()])]
     if record is not None and folder is not None and (file := folder / lora.FILE).is_file():
         parts[pipeline.family.denoiser_name] = [file_digest(file)]
     digests |= {name: digest(part.encode() for part in (digests[name], *more)) for name, more in parts.items()}
