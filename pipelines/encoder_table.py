@@ -19,7 +19,8 @@ from taming_core.training.start import running_dtypes
 from taming_core.weights.precision import float32_names
 
 MARKS = "<!-- encoders -->\n", "<!-- end of encoders -->\n"
-HEAD = ("profile", "folder, whole", "folder", "read in float32", "read as it runs", "hashed, all", "hashed")
+HEAD = ("profile", "standalone folder", "folder", "memory, all in float32", "memory, as it runs", "hashing all",
+        "hashing the encoder")  # fmt: skip
 RATE = 0.75e9  # bytes a second of BLAKE2b, on one core
 
 

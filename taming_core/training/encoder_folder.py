@@ -10,22 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import diffusers
 import torch
-from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]  # PathLike[Unknown]
-from torch import Tensor
-from transformers import PreTrainedModel
 
-from taming_core.bases.family import tokenizer_of
-from taming_core.bases.placeholder import placeholder_embedding
-from taming_core.bases.record import EMBEDDINGS, MINI, BaseRecord, entry_of
+from taming_core.bases.record import MINI, BaseRecord
 from taming_core.figures.curves import curves
-from taming_core.files import read_json, replacing_folder, write_json, write_text
+from taming_core.files import replacing_folder, write_json, write_text
 from taming_core.images.families import TamingPipeline
 from taming_core.model import lora
-from taming_core.model.object_encoder import ObjectEncoder
 from taming_core.model.subject_model import subject_model
-from taming_core.model.towers import load_tower
 from taming_core.params.arguments import require_encoder_out
 from taming_core.params.load import RENAMED_KEYS, RENAMED_VALUES
 from taming_core.params.train import TrainParams
@@ -34,11 +26,10 @@ from taming_core.training import checkpoint, loop
 from taming_core.training.ema import ema_weights
 from taming_core.training.metrics_log import METRICS, drop_speed, last_metrics
 from taming_core.training.start import Training, starting_pipeline
+from taming_core.training.trained_weights import Weights, save_trained
 from taming_core.weights.precision import convert
 
 TRAINING, VERSION = "training.json", 2  # the version is raised whenever a key changes
-
-Weights = Mapping[str, Mapping[str, Tensor]]  # trained ones, by network and name
 
 MODEL_CARD = """---
 library_name: diffusers
@@ -141,82 +132,6 @@ def write_folder(pipeline: TamingPipeline, account: Mapping[str, Any], p: TrainP
                 convert(component, torch.float16)
         untyped.save_pretrained(part)
         write_records(pipeline, account, p, state, part, out.name, None)
-
-
-def save_trained(training: Training, record: BaseRecord, results: Weights, p: TrainParams, part: Path) -> None:
-    """Save in fp16 what was trained, now or before: the object encoder, LoRA, networks as a whole; and the scheduler.
-
-    A network that comes from the base is not saved; of a text encoder only its embedding of `<object>`.
-    """
-    pipeline, components = cast(Any, training.pipeline), training.pipeline.components
-    trained = {name: weights for name, weights in results.items() if name != "denoiser" and name != "object_encoder"}
-    if p.tune == "whole":
-        trained[pipeline.family.denoiser_name] = results["denoiser"]
-    for name, weights in trained.items():
-        save_network(with_weights(components[name], weights), part / name)
-    networks = [name for name, component in components.items() if isinstance(component, torch.nn.Module)]
-    left = BaseRecord(record.name, record.revision, {n: d for n, d in record.weights.items() if n not in trained})
-    for name in networks:
-        if name not in {*left.weights, *trained, "object_encoder"}:  # trained by the training that this one continues
-            shutil.copytree(Path(pipeline.name_or_path) / name, part / name)
-        if name.startswith("text_encoder") and name not in left.weights:
-            components[tokenizer_of(name)].save_pretrained(part / tokenizer_of(name))
-    save_network(trained_encoder(training, results["object_encoder"], p), part / "object_encoder")
-    rows = {n: placeholder_embedding(components[tokenizer_of(n)], components[n]) for n in left.text_encoders}
-    save_file({name: row.float().cpu().contiguous() for name, row in rows.items()}, part / EMBEDDINGS)
-    if (layers := lora_of(training, results, p)) is not None:
-        lora.save_lora(pipeline, {name: w.half() for name, w in layers.items()}, part / lora.FOLDER)
-    pipeline.scheduler.save_pretrained(part / "scheduler")
-    pipeline.save_config(part)
-    index = read_json(part / "model_index.json")
-    write_json(part / "model_index.json", index | entry_of(left))
-
-
-def save_network(network: Any, folder: Path) -> None:
-    """Save a network in fp16; it is converted in place."""
-    convert(network, torch.float16)
-    network.save_pretrained(folder)
-
-
-def with_weights(network: Any, weights: Mapping[str, Tensor]) -> Any:
-    """A network of the same config with these weights, which are all of its own; that one may be sharded."""
-    with torch.device("meta"):
-        if isinstance(network, PreTrainedModel):
-            empty: Any = type(network)(network.config)
-        else:
-            empty = getattr(diffusers, network.config["_class_name"]).from_config(network.config)
-    empty.load_state_dict(weights, strict=False, assign=True)  # tied weights have one name in `weights`
-    if isinstance(network, PreTrainedModel):
-        empty.tie_weights()
-    return empty
-
-
-def trained_encoder(training: Training, weights: Mapping[str, Tensor], p: TrainParams) -> ObjectEncoder:
-    """The object encoder with its trained weights; the others as they were before the precision of the run."""
-    encoder: Any = training.pipeline.object_encoder
-    before = {name: value.float().cpu() for name, value in encoder.state_dict().items()}
-    if p.precision != "fp32" and encoder.config["tower"] is not None:
-        start = None if p.start is None else Path(training.pipeline.name_or_path) / "object_encoder"
-        tower = load_tower(str(start) if start or p.encoder is None else p.encoder.tower)[0]
-        before |= {f"vision.{name}": value for name, value in tower.state_dict().items()}
-    whole = ObjectEncoder(**{key: value for key, value in encoder.config.items() if not key.startswith("_")})
-    whole.load_state_dict({**before, **weights})
-    return whole.eval()
-
-
-def lora_of(training: Training, results: Weights, p: TrainParams) -> dict[str, Tensor] | None:
-    """The LoRA between the saved denoiser and the trained one, together with that of an earlier training."""
-    pipeline = training.pipeline
-    earlier = Path(pipeline.name_or_path) / lora.FILE if pipeline.name_or_path else None
-    if p.tune == "whole":
-        return None
-    name = pipeline.family.denoiser_name
-    first = load_file(earlier) if earlier is not None and earlier.is_file() else None
-    first = None if first is None else {n.removeprefix(f"{name}."): w.float() for n, w in first.items()}
-    if p.lora is None:
-        return first
-    second = lora.lora_weights(pipeline.denoiser, results["denoiser"])
-    return second if first is None else lora.stack(first, second)
 
 
 def write_records(

@@ -10,14 +10,16 @@ from taming_core.weights.locate import cache_folder
 # The names under which diffusers and transformers save weights; a repository may hold other variants beside them.
 STEMS = ("diffusion_pytorch_model", "model")
 
+DIGITS = 16  # of a digest
+
 
 def file_digest(path: Path) -> str:
     """16 hex digits of a file's content; it is read again only when it may have changed."""
     s = path.stat()  # of the file itself, where the hub's cache has a link
     state = f"{path.resolve()}\0{s.st_size}\0{s.st_mtime_ns}\0{s.st_ctime_ns}\0{s.st_ino}"
     record = cache_folder() / "digests" / digest([state.encode()])
-    if record.is_file():
-        return record.read_text(encoding="utf-8")
+    if record.is_file() and len(cached := record.read_text(encoding="utf-8")) == DIGITS:  # else cut off
+        return cached
     found = digest(file_chunks(path))
     with suppress(OSError):  # where the cache cannot be written it is computed every time
         write_text(record, found)

@@ -22,7 +22,7 @@ from taming_core.images.families import TamingPipeline, load_pipeline
 from taming_core.model import lora
 from taming_core.params.load import load_params, packaged_params
 from taming_core.projects import architectures, diagnosis
-from taming_core.training import checkpoint, encoder_folder, feature_cache, start
+from taming_core.training import checkpoint, feature_cache, start, trained_weights
 
 ADAPTER = {"tune": "adapter", "denoiser_rate": 0.0}
 LORA = {"tune": "lora", "denoiser_rate": 0.5, "lora": {"rank": 2, "alpha": 2.0}}
@@ -124,7 +124,7 @@ def test_what_is_trained_as_a_whole_is_saved_as_a_whole() -> None:
 def test_a_trained_t5_is_saved_with_its_shared_weights() -> None:
     model = tiny_bases.t5()
     named = {name: w.detach() + 1 for name, w in model.named_parameters()}
-    encoder_folder.save_network(encoder_folder.with_weights(model, named), Path("t5"))
+    trained_weights.save_network(trained_weights.with_weights(model, named), Path("t5"))
     again = type(model).from_pretrained("t5", dtype=torch.float32)
     for name, w in again.named_parameters():
         torch.testing.assert_close(w, named[name], atol=2e-3, rtol=2e-3)

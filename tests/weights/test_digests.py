@@ -34,6 +34,14 @@ def test_a_file_is_read_once_and_again_when_it_changes(tmp_path: Path, monkeypat
     assert digests.file_digest(path) == first
 
 
+def test_a_record_that_was_cut_off_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"weights")
+    first = digests.file_digest(tmp_path / "file")
+    (record,) = (tmp_path / "cache/taming/digests").iterdir()
+    record.write_text(first[:5])
+    assert digests.file_digest(tmp_path / "file") == first
+
+
 def test_where_nothing_can_be_kept_the_digest_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"weights")
     first = digests.file_digest(tmp_path / "file")
