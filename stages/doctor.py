@@ -13,6 +13,9 @@ def doctor(
     fit: Annotated[
         bool, typer.Option(help="Also compute whether training fits in memory: about ten seconds, then cached.")
     ] = True,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="That share the denoiser's weights, by `taming train --shard`.")
+    ] = 1,
 ) -> None:
     """Check that this machine has what the params need: packages, models, memory.
 
@@ -25,6 +28,8 @@ def doctor(
     from taming_core.params import arguments
     from taming_core.params.load import load_params
 
+    if processes > 1 and not fit:
+        raise TamingError("--processes has no effect with --no-fit. Leave one of them out.")
     p = load_params(params)
     arguments.require_device(device)
 
@@ -37,7 +42,7 @@ def doctor(
     if fit:
         from taming_core.projects.fit import cached_memory_need
 
-        checks.append(diagnosis.memory_check(cached_memory_need(p), where))
+        checks.append(diagnosis.memory_check(cached_memory_need(p, processes), where))
         diagnosis.print_checks(checks[-1:])
     if missing := [c.what for c in checks if not c.ok]:
         raise TamingError(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stages.options import ENCODER, EVALUATION, ROWS, Device, Offload, ParamsFile, Precision
+from stages.options import ENCODER, EVALUATION, ROWS, Base, Device, Offload, ParamsFile, Precision
 
 
 def evaluate(
@@ -20,6 +20,7 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "fp32",
     offload: Offload = False,
+    base: Base = None,
 ) -> None:
     """Draw held-out objects in new scenes and styles, and score the images.
 
@@ -58,7 +59,7 @@ def evaluate(
     where, trained_with = pick_device(device), independence.training_networks(weights)
     networks = judges.load_judges(p, where)
     independence.require_independent(networks, trained_with, p)
-    pipeline = load_pipeline(encoder, where, precision, offload)
+    pipeline = load_pipeline(encoder, where, precision, offload, base)
     subjects = protocol.eval_subjects(rows, p, pipeline.object_encoder.config["background"])
     digest = folder_fingerprint(weights)
     inputs = schema.VERSION, precision, digest, folder_state(rows)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.options import ENCODER, Device, Offload, ParamsFile, Precision
+from stages.options import ENCODER, Base, Device, Offload, ParamsFile, Precision
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -50,6 +50,7 @@ def generate(
     device: Device = "auto",
     precision: Precision = "fp32",
     offload: Offload = False,
+    base: Base = None,
 ) -> None:
     """Draw the object of a photo in the scene or style of a prompt.
 
@@ -93,7 +94,7 @@ def generate(
     from taming_core.weights.device import pick_device
 
     where = pick_device(device)
-    pipeline = load_pipeline(spec, where, precision, offload)
+    pipeline = load_pipeline(spec, where, precision, offload, base)
     requested = generation.with_encoder_captions(requested, pipeline.object_encoder.captions)
     background = pipeline.object_encoder.config["background"]
     subjects = subjects_of(photos, masks or [], partial(load_finder, p.detect, where), p.materialize, background)

@@ -29,6 +29,10 @@ Offload = Annotated[
     bool,
     typer.Option("--offload", help="Keep components in CPU memory until they are needed; slower, for a small GPU."),
 ]
+Base = Annotated[
+    str | None,
+    typer.Option("--base", help="Folder or hub name of the encoder's base. Default: as the encoder names it."),
+]
 RawFolder = Annotated[
     Path, typer.Option("--in", help="Folder of photos; sub-folders may name identities.", show_default=True)
 ]

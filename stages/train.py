@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stages.options import ENCODER, ROWS, Device, ParamsFile
+from stages.options import ENCODER, ROWS, Base, Device, ParamsFile
 
 
 def train(
@@ -16,6 +16,11 @@ def train(
     shard: Annotated[
         bool, typer.Option("--shard", help="Shard the denoiser's weights over the processes (FSDP).")
     ] = False,
+    standalone: Annotated[
+        bool,
+        typer.Option("--standalone", help="Write the components of the base too, not only what was trained."),
+    ] = False,
+    base: Base = None,
 ) -> None:
     """Train an object encoder on the rows, alone or together with the text-to-image model.
 
@@ -29,6 +34,7 @@ def train(
     \b
     Example: taming train --in data/rows --out data/encoder
     """
+    from taming_core.errors import TamingError
     from taming_core.params import arguments
     from taming_core.params.load import load_params
     from taming_core.progress import track
@@ -42,6 +48,8 @@ def train(
     arguments.require_scheduler(p.validation.sampling.scheduler)
     if p.start is not None:
         encoder_folder(p.start)
+    elif base is not None:
+        raise TamingError("--base has no effect without train.start. Set train.base in the params.")
     load_rows(rows, "train")
     held_out = load_rows(rows, "validation")
 
@@ -50,7 +58,7 @@ def train(
     from taming_core.training.batches import ExampleSource
     from taming_core.weights.device import pick_device
 
-    training = start.prepare(p, rows, pick_device(device), shard)
+    training = start.prepare(p, rows, pick_device(device), shard, base)
     run, state = training.run, training.state
     source, offloaded = feature_cache.prepare(run, ExampleSource.of(run.model, training.rows, p))
     subjects = validation.grid_subjects(validation.grid_rows(held_out, training.rows), p, source.inputs.background)
@@ -66,6 +74,6 @@ def train(
                     validation.save_grid(training.pipeline, run, subjects, p, picture)
             if loop.is_due(report.step, p.save_every, p.steps):  # last: what was saved is never done again
                 checkpoint.save(run, state)
-    if summary := trained.write(training, held_out, rows, p, out):
+    if summary := trained.write(training, held_out, rows, p, out, standalone):
         print(summary)
     run.processes.shutdown()

@@ -33,6 +33,11 @@ def folder_fingerprint(folder: Path) -> str:
 def _chunks(path: Path, folder: Path) -> Iterator[bytes]:
     """A file's name and size, and then its content."""
     yield f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode()
+    yield from file_chunks(path)
+
+
+def file_chunks(path: Path) -> Iterator[bytes]:
+    """The content of a file."""
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
             yield chunk

@@ -11,9 +11,10 @@ import torch
 from tiny_bases import FAMILIES
 
 from taming_core.bases.families import family_of
+from taming_core.bases.placeholder import add_placeholder_token
 from taming_core.images.families import TamingPipeline, assemble
 from taming_core.params.train import TrainParams
-from taming_core.training.start import add_placeholder_token, new_object_encoder
+from taming_core.training.start import new_object_encoder
 
 PROMPTS = ["a photo of a dog on the beach", "a cat"]
 CALL = {"num_inference_steps": 3, "height": 32, "width": 48, "output_type": "np"}

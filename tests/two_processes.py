@@ -1,12 +1,17 @@
 """A few training steps of tiny models, as one of two processes runs them for tests/training/test_distributed.py."""
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tiny
 import torch
+from torch import nn
+from torch.distributed.fsdp._fully_shard import _fsdp_init
+from torch.distributed.tensor import DTensor
 
 from taming_core.model.subject_model import subject_model
 from taming_core.params.train import TrainParams
@@ -23,7 +28,8 @@ def trained(
 ) -> Found:
     """Losses and weights of a training, to its end or to step `stop`, where its state is saved."""
     model = subject_model(tiny.pipeline(injection).components)
-    run = loop.start_run(model, None, loop.accelerator_for("cpu", p.precision), p, processes, shard)
+    with device_watch(model.family.denoiser) as held:
+        run = loop.start_run(model, None, loop.accelerator_for("cpu", p.precision), p, processes, shard)
     checkpoint.load(run, folder / "state")
     source = tiny.source(load_rows(folder / "rows", "train"), p, injection)
     make = partial(batch_at, source=source, share=processes.share(p.batch_size))
@@ -34,7 +40,31 @@ def trained(
             checkpoint.save(run, folder / "state")
             break
     weights = {f"{part}/{n}": w for part, named in loop.trained_weights(run).items() for n, w in named.items()}
-    return {"reports": reports, "weights": weights}
+    return {"reports": reports, "weights": weights, "held": held}
+
+
+@contextmanager
+def device_watch(denoiser: nn.Module) -> Generator[dict[str, int]]:
+    """The most bytes of the denoiser that lie on the device at once, were it another than the CPU: what `to` moves
+    there as a whole, or the shards there with the block that FSDP moves beside them."""
+    to, move, held = nn.Module.to, _fsdp_init._move_states_to_device, {"most": 0, "block": 0}
+
+    def whole(module: nn.Module, *given: Any, **more: Any) -> nn.Module:
+        if module is denoiser and given and isinstance(given[0], torch.device):
+            held["most"] = max(held["most"], sum(w.nbytes for w in denoiser.parameters()))
+        return to(module, *given, **more)
+
+    def block(params: list[nn.Parameter], *rest: Any) -> None:
+        shards = sum(w.to_local().nbytes for w in denoiser.parameters() if isinstance(w, DTensor))
+        moved = sum(w.nbytes for w in params if not isinstance(w, DTensor))
+        held.update(most=max(held["most"], shards + moved), block=max(held["block"], moved))
+        move(params, *rest)
+
+    nn.Module.to, _fsdp_init._move_states_to_device = whole, block
+    try:
+        yield held
+    finally:
+        nn.Module.to, _fsdp_init._move_states_to_device = to, move
 
 
 def main(folder: Path) -> None:

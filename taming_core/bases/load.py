@@ -1,6 +1,7 @@
 """Load the components of a text-to-image model."""
 
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,29 @@ import torch
 import transformers
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging
+from huggingface_hub import constants, try_to_load_from_cache
 
 from taming_core.bases.families import family_class
 from taming_core.errors import TamingError
 from taming_core.weights.load import no_progress_bars
+from taming_core.weights.locate import is_hub_name
 from taming_core.weights.mini import BASE
 
+Dtypes = torch.dtype | Mapping[str, torch.dtype]  # of all networks, or by component with `default` for the others
 
-def load_base(spec: str) -> dict[str, Any]:
-    """The components of a text-to-image model in float32, by their names in diffusers pipelines.
+
+def load_base(
+    spec: str, dtype: Dtypes = torch.float32, names: Collection[str] | None = None, revision: str | None = None
+) -> dict[str, Any]:
+    """The components of a text-to-image model, by their names in diffusers pipelines.
+
+    Weights are read in their final precision, one tensor at a time, so that memory never holds a second copy.
 
     Args:
         spec: `mini`, a folder in the layout of diffusers, or a hub name.
+        dtype: the precision of the weights.
+        names: of the components; None for all.
+        revision: a commit on the hub; None for the newest.
 
     Raises:
         TamingError: there is no such model, or its family is not supported.
@@ -28,21 +40,39 @@ def load_base(spec: str) -> dict[str, Any]:
     if spec == "mini" and not BASE.is_dir():
         raise TamingError("The base model `mini` is not in the installed package. Train in a checkout of the project, "
                           "set train.start to mini, or name another train.base.")  # fmt: skip
-    place = str(BASE) if spec == "mini" else spec
+    # Offline the loader of tokenizers asks the hub for files that a repository does not have, so it gets the folder.
+    place = str(folder_of(spec, revision)) if constants.HF_HUB_OFFLINE else place_of(spec)
     try:
-        index = model_index(place)
-        names = family_class(index).component_names()
+        index = model_index(place, revision)
+        wanted = names or [n for n in family_class(index).component_names() if index.get(n, [None])[0] is not None]
         logging.disable_progress_bar()  # of diffusers; `no_progress_bars` does it for transformers
         with no_progress_bars():
-            return {
-                name: _component(place, name, index[name]) for name in names if index.get(name, [None])[0] is not None
-            }
+            return {name: _component(place, name, index[name], dtype_of(name, dtype), revision) for name in wanted}
     except (OSError, KeyError) as error:
         raise TamingError(f"There is no text-to-image model {spec}. Name `mini`, a folder in the layout of "
                           f"diffusers, or one that `hf download {spec}` finds.") from error  # fmt: skip
 
 
-def model_index(place: str) -> dict[str, Any]:
+def place_of(spec: str) -> str:
+    """The argument of `from_pretrained`: the folder of `mini`, a folder, or a hub name."""
+    return str(BASE) if spec == "mini" else str(Path(spec).expanduser())
+
+
+def folder_of(spec: str, revision: str | None = None) -> Path:
+    """The folder with the files of a model that has been loaded: for a hub name that of the revision in the cache."""
+    place = Path(place_of(spec))
+    if place.is_dir():
+        return place
+    found = try_to_load_from_cache(spec, "model_index.json", revision=revision) if is_hub_name(spec) else None
+    return Path(found).parent if isinstance(found, str) else place
+
+
+def dtype_of(name: str, dtype: Dtypes) -> torch.dtype:
+    """The precision of a component."""
+    return dtype if isinstance(dtype, torch.dtype) else dtype.get(name, dtype["default"])
+
+
+def model_index(place: str, revision: str | None = None) -> dict[str, Any]:
     """Library and class of every component, from model_index.json; guessed for `mini` and old folders without it.
 
     Raises:
@@ -59,16 +89,17 @@ def model_index(place: str) -> dict[str, Any]:
             "scheduler": ["diffusers", scheduler],
         }  # fmt: skip
     pipeline_class: Any = DiffusionPipeline
-    return dict(pipeline_class.load_config(place))
+    return dict(pipeline_class.load_config(place, revision=revision))
 
 
-def _component(place: str, name: str, kind: list[str]) -> Any:
-    """A component in the class [library, class] of the index; networks in float32."""
+def _component(place: str, name: str, kind: list[str], dtype: torch.dtype, revision: str | None) -> Any:
+    """A component in the class [library, class] of the index."""
+    files: dict[str, Any] = {"subfolder": name, "revision": revision}
     if name.startswith("tokenizer"):  # whatever class the index has: the newest one reads the files of all
         auto_tokenizer: Any = transformers.AutoTokenizer
-        return auto_tokenizer.from_pretrained(place, subfolder=name)
+        return auto_tokenizer.from_pretrained(place, **files)
     library: Any = {"diffusers": diffusers, "transformers": transformers}[kind[0]]
     component_class = getattr(library, kind[1])
     if name == "scheduler":
-        return component_class.from_pretrained(place, subfolder=name)
-    return component_class.from_pretrained(place, subfolder=name, dtype=torch.float32, use_safetensors=True)
+        return component_class.from_pretrained(place, **files)
+    return component_class.from_pretrained(place, **files, dtype=dtype, use_safetensors=True)

@@ -10,17 +10,20 @@ from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariable
 from torch import Tensor, nn
 
 from taming_core.bases.load import load_base
+from taming_core.bases.record import record_of
 from taming_core.errors import TamingError
 from taming_core.exports import lora_extraction
 from taming_core.exports.options import ExportOptions
+from taming_core.files import read_json
 from taming_core.images.families import TamingPipeline, load_pipeline
 from taming_core.language.placeholder import OBJECT
 from taming_core.model import lora
 from taming_core.model.attention import eject
 from taming_core.training.encoder_folder import read_training
 from taming_core.weights.device import DTYPES
+from taming_core.weights.mini import encoder_folder
 
-LORA = "pytorch_lora_weights.safetensors"
+LORA = Path(lora.FILE).name
 WORD = "object"  # the word whose embedding `<object>` has in a text encoder that was not trained
 
 
@@ -34,13 +37,24 @@ class ExportSource:
 
     @property
     def began_on_base(self) -> bool:
-        """Whether training started on the base, so that training.json describes all of it."""
-        return bool(self.training) and self.training["params"]["start"] is None
+        """Whether training started on the base, so that training.json and the folder describe all of it."""
+        return bool(self.training) and (self.training["params"]["start"] is None or self.pipeline.base is not None)
+
+    @property
+    def lora(self) -> Path:
+        """The LoRA that was trained; it need not exist."""
+        return self.folder / lora.FILE
 
 
-def open_encoder(spec: str) -> ExportSource:
-    """Load the encoder of a folder or of `mini` in float32, without the object attention in its denoiser."""
-    pipeline = load_pipeline(spec)
+def open_encoder(spec: str, base: str | None = None) -> ExportSource:
+    """Load the encoder of a folder or of `mini` in float32, without the object attention in its denoiser.
+
+    Args:
+        spec: `mini`, or the folder.
+        base: where its base is, if the folder holds only what was trained.
+    """
+    index = read_json(encoder_folder(spec) / "model_index.json")
+    pipeline = load_pipeline(spec, base=None if record_of(index) is None else base)
     folder = Path(pipeline.name_or_path)
     source = ExportSource(folder, pipeline, read_training(folder))
     eject(source.pipeline.denoiser)
@@ -49,6 +63,8 @@ def open_encoder(spec: str) -> ExportSource:
 
 def base_name(source: ExportSource, options: ExportOptions) -> str | None:
     """The text-to-image model that training started from; None if it is not known."""
+    if source.pipeline.base is not None:
+        return source.pipeline.base.name
     return options.base or (source.training["params"]["base"] if source.began_on_base else None)
 
 
@@ -58,7 +74,7 @@ def base_components(source: ExportSource, options: ExportOptions) -> dict[str, A
     Raises:
         TamingError: the base is not known, or cannot be loaded.
     """
-    name = base_name(source, options)
+    name = options.base or base_name(source, options)
     if name is None:
         raise TamingError("The encoder's folder does not say from which text-to-image model training started. Name it "
                           "with --base.")  # fmt: skip
@@ -72,7 +88,7 @@ def base_components(source: ExportSource, options: ExportOptions) -> dict[str, A
 def is_tuned(source: ExportSource, base: Mapping[str, Any] | None) -> bool:
     """Whether the denoiser differs from the base's; without `base` training.json decides."""
     if base is None:
-        return source.training["params"]["tune"] != "adapter"
+        return source.training["params"]["tune"] != "adapter" or source.lora.is_file()
     return bool(
         lora_extraction.weight_differences(source.pipeline.denoiser, base[source.pipeline.family.denoiser_name])
     )
@@ -84,9 +100,8 @@ def write_lora(source: ExportSource, options: ExportOptions, folder: Path) -> st
     Raises:
         TamingError: the rank or the base is needed and not given, or nothing has changed.
     """
-    trained = source.folder / lora.FOLDER / LORA
-    if source.began_on_base and trained.is_file() and options.rank is None:
-        save_lora(source, {n: w.to(DTYPES[options.dtype]) for n, w in load_file(trained).items()}, folder)
+    if source.began_on_base and source.lora.is_file() and options.rank is None:
+        save_lora(source, {n: w.to(DTYPES[options.dtype]) for n, w in load_file(source.lora).items()}, folder)
         return "The LoRA is the one that was trained."
     if options.rank is None:
         raise TamingError("The denoiser was fine-tuned, and not by one LoRA alone. Give the --rank of a LoRA to "
@@ -119,6 +134,8 @@ def require_base_text_encoder(source: ExportSource, base: Mapping[str, Any] | No
         table = ours.get_input_embeddings().weight
         word_ids = tokenizer(WORD, add_special_tokens=False).input_ids
         rows = table[[tokenizer.convert_tokens_to_ids(OBJECT), *word_ids]]
+        if source.pipeline.base is not None:  # its words have the precision of the base, `<object>` that of training
+            rows = rows.to(DTYPES[source.training["params"]["precision"]])
         trained = source.training["params"]["text_encoder_rate"] > 0 if base is None else _is_trained(ours, base[name])
         if trained or len(word_ids) != 1 or not torch.allclose(rows[0], rows[1], atol=1e-3, rtol=1e-3):
             raise TamingError(f"The text encoder was trained, or its {OBJECT} differs from the word '{WORD}': an "

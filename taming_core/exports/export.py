@@ -29,6 +29,7 @@ from taming_core.images.families import TamingPipeline
 from taming_core.params.arguments import EXPORT_RECORD
 from taming_core.training.encoder_folder import strip_name
 from taming_core.weights.device import DTYPES
+from taming_core.weights.precision import convert
 
 
 @dataclass
@@ -47,7 +48,7 @@ def export(spec: str, out: Path, options: ExportOptions) -> list[str]:
         TamingError: see `require_valid`; or the format cannot hold this encoder.
     """
     require_valid(options, out)
-    source = open_encoder(spec)
+    source = open_encoder(spec, options.base)
     scores = {} if options.scores is None else model_card.read_scores(options.scores)
     with replacing_folder(out) as part:
         written = WRITERS[options.to](source, options, part)
@@ -94,7 +95,7 @@ def write_diffusers(source: ExportSource, options: ExportOptions, part: Path) ->
     dtype = DTYPES[options.dtype]
     for component in pipeline.components.values():
         if isinstance(component, nn.Module):
-            nn.Module.to(component, dtype)
+            convert(component, dtype)
     stock_pipeline(pipeline).save_pretrained(part)
     pipeline.object_encoder.save_pretrained(part / "object_encoder")
     if source.training:

@@ -19,6 +19,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedT
 from transformers.utils import logging as transformers_logging
 
 from taming_core.bases.flux import Flux
+from taming_core.bases.load import Dtypes
 from taming_core.bases.stable_diffusion import StableDiffusion
 from taming_core.bases.stable_diffusion_3 import StableDiffusion3
 from taming_core.bases.stable_diffusion_xl import StableDiffusionXL
@@ -133,24 +134,32 @@ def assemble(parts: Mapping[str, Any], object_encoder: ObjectEncoder) -> TamingP
     return TamingPipeline.class_for(parts)(**parts, object_encoder=object_encoder)
 
 
-def load_pipeline(spec: str, device: str = "cpu", precision: str = "fp32", offload: bool = False) -> TamingPipeline:
+def load_pipeline(
+    spec: str,
+    device: str = "cpu",
+    precision: str | Dtypes = "fp32",
+    offload: bool = False,
+    base: str | None = None,
+) -> TamingPipeline:
     """The pipeline of `mini` or of a folder that `taming train` wrote.
 
     Args:
         spec: `mini`, or the folder.
         device: a torch device.
-        precision: of the weights, one of `PRECISIONS`.
+        precision: of the weights, one of `PRECISIONS`, or a torch dtype for each component.
         offload: whether to enable diffusers' model CPU offload.
+        base: see `TamingPipeline.from_pretrained`.
 
     Raises:
-        TamingError: there is no such folder, or it holds no pipeline; or the device does not support `precision` or
-            `offload`.
+        TamingError: there is no such folder, or it holds no pipeline; its base is missing or another; or the device
+            does not support `precision` or `offload`.
     """
-    require_precision(precision, device, offload)
-    folder = encoder_folder(spec)
+    if isinstance(precision, str):
+        require_precision(precision, device, offload)
+    folder, dtype = encoder_folder(spec), DTYPES[precision] if isinstance(precision, str) else precision
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    pipeline: Any = TamingPipeline.from_pretrained(folder, dtype=DTYPES[precision], local_files_only=True)
+    pipeline: Any = TamingPipeline.from_pretrained(folder, base=base, dtype=dtype, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     if offload:
         pipeline.enable_model_cpu_offload(device=device)

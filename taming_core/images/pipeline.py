@@ -2,8 +2,10 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
+import huggingface_hub
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -15,9 +17,12 @@ from torch import Tensor
 
 from taming_core.bases.families import family_class, family_of
 from taming_core.bases.family import Family, Text, pool_at_eos
+from taming_core.bases.load import dtype_of
+from taming_core.bases.record import BaseRecord, base_parts, record_of
 from taming_core.errors import TamingError
 from taming_core.images.guidance import EncodedPrompts, guidance_passes, guided_prediction
 from taming_core.language.placeholder import OBJECT
+from taming_core.model import lora
 from taming_core.model.attention import LAYERS, eject, inject, set_object_scale
 from taming_core.model.conditioning import find_placeholders, placeholder_states
 from taming_core.model.inputs import EncoderInputs, subject_pixels
@@ -36,6 +41,7 @@ class TamingPipeline(DiffusionPipeline):
     """
 
     family_type: ClassVar[type[Family]]  # the family of its base model
+    base: BaseRecord | None = None  # the model that it has components from, if they are not from its own folder
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->text_encoder_3->unet->transformer->vae"
     # The denoiser runs its injected layers, which must be on the same device.
@@ -47,31 +53,51 @@ class TamingPipeline(DiffusionPipeline):
         super().__init__()
         untyped: Any = self
         untyped.register_modules(**parts)
-        # Loaded without a dtype, transformers keeps the stored fp16, and diffusers converts to fp32.
         family = self.family
         for text_encoder, tokenizer in zip(family.text_encoders.values(), family.tokenizers, strict=True):
-            text_encoder.to(self.denoiser.dtype)
             pool_at_eos(text_encoder, tokenizer)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.family.vae_scale_factor)
         self.interrupt = False
         self._inject()
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> "TamingPipeline":
-        """The pipeline of a folder or a hub name, with the options of diffusers' `from_pretrained`."""
-        hub = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
-        index: Any = cls.load_config(
-            pretrained_model_name_or_path, **{name: options[name] for name in hub if name in options}
-        )
-        kind = cls.class_for(index)
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, base: str | None = None, **options: Any
+    ) -> "TamingPipeline":
+        """The pipeline of a folder or a hub name, with the options of diffusers' `from_pretrained`.
+
+        Args:
+            pretrained_model_name_or_path: an encoder folder, an export, or their hub name.
+            base: where the base model is of a folder that holds only what was trained; None for where its record says.
+            options: of diffusers.
+
+        Raises:
+            TamingError: the base is missing, or has other weights; or `base` has no effect.
+        """
+        names = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
+        from_hub = {name: options[name] for name in names if name in options}
+        index: Any = cls.load_config(pretrained_model_name_or_path, **from_hub)
+        kind, record = cls.class_for(index), record_of(index)
+        # Without a dtype transformers would keep the stored fp16, and diffusers convert to fp32.
+        dtype = options["dtype"] = options.pop("dtype", None) or options.pop("torch_dtype", None) or torch.float32
+        if record is None and base is not None:
+            raise TamingError(f"{pretrained_model_name_or_path} holds all of its components, so that --base has no "
+                              "effect. Leave it out.")  # fmt: skip
+        if record is not None:
+            pretrained_model_name_or_path = _local_folder(str(pretrained_model_name_or_path), from_hub)
+            options = {**base_parts(pretrained_model_name_or_path, record, base, dtype), **options}
         if "object_encoder" not in {*index, *options}:  # an export that stock diffusers can load too (`taming export`)
             encoder_class: Any = ObjectEncoder
             options["object_encoder"] = encoder_class.from_pretrained(
                 pretrained_model_name_or_path, subfolder="object_encoder",
-                **{name: options[name] for name in (*hub, "dtype", "torch_dtype") if name in options},
+                **from_hub, dtype=dtype_of("object_encoder", dtype),
             )  # fmt: skip
         parent: Any = super(TamingPipeline, kind)
-        return parent.from_pretrained(pretrained_model_name_or_path, **options)
+        pipeline = parent.from_pretrained(pretrained_model_name_or_path, **options)
+        pipeline.base = record
+        if record is not None:
+            lora.fuse_file(pipeline, pretrained_model_name_or_path)
+        return pipeline
 
     @classmethod
     def load_config(cls, *args: Any, **options: Any) -> Any:
@@ -302,6 +328,12 @@ class TamingPipeline(DiffusionPipeline):
     def injection(self) -> str:
         """The network design: how the object is injected into the denoiser."""
         return self.object_encoder.config["injection"]
+
+
+def _local_folder(place: str, from_hub: Mapping[str, Any]) -> Path:
+    """A folder, or that of a hub name in the cache, which holds all files then."""
+    hub: Any = huggingface_hub  # its download functions are partly untyped
+    return Path(place if Path(place).is_dir() else hub.snapshot_download(place, **from_hub))
 
 
 def _takes_generator(scheduler: Any) -> bool:

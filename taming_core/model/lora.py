@@ -8,6 +8,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers  # pyright: ignore[reportUnknownVariableType]  # untyped
 from peft import LoraConfig, get_peft_model_state_dict  # pyright: ignore[reportUnknownVariableType]  # partly untyped
+from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]  # its PathLike has no parameter
 from torch import Tensor, nn
 
 from taming_core.params.train import LoraParams
@@ -15,6 +16,7 @@ from taming_core.seeds import seed_for
 
 LAYERS = ("to_q", "to_k", "to_v", "to_out.0")  # the projections of diffusers' attention
 FOLDER = "lora"  # in the folder of an encoder
+FILE = f"{FOLDER}/pytorch_lora_weights.safetensors"
 
 
 def add_lora(denoiser: Any, p: LoraParams, seed: int) -> None:
@@ -48,11 +50,29 @@ def save_lora(pipeline: Any, layers: Mapping[str, Tensor], folder: Path) -> None
     pipeline.save_lora_weights(folder, **{f"{pipeline.family.denoiser_name}_lora_layers": contiguous})
 
 
-def lora_weights(denoiser: Any) -> dict[str, Tensor]:
-    """The LoRA under diffusers' names, with alpha / rank multiplied in, so that loaders need not know alpha."""
+def fuse_file(pipeline: Any, folder: Path) -> None:
+    """Fuse the LoRA of an encoder folder into the denoiser's weights, if the folder has one."""
+    if (folder / FILE).is_file():
+        pipeline.denoiser.load_lora_adapter(load_file(folder / FILE), prefix=pipeline.family.denoiser_name)
+        pipeline.denoiser.fuse_lora()
+        pipeline.denoiser.unload_lora()
+
+
+def stack(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Two LoRAs of the same layers as one, whose rank is the sum of theirs: [B B'] [A; A'] = BA + B'A'."""
+    rank_dim = {n: 0 if "lora_A" in n or "lora.down" in n else 1 for n in second}
+    return {n: torch.cat([first[n].to(w.dtype), w], rank_dim[n]) for n, w in second.items()}
+
+
+def lora_weights(denoiser: Any, trained: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The LoRA under diffusers' names, with alpha / rank multiplied in, so that loaders need not know alpha.
+
+    Its weights are those that `trained` has by the denoiser's names, or else the denoiser's.
+    """
     p = denoiser.peft_config["default"]
     scale = p.lora_alpha / p.r
-    weights = {n: w.detach().cpu() for n, w in get_peft_model_state_dict(denoiser).items()}
+    state = get_peft_model_state_dict(denoiser, None if trained is None else dict(trained))
+    weights = {n: w.detach().cpu() for n, w in state.items()}
     scaled: dict[str, Tensor] = {n: w * scale if "lora_B" in n else w for n, w in weights.items()}
     # Diffusers' loaders expect its own names for a UNet, and peft's names for a transformer.
     if not isinstance(denoiser, UNet2DConditionModel):

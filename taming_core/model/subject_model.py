@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -44,6 +44,9 @@ class SubjectModel:
     family: Family
     object_encoder: ObjectEncoder
     schedule: Schedule
+    digests: Mapping[str, str] = field(
+        default_factory=dict[str, str]
+    )  # of weights as their files hold them, by network
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -58,13 +61,14 @@ class Prediction(NamedTuple):
     attention_shares: list[Float[Tensor, "objects _"]]  # share of each pixel's attention to the object, one per layer
 
 
-def subject_model(components: Mapping[str, Any]) -> SubjectModel:
-    """The model of a pipeline's `components`; it shares their weights.
+def subject_model(components: Mapping[str, Any], digests: Mapping[str, str] | None = None) -> SubjectModel:
+    """The model of a pipeline's `components`; it shares their weights, and has the `digests` of those from files.
 
     Raises:
         TamingError: the family is not supported, or the scheduler has no noise schedule.
     """
-    return SubjectModel(family_of(components), components["object_encoder"], noise_schedule_of(components["scheduler"]))
+    schedule = noise_schedule_of(components["scheduler"])
+    return SubjectModel(family_of(components), components["object_encoder"], schedule, digests or {})
 
 
 def learning_rate_shares(model: SubjectModel, p: TrainParams) -> dict[str, float]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
+from taming_core.bases.record import find_base, record_of
 from taming_core.errors import TamingError
 
 Config = dict[str, Any]
@@ -40,6 +41,10 @@ def pipeline_configs(spec: str) -> dict[str, Config]:
     """
     files = {name: f"{name}/config.json" for name in NETWORKS} | {SCHEDULER: "scheduler/scheduler_config.json"}
     configs = {name: config for name, file in files.items() if (config := read_config(spec, file)) is not None}
+    record = record_of(read_config(spec, "model_index.json") or {})
+    if record is not None:  # an encoder folder with only what was trained
+        base = pipeline_configs(find_base(Path(spec), record))
+        configs = {name: base[name] for name in record.weights} | configs
     return configs or _read_bundled(spec, "train.base")
 
 

@@ -17,6 +17,8 @@ from packaging.specifiers import SpecifierSet
 from rich.console import Console
 from rich.table import Table
 
+from taming_core.bases.record import find_base, missing_base, record_of
+from taming_core.files import read_json
 from taming_core.objects.published import DETECTOR, SEGMENTER
 from taming_core.params.load import Params
 from taming_core.weights.locate import PublishedWeights, find_on_disk, is_hub_name, not_found_message, weights_folder
@@ -161,6 +163,18 @@ def model_checks(params: Params) -> Iterator[Check]:
         else:
             yield Check(model.key, f"{model.spec}: {'not found' if path is None else 'without weights'}", ok=False,
                         remedy=how_to_fetch(model))  # fmt: skip
+    if params.train.start not in (None, "mini"):
+        yield from base_checks(Path(params.train.start))
+
+
+def base_checks(encoder: Path) -> Iterator[Check]:
+    """Whether the base is on this machine of an encoder folder that holds only what was trained."""
+    index = encoder / "model_index.json"
+    if index.is_file() and (record := record_of(read_json(index))) is not None:
+        spec = find_base(encoder, record)
+        path = local_path(NamedModel("train.base", spec, "text-to-image model", BASE))
+        yield Check("base of train.start", spec, path is not None and holds_weights(path),
+                    remedy=missing_base(encoder, spec))  # fmt: skip
 
 
 def local_path(model: NamedModel) -> Path | None:

@@ -12,27 +12,32 @@ from taming_core.weights.locate import cache_folder
 from taming_core.weights.mini import MINI
 
 
-def cached_memory_need(params: Params) -> float:
-    """Bytes that training needs on the device, with the overhead of CUDA.
+def cached_memory_need(params: Params, processes: int = 1) -> float:
+    """Bytes that training needs on each device, with the overhead of CUDA; `processes` share the denoiser's weights.
 
     Raises:
         TamingError: the configs of a model are not on this machine, or do not fit together.
     """
-    path = cache_folder() / "memory" / f"{cache_key(params)}.json"
+    path = cache_folder() / "memory" / f"{cache_key(params, processes)}.json"
     if path.is_file():
         return read_json(path)["bytes"]
     from taming_core.projects.memory import memory_need  # slow to import
 
-    need = memory_need(params).total
+    need = memory_need(params, processes).total
     with suppress(OSError):  # where the cache cannot be written it is computed every time
         write_json(path, {"bytes": need})
     return need
 
 
-def cache_key(params: Params) -> str:
-    """16 hex digits of all that the memory depends on: params, packages and the configs of local models."""
+def cache_key(params: Params, processes: int = 1) -> str:
+    """16 hex digits of all that the memory depends on: params, processes, packages and the configs of local models."""
     p = params.train
-    texts = (p.model_dump_json(), params.materialize.model_dump_json(), json.dumps(fingerprints.versions()))
+    texts = (
+        str(processes),
+        p.model_dump_json(),
+        params.materialize.model_dump_json(),
+        json.dumps(fingerprints.versions()),
+    )
     specs = (p.start, p.base, p.encoder and p.encoder.tower, p.identity_network)
     folders = [MINI if spec == "mini" else Path(spec or "/dev/null").expanduser() for spec in specs]
     configs = (path for folder in folders for path in sorted(folder.rglob("*.json")))

@@ -5,7 +5,7 @@ bytes that are alive at once. Weights, gradients and optimizer states are counte
 """
 
 import weakref
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -34,12 +34,15 @@ from taming_core.model.subject_model import SubjectModel, unfreeze
 from taming_core.params.load import Params
 from taming_core.params.train import TrainParams
 from taming_core.projects import architectures
+from taming_core.training import distributed
 from taming_core.training.feature_cache import offloaded_networks
 from taming_core.training.gradient_checkpointing import enable_gradient_checkpointing
 from taming_core.training.loop import cast_frozen
 from taming_core.training.objective import IdentityNetwork, SampleWeights, compute_loss_terms, total_loss
 from taming_core.training.start import latent_encoder, select_layers
+from taming_core.weights.device import DTYPES
 from taming_core.weights.mini import BASE, PIPELINE
+from taming_core.weights.precision import float32_names
 
 GIB = 2**30
 CONTEXT = 0.8 * GIB  # memory of CUDA and its libraries before the first tensor
@@ -130,8 +133,12 @@ class FakeTokenizer:
         return SimpleNamespace(input_ids=torch.zeros(len(prompts), self.model_max_length, dtype=torch.long))
 
 
-def memory_need(params: Params) -> MemoryNeed:
-    """The memory that `taming train` needs with these params.
+def memory_need(params: Params, processes: int = 1) -> MemoryNeed:
+    """The memory that `taming train` needs with these params on each device.
+
+    Args:
+        params: the params.
+        processes: how many share the denoiser's weights, by --shard; 1 without it.
 
     Raises:
         TamingError: the configs of a model are not on this machine, or do not fit together.
@@ -140,27 +147,31 @@ def memory_need(params: Params) -> MemoryNeed:
     sizes = [tuple(size) for size in m.buckets or [[m.size, m.size]]]
     configs = configs_of(p)
     schedule = schedule_of(configs["scheduler"])
-    with fake_tensors(p):
+    with fake_tensors(p, processes > 1):
         with (
             no_init_weights()
         ):  # truncated initialization redraws until all values are in range, which fake ones never are
             model, identity = model_of(configs, schedule, p)
         trained = prepare(model, p)
-        count = sum(weight.numel() for weight in trained)
+        groups = distributed.gathered_weights(model.family.denoiser)
+        spared = partial(spared_by_sharding, groups, processes)
+        count = sum(weight.numel() for weight in trained) - spared(lambda w: w.numel() if w.requires_grad else 0)
         step = step_bytes(model, identity, trained, p, max(sizes, key=lambda s: s[0] * s[1]))
-        weights = weight_bytes(model, p) + (0 if identity is None else bytes_of(identity.network))
+        weights = weight_bytes(model, p) - spared(lambda w: w.nbytes)
+        weights += 0 if identity is None else bytes_of(identity.network)
+        step += gathered_bytes(groups) if processes > 1 else 0
     state_bytes = {"adamw": 8, "adamw8bit": 2}[p.optimizer] + (4 if p.ema else 0)  # per trained weight
     return MemoryNeed(weights, 4 * count, state_bytes * count, step)
 
 
 @contextmanager
-def fake_tensors(p: TrainParams) -> Generator[None, None, None]:
+def fake_tensors(p: TrainParams, shard: bool) -> Generator[None, None, None]:
     """Within it tensors have no values, and the precision is that of training."""
     with (
         FakeTensorMode(allow_non_fake_inputs=True),
         no_device_moves(),
         WorstCaseBatch(),
-        torch.autocast("cpu", torch.bfloat16, enabled=p.precision != "fp32"),
+        torch.autocast("cpu", torch.bfloat16, enabled=p.precision != "fp32", cache_enabled=not shard),
     ):
         yield
 
@@ -286,7 +297,7 @@ def prepare(model: SubjectModel, p: TrainParams) -> list[nn.Parameter]:
     trained = [weight for part in unfreeze(model, p).values() for weight in part.values()]
     for name, part in model.networks.items():  # as `loop.move_to_device` does
         if p.precision == "bf16" or (p.precision == "fp16" and name != "vae"):
-            cast_frozen(part, torch.bfloat16)
+            cast_frozen(part, torch.bfloat16, float32_names(part, DTYPES[p.precision]))
     return trained
 
 
@@ -301,6 +312,23 @@ def weight_bytes(model: SubjectModel, p: TrainParams) -> int:
     offloaded = {id(w) for network in networks for w in network.parameters()}
     weights = {id(w): w for part in model.networks.values() for w in part.parameters()}
     return sum(w.nbytes for key, w in weights.items() if key not in offloaded)
+
+
+def spared_by_sharding(
+    groups: Sequence[Sequence[nn.Parameter]], processes: int, size: Callable[[nn.Parameter], int]
+) -> int:
+    """How much of the sizes of all weights a process does not hold, since the others do."""
+    whole = sum(size(weight) for group in groups for weight in group)
+    return whole - whole // processes
+
+
+def gathered_bytes(groups: Sequence[Sequence[nn.Parameter]]) -> int:
+    """Bytes that FSDP gathers at most: the weights outside of blocks, and two blocks, one of them ahead of its use.
+
+    The gradients of two blocks are whole too, while one of them is summed and sharded.
+    """
+    *blocks, rest = ([w.nbytes + (w.nbytes if w.requires_grad else 0) for w in group] for group in groups)
+    return sum(rest) + 2 * max((sum(block) for block in blocks), default=0)
 
 
 def step_bytes(

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +44,13 @@ def _footer(path: Path) -> bytes:
 
 
 def model_state(model: SubjectModel) -> str:
-    """A digest of all weights of the model."""
-    return digest(chain.from_iterable(map(weight_bytes, model.networks.values())))
+    """A digest of all weights of the model before the first step."""
+    return digest(network_digest(model, name).encode() for name in model.networks)
+
+
+def network_digest(model: SubjectModel, name: str) -> str:
+    """The digest of a network's weights: of the files that they were loaded from, else of their values."""
+    return model.digests.get(name) or digest(weight_bytes(model.networks[name]))
 
 
 def weight_bytes(network: nn.Module) -> Iterator[bytes]:

@@ -3,13 +3,16 @@
 The weights are replicated, or with `shard` those of the denoiser are sharded (FSDP: Zhao et al., 2023).
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate import cpu_offload
+from accelerate.hooks import remove_hook_from_submodules
 from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -98,15 +101,42 @@ def require_divisible(world_size: int, p: TrainParams, shard: bool, injection: s
 
 
 def shard(denoiser: Any, world_size: int, device: torch.device) -> None:
-    """Shard the denoiser's weights: a process gathers those of a block only while it computes the block."""
+    """Shard the denoiser's weights: a process gathers those of a block only while it computes the block.
+
+    From a denoiser on the CPU, FSDP moves one block at a time to the device, and keeps this process's shard of it.
+    """
     mesh = init_device_mesh(device.type, (world_size,))
-    for module in [m for m in reversed(list(denoiser.modules())) if type(m).__name__ in denoiser._no_split_modules]:
+    for module in sharded_modules(denoiser):
         fully_shard(module, mesh=mesh)
-    fully_shard(denoiser, mesh=mesh)
     for module in denoiser.modules():
         if hasattr(module, "set_gradient_divide_factor"):
             module.set_gradient_divide_factor(1.0)  # gradients are summed, not averaged
             module.set_force_sum_reduction_for_comms(True)
+
+
+def sharded_modules(denoiser: Any) -> list[nn.Module]:
+    """The modules whose weights are gathered together: blocks, the inner ones first, and the denoiser for the rest."""
+    modules: list[nn.Module] = list(denoiser.modules())
+    return [*(m for m in reversed(modules) if type(m).__name__ in denoiser._no_split_modules), denoiser]
+
+
+def gathered_weights(denoiser: Any) -> list[list[nn.Parameter]]:
+    """The weights of each of `sharded_modules`, without those of modules before it."""
+    groups, seen = list[list[nn.Parameter]](), set[int]()
+    for module in sharded_modules(denoiser):
+        groups.append([w for w in module.parameters() if id(w) not in seen])
+        seen |= {id(w) for w in groups[-1]}
+    return groups
+
+
+@contextmanager
+def layers_on_device(denoiser: nn.Module, device: torch.device) -> Generator[None, None, None]:
+    """Within it a denoiser on the CPU computes on the device, which holds the weights of one layer at a time."""
+    cpu_offload(denoiser, device)
+    try:
+        yield
+    finally:
+        remove_hook_from_submodules(denoiser)
 
 
 @torch.no_grad()

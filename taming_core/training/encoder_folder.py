@@ -1,4 +1,8 @@
-"""The output folder of a training: a diffusers pipeline in fp16, with a model card and a record of the training."""
+"""The output folder of a training: a diffusers pipeline in fp16, with a model card and a record of the training.
+
+It holds what was trained, and names the base that the other components come from (`taming_core/bases/record.py`); or it
+is standalone, with all components.
+"""
 
 import json
 import shutil
@@ -8,6 +12,7 @@ from typing import Any, cast
 
 import torch
 
+from taming_core.bases.record import MINI, BaseRecord
 from taming_core.figures.curves import curves
 from taming_core.files import replacing_folder, write_json, write_text
 from taming_core.images.families import TamingPipeline
@@ -20,15 +25,16 @@ from taming_core.tables.rows import Rows
 from taming_core.training import checkpoint, loop
 from taming_core.training.ema import ema_weights
 from taming_core.training.metrics_log import METRICS, drop_speed, last_metrics
-from taming_core.training.networks import network_fingerprints
 from taming_core.training.start import Training, starting_pipeline
+from taming_core.training.trained_weights import Weights, save_trained
+from taming_core.weights.precision import convert
 
 TRAINING, VERSION = "training.json", 3  # the version is raised whenever a key changes
 
 MODEL_CARD = """---
 library_name: diffusers
 pipeline_tag: text-to-image
-tags: [subject-driven-generation, personalization, taming-encoder]
+{base_model}tags: [subject-driven-generation, personalization, taming-encoder]
 ---
 # A Taming Encoder
 
@@ -56,14 +62,22 @@ pipeline("a photo of a <object> on the beach", subject=subject).images[0].save("
 | steps x rows | {steps} x {batch_size} |
 | last loss | {loss:.4f} |
 
-Weights are stored in half precision. `training.json` holds every setting, `metrics.jsonl` the losses of every step,
-`losses.png` plots them, and `validation/` holds validation grids. Method: Jia et al., "Taming Encoder for Zero
+{base}Weights are stored in half precision. `training.json` holds every setting, `metrics.jsonl` the losses of every
+step, `losses.png` plots them, and `validation/` holds validation grids. Method: Jia et al., "Taming Encoder for Zero
 Fine-tuning Image Customization with Text-to-Image Diffusion Models", arXiv 2304.02642. The licence is that of the model
 it starts from and of the photos it was trained on.
 """
 
 
-def write(training: Training, validation: Rows, folder: Path, p: TrainParams, out: Path) -> str:
+BASE_NOTE = """This folder holds only what was trained. The other components are those of the base `{base}`, which is
+found by this name, or by `--base` and `TamingPipeline.from_pretrained(..., base=...)`; its weights are checked.
+
+"""
+
+
+def write(
+    training: Training, validation: Rows, folder: Path, p: TrainParams, out: Path, standalone: bool = False
+) -> str:
     """Write the trained encoder to `out`, remove the saved states of its run, and return what to print.
 
     Every process of the run must call it; the main one writes. Weights are the EMA where one is kept.
@@ -74,27 +88,40 @@ def write(training: Training, validation: Rows, folder: Path, p: TrainParams, ou
         folder: of the rows.
         p: the params.
         out: replaced as a whole.
+        standalone: whether to write all components; always so if they are from `mini`, which changes with releases of
+            this package, or from a folder with all components.
     """
+    require_encoder_out(out)
     run = training.run
     with ema_weights(run.ema, run.weights):
         results = loop.trained_weights(run)
     if not run.processes.is_main:
         return ""
-    pipeline = starting_pipeline(p)  # in float32, whatever precision the run had its frozen weights in
-    networks = network_fingerprints(pipeline, p)
-    untyped: Any = pipeline
-    untyped.register_modules(scheduler=training.pipeline.scheduler)
-    loop.load_results(results, subject_model(pipeline.components), p)
-    account = {**describe_run(training, validation, checkpoint.rows_state(folder)), "networks": networks}
-    write_folder(pipeline, account, p, training.state, out)
+    account = describe_run(training, validation, checkpoint.rows_state(folder))
+    record = training.pipeline.base
+    if standalone or record is None or record.name == MINI:
+        write_folder(whole_pipeline(training, results, p), account, p, training.state, out)
+    else:
+        with replacing_folder(out) as part:
+            save_trained(training, record, results, p, part)
+            write_records(training.pipeline, account, p, training.state, part, out.name, record)
     checkpoint.remove_states(training.state)
     return summary(account, out)
 
 
-def write_folder(pipeline: TamingPipeline, account: Mapping[str, Any], p: TrainParams, state: Path, out: Path) -> None:
-    """Replace `out` by the pipeline in fp16, its model card, and the metrics and validation grids of its run.
+def whole_pipeline(training: Training, results: Weights, p: TrainParams) -> TamingPipeline:
+    """The trained pipeline in float32, whatever precision the run had its frozen weights in."""
+    pipeline = starting_pipeline(p, base=training.base)
+    untyped: Any = pipeline
+    untyped.register_modules(scheduler=training.pipeline.scheduler)
+    loop.load_results(results, subject_model(pipeline.components), p)
+    return pipeline
 
-    A LoRA is fused into the weights and also saved separately. No file contains a local path.
+
+def write_folder(pipeline: TamingPipeline, account: Mapping[str, Any], p: TrainParams, state: Path, out: Path) -> None:
+    """Replace `out` by the whole pipeline in fp16, and the records of its run.
+
+    A LoRA is fused into the weights and also saved separately.
     """
     require_encoder_out(out)
     untyped: Any = pipeline
@@ -103,14 +130,22 @@ def write_folder(pipeline: TamingPipeline, account: Mapping[str, Any], p: TrainP
             lora.save_and_fuse(pipeline, part)
         for component in pipeline.components.values():
             if isinstance(component, torch.nn.Module):
-                torch.nn.Module.half(component)  # diffusers' `half` warns that it keeps no module in float32
+                convert(component, torch.float16)
         untyped.save_pretrained(part)
-        for path in part.rglob("*.json"):
-            strip_name(path)
-        settings = portable_params(p)
-        write_json(part / TRAINING, {"version": VERSION, "params": settings, **account})
-        write_text(part / "README.md", card(pipeline, settings, account, out.name))
-        copy_records(state, part)
+        write_records(pipeline, account, p, state, part, out.name, None)
+
+
+def write_records(
+    pipeline: TamingPipeline, account: Mapping[str, Any], p: TrainParams, state: Path, part: Path, name: str,
+    record: BaseRecord | None,
+) -> None:  # fmt: skip
+    """Write the model card, training.json, metrics and validation grids of a run; no file contains a local path."""
+    for path in part.rglob("*.json"):
+        strip_name(path)
+    settings = portable_params(p)
+    write_json(part / TRAINING, {"version": VERSION, "params": settings, **account})
+    write_text(part / "README.md", card(pipeline, settings, account, name, record))
+    copy_records(state, part)
 
 
 def describe_run(training: Training, validation: Rows, rows_state: str) -> dict[str, Any]:
@@ -124,6 +159,7 @@ def describe_run(training: Training, validation: Rows, rows_state: str) -> dict[
         "regularization_rows": len(training.rows.regularization),
         "pictures_of": "validation" if len(validation.objects) else "train",
         "last": last_metrics(training.state),
+        "networks": training.networks,
     }
 
 
@@ -169,13 +205,22 @@ def portable_params(p: TrainParams) -> dict[str, Any]:
     return clean(p.model_dump())
 
 
-def card(pipeline: TamingPipeline, settings: Mapping[str, Any], account: Mapping[str, Any], name: str) -> str:
+def card(
+    pipeline: TamingPipeline,
+    settings: Mapping[str, Any],
+    account: Mapping[str, Any],
+    name: str,
+    record: BaseRecord | None,
+) -> str:
     """The model card."""
+    note = "" if record is None else BASE_NOTE.format(base=record.name)
+    base_model = "" if record is None or record.revision is None else f"base_model: {record.name}\n"
     encoder = pipeline.components["object_encoder"].config
     facts = {"start": settings["start"] or settings["base"], "injection": encoder["injection"]}
     used = {k: settings[k] for k in ("tune", "steps", "batch_size")}
     rows = {"objects": account["object_rows"], "regularization": account["regularization_rows"]}
-    return MODEL_CARD.format(**facts, **used, **rows, tokens=encoder["tokens"], loss=account["last"]["loss"], name=name)
+    return MODEL_CARD.format(**facts, **used, **rows, tokens=encoder["tokens"], loss=account["last"]["loss"], name=name,
+                             base=note, base_model=base_model)  # fmt: skip
 
 
 def read_training(folder: Path) -> dict[str, Any]:

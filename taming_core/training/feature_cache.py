@@ -36,13 +36,15 @@ from taming_core.training.batches import (
     subject_key,
     text_key,
 )
-from taming_core.training.checkpoint import weight_bytes
+from taming_core.training.checkpoint import network_digest, weight_bytes
 from taming_core.training.distributed import ProcessGroup
 from taming_core.training.feature_store import Entry, FeatureStore, find, holds, is_full, open_store, write_shard
 from taming_core.training.loop import Run
 from taming_core.weights.device import DTYPES
 
 ENCODER_KEYS = ("projector", "mean", "std", "size")  # keys of the encoder's config that affect tower features
+
+WITHOUT = dict.fromkeys(("_name_or_path", "dtype", "torch_dtype"))  # keys of a config that do not count
 
 KeyedInput = tuple[str, Callable[[], Tensor]]  # a key, and a function that makes the input
 
@@ -98,23 +100,24 @@ def open_caches(kinds: Mapping[Cache, FeatureKind]) -> FeatureCaches:
 def folder_name(kind: Cache, model: SubjectModel, p: TrainParams) -> str:
     """The folder of a kind, which changes with weights, config and versions of the networks that compute it."""
     parts = [json.dumps([p.precision, versions()]).encode()]
-    for network, config in networks_of(kind, model):
-        parts.append(json.dumps({**config, "_name_or_path": None}, sort_keys=True, default=str).encode())
-        parts += weight_bytes(network)
+    for weights, config in networks_of(kind, model):
+        # The precision of loading is that of training, which is a part already.
+        parts.append(json.dumps({**config, **WITHOUT}, sort_keys=True, default=str).encode())
+        parts.append(weights.encode())
     return f"{kind}-{digest(parts)}"
 
 
-def networks_of(kind: Cache, model: SubjectModel) -> list[tuple[nn.Module, dict[str, Any]]]:
-    """The networks that compute a kind of features, with all settings that their output depends on."""
+def networks_of(kind: Cache, model: SubjectModel) -> list[tuple[str, dict[str, Any]]]:
+    """Digests of the networks that compute a kind of features, with all settings that their output depends on."""
     family, encoder = model.family, model.object_encoder
     if kind == "latents":
-        return [(family.vae, dict(family.vae.config))]
+        return [(network_digest(model, "vae"), dict(family.vae.config))]
     if kind == "text":
         ids: Any = family.token_ids([""])
         empty_prompt = {"empty_prompt": ids.tolist()}  # which SDXL encodes as zeros
-        return [(m, m.config.to_dict() | empty_prompt) for m in family.text_encoders.values()]
+        return [(network_digest(model, n), m.config.to_dict() | empty_prompt) for n, m in family.text_encoders.items()]
     settings = {key: encoder.config[key] for key in ENCODER_KEYS}
-    return [(encoder.vision, encoder.vision.config.to_dict() | settings)]
+    return [(digest(weight_bytes(encoder.vision)), encoder.vision.config.to_dict() | settings)]
 
 
 def row_share(source: ExampleSource, processes: ProcessGroup) -> list[int]:

@@ -1,14 +1,17 @@
 """The training loop, a generator: it computes, its caller logs and saves (Jia et al., 2023, sections 3.2 and 3.3)."""
 
 import math
+import re
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import AutocastKwargs
 from diffusers.training_utils import EMAModel
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -33,6 +36,7 @@ from taming_core.training.objective import (
 )
 from taming_core.training.optimizers import make_optimizer
 from taming_core.weights.device import DTYPES
+from taming_core.weights.precision import float32_names, run_without_autocast
 
 
 @dataclass
@@ -129,7 +133,7 @@ def start_run(
         lora.add_lora(model.family.denoiser, p.lora, p.seed)
     if p.gradient_checkpointing:
         enable_gradient_checkpointing(model.family.denoiser)
-    move_to_device(model, accelerator.device, p)
+    move_to_device(model, accelerator.device, p, shard)
     if shard:
         distributed.shard(model.family.denoiser, processes.world_size, accelerator.device)
     trained = unfreeze(model, p)
@@ -144,27 +148,37 @@ def start_run(
     return run
 
 
-def move_to_device(model: SubjectModel, device: torch.device, p: TrainParams) -> None:
-    """Move all networks to the device, frozen weights in the precision of the training, trained ones in float32."""
+def move_to_device(model: SubjectModel, device: torch.device, p: TrainParams, shard: bool = False) -> None:
+    """Move all networks to the device, frozen weights in the precision of the training, trained ones in float32.
+
+    With `shard` the denoiser stays on the CPU: it may not fit the device before `distributed.shard`, which moves it.
+    """
     unfreeze(model, p)
     half = None if p.precision == "fp32" else DTYPES[p.precision]
     for name, part in model.networks.items():
         if half is not None and not (half == torch.float16 and name == "vae"):  # SDXL's overflows in fp16
-            cast_frozen(part, half)
+            cast_frozen(part, half, float32_names(part, half))
+            run_without_autocast(part, half)
+        if shard and name == "denoiser":
+            continue
         part.to(device)
         if device.type == "cuda" and name in ("vae", "denoiser"):
             untyped: Any = part
             untyped.to(memory_format=torch.channels_last)  # faster convolutions
 
 
-def cast_frozen(part: nn.Module, half: torch.dtype) -> None:
-    """Cast frozen weights to half precision, all but those of norms, which autocast computes in float32."""
-    for module in part.modules():
-        for weight in module.parameters(recurse=False):
-            if weight.requires_grad:
-                weight.data = weight.data.float()  # a LoRA gets the precision of the weights that it was added to
-            elif "Norm" not in type(module).__name__:
-                weight.data = weight.data.to(half)
+def cast_frozen(part: nn.Module, half: torch.dtype, kept: re.Pattern[str]) -> None:
+    """Cast frozen weights to half precision, all but those that are computed in float32.
+
+    Those are the weights of norms, by autocast, and the ones whose names match `kept`, by the network's library.
+    """
+    untyped: Any = part
+    modules: dict[str, nn.Module] = dict(untyped.named_modules())
+    for path, module in modules.items():
+        for name, weight in module.named_parameters(recurse=False):
+            # A LoRA gets the precision of the weights that it was added to, and a frozen norm that of the loaded ones.
+            full = weight.requires_grad or "Norm" in type(module).__name__ or kept.search(f"{path}.{name}")
+            weight.data = weight.data.to(torch.float32 if full else half)
 
 
 def train(run: Run, p: TrainParams, batch_at: BatchAt, lag: int | None = None) -> Iterator[StepReport]:
@@ -317,7 +331,7 @@ def forward_backward(
         rows = slice(start, start + p.micro_batch_size)
         part, noise_slice = batch_slice(batch, rows, device), diffusion.slice_noise(noise, rows, device)
         force_encoder = any_object is not None and bool(any_object[number])
-        with run.accelerator.autocast():
+        with autocast(run):
             terms = compute_loss_terms(
                 run.model, run.identity, part, noise_slice, sample_weights.slice(rows), p, force_encoder
             )
@@ -328,6 +342,12 @@ def forward_backward(
     return sums, {n: bool(getattr(all_weights, n).any()) for n in ("identity", "localization")}
 
 
+def autocast(run: Run) -> AbstractContextManager[Any]:
+    """Mixed precision; its casts of sharded weights are freed with them, where else they stay for the whole pass."""
+    accelerator: Any = run.accelerator
+    return accelerator.autocast(autocast_handler=AutocastKwargs(cache_enabled=not run.sharded))
+
+
 def trained_weights(run: Run) -> dict[str, dict[str, Tensor]]:
     """All trained weights, on the CPU; all processes must call it if weights are sharded."""
     return {
@@ -336,7 +356,7 @@ def trained_weights(run: Run) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def load_results(results: dict[str, dict[str, Tensor]], model: SubjectModel, p: TrainParams) -> None:
+def load_results(results: Mapping[str, Mapping[str, Tensor]], model: SubjectModel, p: TrainParams) -> None:
     """Load the trained weights into a fresh model from the pipeline that the run started from.
 
     Its frozen weights have full precision and are not sharded, unlike those of the run's model.

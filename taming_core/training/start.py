@@ -1,20 +1,24 @@
 """The start of a training: the pipeline of an earlier training, or a text-to-image model with a new object encoder."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import nn
 
 from taming_core.bases.families import family_of
-from taming_core.bases.family import Family, is_flow_matching
-from taming_core.bases.load import load_base
+from taming_core.bases.family import Family, is_flow_matching, tokenizer_of
+from taming_core.bases.load import Dtypes, load_base
+from taming_core.bases.placeholder import add_placeholder_token, placeholder_embedding
+from taming_core.bases.record import new_record
 from taming_core.bases.transformer import Transformer
 from taming_core.errors import TamingError
+from taming_core.fingerprints import digest
 from taming_core.images.families import TamingPipeline, assemble, load_pipeline
-from taming_core.language.placeholder import OBJECT
+from taming_core.model import lora
 from taming_core.model.attention import LAYERS, GatedLayer, layer_channels
 from taming_core.model.diffusion import with_zero_terminal_snr
 from taming_core.model.object_encoder import ObjectEncoder
@@ -26,9 +30,12 @@ from taming_core.seeds import seed_for
 from taming_core.tables import shards
 from taming_core.tables.rows import Rows, concatenate, load_rows
 from taming_core.training import batches, checkpoint, loop, prior
-from taming_core.training.distributed import join_process_group
+from taming_core.training.distributed import join_process_group, layers_on_device
 from taming_core.training.identity import load_identity_network
 from taming_core.training.loop import Run
+from taming_core.training.networks import Fingerprints, network_fingerprints
+from taming_core.weights.device import DTYPES
+from taming_core.weights.digests import file_digest, weights_digest
 
 
 @dataclass(frozen=True)
@@ -39,9 +46,11 @@ class Training:
     run: Run
     rows: Rows  # of the training split, followed by prior images
     state: Path  # folder of what can be resumed
+    networks: Fingerprints  # of the tower and the identity network
+    base: str | None = None  # as `prepare` got it
 
 
-def prepare(p: TrainParams, folder: Path, device: str, shard: bool) -> Training:
+def prepare(p: TrainParams, folder: Path, device: str, shard: bool, base: str | None = None) -> Training:
     """Load the networks, draw prior images if the params ask for them, and resume from the last saved state.
 
     Args:
@@ -49,6 +58,7 @@ def prepare(p: TrainParams, folder: Path, device: str, shard: bool) -> Training:
         folder: of the rows.
         device: as `pick_device` returns it.
         shard: whether processes share the denoiser's weights.
+        base: the base of the encoder `p.start`; None for the one that it names.
 
     Raises:
         TamingError: a model is missing, or rows, params, model and device do not go together.
@@ -57,56 +67,97 @@ def prepare(p: TrainParams, folder: Path, device: str, shard: bool) -> Training:
     batches.require_rows(rows, p)
     accelerator = loop.accelerator_for(device, p.precision)
     processes = join_process_group(accelerator.process_index, accelerator.num_processes)
-    pipeline = starting_pipeline(p)
-    model = subject_model(pipeline.components)
+    pipeline = starting_pipeline(p, running_dtypes(p), base)
+    model = subject_model(pipeline.components, weight_digests(pipeline))
     for side in batches.image_sides(rows):
         require_size(model, side)
     identity = load_identity_network(p.identity_network, accelerator.device) if p.identity_network else None
-    fingerprints = [checkpoint.fingerprint(p, folder, model)]  # before frozen weights turn to half precision
-    loop.move_to_device(model, accelerator.device, p)
+    fingerprints, networks = [checkpoint.fingerprint(p, folder, model)], network_fingerprints(pipeline, p)
+    loop.move_to_device(model, accelerator.device, p, shard)
     if p.prior is not None:
         drawn = shards.RUNS / f"prior-{prior.fingerprint(p, folder, model, pipeline)}"
         if processes.is_main:
-            with accelerator.autocast():
+            by_layer = layers_on_device(model.family.denoiser, accelerator.device) if shard else nullcontext()
+            with accelerator.autocast(), by_layer:
                 track_to(prior.make_prior(pipeline, rows, p, drawn), "prior", p.prior)
         processes.barrier()
         rows, fingerprints = concatenate(rows, load_rows(drawn, "train")), [*fingerprints, drawn.name]
     if p.zero_terminal_snr:  # after the prior images, which show what the base draws with its own schedule
         untyped: Any = pipeline
         untyped.register_modules(scheduler=with_zero_terminal_snr(pipeline.scheduler))
-        model = subject_model(pipeline.components)
+        model = subject_model(pipeline.components, model.digests)
     run = loop.start_run(model, identity, accelerator, p, processes, shard)
     state = shards.RUNS / "-".join(["train", *fingerprints])
     checkpoint.load(run, state)
-    return Training(pipeline, run, rows, state)
+    return Training(pipeline, run, rows, state, networks, base)
 
 
-def starting_pipeline(p: TrainParams) -> TamingPipeline:
-    """The pipeline that the params start from, on the CPU in float32.
+def running_dtypes(p: TrainParams) -> dict[str, torch.dtype]:
+    """The precision of each component in training: float32 where it trains, and for the autoencoder in fp16."""
+    frozen = DTYPES[p.precision]
+    vae = torch.float32 if p.precision == "fp16" else frozen  # SDXL's overflows in fp16
+    denoiser = torch.float32 if p.tune == "whole" else frozen
+    text = torch.float32 if p.text_encoder_rate > 0 else frozen
+    return {"default": torch.float32, "vae": vae, "unet": denoiser, "transformer": denoiser,
+            **dict.fromkeys(("text_encoder", "text_encoder_2", "text_encoder_3"), text)}  # fmt: skip
+
+
+def starting_pipeline(p: TrainParams, dtype: Dtypes = torch.float32, base: str | None = None) -> TamingPipeline:
+    """The pipeline that the params start from, on the CPU.
+
+    Args:
+        p: the params.
+        dtype: of the weights.
+        base: the base of the encoder `p.start`; None for the one that it names.
 
     Raises:
         TamingError: a model is missing, or base, design and losses are incompatible.
     """
-    pipeline = continued_pipeline(load_pipeline(p.start), p) if p.start is not None else new_pipeline(p)
+    if p.start is None:
+        pipeline = new_pipeline(p, dtype)
+    else:
+        pipeline = continued_pipeline(load_pipeline(p.start, precision=dtype, base=base), p)
     require_losses(pipeline, p)
     return pipeline
 
 
-def new_pipeline(p: TrainParams) -> TamingPipeline:
+def new_pipeline(p: TrainParams, dtype: Dtypes = torch.float32) -> TamingPipeline:
     """A text-to-image model with an untrained object encoder.
 
     Raises:
         TamingError: a model is missing, or base and design are incompatible.
     """
     assert p.base is not None  # checked when the params were loaded
-    parts = load_base(p.base)
+    parts = load_base(p.base, dtype)
     family = family_of(parts)
     require_design(family, p)
     for tokenizer, text_encoder in zip(family.tokenizers, family.text_encoders.values(), strict=True):
         add_placeholder_token(tokenizer, text_encoder)
     pipeline: Any = assemble(parts, new_object_encoder(family, p))
+    pipeline.base = new_record(p.base, parts)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def weight_digests(pipeline: TamingPipeline) -> dict[str, str]:
+    """Digests of the networks whose files are on this machine, by their names in training.
+
+    A new object encoder has none. The base's text encoders count with their embedding of `<object>`, and in a folder
+    with only what was trained the denoiser counts with its LoRA.
+    """
+    record, folder = pipeline.base, Path(pipeline.name_or_path) if pipeline.name_or_path else None
+    found: dict[str, str | None] = {} if record is None else dict(record.weights)
+    if folder is not None:
+        networks = [n for n, part in pipeline.components.items() if isinstance(part, nn.Module) and n not in found]
+        found |= {name: weights_digest(folder / name) for name in networks}
+    parts, digests = dict[str, list[str]](), {name: d for name, d in found.items() if d is not None}
+    for name in () if record is None else record.text_encoders:
+        row = placeholder_embedding(pipeline.components[tokenizer_of(name)], pipeline.components[name])
+        parts[name] = [digest([row.float().numpy().tobytes()])]
+    if record is not None and folder is not None and (file := folder / lora.FILE).is_file():
+        parts[pipeline.family.denoiser_name] = [file_digest(file)]
+    digests |= {name: digest(part.encode() for part in (digests[name], *more)) for name, more in parts.items()}
+    return {"denoiser" if name == pipeline.family.denoiser_name else name: d for name, d in digests.items()}
 
 
 def require_design(family: Family, p: TrainParams) -> None:
@@ -208,7 +259,7 @@ def tower_encoder(family: Family, p: EncoderParams, settings: Mapping[str, Any])
     width = family.width
     encoder = ObjectEncoder(tower.config.to_diff_dict(), p.projector, p.tokens, width, mean=mean, std=std, size=size,
                             **settings)  # fmt: skip
-    encoder.vision.load_state_dict(tower.state_dict())
+    encoder.vision.load_state_dict(tower.state_dict(), assign=True)  # without a second copy
     if (trained := projector_of(p.tower, p.projector, p.tokens, width)) is not None:
         encoder.projection.load_state_dict(trained)
     return encoder
@@ -226,17 +277,3 @@ def init_injected_layers(encoder: ObjectEncoder, denoiser: Any) -> None:
             getattr(layer, part).weight.copy_(getattr(attn, part).weight)
         if gated:
             layer.to_out.weight.copy_(attn.to_out[0].weight)
-
-
-def add_placeholder_token(tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrainedModel) -> None:
-    """Add `<object>` to the vocabulary if it is missing; its embedding is initialized from the word "object"."""
-    if OBJECT in tokenizer.get_vocab():
-        return
-    untyped: Any = tokenizer
-    like = untyped("object", add_special_tokens=False).input_ids
-    tokenizer.add_tokens([OBJECT])
-    embeddings: Any = text_encoder.get_input_embeddings()
-    if len(tokenizer) > embeddings.num_embeddings:  # T5 has unused embeddings
-        embeddings = text_encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    with torch.no_grad():
-        embeddings.weight[tokenizer.convert_tokens_to_ids(OBJECT)] = embeddings.weight[like].mean(0)

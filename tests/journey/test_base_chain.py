@@ -86,7 +86,8 @@ def test_a_base_goes_the_whole_way(
         assert all(w.any() for n, w in encoder.items() if n.endswith("to_v.weight"))
     assert type(TamingPipeline.from_pretrained("data/encoder")).__name__.startswith("Taming")
 
-    evaluate("data/encoder", Path("data/rows"), Path("data/evaluation"), Path("params.yaml"), "cpu")
+    (tmp_path / "base").rename("elsewhere")  # as on another machine
+    evaluate("data/encoder", Path("data/rows"), Path("data/evaluation"), Path("params.yaml"), "cpu", base="elsewhere")
     assert (tmp_path / "data/evaluation/report.html").is_file()
 
     photo, mask = tiny.picture(5, 0)
@@ -94,11 +95,11 @@ def test_a_base_goes_the_whole_way(
     generate(
         [Path("thing.png")], ["a photo of a <object> on the beach"], Path("out"), None, encoder="data/encoder",
         params=Path("params.yaml"), device="cpu", width=48, height=32,
-        precision="bf16",
+        precision="bf16", base="elsewhere",
     )  # fmt: skip
     assert Image.open(next(p for p in Path("out").glob("thing-*.png"))).size == (48, 32)
 
-    export("diffusers", Path("exported"), "data/encoder", dtype="fp32")
+    export("diffusers", Path("exported"), "data/encoder", base="elsewhere", dtype="fp32")
     drawn_elsewhere(family, injection)
 
 

@@ -108,17 +108,19 @@ def test_the_command_computes_whether_the_training_fits(tmp_path: Path) -> None:
 
 def test_what_fits_is_computed_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    asked: list[Params] = []
+    asked: list[tuple[Params, int]] = []
 
-    def need(p: Params) -> memory.MemoryNeed:
-        asked.append(p)
+    def need(p: Params, processes: int) -> memory.MemoryNeed:
+        asked.append((p, processes))
         return memory.MemoryNeed(len(asked), 0, 0, 0)
 
     monkeypatch.setattr(memory, "memory_need", need)
     other = DEFAULT.model_copy(update={"train": DEFAULT.train.model_copy(update={"micro_batch_size": 1})})
-    found = [fit.cached_memory_need(p) for p in (DEFAULT, DEFAULT, other, DEFAULT)]
-    assert asked == [DEFAULT, other]
-    assert found == [memory.MemoryNeed(n, 0, 0, 0).total for n in (1, 1, 2, 1)]
+    found = [
+        fit.cached_memory_need(p, n) for p, n in ((DEFAULT, 1), (DEFAULT, 1), (other, 1), (DEFAULT, 1), (other, 2))
+    ]
+    assert asked == [(DEFAULT, 1), (other, 1), (other, 2)]
+    assert found == [memory.MemoryNeed(n, 0, 0, 0).total for n in (1, 1, 2, 1, 3)]
 
 
 def test_configs_of_local_models_count(tmp_path: Path) -> None:

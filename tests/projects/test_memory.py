@@ -12,6 +12,7 @@ from taming_core.model.subject_model import subject_model
 from taming_core.params.load import Params
 from taming_core.params.train import TrainParams
 from taming_core.projects import architectures, memory
+from taming_core.training.distributed import gathered_weights
 
 MILLIONS = {  # of parameters, as their authors and users count them
     "stable-diffusion-v1-5/stable-diffusion-v1-5": {"unet": 859.5, "vae": 83.7, "text_encoder": 123.1},
@@ -97,6 +98,17 @@ def test_weights_gradients_and_averages_are_those_of_the_parts(tmp_path: Path) -
     assert half.weights == 2 * (sum(sizes.values()) - sizes["text_encoder"]) + 2 * whole
     assert half.optimizer == (2 + 4) * trained
     assert half.step < 0.5 * plain.step
+
+
+def test_processes_that_shard_share_the_denoiser_and_gather_some_of_it(tmp_path: Path) -> None:
+    p = params(saved("decoupled", tmp_path), tune="whole")
+    alone, shared = memory.memory_need(p), memory.memory_need(p, 4)
+    numbers = sum(w.numel() for w in tiny.unet().parameters())
+    elsewhere = numbers - numbers // 4
+    assert alone.weights - shared.weights == alone.gradients - shared.gradients == pytest.approx(4 * elsewhere, abs=4)
+    assert alone.optimizer - shared.optimizer == 8 * elsewhere
+    blocks = [sum(w.numel() for w in group) for group in gathered_weights(tiny.unet())]
+    assert shared.step - alone.step == 2 * 4 * (blocks[-1] + 2 * max(blocks[:-1]))
 
 
 def test_the_watch_counts_storages_and_not_views() -> None:

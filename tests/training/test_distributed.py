@@ -8,14 +8,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
 import two_processes
 
 from taming_core.errors import TamingError
+from taming_core.model.subject_model import subject_model
 from taming_core.params.train import TrainParams
-from taming_core.training.distributed import ProcessGroup, all_reduce_gradients, buckets, require_divisible
+from taming_core.training import loop
+from taming_core.training.distributed import (
+    ProcessGroup,
+    all_reduce_gradients,
+    buckets,
+    gathered_weights,
+    layers_on_device,
+    require_divisible,
+)
 
 ROOT = Path(__file__).parents[2]
 # As a command does it, which takes half the time to import everything.
@@ -94,6 +104,45 @@ def test_processes_that_share_weights_out_go_on_where_they_stopped(found: dict[s
     assert found["stopped"]["reports"] == whole["reports"][:1]
     assert again["reports"] == whole["reports"][1:]
     assert all(torch.equal(again["weights"][name], weight) for name, weight in whole["weights"].items())
+
+
+@pytest.mark.parametrize("name", ["whole, shared out", "adapter, shared out"])
+def test_no_process_ever_holds_the_whole_denoiser_on_its_device(
+    name: str, found: dict[str, two_processes.Found]
+) -> None:
+    held, weights = found[name]["held"], sum(w.nbytes for w in tiny.unet().parameters())
+    assert held["most"] <= weights / 2 + held["block"]
+    assert held["most"] < 0.8 * weights
+
+
+def test_a_denoiser_to_be_sharded_stays_on_the_cpu() -> None:
+    model = subject_model(tiny.pipeline("decoupled").components)
+    loop.move_to_device(model, torch.device("meta"), tiny.train_params(**ADAPTER, precision="bf16"), shard=True)
+    where = {name: {w.device.type for w in part.parameters()} for name, part in model.networks.items()}
+    assert where.pop("denoiser") == {"cpu"}
+    assert all(found == {"meta"} for found in where.values())
+    assert {w.dtype for w in model.family.denoiser.conv_in.parameters()} == {torch.bfloat16}
+
+
+def test_before_it_is_sharded_a_denoiser_draws_layer_by_layer() -> None:
+    pipeline = tiny.pipeline("decoupled")
+    call: dict[str, Any] = {"num_inference_steps": 1, "output_type": "np"}
+    noise = [torch.Generator().manual_seed(0) for _ in range(2)]
+    expected = pipeline("a dog", **call, generator=noise[0]).images
+    weights = [w.clone() for w in pipeline.unet.parameters()]
+    with layers_on_device(pipeline.unet, torch.device("cpu")):
+        assert {w.device.type for w in pipeline.unet.parameters()} == {"meta"}
+        assert np.array_equal(pipeline("a dog", **call, generator=noise[1]).images, expected)
+    assert all(map(torch.equal, pipeline.unet.parameters(), weights))
+
+
+def test_gathered_weights_are_all_weights_once() -> None:
+    denoiser = tiny.unet()
+    groups = gathered_weights(denoiser)
+    names = [id(w) for group in groups for w in group]
+    assert sorted(names) == sorted(id(w) for w in denoiser.parameters())
+    assert len(names) == len(set(names))
+    assert len(groups) > 3
 
 
 def test_shares_of_a_batch_are_all_of_it() -> None:

@@ -31,6 +31,7 @@ from taming_core.training.batches import FeatureCaches, batch_at, image_key
 from taming_core.training.distributed import ProcessGroup
 from taming_core.training.feature_cache import FeatureKind, fewest_views
 from taming_core.training.feature_store import FeatureStore, find, key_of, open_store, write_shard
+from taming_core.training.start import weight_digests
 
 CPU = torch.device("cpu")
 BOTH = {"cache": ["latents", "text"]}
@@ -339,7 +340,8 @@ def test_the_stage_fills_caches_sends_parts_away_and_leaves_the_same_encoder(
     tiny.pipeline().save_pretrained(tmp_path / "start")
     plain = staged(tmp_path)
     assert "damaged" not in capsys.readouterr().err
-    model = subject_model(load_pipeline(str(tmp_path / "start")).components)
+    start = load_pipeline(str(tmp_path / "start"))
+    model = subject_model(start.components, weight_digests(start))
     folder = Path("runs/cache") / feature_cache.folder_name("latents", model, tiny.train_params())
     folder.mkdir(parents=True)
     (folder / "0.safetensors").write_bytes(b"cut off")
