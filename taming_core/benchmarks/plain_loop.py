@@ -67,8 +67,7 @@ def loss_of(model: SubjectModel, batch: Batch, device: torch.device) -> torch.Te
     family: Any = model.family
     assert batch.target is not None
     with torch.no_grad():
-        images = batch.target.to(device, family.vae.dtype)
-        latents = family.scale_latents(family.vae.encode(images).latent_dist.sample()).float()
+        latents = family.scale_latents(family.encode(batch.target.to(device)).sample()).float()
         text = family.text(batch.tokens.to(device))
     noise = torch.randn_like(latents)
     times = torch.randint(0, 1000, (len(latents),), device=device)

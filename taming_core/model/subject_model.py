@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from taming_core.bases.families import family_of
-from taming_core.bases.family import Family, vae_precision
+from taming_core.bases.family import Family
 from taming_core.errors import TamingError
 from taming_core.model import towers
 from taming_core.model.attention import ip_layers
@@ -135,8 +135,8 @@ def encode_images(
 
 def latent_posterior(model: SubjectModel, images: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (B, C, h, w) of the autoencoder's posterior of images in [-1, 1]."""
-    with torch.no_grad(), vae_precision(model.family.vae, images.device):
-        posterior: Any = model.family.vae.encode(images.to(model.family.vae.dtype)).latent_dist
+    with torch.no_grad():
+        posterior = model.family.encode(images)
         return posterior.mean, posterior.std
 
 
