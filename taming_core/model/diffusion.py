@@ -113,10 +113,16 @@ def with_zero_terminal_snr(scheduler: Any) -> Any:
     if scheduler.config["prediction_type"] == "epsilon":
         raise TamingError("A base that predicts the noise cannot learn from pure noise. Set train.zero_terminal_snr to "
                           "false, or use a base of v_prediction.")  # fmt: skip
-    if float(scheduler.alphas_cumprod[-1]) < 1e-6:  # EulerDiscreteScheduler sets 2**-24, since it divides by it
+    if has_zero_terminal_snr(scheduler):
         raise TamingError(f"The noise schedule of the base's {name} ends in pure noise already. Set "
                           "train.zero_terminal_snr to false.")  # fmt: skip
     return scheduler_class.from_config(scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing")
+
+
+def has_zero_terminal_snr(scheduler: Any) -> bool:
+    """Whether the noise schedule of a diffusion process ends in pure noise."""
+    # EulerDiscreteScheduler ends at 2**-24, since it divides by it.
+    return hasattr(scheduler, "alphas_cumprod") and float(scheduler.alphas_cumprod[-1]) < 1e-6
 
 
 def prediction_type(schedule: Schedule) -> str:

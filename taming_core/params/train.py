@@ -81,7 +81,7 @@ class TrainParams(Section):
     offset_noise: NonNegativeFloat  # offset noise: one value per channel, as a share of the noise
     zero_terminal_snr: bool  # rescale the noise schedule to zero terminal SNR (Lin et al., 2024)
     localization_weight: NonNegativeFloat  # weight of the loss that keeps attention to object tokens in the mask
-    identity_weight: NonNegativeFloat  # weight lambda of the identity loss; 0 disables it
+    identity_weight: NonNegativeFloat  # lambda, the identity loss's weight where nothing is noised; 0 disables it
     identity_max_timestep: PositiveInt | None  # the identity loss applies below this timestep only
     identity_network: str | None  # mini or a folder; null where identity_weight is 0
     precision: Precision

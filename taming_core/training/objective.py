@@ -21,7 +21,7 @@ T = TypeVar("T", float, Tensor)
 
 @dataclass(frozen=True)
 class SampleWeights:
-    """Weights of the samples of a batch in each loss term, normalized over the batch so that micro-batches add up."""
+    """Weights of the samples of a batch in each loss term, divided by their number so that micro-batches add up."""
 
     denoising: Float[Tensor, " batch"]
     identity: Float[Tensor, " batch"]
@@ -53,15 +53,21 @@ def compute_sample_weights(
     timesteps: Tensor,
     p: TrainParams,
 ) -> SampleWeights:
-    """The sample weights, on the CPU: all samples count in the denoising loss, those with an object in the others."""
+    """The sample weights, on the CPU: all samples count in the denoising loss, those with an object in the others.
+
+    A weight depends on the other samples by their number alone; so a noisy sample counts little in any batch.
+    """
     signal = diffusion.alpha_bar(model.schedule, timesteps).flatten()
-    weights = losses.snr_weights(signal, diffusion.prediction_type(model.schedule), p.min_snr)
+    schedule = model.schedule
+    weights = losses.snr_weights(
+        signal, diffusion.prediction_type(schedule), p.min_snr, diffusion.has_zero_terminal_snr(schedule)
+    )
     zeros = torch.zeros_like(signal)
     identity_weights = losses.identity_weights(signal, timesteps, present, p.identity_max_timestep or 0)
     localization_weights = present.float() if p.localization_weight > 0 else zeros
     return SampleWeights(
         denoising=weights / len(signal),
-        identity=zeros if identity is None else identity_weights / identity_weights.sum().clamp(min=1e-6),
+        identity=zeros if identity is None else identity_weights / present.sum().clamp(min=1),
         localization=localization_weights / localization_weights.sum().clamp(min=1),
     )
 
