@@ -1,6 +1,7 @@
 """Load the components of a text-to-image model."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging
 
 from taming_core.bases.families import family_class
+from taming_core.bases.supported import Config, require_text_to_image
 from taming_core.errors import TamingError
 from taming_core.weights.load import no_progress_bars
 from taming_core.weights.mini import BASE
@@ -23,7 +25,7 @@ def load_base(spec: str) -> dict[str, Any]:
         spec: `mini`, a folder in the layout of diffusers, or a hub name.
 
     Raises:
-        TamingError: there is no such model, or its family is not supported.
+        TamingError: there is no such model, its family is not supported, or it takes more than a text.
     """
     if spec == "mini" and not BASE.is_dir():
         raise TamingError("The base model `mini` is not in the installed package. Train in a checkout of the project, "
@@ -31,7 +33,9 @@ def load_base(spec: str) -> dict[str, Any]:
     place = str(BASE) if spec == "mini" else spec
     try:
         index = model_index(place)
-        names = family_class(index).component_names()
+        family = family_class(index)
+        names = family.component_names()
+        require_text_to_image(spec, configs_of(place, index, family.denoiser_name))
         logging.disable_progress_bar()  # of diffusers; `no_progress_bars` does it for transformers
         with no_progress_bars():
             return {
@@ -60,6 +64,16 @@ def model_index(place: str) -> dict[str, Any]:
         }  # fmt: skip
     pipeline_class: Any = DiffusionPipeline
     return dict(pipeline_class.load_config(place))
+
+
+def configs_of(place: str, index: Mapping[str, Any], denoiser: str) -> dict[str, Config]:
+    """The configs of denoiser and autoencoder, and empty ones of the other components that the index has."""
+    present: dict[str, Config] = {
+        name: {} for name, kind in index.items() if isinstance(kind, list) and kind[0] is not None
+    }
+    library: Any = diffusers
+    networks = {n: getattr(library, index[n][1]).load_config(place, subfolder=n) for n in ("vae", denoiser)}
+    return present | networks
 
 
 def _component(place: str, name: str, kind: list[str]) -> Any:

@@ -25,6 +25,7 @@ from transformers.initialization import no_init_weights
 
 from taming_core.bases.families import family_class, family_of
 from taming_core.bases.family import tokenizer_of
+from taming_core.bases.supported import require_text_to_image
 from taming_core.model import clip, lora, towers
 from taming_core.model.attention import LAYERS, inject, layer_channels
 from taming_core.model.diffusion import Noise, Schedule, noise_schedule_of
@@ -192,11 +193,13 @@ class FakeIdentityNetwork:
 
 
 def configs_of(p: TrainParams) -> dict[str, architectures.Config]:
-    """The configs of the components that training starts from."""
+    """The configs of the components that training starts from; raises TamingError if it takes more than a text."""
     spec = p.start if p.start is not None else p.base
     assert spec is not None  # checked when the params were read
     mini = PIPELINE if p.start is not None else BASE
-    return architectures.pipeline_configs(str(mini) if spec == "mini" else spec)
+    configs = architectures.pipeline_configs(str(mini) if spec == "mini" else spec)
+    require_text_to_image(spec, configs)
+    return configs
 
 
 def schedule_of(config: architectures.Config) -> Schedule:

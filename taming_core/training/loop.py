@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import patch_environment
+from accelerate.utils import patch_environment  # pyright: ignore[reportUnknownVariableType]  # untyped options
 from diffusers.training_utils import EMAModel
 from jaxtyping import Float
 from torch import Tensor, nn
