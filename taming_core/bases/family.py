@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from taming_core.language.placeholder import OBJECT
 
@@ -50,6 +50,15 @@ class Family(ABC):
     def text_encoders(self) -> dict[str, Any]:
         """The loaded text encoders by name; SD 3.5 may omit T5."""
         return {n: m for n in self.text_encoder_names if (m := self.components.get(n)) is not None}
+
+    @property
+    def trainable_text_encoders(self) -> list[str]:
+        """The names of those that `train.text_encoder_rate` trains: the CLIPs.
+
+        T5 stays frozen, as in diffusers' training scripts: it has 4.7 billion weights, which were never trained with
+        images.
+        """
+        return [name for name, encoder in self.text_encoders.items() if not isinstance(encoder, T5EncoderModel)]
 
     @property
     def tokenizers(self) -> list[Any]:

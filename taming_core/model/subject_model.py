@@ -67,7 +67,7 @@ def subject_model(components: Mapping[str, Any]) -> SubjectModel:
 
 def learning_rate_shares(model: SubjectModel, p: TrainParams) -> dict[str, float]:
     """The factor of the learning rate of each network that trains."""
-    text_encoders = dict.fromkeys(model.family.text_encoders, p.text_encoder_rate)
+    text_encoders = dict.fromkeys(model.family.trainable_text_encoders, p.text_encoder_rate)
     shares = {"object_encoder": 1.0, "denoiser": p.denoiser_rate, **text_encoders}
     return {part: share for part, share in shares.items() if share > 0}
 

@@ -61,7 +61,7 @@ class TrainParams(Section):
     micro_batch_size: PositiveInt  # rows on the device at once
     learning_rate: PositiveFloat  # peak, of encoder and injected layers
     denoiser_rate: Fraction  # of the denoiser or its LoRA, as a share of learning_rate
-    text_encoder_rate: Fraction  # of the text encoder, as a share of learning_rate; 0 freezes it
+    text_encoder_rate: Fraction  # of the CLIP text encoders, as a share of learning_rate; 0 freezes them, as T5 is
     warmup: NonNegativeInt  # steps
     schedule: Literal["constant", "cosine", "linear"]
     weight_decay: NonNegativeFloat

@@ -15,7 +15,7 @@ from taming_core.bases.load import load_base
 from taming_core.errors import TamingError
 from taming_core.images.draw import load_scheduler
 from taming_core.images.families import TamingPipeline
-from taming_core.model.subject_model import require_size, subject_model
+from taming_core.model.subject_model import require_size, subject_model, unfreeze
 from taming_core.training.start import require_design, require_losses
 
 
@@ -85,6 +85,25 @@ def test_sd3_does_without_t5(tmp_path: Any) -> None:
     theirs = tiny_bases.stock("sd3", parts)(PROMPTS, **CALL, guidance_scale=4.0, generator=seeds()).images
     ours = tamed("sd3", "concat", loaded)(PROMPTS, **CALL, guidance_text=4.0, generator=seeds()).images
     assert np.abs(ours - theirs).max() < 2e-5
+
+
+@pytest.mark.parametrize(
+    ("family", "encoders"),
+    [
+        ("sd15", {"text_encoder"}),
+        ("sdxl", {"text_encoder", "text_encoder_2"}),
+        ("sd3", {"text_encoder", "text_encoder_2"}),
+        ("flux", {"text_encoder"}),
+    ],
+)
+def test_the_rate_of_the_text_encoders_trains_clip_and_never_t5(family: str, encoders: set[str]) -> None:
+    model = subject_model(tamed(family, "concat").components)
+    trained = unfreeze(model, params(family, "concat", tune="whole", text_encoder_rate=0.1))
+    assert trained.keys() == {"object_encoder", "denoiser", *encoders}
+    for name in encoders:
+        assert trained[name].keys() == dict(model.networks[name].named_parameters()).keys()
+    frozen = model.family.text_encoders.keys() - encoders
+    assert not any(w.requires_grad for name in frozen for w in model.networks[name].parameters())
 
 
 def test_packing_is_undone() -> None:
