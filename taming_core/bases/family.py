@@ -103,7 +103,7 @@ class Family(ABC):
         latents: Float[Tensor, "batch channels rows columns"],
         times: Tensor,
         text: Text,
-        guidance: float | None = None,
+        guidance: float | Float[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch channels rows columns"]:
         """The denoiser output: noise, velocity, clean latents or flow, as the base model was trained.
 
@@ -111,7 +111,7 @@ class Family(ABC):
             latents: noised latents.
             times: (B,), their timesteps on the scheduler's scale.
             text: prompt embeddings; object tokens may follow the states of the prompt.
-            guidance: the scale for a guidance-distilled denoiser; None for any other.
+            guidance: the scale for a guidance-distilled denoiser, of each sample or of all; None for any other.
         """
 
     @property

@@ -29,7 +29,7 @@ class StableDiffusionXL(StableDiffusion):
         latents: Float[Tensor, "batch channels rows columns"],
         times: Tensor,
         text: Text,
-        guidance: float | None = None,  # noqa: ARG002
+        guidance: float | Float[Tensor, " batch"] | None = None,  # noqa: ARG002
     ) -> Float[Tensor, "batch channels rows columns"]:
         added = {"text_embeds": text.pooled, "time_ids": self.time_ids(latents)}
         return self.denoiser(latents, times, text.states, added_cond_kwargs=added, return_dict=False)[0]

@@ -114,7 +114,7 @@ def denoise(
     timesteps: Int[Tensor, " batch"] | Float[Tensor, " batch"],
     groups: Sequence[ConditioningGroup],
     shares: list[Tensor] | None = None,
-    guidance: float | None = None,
+    guidance: float | Float[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, "batch channels height width"]:
     """The denoiser output for every sample of the groups, in the order of the batch.
 
@@ -125,7 +125,7 @@ def denoise(
         groups: the conditioning; each sample belongs to one group.
         shares: receives the share of attention (samples with an object, pixels) that each cross-attention gives to the
             object tokens; None records nothing.
-        guidance: the scale for a guidance-distilled denoiser.
+        guidance: the scale for a guidance-distilled denoiser, of each sample or of all; None for any other.
     """
     outputs: list[Tensor] = []
     for group in groups:
@@ -135,7 +135,8 @@ def denoise(
             if shares is not None and group.object_tokens
             else nullcontext(list[Tensor]()) as recorded_shares
         ):
-            outputs.append(family.predict(latents[group.rows], timesteps[group.rows], group.text, guidance))
+            scale = guidance[group.rows] if isinstance(guidance, Tensor) else guidance
+            outputs.append(family.predict(latents[group.rows], timesteps[group.rows], group.text, scale))
         if shares is not None:
             shares.extend(recorded_shares)
     if len(groups) == 1:

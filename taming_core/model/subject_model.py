@@ -32,8 +32,6 @@ from taming_core.seeds import seed_for
 
 Parameters = dict[str, nn.Parameter]
 
-TRAINING_GUIDANCE = 1.0  # of a guidance-distilled denoiser; 1 is no guidance
-
 
 @dataclass(frozen=True)
 class SubjectModel:
@@ -158,6 +156,7 @@ def predict(
     batch: Batch,
     with_attention: bool = False,
     force_encoder: bool = False,
+    guidance: Float[Tensor, " batch"] | None = None,
 ) -> Prediction:
     """The denoiser's output for noised latents, conditioned on the captions and subjects of a batch.
 
@@ -168,6 +167,7 @@ def predict(
         batch: on the device of the model; `present` and `cached` on the CPU.
         with_attention: also return the share of attention, in [0, 1], that each pixel gives to the object tokens.
         force_encoder: run the object encoder even where no sample has an object, as other processes do at this moment.
+        guidance: the scale for a guidance-distilled denoiser; None for any other.
     """
     family = model.family
     objects = batch_object_embeds(model, batch, force_encoder)
@@ -175,7 +175,6 @@ def predict(
     text = family.text(batch.tokens) if batch.text is None else batch.text
     conditioning = Conditioning(text, positions, batch.present, objects)
     shares = list[Tensor]() if with_attention else None
-    guidance = TRAINING_GUIDANCE if family.reads_guidance else None
     output = denoise(family, latents, timesteps, conditioning_groups(model, conditioning, timesteps), shares, guidance)
     return Prediction(output, shares or [])
 

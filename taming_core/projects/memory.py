@@ -342,7 +342,8 @@ def batch_of(model: SubjectModel, p: TrainParams, size: tuple[int, ...]) -> tupl
         subject=torch.zeros(n, p.references, 3, side, side), view=torch.zeros(n, 3, side, side),
         frame=torch.zeros(n, 4),
     )  # fmt: skip
-    noise = Noise(torch.zeros(n, dtype=torch.long), latents, latents.clone())
+    guidance = torch.ones(n) if family.reads_guidance else None
+    noise = Noise(torch.zeros(n, dtype=torch.long), latents, latents.clone(), guidance)
     return replace(batch, **cached_fields(model, batch, latents, p)), noise
 
 

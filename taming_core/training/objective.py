@@ -97,7 +97,7 @@ def compute_loss_terms(
     latents = latents_of(model, batch, noise)
     noised = diffusion.add_noise(model.schedule, latents, noise)
     with_attention = p.localization_weight > 0 and bool(sample_weights.localization.any())
-    prediction = predict(model, noised, noise.timesteps, batch, with_attention, force_encoder)
+    prediction = predict(model, noised, noise.timesteps, batch, with_attention, force_encoder, noise.guidance)
     output, target = prediction.output.float(), diffusion.training_target(model.schedule, latents, noise)
     pixel_weights = losses.mask_weights(batch.mask, p.mask_weight, (latents.shape[2], latents.shape[3]))
     return LossTerms(

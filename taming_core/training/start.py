@@ -134,6 +134,11 @@ def require_losses(pipeline: TamingPipeline, p: TrainParams) -> None:
     if is_flow_matching(pipeline.scheduler) and (p.min_snr is not None or p.zero_terminal_snr):
         key = "min_snr to null" if p.min_snr is not None else "zero_terminal_snr to false"
         raise TamingError(f"The base was trained by flow matching, which has no such noise schedule. Set train.{key}.")
+    if family.reads_guidance and p.guidance is None:
+        raise TamingError("The base is guidance-distilled: it reads the guidance scale that images are drawn with. Set "
+                          "train.guidance to it, such as 3.5, or to a range, such as [1.0, 5.0].")  # fmt: skip
+    if not family.reads_guidance and p.guidance is not None:
+        raise TamingError("train.guidance has no effect on this base, which is not guidance-distilled. Set it to null.")
     if isinstance(family, Transformer) and p.localization_weight > 0:
         raise TamingError("train.localization_weight must be 0 with a transformer, where image and text mix. Set it "
                           "to 0.")  # fmt: skip

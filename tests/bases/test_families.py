@@ -1,9 +1,11 @@
 """Every family of base models does what diffusers' own pipeline does, until an object is shown."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import tiny_bases
 import torch
 from base_pipelines import CALL, GUIDED, OURS, PROMPTS, params, seeds, tamed
@@ -16,6 +18,9 @@ from taming_core.errors import TamingError
 from taming_core.images.draw import load_scheduler
 from taming_core.images.families import TamingPipeline
 from taming_core.model.subject_model import require_size, subject_model, unfreeze
+from taming_core.tables.rows import load_rows
+from taming_core.training import loop
+from taming_core.training.batches import ExampleSource, batch_at
 from taming_core.training.start import require_design, require_losses
 
 
@@ -156,6 +161,32 @@ def test_a_transformer_has_no_place_for_some_designs(injection: str) -> None:
 def test_what_has_no_effect_on_flow_matching_is_refused(key: str, value: Any, words: str) -> None:
     with pytest.raises(TamingError, match=words):
         require_losses(tamed("sd3", "concat"), params("sd3", "concat", **{key: value}))
+
+
+def test_a_guidance_distilled_base_trains_at_a_scale_that_is_named_and_others_at_none() -> None:
+    with pytest.raises(TamingError, match=r"reads the guidance scale .* Set train\.guidance to it, such as 3\.5"):
+        require_losses(tamed("flux", "concat"), params("flux", "concat"))
+    with pytest.raises(TamingError, match=r"train\.guidance has no effect on this base.* Set it to null"):
+        require_losses(tamed("sd3", "concat"), params("sd3", "concat", guidance=3.5))
+    for guidance in (3.5, [1.0, 5.0]):
+        require_losses(tamed("flux", "concat"), params("flux", "concat", guidance=guidance))
+
+
+def test_flux_trains_at_the_guidance_of_the_params_not_at_1(tmp_path: Any) -> None:
+    model = subject_model(tamed("flux", "concat").components)
+    seen: list[torch.Tensor] = []
+    model.family.denoiser.time_text_embed.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    rows = load_rows(tiny.write_rows(tmp_path), "train")
+    off = {"identity_weight": 0.0, "identity_network": None, "identity_max_timestep": None, "steps": 3}
+    for guidance in (3.5, [2.0, 5.0]):
+        p = params("flux", "concat", guidance=guidance, **off)
+        run = loop.start_run(model, None, loop.accelerator_for("cpu", "fp32"), p)
+        list(loop.train(run, p, partial(batch_at, source=ExampleSource.of(model, rows, p))))
+    scales = torch.cat(seen) / 1000  # as the transformer embeds them
+    fixed, drawn = scales[: len(scales) // 2], scales[len(scales) // 2 :]
+    torch.testing.assert_close(fixed, torch.full_like(fixed, 3.5))
+    assert ((drawn > 2.0) & (drawn < 5.0)).all()
+    assert len(set(drawn.tolist())) == len(drawn)
 
 
 def test_layers_cannot_be_chosen_for_concat_in_a_transformer() -> None:
