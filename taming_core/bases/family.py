@@ -104,6 +104,7 @@ class Family(ABC):
         times: Tensor,
         text: Text,
         guidance: float | Float[Tensor, " batch"] | None = None,
+        sizes: Float[Tensor, "batch 4"] | None = None,
     ) -> Float[Tensor, "batch channels rows columns"]:
         """The denoiser output: noise, velocity, clean latents or flow, as the base model was trained.
 
@@ -112,6 +113,8 @@ class Family(ABC):
             times: (B,), their timesteps on the scheduler's scale.
             text: prompt embeddings; object tokens may follow the states of the prompt.
             guidance: the scale for a guidance-distilled denoiser, of each sample or of all; None for any other.
+            sizes: height and width of the original image, top and left of the crop, in pixels; None for images that
+                are whole and have the size of the latents. Only SDXL reads them.
         """
 
     @property

@@ -48,6 +48,7 @@ class Flux(Transformer):
         times: Tensor,
         text: Text,
         guidance: float | Float[Tensor, " batch"] | None = None,
+        sizes: Float[Tensor, "batch 4"] | None = None,  # noqa: ARG002
     ) -> Float[Tensor, "batch channels rows columns"]:
         rows, columns = latents.shape[-2:]
         if isinstance(guidance, float | int):

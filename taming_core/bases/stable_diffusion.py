@@ -31,5 +31,6 @@ class StableDiffusion(Family):
         times: Tensor,
         text: Text,
         guidance: float | Float[Tensor, " batch"] | None = None,  # noqa: ARG002  (no guidance-distilled checkpoint in this family)
+        sizes: Float[Tensor, "batch 4"] | None = None,  # noqa: ARG002
     ) -> Float[Tensor, "batch channels rows columns"]:
         return self.denoiser(latents, times, text.states, return_dict=False)[0]

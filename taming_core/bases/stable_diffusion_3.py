@@ -55,6 +55,7 @@ class StableDiffusion3(Transformer):
         times: Tensor,
         text: Text,
         guidance: float | Float[Tensor, " batch"] | None = None,  # noqa: ARG002  (no guidance-distilled checkpoint in this family)
+        sizes: Float[Tensor, "batch 4"] | None = None,  # noqa: ARG002
     ) -> Float[Tensor, "batch channels rows columns"]:
         return self.denoiser(
             hidden_states=latents, timestep=times, encoder_hidden_states=text.states, pooled_projections=text.pooled,

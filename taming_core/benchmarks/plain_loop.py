@@ -75,6 +75,7 @@ def loss_of(model: SubjectModel, batch: Batch, device: torch.device, p: TrainPar
     share = (times / 1000).view(-1, 1, 1, 1)  # the cost of a step does not depend on the schedule
     noised = (1 - share) * latents + share * noise
     batch = replace(batch, tokens=batch.tokens.to(device), subject=batch.subject.to(device))
-    batch = replace(batch, text_states=text.states, text_pooled=text.pooled)
+    sizes = None if batch.sizes is None else batch.sizes.to(device)
+    batch = replace(batch, text_states=text.states, text_pooled=text.pooled, sizes=sizes)
     guidance = None if p.guidance is None else guidance_at(len(latents), p.guidance, torch.Generator()).to(device)
     return F.mse_loss(predict(model, noised, times, batch, guidance=guidance).output.float(), noise)

@@ -115,6 +115,7 @@ def denoise(
     groups: Sequence[ConditioningGroup],
     shares: list[Tensor] | None = None,
     guidance: float | Float[Tensor, " batch"] | None = None,
+    sizes: Float[Tensor, "batch 4"] | None = None,
 ) -> Float[Tensor, "batch channels height width"]:
     """The denoiser output for every sample of the groups, in the order of the batch.
 
@@ -126,6 +127,7 @@ def denoise(
         shares: receives the share of attention (samples with an object, pixels) that each cross-attention gives to the
             object tokens; None records nothing.
         guidance: the scale for a guidance-distilled denoiser, of each sample or of all; None for any other.
+        sizes: see `Family.predict`.
     """
     outputs: list[Tensor] = []
     for group in groups:
@@ -136,7 +138,8 @@ def denoise(
             else nullcontext(list[Tensor]()) as recorded_shares
         ):
             scale = guidance[group.rows] if isinstance(guidance, Tensor) else guidance
-            outputs.append(family.predict(latents[group.rows], timesteps[group.rows], group.text, scale))
+            crops = None if sizes is None else sizes[group.rows]
+            outputs.append(family.predict(latents[group.rows], timesteps[group.rows], group.text, scale, crops))
         if shares is not None:
             shares.extend(recorded_shares)
     if len(groups) == 1:

@@ -92,8 +92,9 @@ def _generator(seed: int, purpose: str, step: int) -> torch.Generator:
 
 def slice_noise(noise: Noise, rows: slice, device: torch.device) -> Noise:
     """The noise of some rows of the batch, on the device."""
-    values = {f.name: getattr(noise, f.name) for f in fields(Noise)}
-    return Noise(**{n: v if v is None else v[rows].to(device, non_blocking=True) for n, v in values.items()})
+    values: dict[str, Any] = {f.name: getattr(noise, f.name) for f in fields(Noise)}
+    sliced: Any = {n: v if v is None else v[rows].to(device, non_blocking=True) for n, v in values.items()}
+    return Noise(**sliced)
 
 
 def noise_schedule_of(scheduler: Any) -> Schedule:

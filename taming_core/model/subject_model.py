@@ -175,7 +175,8 @@ def predict(
     text = family.text(batch.tokens) if batch.text is None else batch.text
     conditioning = Conditioning(text, positions, batch.present, objects)
     shares = list[Tensor]() if with_attention else None
-    output = denoise(family, latents, timesteps, conditioning_groups(model, conditioning, timesteps), shares, guidance)
+    groups = conditioning_groups(model, conditioning, timesteps)
+    output = denoise(family, latents, timesteps, groups, shares, guidance, batch.sizes)
     return Prediction(output, shares or [])
 
 

@@ -41,6 +41,7 @@ class Example:
     present: bool  # whether the denoiser gets the object embedding
     subject: Float[Tensor, "references 3 size size"]  # o in [-1, 1], the photos that the encoder embeds together
     view: Float[Tensor, "3 size size"]  # o', a cut-out: the reference of the identity loss
+    sizes: Float[Tensor, "4"]  # height and width of the photo; and what the target leaves out of it: top and left
     frame: Float[Tensor, "4"]  # x0, y0, x1, y1 in pixels of the target: the square that frames the object like `view`
     latents: Entry | None = None  # replaces `target` if latents are cached
     tower_features: tuple[Tensor | None, ...] = ()  # of each photo; None for one that is not cached
@@ -129,6 +130,7 @@ def make_example(source: ExampleSource, number: int, position: int) -> Example:
     example = Example(
         row_id=row["row_id"], target=None if caches.latents else decode_image(row["image"]), present=present,
         mask=torch.zeros(1, row["height"], row["width"]),
+        sizes=torch.tensor([float(row[name]) for name in ("photo_height", "photo_width", "crop_top", "crop_left")]),
         latents=cached_entry(caches.latents, image_key(row["image"])) if caches.latents else None,
         caption=empty_prompt if drop_text < p.text_drop else caption_for(row, present, p),
         subject=torch.zeros(p.references, 3, size, size), view=torch.zeros(3, size, size), frame=torch.zeros(4),
@@ -196,7 +198,7 @@ def decode_image(image: bytes) -> Float[Tensor, "3 height width"]:
 
 def collate(examples: Sequence[Example], source: ExampleSource) -> Batch:
     """The examples as one batch."""
-    caches, names = source.caches, ("mask", "subject", "view", "frame")
+    caches, names = source.caches, ("mask", "subject", "view", "frame", "sizes")
     tokens = source.tokenize([e.caption for e in examples])
     targets = [e.target for e in examples if e.target is not None]
     latents = [e.latents for e in examples if e.latents is not None]

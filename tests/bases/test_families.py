@@ -18,6 +18,7 @@ from taming_core.errors import TamingError
 from taming_core.images.draw import load_scheduler
 from taming_core.images.families import TamingPipeline
 from taming_core.model.subject_model import require_size, subject_model, unfreeze
+from taming_core.tables import schema
 from taming_core.tables.rows import load_rows
 from taming_core.training import loop
 from taming_core.training.batches import ExampleSource, batch_at
@@ -187,6 +188,25 @@ def test_flux_trains_at_the_guidance_of_the_params_not_at_1(tmp_path: Any) -> No
     torch.testing.assert_close(fixed, torch.full_like(fixed, 3.5))
     assert ((drawn > 2.0) & (drawn < 5.0)).all()
     assert len(set(drawn.tolist())) == len(drawn)
+
+
+def test_sdxl_trains_with_the_true_size_and_crop_and_draws_whole_images(tmp_path: Any) -> None:
+    pipeline = tamed("sdxl", "concat")
+    model = subject_model(pipeline.components)
+    seen: list[torch.Tensor] = []
+    model.family.denoiser.add_time_proj.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].view(-1, 6)))
+    wide = {"photo_width": 640, "photo_height": 480, "crop_left": 5, "crop_top": 0}
+    cropped = [{**tiny.row(i, 0, 1, "train"), **wide} for i in range(4)]
+    schema.write([schema.table(cropped, schema.ROWS)], schema.ROWS, tmp_path / "train-00000.parquet")
+    off = {"identity_weight": 0.0, "identity_network": None, "identity_max_timestep": None, "regularization": 0.0}
+    p = params("sdxl", "concat", steps=1, **off)
+    run = loop.start_run(model, None, loop.accelerator_for("cpu", "fp32"), p)
+    source = ExampleSource.of(model, load_rows(tmp_path, "train"), p)
+    list(loop.train(run, p, partial(batch_at, source=source)))
+    assert torch.cat(seen).tolist() == [[480, 640, 0, 5, 32, 32]] * 4
+    seen.clear()
+    pipeline(PROMPTS, **CALL)
+    assert {tuple(ids) for ids in torch.cat(seen).tolist()} == {(32, 48, 0, 0, 32, 48)}
 
 
 def test_layers_cannot_be_chosen_for_concat_in_a_transformer() -> None:
