@@ -44,6 +44,7 @@ OBJECTS = _schema(
         *PHOTO,
         column("photo_width", pa.int32(), "pixels of the upright photo; null if it could not be read", nullable=True),
         column("photo_height", pa.int32(), "pixels of the upright photo; null if it could not be read", nullable=True),
+        column("photo_hash", pa.string(), "difference hash of the upright photo; null if unreadable", nullable=True),
         column("identity", pa.string(), "which individual the object is; null where unknown", nullable=True),
         column("object_id", pa.string(), "photo_id and a number; null for a photo without objects", nullable=True),
         column("class", pa.string(), "the detector's noun", nullable=True),
