@@ -42,7 +42,7 @@ def materialize(
     p = load_params(params).materialize
     arguments.require_rows_out(out)
     inputs = sources.MaterializeInputs(raw, objects, captions, regularization)
-    db = index.build_index(objects, captions)
+    db = index.build_index(objects, captions, p)
     stamped = schema.add_fingerprint(schema.ROWS, fingerprint(p))
     state = shards.RUNS / f"materialize-{fingerprint(p, schema.VERSION, *inputs.state())}"
 

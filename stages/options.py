@@ -18,7 +18,7 @@ ParamsFile = Annotated[
         "--params", help="The params file. Default: params.yaml in the working directory, else that of the package."
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 Precision = Annotated[
     str,
     typer.Option(

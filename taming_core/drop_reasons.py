@@ -32,6 +32,7 @@ CAPTION_MISMATCH = "caption does not match"
 # Rows
 NO_CAPTION = "no caption"
 UNKNOWN_OBJECT = "object is not in the objects table"
+NEAR_DUPLICATE = "near-duplicate of a photo of another split"
 SPLITS_MIXED = "shows objects of different splits"
 OBJECT_DROPPED = "object dropped by detect"  # counted only; such an object makes no row
 

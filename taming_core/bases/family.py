@@ -4,14 +4,14 @@ A family knows how the components of its checkpoints work together; objects are 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from taming_core.language.placeholder import OBJECT
 
@@ -51,6 +51,15 @@ class Family(ABC):
     def text_encoders(self) -> dict[str, Any]:
         """The loaded text encoders by name; SD 3.5 may omit T5."""
         return {n: m for n in self.text_encoder_names if (m := self.components.get(n)) is not None}
+
+    @property
+    def trainable_text_encoders(self) -> list[str]:
+        """The names of those that `train.text_encoder_rate` trains: the CLIPs.
+
+        T5 stays frozen, as in diffusers' training scripts: it has 4.7 billion weights, which were never trained with
+        images.
+        """
+        return [name for name, encoder in self.text_encoders.items() if not isinstance(encoder, T5EncoderModel)]
 
     @property
     def tokenizers(self) -> list[Any]:
@@ -99,7 +108,8 @@ class Family(ABC):
         latents: Float[Tensor, "batch channels rows columns"],
         times: Tensor,
         text: Text,
-        guidance: float | None = None,
+        guidance: float | Float[Tensor, " batch"] | None = None,
+        sizes: Float[Tensor, "batch 4"] | None = None,
     ) -> Float[Tensor, "batch channels rows columns"]:
         """The denoiser output: noise, velocity, clean latents or flow, as the base model was trained.
 
@@ -107,7 +117,9 @@ class Family(ABC):
             latents: noised latents.
             times: (B,), their timesteps on the scheduler's scale.
             text: prompt embeddings; object tokens may follow the states of the prompt.
-            guidance: the scale for a guidance-distilled denoiser; None for any other.
+            guidance: the scale for a guidance-distilled denoiser, of each sample or of all; None for any other.
+            sizes: height and width of the original image, top and left of the crop, in pixels; None for images that
+                are whole and have the size of the latents. Only SDXL reads them.
         """
 
     @property
@@ -150,18 +162,15 @@ class Family(ABC):
         config = self.vae.config
         return latents / config["scaling_factor"] + (config.get("shift_factor") or 0.0)
 
+    def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Any:
+        """The posterior of images in [-1, 1], with mean and std (B, C, h, w), before `scale_latents`."""
+        with vae_precision(self.vae, images.device):
+            return self.vae.encode(images.to(self.vae.dtype)).latent_dist
+
     def decode(self, latents: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch 3 height width"]:
         """Images (B, 3, H, W) in about [-1, 1]; gradients flow to the latents."""
-        # SDXL's autoencoder overflows in fp16; its config asks for an upcast.
-        upcast = self.vae.dtype == torch.float16 and self.vae.config.get("force_upcast", False)
-        if upcast:
-            self.vae.to(torch.float32)
-        try:
-            with vae_precision(self.vae, latents.device):
-                return self.vae.decode(self.unscale_latents(latents).to(self.vae.dtype), return_dict=False)[0]
-        finally:
-            if upcast:
-                self.vae.to(torch.float16)
+        with vae_precision(self.vae, latents.device):
+            return self.vae.decode(self.unscale_latents(latents).to(self.vae.dtype), return_dict=False)[0]
 
     def set_timesteps(self, scheduler: Any, steps: int, device: torch.device, latents: Tensor) -> None:
         """Set the sampling timesteps; the shift of some schedulers depends on the size of `latents` (B, C, h, w)."""
@@ -187,11 +196,22 @@ def pool_at_eos(text_encoder: Any, tokenizer: PreTrainedTokenizerBase) -> None:
             module.eos_token_id = tokenizer.eos_token_id
 
 
-def vae_precision(vae: Any, device: torch.device) -> AbstractContextManager[Any]:
-    """Disable autocast for an autoencoder in float32: SDXL's overflows in fp16."""
-    if vae.dtype != torch.float32 or not torch.amp.is_autocast_available(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
+@contextmanager
+def vae_precision(vae: Any, device: torch.device) -> Generator[None, None, None]:
+    """Run an autoencoder in its own precision inside the block: in float32 without autocast, else as its config asks.
+
+    SDXL's overflows in fp16, whether by autocast or by its weights; `force_upcast` in its config asks for float32.
+    """
+    upcast = vae.dtype == torch.float16 and vae.config.get("force_upcast", False)
+    if upcast:
+        vae.to(torch.float32)
+    own_precision = vae.dtype == torch.float32 and torch.amp.is_autocast_available(device.type)
+    try:
+        with torch.autocast(device.type, enabled=False) if own_precision else nullcontext():
+            yield
+    finally:
+        if upcast:
+            vae.to(torch.float16)
 
 
 def tokenizer_of(text_encoder: str) -> str:

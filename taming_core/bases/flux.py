@@ -48,12 +48,14 @@ class Flux(Transformer):
         latents: Float[Tensor, "batch channels rows columns"],
         times: Tensor,
         text: Text,
-        guidance: float | None = None,
+        guidance: float | Float[Tensor, " batch"] | None = None,
+        sizes: Float[Tensor, "batch 4"] | None = None,  # noqa: ARG002
     ) -> Float[Tensor, "batch channels rows columns"]:
         rows, columns = latents.shape[-2:]
-        guidances = None if guidance is None else torch.full((len(latents),), guidance, device=latents.device)
+        if isinstance(guidance, float | int):
+            guidance = torch.full((len(latents),), guidance, device=latents.device)
         output = self.denoiser(
-            hidden_states=pack_latents(latents), timestep=times.to(latents.dtype) / 1000, guidance=guidances,
+            hidden_states=pack_latents(latents), timestep=times.to(latents.dtype) / 1000, guidance=guidance,
             pooled_projections=text.pooled, encoder_hidden_states=text.states,
             txt_ids=latents.new_zeros(text.states.shape[1], 3), img_ids=position_ids(rows // 2, columns // 2, latents),
             return_dict=False,

@@ -13,6 +13,7 @@ from diffusers.utils import logging
 from huggingface_hub import constants, try_to_load_from_cache
 
 from taming_core.bases.families import family_class
+from taming_core.bases.supported import Config, require_text_to_image
 from taming_core.errors import TamingError
 from taming_core.weights.load import no_progress_bars
 from taming_core.weights.locate import is_hub_name
@@ -35,7 +36,7 @@ def load_base(
         revision: a commit on the hub; None for the newest.
 
     Raises:
-        TamingError: there is no such model, or its family is not supported.
+        TamingError: there is no such model, its family is not supported, or it takes more than a text.
     """
     if spec == "mini" and not BASE.is_dir():
         raise TamingError("The base model `mini` is not in the installed package. Train in a checkout of the project, "
@@ -44,7 +45,9 @@ def load_base(
     place = str(folder_of(spec, revision)) if constants.HF_HUB_OFFLINE else place_of(spec)
     try:
         index = model_index(place, revision)
-        wanted = names or [n for n in family_class(index).component_names() if index.get(n, [None])[0] is not None]
+        family = family_class(index)
+        wanted = names or [n for n in family.component_names() if index.get(n, [None])[0] is not None]
+        require_text_to_image(spec, configs_of(place, index, family.denoiser_name, revision))
         logging.disable_progress_bar()  # of diffusers; `no_progress_bars` does it for transformers
         with no_progress_bars():
             return {name: _component(place, name, index[name], dtype_of(name, dtype), revision) for name in wanted}
@@ -90,6 +93,18 @@ def model_index(place: str, revision: str | None = None) -> dict[str, Any]:
         }  # fmt: skip
     pipeline_class: Any = DiffusionPipeline
     return dict(pipeline_class.load_config(place, revision=revision))
+
+
+def configs_of(place: str, index: Mapping[str, Any], denoiser: str, revision: str | None) -> dict[str, Config]:
+    """The configs of denoiser and autoencoder, and empty ones of the other components that the index has."""
+    present: dict[str, Config] = {
+        name: {} for name, kind in index.items() if isinstance(kind, list) and kind[0] is not None
+    }
+    library: Any = diffusers
+    networks = {
+        n: getattr(library, index[n][1]).load_config(place, subfolder=n, revision=revision) for n in ("vae", denoiser)
+    }
+    return present | networks
 
 
 def _component(place: str, name: str, kind: list[str], dtype: torch.dtype, revision: str | None) -> Any:

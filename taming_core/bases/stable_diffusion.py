@@ -30,6 +30,7 @@ class StableDiffusion(Family):
         latents: Float[Tensor, "batch channels rows columns"],
         times: Tensor,
         text: Text,
-        guidance: float | None = None,  # noqa: ARG002  (no guidance-distilled checkpoint in this family)
+        guidance: float | Float[Tensor, " batch"] | None = None,  # noqa: ARG002  (no guidance-distilled checkpoint in this family)
+        sizes: Float[Tensor, "batch 4"] | None = None,  # noqa: ARG002
     ) -> Float[Tensor, "batch channels rows columns"]:
         return self.denoiser(latents, times, text.states, return_dict=False)[0]

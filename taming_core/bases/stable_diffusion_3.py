@@ -54,7 +54,8 @@ class StableDiffusion3(Transformer):
         latents: Float[Tensor, "batch channels rows columns"],
         times: Tensor,
         text: Text,
-        guidance: float | None = None,  # noqa: ARG002  (no guidance-distilled checkpoint in this family)
+        guidance: float | Float[Tensor, " batch"] | None = None,  # noqa: ARG002  (no guidance-distilled checkpoint in this family)
+        sizes: Float[Tensor, "batch 4"] | None = None,  # noqa: ARG002
     ) -> Float[Tensor, "batch channels rows columns"]:
         return self.denoiser(
             hidden_states=latents, timestep=times, encoder_hidden_states=text.states, pooled_projections=text.pooled,

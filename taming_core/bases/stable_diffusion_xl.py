@@ -29,16 +29,21 @@ class StableDiffusionXL(StableDiffusion):
         latents: Float[Tensor, "batch channels rows columns"],
         times: Tensor,
         text: Text,
-        guidance: float | None = None,  # noqa: ARG002
+        guidance: float | Float[Tensor, " batch"] | None = None,  # noqa: ARG002
+        sizes: Float[Tensor, "batch 4"] | None = None,
     ) -> Float[Tensor, "batch channels rows columns"]:
-        added = {"text_embeds": text.pooled, "time_ids": self.time_ids(latents)}
+        added = {"text_embeds": text.pooled, "time_ids": self.time_ids(latents, sizes)}
         return self.denoiser(latents, times, text.states, added_cond_kwargs=added, return_dict=False)[0]
 
-    def time_ids(self, latents: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch 6"]:
+    def time_ids(
+        self, latents: Float[Tensor, "batch channels rows columns"], sizes: Float[Tensor, "batch 4"] | None = None
+    ) -> Float[Tensor, "batch 6"]:
         """Original size, top left corner of the crop, and target size (Podell et al., section 2.2).
 
-        Original and target size are the size of the latents in pixels, without a crop, in training as in sampling.
+        Without `sizes` the original size is the target size, without a crop, as in sampling.
         """
         height, width = (side * self.vae_scale_factor for side in latents.shape[-2:])
-        sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=latents.dtype)
-        return sizes.to(latents.device, non_blocking=True).expand(len(latents), -1)
+        target = torch.tensor([[height, width]], dtype=latents.dtype).to(latents.device, non_blocking=True)
+        target = target.expand(len(latents), -1)
+        whole = torch.cat([target, torch.zeros_like(target)], 1)
+        return torch.cat([whole if sizes is None else sizes.to(latents.dtype), target], 1)

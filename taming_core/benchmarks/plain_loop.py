@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
+from taming_core.model.diffusion import guidance_at
 from taming_core.model.inputs import Batch
 from taming_core.model.subject_model import SubjectModel, predict, unfreeze
 from taming_core.params.train import TrainParams
@@ -54,7 +55,7 @@ def plain_losses(model: SubjectModel, rows: Rows, accelerator: Accelerator, p: T
     loader = DataLoader(dataset, p.batch_size, num_workers=workers, collate_fn=partial(collate, source=source))
     for batch in loader:
         with accelerator.autocast():
-            loss = loss_of(model, batch, device)
+            loss = loss_of(model, batch, device, p)
         prepared.backward(loss)
         prepared.clip_grad_norm_(trained, p.max_grad_norm)
         optimizer.step()
@@ -62,18 +63,19 @@ def plain_losses(model: SubjectModel, rows: Rows, accelerator: Accelerator, p: T
         yield loss.item()
 
 
-def loss_of(model: SubjectModel, batch: Batch, device: torch.device) -> torch.Tensor:
+def loss_of(model: SubjectModel, batch: Batch, device: torch.device, p: TrainParams) -> torch.Tensor:
     """The mean squared error of a batch, with its latents, text and object embeddings computed in the step."""
     family: Any = model.family
     assert batch.target is not None
     with torch.no_grad():
-        images = batch.target.to(device, family.vae.dtype)
-        latents = family.scale_latents(family.vae.encode(images).latent_dist.sample()).float()
+        latents = family.scale_latents(family.encode(batch.target.to(device)).sample()).float()
         text = family.text(batch.tokens.to(device))
     noise = torch.randn_like(latents)
     times = torch.randint(0, 1000, (len(latents),), device=device)
     share = (times / 1000).view(-1, 1, 1, 1)  # the cost of a step does not depend on the schedule
     noised = (1 - share) * latents + share * noise
     batch = replace(batch, tokens=batch.tokens.to(device), subject=batch.subject.to(device))
-    batch = replace(batch, text_states=text.states, text_pooled=text.pooled)
-    return F.mse_loss(predict(model, noised, times, batch).output.float(), noise)
+    sizes = None if batch.sizes is None else batch.sizes.to(device)
+    batch = replace(batch, text_states=text.states, text_pooled=text.pooled, sizes=sizes)
+    guidance = None if p.guidance is None else guidance_at(len(latents), p.guidance, torch.Generator()).to(device)
+    return F.mse_loss(predict(model, noised, times, batch, guidance=guidance).output.float(), noise)

@@ -186,8 +186,10 @@ def projected_object_attention(attn: Attention, hidden: Hidden, features: States
     attended = object_attention(attn, hidden, features, layer)
     to_out: Any = attn.to_out
     out = to_out[0](attended)
-    # The text's result includes the bias already. Called as a module, not by its weight: LoRA may wrap it.
-    return (out if to_out[0].bias is None else out - to_out[0].bias) / attn.rescale_output_factor
+    # The text's result includes the bias already. Called as a module, not by its weight: LoRA may wrap it. The bias is
+    # what the module makes of zeros, rounded as autocast rounds it, so that an object of zeros adds exactly nothing.
+    bias = 0.0 if to_out[0].bias is None else to_out[0](torch.zeros_like(attended[:1, :1]))
+    return (out - bias) / attn.rescale_output_factor
 
 
 def modules_by_name(network: Any) -> dict[str, nn.Module]:

@@ -133,7 +133,8 @@ def denoise(
     timesteps: Int[Tensor, " batch"] | Float[Tensor, " batch"],
     groups: Sequence[ConditioningGroup],
     shares: list[Tensor] | None = None,
-    guidance: float | None = None,
+    guidance: float | Float[Tensor, " batch"] | None = None,
+    sizes: Float[Tensor, "batch 4"] | None = None,
 ) -> Float[Tensor, "batch channels height width"]:
     """The denoiser output for every sample of the groups, in the order of the batch.
 
@@ -144,7 +145,8 @@ def denoise(
         groups: the conditioning; each sample belongs to one group.
         shares: receives the share of attention (samples with an object, pixels) that each cross-attention gives to the
             object tokens; None records nothing.
-        guidance: the scale for a guidance-distilled denoiser.
+        guidance: the scale for a guidance-distilled denoiser, of each sample or of all; None for any other.
+        sizes: see `Family.predict`.
     """
     outputs: list[Tensor] = []
     for group in groups:
@@ -154,7 +156,9 @@ def denoise(
             if shares is not None and group.object_tokens
             else nullcontext(list[Tensor]()) as recorded_shares
         ):
-            outputs.append(family.predict(latents[group.rows], timesteps[group.rows], group.text, guidance))
+            scale = guidance[group.rows] if isinstance(guidance, Tensor) else guidance
+            crops = None if sizes is None else sizes[group.rows]
+            outputs.append(family.predict(latents[group.rows], timesteps[group.rows], group.text, scale, crops))
         if shares is not None:
             shares.extend(recorded_shares)
     if len(groups) == 1:

@@ -4,6 +4,7 @@ For a diffusion process (DDPM, Ho et al., 2020) or flow matching (Lipman et al.,
 """
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -27,9 +28,17 @@ class Noise:
     timesteps: Int[Tensor, " batch"] | Float[Tensor, " batch"]  # flow matching: sigma * num_train_timesteps
     posterior: Float[Tensor, "batch channels height width"]  # for the sample from the autoencoder's posterior
     diffusion: Float[Tensor, "batch channels height width"]  # eps
+    guidance: Float[Tensor, " batch"] | None = None  # the scale that a guidance-distilled denoiser reads
 
 
-def noise_at(step: int, shape: tuple[int, int, int, int], schedule: Schedule, seed: int, offset: float) -> Noise:
+def noise_at(
+    step: int,
+    shape: tuple[int, int, int, int],
+    schedule: Schedule,
+    seed: int,
+    offset: float,
+    guidance: float | Sequence[float] | None = None,
+) -> Noise:
     """The noise of one step, on the CPU.
 
     Args:
@@ -39,11 +48,19 @@ def noise_at(step: int, shape: tuple[int, int, int, int], schedule: Schedule, se
         seed: of the training.
         offset: weight of noise that is constant over each channel of an image, so that the model learns to change the
             mean brightness (Guttenberg, "Diffusion with offset noise", 2023).
+        guidance: the scale for a guidance-distilled denoiser, or the ends of a range; None for any other.
     """
     encoding, diffusion = (torch.randn(shape, generator=_generator(seed, name, step)) for name in ("encoding", "noise"))
     level = torch.randn(*shape[:2], 1, 1, generator=_generator(seed, "offset", step))
     timesteps = timesteps_at(shape, schedule, _generator(seed, "timestep", step))
-    return Noise(timesteps, encoding, diffusion + offset * level)
+    scales = None if guidance is None else guidance_at(shape[0], guidance, _generator(seed, "guidance", step))
+    return Noise(timesteps, encoding, diffusion + offset * level, scales)
+
+
+def guidance_at(count: int, guidance: float | Sequence[float], generator: torch.Generator) -> Float[Tensor, " {count}"]:
+    """One guidance scale for all samples, or for each one from the range, with equal probability."""
+    low, high = guidance if isinstance(guidance, Sequence) else (guidance, guidance)
+    return low + (high - low) * torch.rand(count, generator=generator)
 
 
 def timesteps_at(shape: tuple[int, int, int, int], schedule: Schedule, generator: torch.Generator) -> Tensor:
@@ -75,7 +92,9 @@ def _generator(seed: int, purpose: str, step: int) -> torch.Generator:
 
 def slice_noise(noise: Noise, rows: slice, device: torch.device) -> Noise:
     """The noise of some rows of the batch, on the device."""
-    return Noise(**{f.name: getattr(noise, f.name)[rows].to(device, non_blocking=True) for f in fields(Noise)})
+    values: dict[str, Any] = {f.name: getattr(noise, f.name) for f in fields(Noise)}
+    sliced: Any = {n: v if v is None else v[rows].to(device, non_blocking=True) for n, v in values.items()}
+    return Noise(**sliced)
 
 
 def noise_schedule_of(scheduler: Any) -> Schedule:
@@ -113,10 +132,16 @@ def with_zero_terminal_snr(scheduler: Any) -> Any:
     if scheduler.config["prediction_type"] == "epsilon":
         raise TamingError("A base that predicts the noise cannot learn from pure noise. Set train.zero_terminal_snr to "
                           "false, or use a base of v_prediction.")  # fmt: skip
-    if float(scheduler.alphas_cumprod[-1]) < 1e-6:  # EulerDiscreteScheduler sets 2**-24, since it divides by it
+    if has_zero_terminal_snr(scheduler):
         raise TamingError(f"The noise schedule of the base's {name} ends in pure noise already. Set "
                           "train.zero_terminal_snr to false.")  # fmt: skip
     return scheduler_class.from_config(scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing")
+
+
+def has_zero_terminal_snr(scheduler: Any) -> bool:
+    """Whether the noise schedule of a diffusion process ends in pure noise."""
+    # EulerDiscreteScheduler ends at 2**-24, since it divides by it.
+    return hasattr(scheduler, "alphas_cumprod") and float(scheduler.alphas_cumprod[-1]) < 1e-6
 
 
 def prediction_type(schedule: Schedule) -> str:

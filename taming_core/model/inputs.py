@@ -54,6 +54,7 @@ class Batch:
     subject: Float[Tensor, "batch objects references 3 size size"]  # o in [-1, 1], in the order of their `<object>`
     view: Float[Tensor, "batch 3 side side"]  # o', the reference of the identity loss
     frame: Float[Tensor, "batch 4"]  # see `Example`
+    sizes: Float[Tensor, "batch 4"] | None = None  # see `Example`; None for images that are whole and not scaled
     latent_mean: Float[Tensor, "batch channels rows columns"] | None = None  # of the target's posterior
     latent_std: Float[Tensor, "batch channels rows columns"] | None = None
     text_states: Float[Tensor, "batch text_length text_width"] | None = None

@@ -195,8 +195,8 @@ def encode_subjects(
     if encoder.config["injection"] != "reference":
         return encoder(subject, features, cached)
     with torch.no_grad():
-        latents = family.scale_latents(family.vae.encode(subject).latent_dist.mean)
-    return latents.flatten(2).transpose(1, 2)
+        latents = family.scale_latents(family.encode(subject).mean)
+    return latents.flatten(2).transpose(1, 2).to(subject.dtype)
 
 
 def tensor_like(like: Tensor, values: Sequence[float]) -> Float[Tensor, " values"]:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from taming_core.bases.families import family_of
-from taming_core.bases.family import Family, Text, vae_precision
+from taming_core.bases.family import Family, Text
 from taming_core.errors import TamingError
 from taming_core.model import towers
 from taming_core.model.attention import ip_layers
@@ -33,8 +33,6 @@ from taming_core.params.train import TrainParams
 from taming_core.seeds import seed_for
 
 Parameters = dict[str, nn.Parameter]
-
-TRAINING_GUIDANCE = 1.0  # of a guidance-distilled denoiser; 1 is no guidance
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def subject_model(components: Mapping[str, Any], digests: Mapping[str, str] | No
 
 def learning_rate_shares(model: SubjectModel, p: TrainParams) -> dict[str, float]:
     """The factor of the learning rate of each network that trains."""
-    text_encoders = dict.fromkeys(model.family.text_encoders, p.text_encoder_rate)
+    text_encoders = dict.fromkeys(model.family.trainable_text_encoders, p.text_encoder_rate)
     shares = {"object_encoder": 1.0, "denoiser": p.denoiser_rate, **text_encoders}
     return {part: share for part, share in shares.items() if share > 0}
 
@@ -141,8 +139,8 @@ def encode_images(
 
 def latent_posterior(model: SubjectModel, images: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (B, C, h, w) of the autoencoder's posterior of images in [-1, 1]."""
-    with torch.no_grad(), vae_precision(model.family.vae, images.device):
-        posterior: Any = model.family.vae.encode(images.to(model.family.vae.dtype)).latent_dist
+    with torch.no_grad():
+        posterior = model.family.encode(images)
         return posterior.mean, posterior.std
 
 
@@ -164,6 +162,7 @@ def predict(
     batch: Batch,
     with_attention: bool = False,
     force_encoder: bool = False,
+    guidance: Float[Tensor, " batch"] | None = None,
 ) -> Prediction:
     """The denoiser's output for noised latents, conditioned on the captions and subjects of a batch.
 
@@ -174,6 +173,7 @@ def predict(
         batch: on the device of the model; `cached` on the CPU.
         with_attention: also return the share of attention, in [0, 1], that each pixel gives to the object tokens.
         force_encoder: run the object encoder even where no sample has an object, as other processes do at this moment.
+        guidance: the scale for a guidance-distilled denoiser; None for any other.
     """
     family = model.family
     objects = batch_object_embeds(model, batch, force_encoder)
@@ -184,8 +184,8 @@ def predict(
         for group in conditioning_groups(model, part, timesteps[rows])
     ]
     shares = list[Tensor]() if with_attention else None
-    guidance = TRAINING_GUIDANCE if family.reads_guidance else None
-    return Prediction(denoise(family, latents, timesteps, groups, shares, guidance), shares or [])
+    output = denoise(family, latents, timesteps, groups, shares, guidance, batch.sizes)
+    return Prediction(output, shares or [])
 
 
 def split_by_count(

@@ -8,6 +8,7 @@ import re
 import zipfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -130,20 +131,39 @@ def script_features(file: str, texts: list[str], near: Path) -> Float[Tensor, "n
             f"detect.classes needs the text encoder {file}, which is neither beside the detector nor in the working "
             f"directory nor in {weights_folder()}. Download {YOLO_RELEASE}/{file} into one of them."
         )
-    _require_safe(path)
+    return _load_script(path)(clip_tokens(texts, near, LENGTH))
+
+
+def _load_script(path: Path) -> Any:
+    """The module of a TorchScript file whose code is safe; raises TamingError for any other file."""
     jit: Any = torch.jit  # partly untyped
-    return jit.load(path, map_location="cpu")(clip_tokens(texts, near, LENGTH))
-
-
-def _require_safe(path: Path) -> None:
-    """Raises TamingError if the code in a TorchScript file contains unsafe operations; called before it runs."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            code = [archive.read(name).decode() for name in archive.namelist() if name.endswith(".py")]
-    except (zipfile.BadZipFile, UnicodeDecodeError) as error:
+        return jit.load(_checked_script(path), map_location="cpu")
+    except (zipfile.BadZipFile, UnicodeDecodeError, OSError, RuntimeError) as error:
         raise TamingError(f"{path} is no TorchScript file, or is damaged. Download it again.") from error
+
+
+def _checked_script(path: Path) -> BytesIO:
+    """A TorchScript file of the entries that were checked: PyTorch reads zip archives in another way than Python.
+
+    It takes the first of two entries of one name, names in any case, and a table of contents in another place.
+
+    Raises:
+        TamingError: its code contains unsafe operations, or two entries have one name.
+    """
+    with zipfile.ZipFile(path) as archive:
+        entries = [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
+    code = [data.decode() for name, data in entries if name.lower().endswith(".py")]
+    if len({name.lower() for name, _ in entries}) < len(entries):
+        raise TamingError(f"{path} is not run, for it holds two entries of one name. Download it from {YOLO_RELEASE}.")
     if match := next(filter(None, map(UNSAFE.search, code)), None):
         raise TamingError(f"{path} is not run, for its code holds `{match[0]}`. Download it from {YOLO_RELEASE}.")
+    copy = BytesIO()
+    with zipfile.ZipFile(copy, "w") as archive:
+        for name, data in entries:
+            archive.writestr(name, data)
+    copy.seek(0)
+    return copy
 
 
 def clip_tokens(texts: list[str], near: Path, length: int) -> Int[Tensor, "n length"]:

@@ -83,7 +83,7 @@ class MaterializeParams(Section):
     validation: Fraction  # share of identities
     test: Fraction
     seed: NonNegativeInt  # of the split
-    duplicate_distance: NonNegativeInt  # near-duplicates differ in at most this many of 64 bits
+    duplicate_distance: NonNegativeInt  # near-duplicates differ in at most this many of 64 bits; they share a split
     max_references: PositiveInt  # other views listed in a row; sampled if there are more
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
     shard_size: PositiveInt  # objects per crash-safe shard

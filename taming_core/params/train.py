@@ -9,6 +9,7 @@ from taming_core.params.sections import Fraction, Sampling, Section
 Precision = Literal["fp32", "bf16", "fp16"]
 Cache = Literal["latents", "text", "tower"]
 Injection = Literal["substitute", "concat", "decoupled", "gated", "reference"]
+GuidanceRange = Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)]  # the lowest and the highest
 
 
 class ValidationGrid(Section):
@@ -61,7 +62,7 @@ class TrainParams(Section):
     micro_batch_size: PositiveInt  # rows on the device at once
     learning_rate: PositiveFloat  # peak, of encoder and injected layers
     denoiser_rate: Fraction  # of the denoiser or its LoRA, as a share of learning_rate
-    text_encoder_rate: Fraction  # of the text encoder, as a share of learning_rate; 0 freezes it
+    text_encoder_rate: Fraction  # of the CLIP text encoders, as a share of learning_rate; 0 freezes them, as T5 is
     warmup: NonNegativeInt  # steps
     schedule: Literal["constant", "cosine", "linear"]
     weight_decay: NonNegativeFloat
@@ -82,8 +83,9 @@ class TrainParams(Section):
     min_snr: PositiveFloat | None  # gamma of min-SNR weighting (Hang et al., 2023); null weighs as the base does
     offset_noise: NonNegativeFloat  # offset noise: one value per channel, as a share of the noise
     zero_terminal_snr: bool  # rescale the noise schedule to zero terminal SNR (Lin et al., 2024)
+    guidance: PositiveFloat | GuidanceRange | None  # scale that a guidance-distilled base reads; a range is drawn from
     localization_weight: NonNegativeFloat  # weight of the loss that keeps attention to object tokens in the mask
-    identity_weight: NonNegativeFloat  # weight lambda of the identity loss; 0 disables it
+    identity_weight: NonNegativeFloat  # lambda, the identity loss's weight where nothing is noised; 0 disables it
     identity_max_timestep: PositiveInt | None  # the identity loss applies below this timestep only
     identity_network: str | None  # mini or a folder; null where identity_weight is 0
     precision: Precision
@@ -131,6 +133,8 @@ class TrainParams(Section):
         if self.localization_weight > 0 and self.injection not in (None, "substitute", "concat"):
             raise ValueError(f"train.localization_weight must be 0 where train.injection is {self.injection}, in which "
                              "text and object tokens do not share one attention")  # fmt: skip
+        if isinstance(self.guidance, list) and self.guidance[0] >= self.guidance[1]:
+            raise ValueError("train.guidance must name the lower end of the range first, as in [1.0, 5.0]")
 
     def _check_batches(self) -> None:
         if self.regularization == 1:

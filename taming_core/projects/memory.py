@@ -25,6 +25,7 @@ from transformers.initialization import no_init_weights
 
 from taming_core.bases.families import family_class, family_of
 from taming_core.bases.family import tokenizer_of
+from taming_core.bases.supported import require_text_to_image
 from taming_core.model import clip, lora, towers
 from taming_core.model.attention import LAYERS, inject, layer_channels
 from taming_core.model.diffusion import Noise, Schedule, noise_schedule_of
@@ -203,11 +204,13 @@ class FakeIdentityNetwork:
 
 
 def configs_of(p: TrainParams) -> dict[str, architectures.Config]:
-    """The configs of the components that training starts from."""
+    """The configs of the components that training starts from; raises TamingError if it takes more than a text."""
     spec = p.start if p.start is not None else p.base
     assert spec is not None  # checked when the params were read
     mini = PIPELINE if p.start is not None else BASE
-    return architectures.pipeline_configs(str(mini) if spec == "mini" else spec)
+    configs = architectures.pipeline_configs(str(mini) if spec == "mini" else spec)
+    require_text_to_image(spec, configs)
+    return configs
 
 
 def schedule_of(config: architectures.Config) -> Schedule:
@@ -367,7 +370,8 @@ def batch_of(model: SubjectModel, p: TrainParams, size: tuple[int, ...]) -> tupl
         subject=torch.zeros(n, objects, p.references, 3, side, side), view=torch.zeros(n, 3, side, side),
         frame=torch.zeros(n, 4),
     )  # fmt: skip
-    noise = Noise(torch.zeros(n, dtype=torch.long), latents, latents.clone())
+    guidance = torch.ones(n) if family.reads_guidance else None
+    noise = Noise(torch.zeros(n, dtype=torch.long), latents, latents.clone(), guidance)
     return replace(batch, **cached_fields(model, batch, latents, p)), noise
 
 

@@ -7,18 +7,23 @@ from taming_core.drop_reasons import SPLITS_MIXED, with_details
 from taming_core.errors import TamingError
 from taming_core.params.sections import MaterializeParams
 from taming_core.photos.decode import PhotoError
+from taming_core.rows import near_duplicates
 from taming_core.seeds import seed_for
 from taming_core.tables import schema
 from taming_core.tables.schema import SPLITS
 
 BATCH = 1024  # rows in memory at once
-OBJECT_COLUMNS = ("file_name", "object_id", "photo_id", "photo_width", "identity", "given_split", "drop_reason")
+OBJECT_COLUMNS = (
+    "file_name", "object_id", "photo_id", "photo_width", "photo_hash", "identity", "given_split", "drop_reason",
+)  # fmt: skip
 CAPTION_COLUMNS = ("file_name", "object_id", "caption", "object_caption", "drop_reason")
 TABLES = """
 create table objects (
-    key text primary key, object_id text, photo_id text, photo_width int, identity text, given_split text,
-    drop_reason text
+    key text primary key, object_id text, photo_id text, photo_width int, photo_hash text, identity text,
+    given_split text, drop_reason text
 );
+create table groups (identity text primary key, first text);
+create index firsts on groups (first);
 create table captions (key text primary key, caption text, object_caption text, drop_reason text);
 create index photos on objects (photo_id);
 create index identities on objects (identity);
@@ -27,8 +32,10 @@ create index identities on objects (identity);
 Caption = tuple[str | None, str | None, str | None]  # caption, object_caption, drop_reason
 
 
-def build_index(objects: Path, captions: Path) -> sqlite3.Connection:
+def build_index(objects: Path, captions: Path, p: MaterializeParams) -> sqlite3.Connection:
     """Both tables without masks, indexed by `key_of`, in a temporary database, so that memory does not grow with them.
+
+    Identities with near-duplicate photos are in its table `groups`.
 
     Raises:
         TamingError: a table is of another version, or the metadata gives one identity different splits.
@@ -37,11 +44,12 @@ def build_index(objects: Path, captions: Path) -> sqlite3.Connection:
     db.executescript(TABLES)
     for batch in schema.iter_rows(objects, schema.OBJECTS, BATCH, OBJECT_COLUMNS):
         rows = ((key_of(o), *(o[column] for column in OBJECT_COLUMNS[1:])) for o in batch)
-        db.executemany("insert or ignore into objects values (?, ?, ?, ?, ?, ?, ?)", rows)
+        db.executemany("insert or ignore into objects values (?, ?, ?, ?, ?, ?, ?, ?)", rows)
     for batch in schema.iter_rows(captions, schema.CAPTIONS, BATCH, CAPTION_COLUMNS):
         rows = ((key_of(c), *(c[column] for column in CAPTION_COLUMNS[2:])) for c in batch)
         db.executemany("insert or ignore into captions values (?, ?, ?, ?)", rows)
     _check_splits(db)
+    near_duplicates.group(db, p.duplicate_distance)
     return db
 
 
@@ -86,7 +94,8 @@ def split_of_identity(identity: str, p: MaterializeParams) -> str:
 def split_of_photo(db: sqlite3.Connection, photo_id: str, p: MaterializeParams) -> str:
     """The split of a photo and of all objects in it: that of its identity, or of the photo_id if it has none.
 
-    Neither identities nor photos cross splits: a held-out object cannot be in the background of a training photo.
+    Neither identities nor photos nor near-duplicates of a photo without identity cross splits: a held-out object cannot
+    be in the background of a training photo.
 
     Raises:
         PhotoError: the photo shows identities of different splits.
@@ -97,7 +106,7 @@ def split_of_photo(db: sqlite3.Connection, photo_id: str, p: MaterializeParams) 
         "where photo_id = ? and identity is not null and identity is not object_id"
     )
     identities = [identity for (identity,) in db.execute(query, (photo_id,))] or [photo_id]
-    splits = sorted({_metadata_split(db, photo_id, i) or split_of_identity(i, p) for i in identities})
+    splits = sorted({_metadata_split(db, photo_id, i) or _split_of_group(db, i, p) for i in identities})
     if len(splits) > 1:
         raise PhotoError(with_details(SPLITS_MIXED, ", ".join(splits)))
     return splits[0]
@@ -106,6 +115,17 @@ def split_of_photo(db: sqlite3.Connection, photo_id: str, p: MaterializeParams) 
 def _metadata_split(db: sqlite3.Connection, photo_id: str, identity: str) -> str | None:
     query = "select given_split from objects where {} = ? and given_split is not null limit 1"
     return first_value(db, query.format("photo_id"), photo_id) or first_value(db, query.format("identity"), identity)
+
+
+def _split_of_group(db: sqlite3.Connection, identity: str, p: MaterializeParams) -> str:
+    """The split of the identities that this one is grouped with: by the metadata of any, or by the smallest name."""
+    first = first_value(db, "select first from groups where identity = ?", identity) or identity
+    given = (
+        "select given_split from groups join objects on objects.identity = groups.identity "
+        "or (objects.identity is null and photo_id = groups.identity) "
+        "where first = ? and given_split is not null order by given_split limit 1"
+    )
+    return first_value(db, given, first) or split_of_identity(first, p)
 
 
 def first_value(db: sqlite3.Connection, query: str, value: str) -> str | None:

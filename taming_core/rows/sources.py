@@ -9,12 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from taming_core.drop_reasons import COPY, NO_CAPTION, PHOTO_CHANGED, UNKNOWN_OBJECT, with_details
+from taming_core.drop_reasons import COPY, NEAR_DUPLICATE, NO_CAPTION, PHOTO_CHANGED, UNKNOWN_OBJECT, with_details
 from taming_core.params.sections import MaterializeParams
 from taming_core.photos.decode import Photo, PhotoError, read_photo
 from taming_core.photos.files import file_name, find_copies, folder_state, list_photos, photo_id_of
 from taming_core.photos.masks import decode_mask
 from taming_core.photos.metadata import PhotoMetadata, read_metadata
+from taming_core.rows import near_duplicates
 from taming_core.rows.index import caption_of, check_split, first_value, key_of, split_of_photo
 from taming_core.rows.triplets import subject, target
 from taming_core.tables import schema, shards
@@ -59,7 +60,7 @@ def make_shards(
         shards.write_chunks(captions, folder / "1", expected, partial(caption_rows, db=db, raw=inputs.raw, p=p)),
     ]
     if inputs.regularization:
-        make = pair_maker(inputs.regularization, inputs.raw, p)
+        make = pair_maker(inputs.regularization, inputs.raw, db, p)
         steps.append(shards.write_shards(inputs.pairs(), p.shard_size, folder / "2", expected, make))
     before = 0
     for step in steps:
@@ -149,12 +150,16 @@ def _caption_row(c: schema.Row, db: sqlite3.Connection, raw: Path, p: Materializ
     return _regularization_row(photo, c["file_name"], c["caption"], split_of_photo(db, photo.photo_id, p), p)
 
 
-def pair_maker(folder: Path, raw: Path, p: MaterializeParams) -> Callable[[Sequence[Path]], list[schema.Row]]:
+def pair_maker(
+    folder: Path, raw: Path, db: sqlite3.Connection, p: MaterializeParams
+) -> Callable[[Sequence[Path]], list[schema.Row]]:
     """A function that makes a regularization row of each text-image pair in `folder`; the default split is train.
 
-    A copy of a raw photo is dropped, so that held-out photos do not enter training this way.
+    A copy of a raw photo is dropped, and so is a near-duplicate of one in another split, so that held-out photos do not
+    enter training this way.
     """
     metadata = read_metadata(folder)
+    known = near_duplicates.photo_hashes(db)
     originals = find_copies([*list_photos(raw), *list_photos(folder)])
 
     def row(path: Path, name: str) -> schema.Row:
@@ -163,7 +168,11 @@ def pair_maker(folder: Path, raw: Path, p: MaterializeParams) -> Callable[[Seque
             raise PhotoError(with_details(COPY, originals[path].name))
         if pair.caption is None:
             raise PhotoError(NO_CAPTION)
-        return _regularization_row(read_photo(path), name, pair.caption, check_split(pair.split or "train"), p)
+        photo, split = read_photo(path), check_split(pair.split or "train")
+        for photo_id in near_duplicates.near(photo.image, known, p.duplicate_distance):
+            if split_of_photo(db, photo_id, p) != split:
+                raise PhotoError(NEAR_DUPLICATE)
+        return _regularization_row(photo, name, pair.caption, split, p)
 
     def make(path: Path) -> schema.Row:
         name = file_name(path, folder)

@@ -26,12 +26,24 @@ def bucket(width: int, height: int, p: MaterializeParams) -> Size:
 
 
 def target(image: Pixels, p: MaterializeParams, box: Sequence[int] | None = None) -> dict[str, Any]:
-    """The columns `image`, `width`, `height` and `view_hash` of a row, from a photo (H, W, 3)."""
+    """The columns of a row that describe its image, from a photo (H, W, 3)."""
     small = _crop(Image.fromarray(image), p, box, Image.Resampling.LANCZOS)
     # No chroma subsampling: at a few hundred pixels it is visible around every edge.
     jpeg = _encode(small, "JPEG", quality=p.jpeg_quality, subsampling=0)
     size = {"width": small.width, "height": small.height}
-    return {"image": jpeg, **size, "view_hash": f"{difference_hash(np.asarray(small)):016x}"}
+    view_hash = f"{difference_hash(np.asarray(small)):016x}"
+    return {"image": jpeg, **size, **sizes(image.shape[1], image.shape[0], p, box), "view_hash": view_hash}
+
+
+def sizes(width: int, height: int, p: MaterializeParams, box: Sequence[int] | None = None) -> dict[str, int]:
+    """The photo's size, and what the crop leaves out left of and above the image, in pixels of the image.
+
+    SDXL is told them (Podell et al., "SDXL", 2024, section 2.2).
+    """
+    shape = bucket(width, height, p)
+    left, top, right, bottom = window(width, height, shape, box)
+    crop = {"crop_left": left * shape[0] / (right - left), "crop_top": top * shape[1] / (bottom - top)}
+    return {"photo_width": width, "photo_height": height, **{name: round(value) for name, value in crop.items()}}
 
 
 def _crop(photo: Image.Image, p: MaterializeParams, box: Sequence[int] | None, filter: Image.Resampling) -> Image.Image:

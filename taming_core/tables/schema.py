@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from taming_core.errors import TamingError
 from taming_core.files import replacing
 
-VERSION = "3"  # incremented whenever a column changes; tables of another version are rejected
+VERSION = "4"  # incremented whenever a column changes; tables of another version are rejected
 
 Row = Mapping[str, Any]
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ OBJECTS = _schema(
         *PHOTO,
         column("photo_width", pa.int32(), "pixels of the upright photo; null if it could not be read", nullable=True),
         column("photo_height", pa.int32(), "pixels of the upright photo; null if it could not be read", nullable=True),
+        column("photo_hash", pa.string(), "difference hash of the upright photo; null if unreadable", nullable=True),
         column("identity", pa.string(), "which individual the object is; null where unknown", nullable=True),
         column("object_id", pa.string(), "photo_id and a number; null for a photo without objects", nullable=True),
         column("class", pa.string(), "the detector's noun", nullable=True),
@@ -86,6 +87,10 @@ _ROWS = _schema(
         column("image", IMAGE, "target image, RGB", nullable=True),
         column("width", pa.int32(), "pixels of `image`; null where there is none", nullable=True),
         column("height", pa.int32(), "pixels of `image`; null where there is none", nullable=True),
+        column("photo_width", pa.int32(), "pixels of the upright photo; null without `image`", nullable=True),
+        column("photo_height", pa.int32(), "pixels of the upright photo; null without `image`", nullable=True),
+        column("crop_left", pa.int32(), "pixels of the photo, scaled to `image`, left of it", nullable=True),
+        column("crop_top", pa.int32(), "pixels of the photo, scaled to `image`, above it", nullable=True),
         column("mask", IMAGE, "where the object is in `image`, 8-bit gray, 0 or 255", nullable=True),
         column("subject", IMAGE, "the object cut out of its photo, RGBA, square", nullable=True),
         column("caption", pa.string(), "the caption without a placeholder", nullable=True),

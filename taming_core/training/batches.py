@@ -42,6 +42,7 @@ class Example:
     object_count: int  # how many objects the denoiser gets
     subject: Float[Tensor, "photos 3 size size"]  # o in [-1, 1]: `references` photos, embedded together, of each object
     view: Float[Tensor, "3 size size"]  # o', a cut-out: the reference of the identity loss
+    sizes: Float[Tensor, "4"]  # height and width of the photo; and what the target leaves out of it: top and left
     frame: Float[Tensor, "4"]  # x0, y0, x1, y1 in pixels of the target: the square that frames the object like `view`
     latents: Entry | None = None  # replaces `target` if latents are cached
     tower_features: tuple[Tensor | None, ...] = ()  # of each photo; None for one that is not cached
@@ -138,6 +139,7 @@ def make_example(source: ExampleSource, number: int, position: int) -> Example:
         row_id=row["row_id"], target=None if caches.latents else decode_image(row["image"]),
         object_count=len(objects) if present else 0,
         mask=torch.zeros(1, row["height"], row["width"]),
+        sizes=torch.tensor([float(row[name]) for name in ("photo_height", "photo_width", "crop_top", "crop_left")]),
         latents=cached_entry(caches.latents, image_key(row["image"])) if caches.latents else None,
         caption=source.inputs.empty_prompt_for(len(objects) if present else 0) if drop_text < p.text_drop else caption,
         subject=torch.zeros(p.references, 3, size, size), view=torch.zeros(3, size, size), frame=torch.zeros(4),
@@ -245,7 +247,7 @@ def decode_image(image: bytes) -> Float[Tensor, "3 height width"]:
 
 def collate(examples: Sequence[Example], source: ExampleSource) -> Batch:
     """The examples as one batch."""
-    caches, names, p = source.caches, ("mask", "view", "frame"), source.params
+    caches, names, p = source.caches, ("mask", "view", "frame", "sizes"), source.params
     photos = p.references * (2 if p.two_objects > 0 else 1)
     tokens = source.tokenize([e.caption for e in examples])
     targets = [e.target for e in examples if e.target is not None]

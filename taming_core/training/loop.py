@@ -1,6 +1,7 @@
 """The training loop, a generator: it computes, its caller logs and saves (Jia et al., 2023, sections 3.2 and 3.3)."""
 
 import math
+import os
 import re
 import time
 from collections import deque
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import AutocastKwargs
+from accelerate.utils import AutocastKwargs, patch_environment  # pyright: ignore[reportUnknownVariableType]  # untyped
 from diffusers.training_utils import EMAModel
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -107,11 +108,16 @@ def accelerator_for(device: str, precision: str) -> Accelerator:
     """Accelerate's device placement and mixed precision, for this process.
 
     Raises:
-        TamingError: the device does not support training in this precision.
+        TamingError: the device does not support training in this precision, or is one GPU for several processes.
     """
     if device == "cpu" and precision == "fp16":
         raise TamingError("train.precision fp16 needs a GPU. Set it to bf16 or fp32, or use another --device.")
-    return Accelerator(cpu=device == "cpu", mixed_precision="no" if precision == "fp32" else precision)
+    if ":" in device and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TamingError(f"--device {device} is one GPU, and several processes train. Use --device cuda, which gives "
+                          "each process its own.")  # fmt: skip
+    named = {"ACCELERATE_TORCH_DEVICE": device} if ":" in device else {}  # else Accelerate takes the first GPU
+    with patch_environment(**named):
+        return Accelerator(cpu=device == "cpu", mixed_precision="no" if precision == "fp32" else precision)
 
 
 def start_run(
@@ -300,7 +306,7 @@ def noise_for_batch(run: Run, batch: Batch, step: int, p: TrainParams) -> diffus
         height // family.vae_scale_factor,
         width // family.vae_scale_factor,
     )
-    noise = diffusion.noise_at(step, shape, run.model.schedule, p.seed, p.offset_noise)
+    noise = diffusion.noise_at(step, shape, run.model.schedule, p.seed, p.offset_noise, p.guidance)
     return diffusion.slice_noise(noise, run.processes.share(shape[0]), torch.device("cpu"))
 
 

@@ -27,22 +27,29 @@ def denoising_loss(
     return ((predicted.float() - target.float()) ** 2 * weights).mean((1, 2, 3))
 
 
-def snr_weights(signal: Float[Tensor, " batch"], prediction: str, gamma: float | None) -> Float[Tensor, " batch"]:
-    """Weights of the samples in the denoising loss by min-SNR weighting (Hang et al., 2023).
+def snr_weights(
+    signal: Float[Tensor, " batch"], prediction: str, gamma: float | None, zero_terminal: bool
+) -> Float[Tensor, " batch"]:
+    """Weights of the samples in the denoising loss by min-SNR weighting (Hang et al., 2023, section 3.4).
 
     Without a gamma all are 1. With it, for every prediction type, the squared error of the implied clean latents has
-    weight min(SNR, gamma); so a velocity prediction from pure noise has weight 0.
+    weight min(SNR, gamma). With zero terminal SNR that would be 0 at the last timestep, which would learn nothing;
+    there the weight is min(SNR + 1, gamma), the velocity's own weight SNR + 1 (Salimans and Ho, 2022, section 4),
+    clipped as in diffusers' pull request 5238. A prediction of the noise has a weight above 0 at any SNR.
 
     Args:
         signal: abar_t, below 1; SNR = abar_t / (1 - abar_t).
         prediction: epsilon, v_prediction or sample.
+        gamma: the largest weight.
+        zero_terminal: whether the noise schedule ends in pure noise.
     """
     if gamma is None:
         return torch.ones_like(signal)
     snr = signal / (1 - signal)
     if prediction == "epsilon":
         return (gamma / snr).clamp(max=1)  # min(snr, gamma) / snr, and its limit where snr is 0
-    return snr.clamp(max=gamma) / (snr + 1 if prediction == "v_prediction" else 1)
+    of_clean = (snr + float(zero_terminal)).clamp(max=gamma)
+    return of_clean / (snr + 1 if prediction == "v_prediction" else 1)
 
 
 def identity_weights(

@@ -21,7 +21,7 @@ T = TypeVar("T", float, Tensor)
 
 @dataclass(frozen=True)
 class SampleWeights:
-    """Weights of the samples of a batch in each loss term, normalized over the batch so that micro-batches add up."""
+    """Weights of the samples of a batch in each loss term, divided by their number so that micro-batches add up."""
 
     denoising: Float[Tensor, " batch"]
     identity: Float[Tensor, " batch"]
@@ -55,17 +55,21 @@ def compute_sample_weights(
 ) -> SampleWeights:
     """The sample weights, on the CPU: all samples count in the denoising loss, those with an object in the others.
 
-    The identity loss counts samples with one object: the square around it might show a part of another one.
+    A weight depends on the other samples by their number alone; so a noisy sample counts little in any batch. The
+    identity loss counts samples with one object: the square around it might show a part of another one.
     """
     present, single = object_counts > 0, object_counts == 1
     signal = diffusion.alpha_bar(model.schedule, timesteps).flatten()
-    weights = losses.snr_weights(signal, diffusion.prediction_type(model.schedule), p.min_snr)
+    schedule = model.schedule
+    weights = losses.snr_weights(
+        signal, diffusion.prediction_type(schedule), p.min_snr, diffusion.has_zero_terminal_snr(schedule)
+    )
     zeros = torch.zeros_like(signal)
     identity_weights = losses.identity_weights(signal, timesteps, single, p.identity_max_timestep or 0)
     localization_weights = present.float() if p.localization_weight > 0 else zeros
     return SampleWeights(
         denoising=weights / len(signal),
-        identity=zeros if identity is None else identity_weights / identity_weights.sum().clamp(min=1e-6),
+        identity=zeros if identity is None else identity_weights / single.sum().clamp(min=1),
         localization=localization_weights / localization_weights.sum().clamp(min=1),
     )
 
@@ -95,7 +99,7 @@ def compute_loss_terms(
     latents = latents_of(model, batch, noise)
     noised = diffusion.add_noise(model.schedule, latents, noise)
     with_attention = p.localization_weight > 0 and bool(sample_weights.localization.any())
-    prediction = predict(model, noised, noise.timesteps, batch, with_attention, force_encoder)
+    prediction = predict(model, noised, noise.timesteps, batch, with_attention, force_encoder, noise.guidance)
     output, target = prediction.output.float(), diffusion.training_target(model.schedule, latents, noise)
     pixel_weights = losses.mask_weights(batch.mask, p.mask_weight, (latents.shape[2], latents.shape[3]))
     return LossTerms(

@@ -77,7 +77,8 @@ def row(number: int, caption: str, path: Path, side: int) -> dict[str, Any]:
     values: dict[str, Any] = {
         "row_id": name, "photo_id": name, "file_name": path.name, "caption": caption, "split": "train",
         "regularization": True, "references": [], "image": {"bytes": buffer.getvalue(), "path": None},
-        "width": side, "height": side,
+        "width": side, "height": side, "photo_width": image.width, "photo_height": image.height,
+        "crop_left": 0, "crop_top": 0,
         "view_hash": f"{difference_hash(np.asarray(resized)):016x}",
     }  # fmt: skip
     return dict.fromkeys(schema.ROWS.names) | values

@@ -185,6 +185,11 @@ def require_losses(pipeline: TamingPipeline, p: TrainParams) -> None:
     if is_flow_matching(pipeline.scheduler) and (p.min_snr is not None or p.zero_terminal_snr):
         key = "min_snr to null" if p.min_snr is not None else "zero_terminal_snr to false"
         raise TamingError(f"The base was trained by flow matching, which has no such noise schedule. Set train.{key}.")
+    if family.reads_guidance and p.guidance is None:
+        raise TamingError("The base is guidance-distilled: it reads the guidance scale that images are drawn with. Set "
+                          "train.guidance to it, such as 3.5, or to a range, such as [1.0, 5.0].")  # fmt: skip
+    if not family.reads_guidance and p.guidance is not None:
+        raise TamingError("train.guidance has no effect on this base, which is not guidance-distilled. Set it to null.")
     if isinstance(family, Transformer) and p.localization_weight > 0:
         raise TamingError("train.localization_weight must be 0 with a transformer, where image and text mix. Set it "
                           "to 0.")  # fmt: skip
@@ -205,7 +210,7 @@ def continued_pipeline(pipeline: TamingPipeline, p: TrainParams) -> TamingPipeli
                           f"attention ({design}). Set it to 0.")  # fmt: skip
     encoder: Any = pipeline.object_encoder
     if encoder.config["binding"] is not None and not p.binding:
-        raise TamingError(f"train.binding must be true, since {p.start} binds objects to their {OBJECT}. Set it to "
+        raise TamingError(f"train.binding must be true, since {p.start} binds objects to their <object>. Set it to "
                           "true.")  # fmt: skip
     encoder.register_to_config(captions=p.captions)
     if p.binding:

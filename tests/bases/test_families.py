@@ -1,10 +1,12 @@
 """Every family of base models does what diffusers' own pipeline does, until an object is shown."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import tiny_bases
 import torch
 from base_pipelines import CALL, GUIDED, OURS, PROMPTS, params, seeds, tamed
@@ -17,7 +19,11 @@ from taming_core.errors import TamingError
 from taming_core.images.draw import load_scheduler
 from taming_core.images.families import TamingPipeline
 from taming_core.language.placeholder import OBJECT
-from taming_core.model.subject_model import require_size, subject_model
+from taming_core.model.subject_model import require_size, subject_model, unfreeze
+from taming_core.tables import schema
+from taming_core.tables.rows import load_rows
+from taming_core.training import loop
+from taming_core.training.batches import ExampleSource, batch_at
 from taming_core.training.start import require_design, require_losses
 
 
@@ -114,6 +120,25 @@ def test_sd3_does_without_t5(tmp_path: Any) -> None:
     assert np.abs(ours - theirs).max() < 2e-5
 
 
+@pytest.mark.parametrize(
+    ("family", "encoders"),
+    [
+        ("sd15", {"text_encoder"}),
+        ("sdxl", {"text_encoder", "text_encoder_2"}),
+        ("sd3", {"text_encoder", "text_encoder_2"}),
+        ("flux", {"text_encoder"}),
+    ],
+)
+def test_the_rate_of_the_text_encoders_trains_clip_and_never_t5(family: str, encoders: set[str]) -> None:
+    model = subject_model(tamed(family, "concat").components)
+    trained = unfreeze(model, params(family, "concat", tune="whole", text_encoder_rate=0.1))
+    assert trained.keys() == {"object_encoder", "denoiser", *encoders}
+    for name in encoders:
+        assert trained[name].keys() == dict(model.networks[name].named_parameters()).keys()
+    frozen = model.family.text_encoders.keys() - encoders
+    assert not any(w.requires_grad for name in frozen for w in model.networks[name].parameters())
+
+
 def test_packing_is_undone() -> None:
     latents = torch.randn(2, 4, 6, 8)
     patches = pack_latents(latents)
@@ -164,6 +189,51 @@ def test_a_transformer_has_no_place_for_some_designs(injection: str) -> None:
 def test_what_has_no_effect_on_flow_matching_is_refused(key: str, value: Any, words: str) -> None:
     with pytest.raises(TamingError, match=words):
         require_losses(tamed("sd3", "concat"), params("sd3", "concat", **{key: value}))
+
+
+def test_a_guidance_distilled_base_trains_at_a_scale_that_is_named_and_others_at_none() -> None:
+    with pytest.raises(TamingError, match=r"reads the guidance scale .* Set train\.guidance to it, such as 3\.5"):
+        require_losses(tamed("flux", "concat"), params("flux", "concat"))
+    with pytest.raises(TamingError, match=r"train\.guidance has no effect on this base.* Set it to null"):
+        require_losses(tamed("sd3", "concat"), params("sd3", "concat", guidance=3.5))
+    for guidance in (3.5, [1.0, 5.0]):
+        require_losses(tamed("flux", "concat"), params("flux", "concat", guidance=guidance))
+
+
+def test_flux_trains_at_the_guidance_of_the_params_not_at_1(tmp_path: Any) -> None:
+    model = subject_model(tamed("flux", "concat").components)
+    seen: list[torch.Tensor] = []
+    model.family.denoiser.time_text_embed.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    rows = load_rows(tiny.write_rows(tmp_path), "train")
+    off = {"identity_weight": 0.0, "identity_network": None, "identity_max_timestep": None, "steps": 3}
+    for guidance in (3.5, [2.0, 5.0]):
+        p = params("flux", "concat", guidance=guidance, **off)
+        run = loop.start_run(model, None, loop.accelerator_for("cpu", "fp32"), p)
+        list(loop.train(run, p, partial(batch_at, source=ExampleSource.of(model, rows, p))))
+    scales = torch.cat(seen) / 1000  # as the transformer embeds them
+    fixed, drawn = scales[: len(scales) // 2], scales[len(scales) // 2 :]
+    torch.testing.assert_close(fixed, torch.full_like(fixed, 3.5))
+    assert ((drawn > 2.0) & (drawn < 5.0)).all()
+    assert len(set(drawn.tolist())) == len(drawn)
+
+
+def test_sdxl_trains_with_the_true_size_and_crop_and_draws_whole_images(tmp_path: Any) -> None:
+    pipeline = tamed("sdxl", "concat")
+    model = subject_model(pipeline.components)
+    seen: list[torch.Tensor] = []
+    model.family.denoiser.add_time_proj.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].view(-1, 6)))
+    wide = {"photo_width": 640, "photo_height": 480, "crop_left": 5, "crop_top": 0}
+    cropped = [{**tiny.row(i, 0, 1, "train"), **wide} for i in range(4)]
+    schema.write([schema.table(cropped, schema.ROWS)], schema.ROWS, tmp_path / "train-00000.parquet")
+    off = {"identity_weight": 0.0, "identity_network": None, "identity_max_timestep": None, "regularization": 0.0}
+    p = params("sdxl", "concat", steps=1, **off)
+    run = loop.start_run(model, None, loop.accelerator_for("cpu", "fp32"), p)
+    source = ExampleSource.of(model, load_rows(tmp_path, "train"), p)
+    list(loop.train(run, p, partial(batch_at, source=source)))
+    assert torch.cat(seen).tolist() == [[480, 640, 0, 5, 32, 32]] * 4
+    seen.clear()
+    pipeline(PROMPTS, **CALL)
+    assert {tuple(ids) for ids in torch.cat(seen).tolist()} == {(32, 48, 0, 0, 32, 48)}
 
 
 def test_layers_cannot_be_chosen_for_concat_in_a_transformer() -> None:

@@ -36,6 +36,7 @@ def project(folder: Path, family: str, projector: str, **values: Any) -> None:
     params = yaml.safe_load(packaged_params().read_text())
     base = {"base": tiny_bases.saved(family, folder / "base"), "identity_network": tiny.clip(folder / "clip")}
     params["train"] |= {**FRESH, **base, "identity_max_timestep": 1000, **values}
+    params["train"]["guidance"] = [2.0, 4.0] if family == "flux" else None
     params["train"]["encoder"] |= {"tower": tower(), "projector": projector}
     params["train"]["validation"] |= {"every": 4, "objects": 1, "prompts": ["a photo of a <object> on the beach"]}
     scheduler = "FlowMatchEulerDiscreteScheduler" if family in ("sd3", "flux") else "DDIMScheduler"

@@ -146,6 +146,19 @@ def test_an_offset_is_one_number_per_image_and_channel_and_changes_nothing_else(
     assert not torch.allclose(later, added, atol=1e-3)
 
 
+def test_guidance_is_one_scale_or_drawn_from_a_range() -> None:
+    fixed, drawn, again = (noise_at(4, (2000, 4, 1, 1), SCHEDULE, 0, 0.0, g) for g in (3.5, [1.0, 5.0], [1.0, 5.0]))
+    assert fixed.guidance is not None
+    assert drawn.guidance is not None
+    assert torch.equal(fixed.guidance, torch.full((2000,), 3.5))
+    assert torch.equal(drawn.guidance, again.guidance)
+    assert 1.0 <= float(drawn.guidance.min()) < 1.1
+    assert 4.9 < float(drawn.guidance.max()) <= 5.0
+    assert float(drawn.guidance.mean()) == pytest.approx(3.0, abs=0.1)
+    assert torch.equal(slice_noise(drawn, slice(3, 5), torch.device("cpu")).guidance, drawn.guidance[3:5])
+    assert torch.equal(fixed.timesteps, drawn.timesteps)  # nothing else is drawn otherwise
+
+
 PLAIN = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
 
 

@@ -9,7 +9,9 @@ from coloured_photos import COLOURS, P, put
 from taming_core.errors import TamingError
 from taming_core.objects.detection import list_sources, rows_of
 from taming_core.objects.filters import Detections, Masks
+from taming_core.photos.decode import read_photo
 from taming_core.photos.masks import decode_mask
+from taming_core.photos.view_hash import difference_hash
 from taming_core.tables import schema
 
 
@@ -71,6 +73,7 @@ def test_an_object_is_measured_and_its_mask_kept(tmp_path):
     for row in (own, segmented):
         assert row["box_xyxy"] == [10, 10, 60, 50]
         assert (row["photo_width"], row["photo_height"]) == (100, 80)
+        assert row["photo_hash"] == f"{difference_hash(read_photo(tmp_path / 'toy/1.png').image):016x}"
         assert row["score"] == pytest.approx(0.5)
         assert (row["area_fraction"], row["mask_fill"]) == (0.25, 1.0)
         assert decode_mask(row["mask_png"]).sum() == 2000

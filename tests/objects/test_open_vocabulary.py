@@ -1,8 +1,12 @@
 """YOLO detectors of every kind, with random weights: what they load from, what they look for, what they refuse."""
 
 import os
+import struct
 import subprocess
 import sys
+import warnings
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +217,77 @@ def test_a_script_that_would_touch_files_is_not_run(folder: Path, elsewhere: Pat
     (elsewhere / "mobileclip_blt.ts").write_bytes(b"noise")
     with pytest.raises(TamingError, match="no TorchScript file"):
         script_features("mobileclip_blt.ts", ["dog"], elsewhere)
+
+
+class Adds(torch.nn.Module):
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.float() + 1
+
+
+def entries_of(module: torch.nn.Module, path: Path) -> list[tuple[str, bytes]]:
+    """Names and contents of a TorchScript file."""
+    torch.jit.script(module).save(path)
+    with zipfile.ZipFile(path) as archive:
+        return [(name, archive.read(name)) for name in archive.namelist()]
+
+
+def write_entries(path: Path, entries: list[tuple[str, bytes]]) -> bytes:
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as archive:
+        warnings.simplefilter("ignore")  # of two entries of one name
+        for name, data in entries:
+            archive.writestr(name, data)
+    return path.read_bytes()
+
+
+def is_code(name: str) -> bool:
+    return name.endswith(".py")
+
+
+END = b"PK\x05\x06"  # starts the end of an archive, which says where its table of contents is
+
+
+def twice(writes: list[tuple[str, bytes]], path: Path) -> None:
+    """Unsafe code, and under the same names safe code, which Python reads."""
+    write_entries(path, [*writes, *((name, b"") for name, _ in writes if is_code(name))])
+
+
+def shouted(writes: list[tuple[str, bytes]], path: Path) -> None:
+    """Unsafe code in files whose names end otherwise."""
+    write_entries(path, [(name.replace(".py", ".PY") if is_code(name) else name, data) for name, data in writes])
+
+
+def two_tables(writes: list[tuple[str, bytes]], path: Path) -> None:
+    """Unsafe code in the table of contents that the archive names, safe code in the table before its end."""
+    unsafe = write_entries(path, writes)
+    safe = write_entries(path, [(name, data) for name, data in writes if not is_code(name)])
+    table, safe_table = unsafe.rindex(END), safe.rindex(END)
+    size, start = struct.unpack("<II", unsafe[table + 12 : table + 20])
+    safe_size, safe_start = struct.unpack("<II", safe[safe_table + 12 : safe_table + 20])
+    # Both tables have one size and one place in their archive: the last entry of the safe one gets a long comment.
+    entries = bytearray(safe[safe_start:safe_table])
+    last = entries.rindex(b"PK\x01\x02")
+    entries[last + 32 : last + 34] = struct.pack("<H", size - safe_size)
+    hidden = safe[:safe_start] + bytes(start - safe_start) + bytes(entries) + bytes(size - safe_size)
+    path.write_bytes(unsafe[:table] + hidden + unsafe[table:])
+
+
+@pytest.mark.parametrize("hide", [twice, shouted, two_tables])
+def test_unsafe_code_cannot_hide_in_an_archive(
+    folder: Path, elsewhere: Path, hide: Callable[[list[tuple[str, bytes]], Path], None]
+) -> None:
+    (elsewhere / "clip-vit-base-patch32").symlink_to(folder / "clip-vit-base-patch32")
+    path = elsewhere / "mobileclip_blt.ts"
+    hide(entries_of(Writes(str(elsewhere / "sprung")), path), path)
+    with pytest.raises(TamingError, match=r"mobileclip_blt\.ts is (not run|no TorchScript file)"):
+        script_features("mobileclip_blt.ts", ["dog"], elsewhere)
+    assert not (elsewhere / "sprung").exists()
+
+
+def test_a_script_that_is_safe_runs(folder: Path, elsewhere: Path) -> None:
+    (elsewhere / "clip-vit-base-patch32").symlink_to(folder / "clip-vit-base-patch32")
+    torch.jit.script(Adds()).save(elsewhere / "mobileclip_blt.ts")
+    tokens = clip_tokens(["dog"], elsewhere, 77)
+    assert torch.equal(script_features("mobileclip_blt.ts", ["dog"], elsewhere), tokens + 1)
 
 
 GUARD = """

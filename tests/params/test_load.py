@@ -73,6 +73,7 @@ WRONG = [
     ("train", {"regularization": 0.0, "prior": 4}, "train.prior must be null where train.regularization is 0"),
     ("train", {"identity_network": None}, "train.identity_network and train.identity_max_timestep must be set"),
     ("train", {"identity_weight": 0.0, "identity_network": None}, "must be set where train.identity_weight is above 0"),
+    ("train", {"guidance": [5.0, 1.0]}, "train.guidance must name the lower end of the range first"),
     ("train", {"tune": "adapter"}, "must be 0 where train.tune is 'adapter'"),
     ("train", {"denoiser_rate": 0.0}, "train.denoiser_rate must be above 0"),
     ("train", {"micro_batch_size": 3}, "train.batch_size must be a multiple of train.micro_batch_size"),

@@ -17,7 +17,7 @@ from taming_core.photos.masks import window
 from taming_core.rows.index import split_of_identity
 from taming_core.rows.sources import EMPTY_ROW
 from taming_core.rows.splits import references, views, write_splits
-from taming_core.rows.triplets import bucket, subject, target
+from taming_core.rows.triplets import bucket, sizes, subject, target
 from taming_core.tables import schema
 from taming_core.tables.rows import load_rows
 
@@ -82,6 +82,17 @@ def test_image_mask_and_subject_show_the_same_place() -> None:
     assert np.abs(image[found["mask"] == 255].astype(int) - (200, 40, 40)).max() < 60  # JPEG rings at the edge
     ys, xs = np.nonzero(found["subject"][..., 3] > 127)
     assert (ys.max() - ys.min() + 1, xs.max() - xs.min() + 1) == pytest.approx((80, 60), abs=2)
+
+
+def test_a_row_knows_the_size_of_its_photo_and_what_was_cut_off() -> None:
+    photo = np.zeros((90, 160, 3), np.uint8)
+    p = P.model_copy(update={"size": 45})  # half of the photo's height
+    known = {"photo_width": 160, "photo_height": 90}
+    assert sizes(160, 90, p, (120, 20, 150, 60)) == {**known, "crop_left": 30, "crop_top": 0}
+    assert target(photo, p).items() >= {**known, "width": 45, "height": 45, "crop_left": 18, "crop_top": 0}.items()
+    tall = p.model_copy(update={"size": 45, "buckets": [[45, 45], [90, 30]]})  # a third is cut off above and below
+    assert sizes(160, 90, tall) == {**known, "crop_left": 0, "crop_top": 10}
+    assert (sizes(45, 45, p)["crop_left"], sizes(45, 45, p)["crop_top"]) == (0, 0)
 
 
 def decoded(picture: dict[str, Any]) -> np.ndarray:

@@ -20,9 +20,10 @@ from PIL import Image
 from stages.materialize import materialize
 from taming_core.errors import TamingError
 from taming_core.params.load import load_params
-from taming_core.photos.decode import PhotoError
+from taming_core.photos.decode import PhotoError, read_photo
 from taming_core.photos.files import photo_id_of
 from taming_core.photos.masks import encode_mask
+from taming_core.photos.view_hash import difference_hash
 from taming_core.rows.index import build_index, split_of_identity, split_of_photo
 from taming_core.tables import schema
 from taming_core.tables.rows import load_rows
@@ -215,7 +216,7 @@ def test_neither_identity_nor_photo_straddles(tmp_path: Path, shown: list[tuple[
         for i, (photo, identity) in enumerate(shown)
     ]
     write_tables(tmp_path, objects, [])
-    db = build_index(tmp_path / "objects.parquet", tmp_path / "captions.parquet")
+    db = build_index(tmp_path / "objects.parquet", tmp_path / "captions.parquet", P)
     splits = defaultdict(set)
     for o in objects:
         try:
@@ -252,6 +253,83 @@ def test_near_duplicates_are_no_other_view(tmp_path: Path) -> None:
     first, near, other = sorted(run(tmp_path, raw.parent), key=lambda r: r["file_name"])
     assert first["references"] == near["references"] == [other["row_id"]]
     assert sorted(other["references"]) == sorted([first["row_id"], near["row_id"]])
+
+
+def copies_of(names: list[str], raw: Path) -> list[dict[str, Any]]:
+    """Objects of photos that are their own identities, each photo as it is, compressed again, and half as large."""
+    raw.mkdir(parents=True)
+    objects = []
+    for n, name in enumerate(names):
+        photo = Image.open(RAW / name).convert("RGB")
+        photo.save(raw / f"{n}-0.png")
+        photo.save(raw / f"{n}-1.jpg", quality=85)
+        photo.resize((128, 128), Image.Resampling.LANCZOS).resize((256, 256)).save(raw / f"{n}-2.png")
+        for path in sorted(raw.glob(f"{n}-*")):
+            value = f"{difference_hash(read_photo(path).image):016x}"
+            objects.append({**object_row(path.name, raw, photo_hash=value), "identity": photo_id_of(path)})
+    return objects
+
+
+def splits_by_number(rows: list[dict[str, Any]]) -> dict[str, set[str]]:
+    """The splits of the copies of each photo."""
+    splits = defaultdict(set)
+    for r in rows:
+        splits[r["file_name"].split("-")[0]].add(r["split"])
+    return splits
+
+
+def test_near_duplicates_do_not_straddle_where_a_photo_is_its_identity(tmp_path: Path) -> None:
+    objects = copies_of(PHOTOS[::8], tmp_path / "raw")
+    write_tables(tmp_path, objects, [caption_row(o) for o in objects])
+    splits = splits_by_number(run(tmp_path, tmp_path / "raw"))
+    assert len(splits) == len(PHOTOS[::8])
+    assert {len(found) for found in splits.values()} == {1}
+    assert len(set.union(*splits.values())) == 3  # and they are not all in one
+    alone = {o["file_name"].split("-")[0]: set[str]() for o in objects}
+    for o in objects:
+        alone[o["file_name"].split("-")[0]].add(split_of_identity(o["identity"], P))
+    assert any(len(found) > 1 for found in alone.values())  # by their names they would
+
+
+def test_a_split_that_metadata_gives_holds_for_near_duplicates(tmp_path: Path) -> None:
+    objects = copies_of(PHOTOS[:24:8], tmp_path / "raw")
+    for o in objects:
+        o["given_split"] = "validation" if o["file_name"].startswith("1-2") else None
+    write_tables(tmp_path, objects, [caption_row(o) for o in objects])
+    assert splits_by_number(run(tmp_path, tmp_path / "raw"))["1"] == {"validation"}
+
+
+def test_a_near_duplicate_of_a_held_out_photo_does_not_come_in_as_general(tmp_path: Path) -> None:
+    (objects := copies_of(PHOTOS[:1], tmp_path / "raw"))[0]["given_split"] = "test"
+    regularization = tmp_path / "regularization"
+    regularization.mkdir()
+    Image.open(RAW / PHOTOS[0]).save(regularization / "again.jpg", quality=70)
+    (regularization / "other.jpg").write_bytes((RAW / PHOTOS[9]).read_bytes())
+    lines = [{"file_name": name, "caption": "a photo of a toy"} for name in ("again.jpg", "other.jpg")]
+    (regularization / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    write_tables(tmp_path, objects, [caption_row(o) for o in objects])
+    rows = run(tmp_path, tmp_path / "raw", regularization)
+    reasons = {r["file_name"]: r["drop_reason"] for r in rows if r["file_name"] in ("again.jpg", "other.jpg")}
+    assert reasons == {"again.jpg": "near-duplicate of a photo of another split", "other.jpg": None}
+
+
+def test_named_identities_are_joined_by_an_unnamed_photo_alone(tmp_path: Path) -> None:
+    blank = dict.fromkeys(schema.OBJECTS.names)
+    known = [("a", "cup", 0), ("b", "mug", 1), ("c", "jar", 1 << 40), ("d", None, (1 << 40) | 1), ("e", "e", 255 << 48)]
+    objects = [
+        {**blank, "photo_id": photo, "file_name": f"{photo}.jpg", "object_id": f"{photo}-0", "identity": identity,
+         "photo_hash": f"{value:016x}"}
+        for photo, identity, value in known
+    ]  # fmt: skip
+
+    def groups(*photos: str) -> list[tuple[str, str]]:
+        write_tables(tmp_path, [o for o in objects if o["photo_id"] in photos], [])
+        few = P.model_copy(update={"duplicate_distance": 1})
+        db = build_index(tmp_path / "objects.parquet", tmp_path / "captions.parquet", few)
+        return sorted(db.execute("select * from groups").fetchall())
+
+    assert groups("a", "b", "c", "e") == []
+    assert groups("a", "b", "c", "d", "e") == [("d", "d"), ("jar", "d"), ("mug", "d")]
 
 
 def test_a_given_split_wins_for_the_whole_identity(tmp_path: Path) -> None:

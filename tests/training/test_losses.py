@@ -44,8 +44,21 @@ def test_min_snr_weights_the_error_of_the_image_alike_whatever_is_predicted(
     prediction: str, expected: list[float]
 ) -> None:
     signal = torch.tensor([0.9, 0.5, 0.0])
-    torch.testing.assert_close(snr_weights(signal, prediction, 3.0), torch.tensor(expected, dtype=torch.float32))
-    assert torch.equal(snr_weights(signal, prediction, None), torch.ones(3))
+    torch.testing.assert_close(snr_weights(signal, prediction, 3.0, False), torch.tensor(expected, dtype=torch.float32))
+    assert torch.equal(snr_weights(signal, prediction, None, True), torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("prediction", "expected"),
+    # SNR 9, 1 and 0 with a gamma of 3; unweighted, a velocity has SNR + 1.
+    [("epsilon", [1 / 3, 1, 1]), ("v_prediction", [0.3, 1, 1]), ("sample", [3, 2, 1])],
+)
+def test_min_snr_keeps_the_last_timestep_of_a_schedule_that_ends_in_noise(
+    prediction: str, expected: list[float]
+) -> None:
+    signal = torch.tensor([0.9, 0.5, 0.0])
+    found = snr_weights(signal, prediction, 3.0, True)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32))
 
 
 def test_the_localization_loss_is_attention_outside_minus_inside() -> None:
