@@ -1,40 +1,53 @@
-"""Write the table of docs/memory.md: the GPU memory of every preset of every profile.
+"""Write the tables of GPU memory: of every profile in docs/memory.md, of each profile in its README.
 
-Example:  python -m pipelines.memory_table docs/memory.md
+Example:  python -m pipelines.memory_table
 """
 
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from taming_core.params.load import load_params
+from taming_core.params.load import Params, load_params
+from taming_core.params.train import TrainParams
 from taming_core.projects import profiles
 from taming_core.projects.memory import GIB, MemoryNeed, memory_need
 
+PAGE = Path(__file__).parents[1] / "docs" / "memory.md"
 BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
-HEAD = ("profile", "GPU", "micro-batch", "checkpointing", "optimizer", "offload", "weights", "gradients", "averages",
-        "step", "in all")  # fmt: skip
+SETTINGS = ("tune", "identity loss", "micro-batch", "checkpointing", "optimizer", "offload")
+HEAD = ("profile", "GPU", *SETTINGS, "weights", "gradients", "averages", "step", "in all")
+YES = {True: "yes", False: "no"}
 
 
-def main(page: Path) -> None:
-    """Replace the table of the page."""
-    before, rest = page.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    lines = [HEAD, ["---"] * len(HEAD), *(row(p, m) for p in profiles.BASES for m in profiles.memory_presets(p))]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+def main() -> None:
+    """Compute all tables, and write them into their pages."""
+    rows = {profile: list(rows_of(profile)) for profile in (*profiles.BASES, *profiles.IP_ADAPTERS)}
+    write_table(PAGE, (row for part in rows.values() for row in part))
+    for profile, part in rows.items():
+        write_table(profiles.folder(profile) / "README.md", part)
 
 
-def row(profile: str, memory: int) -> list[str]:
-    """The table row of one preset."""
+def rows_of(profile: str) -> Iterable[list[str]]:
+    """The rows of a profile, one for each preset."""
+    for memory in profiles.memory_presets(profile):
+        params = preset_params(profile, memory)
+        row = [f"`{profile}`", f"{memory} GB", *settings(params.train), *gib(memory_need(params))]
+        print(*row, flush=True)
+        yield row
+
+
+def preset_params(profile: str, memory: int) -> Params:
+    """The params of a preset."""
     with TemporaryDirectory() as folder:
-        (Path(folder) / "params.yaml").write_text(profiles.params_text(profile, memory))
-        params = load_params(Path(folder) / "params.yaml")
-    p, found = params.train, memory_need(params)
-    print(profile, memory, gib(found), flush=True)
-    yes = {True: "yes", False: "no"}
-    return [f"`{profile}`", f"{memory} GB", str(p.micro_batch_size), yes[p.gradient_checkpointing], p.optimizer,
-            yes[p.offload], *gib(found)]  # fmt: skip
+        path = Path(folder) / "params.yaml"
+        path.write_text(profiles.params_text(profile, memory))
+        return load_params(path)
+
+
+def settings(p: TrainParams) -> list[str]:
+    """What a preset changes, in the columns of `SETTINGS`."""
+    return [p.tune, YES[p.identity_weight > 0], str(p.micro_batch_size), YES[p.gradient_checkpointing], p.optimizer,
+            YES[p.offload]]  # fmt: skip
 
 
 def gib(found: MemoryNeed) -> list[str]:
@@ -43,5 +56,13 @@ def gib(found: MemoryNeed) -> list[str]:
     return [f"{part / GIB:.1f}" for part in parts]
 
 
+def write_table(page: Path, rows: Iterable[list[str]]) -> None:
+    """Replace the table of a page."""
+    before, rest = page.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    table = "".join(f"| {' | '.join(line)} |\n" for line in (HEAD, ["---"] * len(HEAD), *rows))
+    page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()
