@@ -36,7 +36,8 @@ def shrink(path: Path, profile: str) -> dict[str, Any]:
     """Put tiny models and sizes into the params of a project; what makes the method stays as it is."""
     params = yaml.safe_load(path.read_text())
     train, family = params["train"], profile.removesuffix("-ip-adapter")
-    params |= {section: DEFAULT[section] for section in ("detect", "caption")}  # numbers of mini's models
+    attributes = params["caption"]["attributes"] and {**params["caption"]["attributes"], "model": "mini"}
+    params |= {"detect": DEFAULT["detect"], "caption": {**DEFAULT["caption"], "attributes": attributes}}  # of mini
     params["materialize"] |= {key: DEFAULT["materialize"][key] for key in ("validation", "test", "seed")}
     params["materialize"] |= {"size": tiny.SIDE, "buckets": params["materialize"]["buckets"] and [[32, 32], [48, 32]]}
     train["encoder"] |= {"tower": tower(), "tokens": 4, "tower_blocks": min(1, train["encoder"]["tower_blocks"])}
@@ -70,6 +71,8 @@ def test_a_profile_goes_the_whole_way(profile: str, tmp_path: Path, monkeypatch:
     for name in ("detect", "caption", "materialize", "train", "evaluate"):
         taming(*shlex.split(stages[name]["cmd"])[1:])
 
+    captions = [r for b in schema.iter_rows(Path("data/captions.parquet"), schema.CAPTIONS, 9) for r in b]
+    assert any(r["attributes"] for r in captions) == (not profile.endswith("-ip-adapter"))
     rows = [
         r for path in Path("data/rows").glob("*.parquet") for b in schema.iter_rows(path, schema.ROWS, 9) for r in b
     ]
