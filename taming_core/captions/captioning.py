@@ -249,12 +249,20 @@ def _drafted_row(source: CaptionSource, target: Target, draft: Draft, p: Caption
 
 
 def _row(source: CaptionSource, target: Target, draft: Draft | None, drop_reason: str | None) -> schema.Row:
-    words = draft.words if draft else None
-    return {
+    known = {
         "photo_id": source.photo_id or photo_id_of(source.path),
         "file_name": source.file_name,
         "object_id": target.object_id,
         "class": target.noun,
+    }
+    return with_draft({**known, "drop_reason": drop_reason}, draft)
+
+
+def with_draft(row: schema.Row, draft: Draft | None) -> schema.Row:
+    """A row with the columns of a draft."""
+    words = draft.words if draft else None
+    return {
+        **row,
         "caption": draft.caption if draft else None,
         "match_score": draft.score if draft else None,
         "object_caption": words.object_caption if words else None,
@@ -263,7 +271,6 @@ def _row(source: CaptionSource, target: Target, draft: Draft | None, drop_reason
         "span_end": words.end if words else None,
         "method": words.method if words else None,
         "attributes": None if draft is None or draft.attributes is None else [a.as_row() for a in draft.attributes],
-        "drop_reason": drop_reason,
     }
 
 
