@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
+from pipelines.mini import attribute_measures
 from stages.cli import app
 from taming_core.captions import attribute_words, captioning
 from taming_core.captions.attribute_words import AttributeSource, with_attributes
@@ -28,6 +29,7 @@ from taming_core.tables.parquet import column_reader
 from taming_core.world.artwork import load_pictures, load_world
 from taming_core.world.photos import render
 from taming_core.world.plan import Chances
+from taming_core.world.wording import COLOURS
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY = {"pose": ["sleeping", "running"], "view": ["seen from above"]}
@@ -232,3 +234,13 @@ def test_the_command_adds_words_and_goes_on_to_the_same_bytes(project: Path, mon
 def test_without_a_table_of_objects_nothing_can_be_cut_out(project: Path) -> None:
     with pytest.raises(TamingError, match=r"caption\.attributes is set, but there is no table of objects"):
         CliRunner().invoke(app, COMMAND[:3], catch_exceptions=False)
+
+
+def test_minis_classifier_is_not_sure_enough_to_add_colours() -> None:
+    """The likeliest colour is right more often than by chance, but no margin adds right ones alone."""
+    stated, found = attribute_measures.classified("unseen-concepts", 64, "cpu")
+    loose, *others = (attribute_measures.count(stated, found, margin) for margin in (0.0, 0.3, 0.5, 0.7, 0.99))
+    assert loose.right / (loose.right + loose.wrong) > 2 / len(COLOURS)
+    assert all(c.wrong > 0 for c in others[:-1])
+    assert (others[-1].right, others[-1].wrong, others[-1].unknown) == (0, 0, 0)
+    assert tiny.PARAMS.caption.attributes is None
