@@ -1,28 +1,35 @@
-"""Write the tables of docs/memory.md: the GPU memory of every preset of every profile, and of a sharded FLUX.
+"""Write the tables of GPU memory: of all profiles and a sharded FLUX in docs/memory.md, of each profile in its README.
 
-Example:  python -m pipelines.memory_table docs/memory.md
+Example:  python -m pipelines.memory_table
 """
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from taming_core.params.load import Params, load_params
+from taming_core.params.train import TrainParams
 from taming_core.projects import profiles
 from taming_core.projects.memory import GIB, MemoryNeed, memory_need
 
+PAGE = Path(__file__).parents[1] / "docs" / "memory.md"
 TABLE, SHARDED = ("<!-- table -->\n", "<!-- end of table -->\n"), ("<!-- sharded -->\n", "<!-- end of sharded -->\n")
-HEAD = ("profile", "GPU", "micro-batch", "checkpointing", "optimizer", "offload", "weights", "gradients", "averages",
-        "step", "in all")  # fmt: skip
-SHARDED_HEAD = ("GPUs", "weights", "gradients", "averages", "step", "in all")
-WHOLE_FLUX = {"train": {"tune": "whole", "denoiser_rate": 0.1, "micro_batch_size": 1}}
+SETTINGS = ("tune", "identity loss", "micro-batch", "checkpointing", "optimizer", "offload")
+PARTS = ("weights", "gradients", "averages", "step", "in all")
+HEAD, SHARDED_HEAD = ("profile", "GPU", *SETTINGS, *PARTS), ("GPUs", *PARTS)
+YES = {True: "yes", False: "no"}
+WHOLE_FLUX = {
+    "train": {"tune": "whole", "lora": None, "denoiser_rate": 0.1, "micro_batch_size": 1},
+}  # fmt: skip
 
 
-def main(page: Path) -> None:
-    """Replace the tables of the page."""
-    write(page, TABLE, HEAD, [row(p, m) for p in profiles.BASES for m in profiles.memory_presets(p)])
-    write(page, SHARDED, SHARDED_HEAD, [sharded_row(n) for n in (4, 8)])
+def main() -> None:
+    """Compute all tables, and write them into their pages."""
+    rows = {profile: list(rows_of(profile)) for profile in (*profiles.BASES, *profiles.IP_ADAPTERS)}
+    write(PAGE, TABLE, HEAD, [row for part in rows.values() for row in part])
+    for profile, part in rows.items():
+        write(profiles.folder(profile) / "README.md", TABLE, HEAD, part)
+    write(PAGE, SHARDED, SHARDED_HEAD, [sharded_row(n) for n in (4, 8)])
 
 
 def write(page: Path, marks: tuple[str, str], head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -31,6 +38,15 @@ def write(page: Path, marks: tuple[str, str], head: Sequence[str], rows: Sequenc
     _, after = rest.split(marks[1])
     table = "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *rows])
     page.write_text(f"{before}{marks[0]}\n{table}\n{marks[1]}{after}")
+
+
+def rows_of(profile: str) -> Iterable[list[str]]:
+    """The rows of a profile, one for each preset."""
+    for memory in profiles.memory_presets(profile):
+        params = params_of(profiles.params_text(profile, memory))
+        row = [f"`{profile}`", f"{memory} GB", *settings(params.train), *gib(memory_need(params))]
+        print(*row, flush=True)
+        yield row
 
 
 def params_of(text: str) -> Params:
@@ -42,20 +58,16 @@ def params_of(text: str) -> Params:
 
 def sharded_row(processes: int) -> list[str]:
     """The row of FLUX that is trained as a whole, its weights shared by so many processes."""
-    params = params_of(profiles.with_values(profiles.params_text("flux", 80), WHOLE_FLUX))
+    params = params_of(profiles.with_values(profiles.params_text("flux-ip-adapter", 80), WHOLE_FLUX))
     found = memory_need(params, processes)
     print("flux whole", processes, gib(found), flush=True)
     return [str(processes), *gib(found)]
 
 
-def row(profile: str, memory: int) -> list[str]:
-    """The table row of one preset."""
-    params = params_of(profiles.params_text(profile, memory))
-    p, found = params.train, memory_need(params)
-    print(profile, memory, gib(found), flush=True)
-    yes = {True: "yes", False: "no"}
-    return [f"`{profile}`", f"{memory} GB", str(p.micro_batch_size), yes[p.gradient_checkpointing], p.optimizer,
-            yes[p.offload], *gib(found)]  # fmt: skip
+def settings(p: TrainParams) -> list[str]:
+    """What a preset changes, in the columns of `SETTINGS`."""
+    return [p.tune, YES[p.identity_weight > 0], str(p.micro_batch_size), YES[p.gradient_checkpointing], p.optimizer,
+            YES[p.offload]]  # fmt: skip
 
 
 def gib(found: MemoryNeed) -> list[str]:
@@ -65,4 +77,4 @@ def gib(found: MemoryNeed) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

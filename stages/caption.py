@@ -29,7 +29,7 @@ def caption(
     """
     from functools import partial
 
-    from taming_core.captions import captioning
+    from taming_core.captions import attribute_words, captioning
     from taming_core.fingerprints import fingerprint
     from taming_core.params import arguments
     from taming_core.params.load import load_params
@@ -42,6 +42,8 @@ def caption(
     p = load_params(params).caption
     arguments.require_device(device)
     arguments.require_models(p)
+    if p.attributes is not None:
+        attribute_words.require_masks(objects)
     sources = captioning.list_sources(raw, objects)
 
     from taming_core.captions.captioner import load_captioner
@@ -50,7 +52,9 @@ def caption(
 
     where = pick_device(device)
     describe = load_captioner(p.captioner, where, num_beams=p.num_beams, max_new_tokens=p.max_new_tokens)
-    make = partial(captioning.rows_of, describe=describe, match=load_matcher(p.matcher, where), p=p)
+    match = load_matcher(p.matcher, where)
+    finish = None if objects is None else attribute_words.load_finish(objects, where, match, p)
+    make = partial(captioning.rows_of, describe=describe, match=match, p=p, finish=finish)
 
     stamped = schema.add_fingerprint(schema.CAPTIONS, fingerprint(p))
     inputs = schema.VERSION, folder_state(raw), captioning.table_state(objects)
@@ -58,4 +62,5 @@ def caption(
     track_to(shards.write_shards(sources, p.shard_size, state, stamped, make), "caption", len(sources))
     counts = shards.join(state, stamped, out)
     methods = drop_counts.summary(captioning.count_methods(out)) or "none"
-    drop_counts.print_counts(counts, f"{out}: {len(sources)} photos, <object> by {methods}")
+    words = f", {attribute_words.count_added(out)} attributes" if p.attributes else ""
+    drop_counts.print_counts(counts, f"{out}: {len(sources)} photos, <object> by {methods}{words}")

@@ -9,7 +9,11 @@ import typer
 def init(
     folder: Annotated[Path, typer.Argument(help="The project's folder; created if it does not exist.")],
     profile: Annotated[
-        str, typer.Option("--profile", help="mini (runs on a CPU, no downloads), sd15, sdxl, sd3 or flux.")
+        str,
+        typer.Option(
+            "--profile",
+            help="mini (runs on a CPU, no downloads), or sd15, sdxl, sd3, flux; with -ip-adapter for other programs.",
+        ),
     ] = "mini",
     memory: Annotated[
         int | None,

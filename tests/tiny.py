@@ -11,7 +11,15 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image, ImageDraw
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    Dinov2Config,
+    Dinov2Model,
+    PreTrainedTokenizerFast,
+)
 
 from taming_core.bases import family as family_module
 from taming_core.bases.stable_diffusion import StableDiffusion
@@ -108,6 +116,14 @@ def clip(folder: Path) -> str:
     text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9, "eos_token_id": 2}
     model = CLIPModel(CLIPConfig(text_config=text, vision_config={**TOWER, "projection_dim": 8}, projection_dim=8))
     model.save_pretrained(folder)
+    return str(folder)
+
+
+def dinov2(folder: Path, image_size: int = SIDE) -> str:
+    """The folder of a DINOv2 model."""
+    torch.manual_seed(6)
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 16}
+    Dinov2Model(Dinov2Config(image_size=image_size, **shape)).save_pretrained(folder)
     return str(folder)
 
 

@@ -1,15 +1,17 @@
-"""Write the params files of one training: for itself, and for its evaluation at each guidance scale.
+"""Write the params files of one training, for itself and for its evaluations, and link the rows that it trains on.
 
 Example:  python -m pipelines.ablation.cell --cell gated --seed 0 --out out/ablation/cells/gated/0
 """
 
+import os
+import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from ruamel.yaml import YAML
 
-from pipelines.ablation.cells import CELLS, PARAMS, Tree, load, merged, tree
+from pipelines.ablation.cells import CELLS, OUT, PARAMS, Tree, load, merged, tree
 from taming_core.params.load import load_params
 
 
@@ -19,19 +21,38 @@ def main(
     out: Annotated[Path, typer.Option("--out", help="Folder for params.yaml and guidance-SCALE.yaml.")],
     cells: Annotated[Path, typer.Option("--cells", help="File with the overrides of each cell.")] = CELLS,
     reference: Annotated[Path, typer.Option("--reference", help="Params of the reference cell.")] = PARAMS,
+    rows: Annotated[Path, typer.Option("--rows", help="Folder of the folders of rows.")] = OUT,
 ) -> None:
-    """Merge the reference's params with the overrides of the cell, and validate the result."""
+    """Merge the reference's params with the overrides of the cell, validate the result, and link the rows."""
     ablation = load(cells)
     params = seeded(merged(tree(reference), ablation.cells[cell].overrides), seed)
     write(params, out / "params.yaml")
     for scale in ablation.scales:
         write(guided(params, scale), out / f"guidance-{scale}.yaml")
+    link(rows / rows_of(params), out / "rows")
     print(out)
 
 
 def seeded(params: Tree, seed: int) -> Tree:
     """The params with this seed of the training."""
     return {**params, "train": {**params["train"], "seed": seed}}
+
+
+def rows_of(params: Tree) -> str:
+    """The rows that a cell is trained on: with classified attributes, without text-image pairs, or as all others.
+
+    >>> rows_of({"caption": {"attributes": None}, "train": {"prior": 9}})
+    'object-rows'
+    """
+    if params["caption"]["attributes"] is not None:
+        return "attribute-rows"
+    return "rows" if params["train"]["prior"] is None else "object-rows"
+
+
+def link(folder: Path, out: Path) -> None:
+    """Make `out` a folder of the same files; so a cell is trained again if its own rows change, and no others'."""
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(folder, out, copy_function=os.link)
 
 
 def guided(params: Tree, scale: float) -> Tree:

@@ -78,9 +78,13 @@ def load_blip(spec: str, role: str, kind: type[PreTrainedModel], device: str) ->
 
 def preprocess(processor: Any, photos: Sequence[NDArray[np.uint8]]) -> Float[Tensor, "n 3 height width"]:
     """Photos (H, W, 3) of any sizes, resized and normalized for the model."""
+    return preprocess_images(processor.image_processor, photos)
+
+
+def preprocess_images(processor: Any, photos: Sequence[NDArray[np.uint8]]) -> Float[Tensor, "n 3 height width"]:
+    """`preprocess` by an image processor."""
     arrays = [np.array(photo) for photo in photos]  # a copy: the processor warns about read-only arrays
-    inputs = processor.image_processor(images=arrays, input_data_format="channels_last", return_tensors="pt")
-    return inputs["pixel_values"]
+    return processor(images=arrays, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
 
 
 def prompt_ids(tokenizer: Any, prefix: str, config: Any) -> Int[Tensor, "1 length"]:

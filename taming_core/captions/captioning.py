@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from taming_core.captions.attributes import Attribute, Image
 from taming_core.drop_reasons import CAPTION_MISMATCH, NOT_DETECTED, PHOTO_CHANGED, with_details
 from taming_core.language import placeholder
 from taming_core.language.placeholder import ObjectCaption
@@ -21,7 +22,6 @@ from taming_core.photos.metadata import PhotoMetadata, read_metadata
 from taming_core.tables import schema
 from taming_core.tables.parquet import read_column
 
-Image = NDArray[np.uint8]  # (H, W, 3) RGB
 Captioner = Callable[[Sequence[Image], str], list[str]]  # photos, prefix -> captions
 Matcher = Callable[[Sequence[Image], Sequence[str]], NDArray[np.float32]]  # photos, captions -> probabilities
 DEFAULT_NOUN = "object"  # the class of an object without one
@@ -34,6 +34,7 @@ class Target:
 
     object_id: str | None = None
     noun: str | None = None
+    row: int | None = None  # in the objects table
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Draft:
     caption: str
     score: float  # in [0, 1]
     words: ObjectCaption | None = None  # None if no words name the object
+    attributes: tuple[Attribute, ...] | None = None  # None if none were looked for
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,10 @@ class CaptionRequest:
     noun: str
     photo_caption: Draft
     words: ObjectCaption | None  # the words of that caption that name the object
+    row: int | None = None  # in the objects table
+
+
+Finish = Callable[[Sequence[CaptionRequest], Sequence[Draft]], list[Draft]]
 
 
 def list_sources(raw: Path, objects: Path | None) -> list[CaptionSource]:
@@ -77,7 +83,8 @@ def list_sources(raw: Path, objects: Path | None) -> list[CaptionSource]:
     if objects is None:
         metadata = read_metadata(raw)
         return [_bare_source(path, name, metadata.get(name, PhotoMetadata())) for name, path in paths.items()]
-    rows = chain.from_iterable(schema.iter_rows(objects, schema.OBJECTS, 1024, NEEDED))
+    table = chain.from_iterable(schema.iter_rows(objects, schema.OBJECTS, 1024, NEEDED))
+    rows = ({**row, "row": number} for number, row in enumerate(table))
     detected = [_detected_source(raw / name, list(group)) for name, group in groupby(rows, _file_name)]
     missing = sorted(paths.keys() - {s.file_name for s in detected})
     dropped = [CaptionSource(paths[name], name, drop_reason=NOT_DETECTED) for name in missing]
@@ -98,27 +105,43 @@ def _detected_source(path: Path, rows: Sequence[schema.Row]) -> CaptionSource:
     kept = [r for r in rows if r["object_id"] and r["drop_reason"] is None]
     kept.sort(key=lambda r: r["box_xyxy"][0] + r["box_xyxy"][2])
     read_error = first["drop_reason"] if first["photo_width"] is None else None
-    targets = tuple(Target(r["object_id"], r["class"]) for r in kept)
+    targets = tuple(Target(r["object_id"], r["class"], r["row"]) for r in kept)
     return CaptionSource(path, first["file_name"], first["photo_id"], targets, first["given_caption"], read_error)
 
 
 def rows_of(
-    sources: Sequence[CaptionSource], describe: Captioner, match: Matcher, p: CaptionParams
+    sources: Sequence[CaptionSource],
+    describe: Captioner,
+    match: Matcher,
+    p: CaptionParams,
+    finish: Finish | None = None,
 ) -> list[schema.Row]:
-    """The rows of the captions table for some photos: one per kept object, or one for the photo."""
+    """The rows of the captions table for some photos: one per kept object, or one for the photo.
+
+    `finish` may change the drafts of objects, as `attribute_words.with_attributes` does.
+    """
     batches = (sources[i : i + p.batch_size] for i in range(0, len(sources), p.batch_size))
-    return [row for batch in batches for row in _batch_rows(batch, describe, match, p)]
+    return [row for batch in batches for row in _batch_rows(batch, describe, match, p, finish)]
 
 
 def _batch_rows(
-    sources: Sequence[CaptionSource], describe: Captioner, match: Matcher, p: CaptionParams
+    sources: Sequence[CaptionSource],
+    describe: Captioner,
+    match: Matcher,
+    p: CaptionParams,
+    finish: Finish | None,
 ) -> Iterator[schema.Row]:
     """The rows of one batch of photos."""
     images = [_read(source) for source in sources]
     readable = [(source, image) for source, image in zip(sources, images, strict=True) if not isinstance(image, str)]
     captions = _caption_photos([source for source, _ in readable], [image for _, image in readable], describe, match)
-    requests = [_requests(source, image, draft, p) for (source, image), draft in zip(readable, captions, strict=True)]
-    object_drafts = iter(word_captions(list(chain.from_iterable(requests)), describe, match, p))
+    requests = [
+        request
+        for (source, image), draft in zip(readable, captions, strict=True)
+        for request in _requests(source, image, draft, p)
+    ]
+    drafts = word_captions(requests, describe, match, p)
+    object_drafts = iter(drafts if finish is None else finish(requests, drafts))
     photo_drafts = iter(captions)
     for source, image_or_reason in zip(sources, images, strict=True):
         if isinstance(image_or_reason, str):
@@ -148,7 +171,7 @@ def _caption_photos(
     """Each photo's caption from the metadata or else the captioner, without `<object>`."""
     missing = [i for i, s in enumerate(sources) if s.caption is None]
     described = dict(zip(missing, describe([images[i] for i in missing], ""), strict=True))
-    return _score(images, [described.get(i) or _plain_caption(s) for i, s in enumerate(sources)], match)
+    return score(images, [described.get(i) or _plain_caption(s) for i, s in enumerate(sources)], match)
 
 
 def _plain_caption(source: CaptionSource) -> str:
@@ -159,7 +182,8 @@ def _plain_caption(source: CaptionSource) -> str:
     return tagged.caption if tagged else caption
 
 
-def _score(images: Sequence[Image], texts: Sequence[str], match: Matcher) -> list[Draft]:
+def score(images: Sequence[Image], texts: Sequence[str], match: Matcher) -> list[Draft]:
+    """The texts as drafts, scored against their images."""
     return [Draft(text, float(score)) for text, score in zip(texts, match(images, texts), strict=True)]
 
 
@@ -170,8 +194,8 @@ def _requests(source: CaptionSource, image: Image, photo_caption: Draft, p: Capt
     words = [next(named) if n else placeholder.head_object(photo_caption.caption, p.replace) for n in nouns]
     tagged = [placeholder.parse_tagged_caption(source.caption or "", n or DEFAULT_NOUN) for n in nouns]
     return [
-        CaptionRequest(image, n or DEFAULT_NOUN, photo_caption, t or w)
-        for n, t, w in zip(nouns, tagged, words, strict=True)
+        CaptionRequest(image, target.noun or DEFAULT_NOUN, photo_caption, t or w, target.row)
+        for target, t, w in zip(source.targets, tagged, words, strict=True)
     ]
 
 
@@ -203,7 +227,7 @@ def _conditional(
         described = describe([requests[n].image for n in places], placeholder.prefix_for(noun))
         for n, text in zip(places, described, strict=True):
             texts[n] = text
-    scored = _score([r.image for r in requests], texts, match)
+    scored = score([r.image for r in requests], texts, match)
     words = [placeholder.name_object(d.caption, r.noun, p.replace) for d, r in zip(scored, requests, strict=True)]
     return [replace(d, words=w and replace(w, method="conditional")) for d, w in zip(scored, words, strict=True)]
 
@@ -214,7 +238,7 @@ def _template(requests: Sequence[CaptionRequest], match: Matcher, p: CaptionPara
         placeholder.scene(r.photo_caption.caption) if r.photo_caption.score >= p.match_min else "" for r in requests
     ]
     words = [placeholder.fill_template(p.template, r.noun, scene) for r, scene in zip(requests, scenes, strict=True)]
-    scored = _score([r.image for r in requests], [w.caption for w in words], match)
+    scored = score([r.image for r in requests], [w.caption for w in words], match)
     return [replace(d, words=w) for d, w in zip(scored, words, strict=True)]
 
 
@@ -225,12 +249,20 @@ def _drafted_row(source: CaptionSource, target: Target, draft: Draft, p: Caption
 
 
 def _row(source: CaptionSource, target: Target, draft: Draft | None, drop_reason: str | None) -> schema.Row:
-    words = draft.words if draft else None
-    return {
+    known = {
         "photo_id": source.photo_id or photo_id_of(source.path),
         "file_name": source.file_name,
         "object_id": target.object_id,
         "class": target.noun,
+    }
+    return with_draft({**known, "drop_reason": drop_reason}, draft)
+
+
+def with_draft(row: schema.Row, draft: Draft | None) -> schema.Row:
+    """A row with the columns of a draft."""
+    words = draft.words if draft else None
+    return {
+        **row,
         "caption": draft.caption if draft else None,
         "match_score": draft.score if draft else None,
         "object_caption": words.object_caption if words else None,
@@ -238,7 +270,7 @@ def _row(source: CaptionSource, target: Target, draft: Draft | None, drop_reason
         "span_start": words.start if words else None,
         "span_end": words.end if words else None,
         "method": words.method if words else None,
-        "drop_reason": drop_reason,
+        "attributes": None if draft is None or draft.attributes is None else [a.as_row() for a in draft.attributes],
     }
 
 

@@ -253,11 +253,15 @@ def fill_placeholder(prompt: str, noun: str) -> str:
     'a photo of an animal on the beach'
     """
     before, placeholder, after = prompt.partition(OBJECT)
-    return _agree_article(before, noun) + noun + after if placeholder else prompt
+    return agree_article(before, noun) + noun + after if placeholder else prompt
 
 
-def _agree_article(text: str, noun: str) -> str:
-    """The text before a noun; an indefinite article at its end agrees with the noun."""
+def agree_article(text: str, noun: str) -> str:
+    """The text before a noun; an indefinite article at its end agrees with the noun.
+
+    >>> agree_article("a photo of a ", "apple")
+    'a photo of an '
+    """
     return ARTICLE.sub(r"\1n\2" if article(noun) == "an" else r"\1\2", text)
 
 

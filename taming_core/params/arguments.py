@@ -21,7 +21,7 @@ ROWS_FILE = re.compile(r"(train|validation|test|dropped)(-.*)?\.parquet")
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 MODELS: dict[type[Section], tuple[str, ...]] = {  # keys of params.yaml that name a model
     DetectParams: ("detect.detector", "detect.segmenter"),
-    CaptionParams: ("caption.captioner", "caption.matcher"),
+    CaptionParams: ("caption.captioner", "caption.matcher", "caption.attributes.model"),
     TrainParams: ("train.start", "train.base", "train.encoder.tower", "train.identity_network"),
     EvaluateParams: ("evaluate.judge", "evaluate.strict_judge", "evaluate.text_judge"),
 }

@@ -1,5 +1,6 @@
 """The sections of params.yaml, strict and frozen; the section `train` is in `params.train`."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -53,6 +54,26 @@ class DetectParams(Section):
         return self
 
 
+class AttributeParams(Section):
+    """Words for what may change of an object (state, pose, view, light), by zero-shot classification of its cut-out.
+
+    A word is an adjective, which goes before the object; a phrase of several words goes to the caption's end.
+    """
+
+    model: str  # mini, a folder, or the name of a CLIP model
+    vocabulary: Annotated[dict[str, Annotated[list[str], Field(min_length=1)]], Field(min_length=1)]  # by group
+    min_margin: Fraction  # least difference between the probabilities of a word and of the next best choice
+
+    @model_validator(mode="after")
+    def _words_are_words(self) -> "AttributeParams":
+        words = [word for group in self.vocabulary.values() for word in group]
+        if len(set(words)) < len(words):
+            raise ValueError("caption.attributes.vocabulary must not list a word twice")
+        if wrong := [word for word in words if not re.fullmatch(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*", word)]:
+            raise ValueError(f"caption.attributes.vocabulary must list words or phrases, which {wrong[0]!r} is not")
+        return self
+
+
 class CaptionParams(Section):
     """objects -> captions."""
 
@@ -63,6 +84,7 @@ class CaptionParams(Section):
     replace: Literal["noun", "phrase"]  # the noun alone, or the noun with its adjectives
     match_min: Fraction  # captions with a lower match score are not used; a row without another one is dropped
     template: str  # the fallback where no noun is found; contains <object> once
+    attributes: AttributeParams | None  # words that are added to captions of objects; null for none
     batch_size: PositiveInt
     shard_size: PositiveInt  # photos per crash-safe shard
 

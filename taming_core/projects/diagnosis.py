@@ -143,6 +143,7 @@ def named_models(params: Params) -> list[NamedModel]:
          SEGMENTER),
         ("caption.captioner", c.captioner, "captioner", MINI / "captioner", None),
         ("caption.matcher", c.matcher, "matcher", MINI / "matcher", None),
+        ("caption.attributes.model", c.attributes and c.attributes.model, "classifier", MINI / "clip", None),
         ("train.start", t.start, "encoder", MINI / "encoder", None),
         ("train.base", t.base, "text-to-image model", BASE, None),
         ("train.encoder.tower", t.encoder and t.encoder.tower, "vision model", MINI / "clip", None),

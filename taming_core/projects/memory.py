@@ -38,6 +38,7 @@ from taming_core.projects import architectures
 from taming_core.training import distributed
 from taming_core.training.feature_cache import offloaded_networks
 from taming_core.training.gradient_checkpointing import enable_gradient_checkpointing
+from taming_core.training.identity import NETWORKS, identity_features, image_side
 from taming_core.training.loop import cast_frozen
 from taming_core.training.objective import IdentityNetwork, SampleWeights, compute_loss_terms, total_loss
 from taming_core.training.start import latent_encoder, select_layers
@@ -199,8 +200,8 @@ class FakeIdentityNetwork:
     network: Any
 
     def __call__(self, images: Tensor) -> Tensor:
-        size = self.network.config.image_size
-        return self.network(pixel_values=F.interpolate(images, (size, size))).image_embeds.float()
+        size = image_side(self.network.config)
+        return identity_features(self.network, F.interpolate(images, (size, size)))
 
 
 def configs_of(p: TrainParams) -> dict[str, architectures.Config]:
@@ -240,8 +241,8 @@ def fake_identity_network(p: TrainParams) -> FakeIdentityNetwork | None:
     if p.identity_network is None:
         return None
     config = architectures.vision_config(clip.source(p.identity_network), "train.identity_network")
-    network = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**config))
-    return FakeIdentityNetwork(float32_norms(network).requires_grad_(False))
+    kind = NETWORKS[config.get("model_type", "clip_vision_model")]
+    return FakeIdentityNetwork(float32_norms(kind(kind.config_class(**config))).requires_grad_(False))
 
 
 def encoder_of(family: Any, p: TrainParams) -> ObjectEncoder:

@@ -1,4 +1,7 @@
-"""The profiles of new projects: params for a base model, with presets for the memory of a GPU."""
+"""The profiles of new projects: params for a base model, with presets for the memory of a GPU.
+
+Every base has two: `sd15` trains by the paper's method, `sd15-ip-adapter` an IP-Adapter for other programs.
+"""
 
 import json
 import re
@@ -12,7 +15,8 @@ from taming_core.params.load import packaged_params
 
 MINI = "mini"
 BASES = ("sd15", "sdxl", "sd3", "flux")
-PROFILES = (MINI, *BASES)
+IP_ADAPTERS = tuple(f"{base}-ip-adapter" for base in BASES)
+PROFILES = (MINI, *BASES, *IP_ADAPTERS)
 
 Changes = dict[str, dict[str, Any]]  # by section and key
 
@@ -76,9 +80,11 @@ def with_values(text: str, changes: Changes) -> str:
 def as_yaml(value: Any) -> str:
     """A value as YAML on one line.
 
-    >>> as_yaml(None), as_yaml([512, "a"])
-    ('null', '[512, a]')
+    >>> as_yaml(None), as_yaml([512, "a"]), as_yaml({"rank": 16})
+    ('null', '[512, a]', '{rank: 16}')
     """
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {as_yaml(v)}' for key, v in cast(dict[str, Any], value).items())}}}"
     if isinstance(value, list):
         return f"[{', '.join(map(as_yaml, cast(list[Any], value)))}]"
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,6 +1,8 @@
 """Reading whole Parquet files, with types: those of pyarrow leave most arguments unknown."""
 
-from collections.abc import Sequence
+from bisect import bisect
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -23,3 +25,18 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str
 def read_column(path: Path, name: str) -> list[Any]:
     """The values of one column of a Parquet file."""
     return read_table(path, [name]).column(name).to_pylist()
+
+
+def column_reader(path: Path, name: str) -> Callable[[Sequence[int]], list[Any]]:
+    """A function from row numbers to the values of one column there; it reads the row groups that hold them."""
+    file: Any = pq.ParquetFile(path)
+    sizes = (file.metadata.row_group(n).num_rows for n in range(file.num_row_groups))
+    starts = list(accumulate(sizes, initial=0))
+
+    def read(numbers: Sequence[int]) -> list[Any]:
+        groups = sorted({bisect(starts, number) - 1 for number in numbers})
+        columns = {group: file.read_row_group(group, [name]).column(name) for group in groups}
+        places = [(bisect(starts, number) - 1, number) for number in numbers]
+        return [columns[group][number - starts[group]].as_py() for group, number in places]
+
+    return read

@@ -32,6 +32,12 @@ def _schema(name: str, command: str, columns: Sequence[Field]) -> pa.Schema:
 # The Arrow type of an Image feature of `datasets`.
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 
+# A group of the vocabulary of attributes, and what became of it.
+ATTRIBUTE = pa.struct(
+    [("group", pa.string()), ("word", pa.string()), ("score", pa.float32()), ("margin", pa.float32()),
+     ("decision", pa.string())]
+)  # fmt: skip
+
 PHOTO = [
     column("photo_id", pa.string(), "content hash of the photo file, 16 hex digits"),
     column("file_name", pa.string(), "path below the raw folder, with forward slashes"),
@@ -74,6 +80,13 @@ CAPTIONS = _schema(
         column("span_start", pa.int32(), "first character of `replaced` in `caption`", nullable=True),
         column("span_end", pa.int32(), "one past its last character", nullable=True),
         column("method", pa.string(), "noun, head, conditional or template: how <object> got in", nullable=True),
+        column(
+            "attributes",
+            pa.list_(ATTRIBUTE),
+            "per group the likeliest word, its probability, and whether both "
+            "captions have it; null where none were looked for",
+            nullable=True,
+        ),
         column("drop_reason", pa.string(), "why this is not used further on; null means kept", nullable=True),
     ],
 )

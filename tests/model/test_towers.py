@@ -57,7 +57,9 @@ def test_absent_models_say_how_they_are_fetched(name: str, tmp_path: Path, monke
         TamingError, match=rf"There is no vision model .*Run `hf download {name}`.*train\.encoder\.tower"
     ):
         load_tower(name)
-    with pytest.raises(TamingError, match=rf"There is no CLIP model .*Run `hf download {name}`.*identity_network"):
+    with pytest.raises(
+        TamingError, match=rf"There is no identity network .*Run `hf download {name}`.*train\.identity_network"
+    ):
         load_identity_network(name, "cpu")
 
 

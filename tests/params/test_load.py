@@ -30,6 +30,10 @@ def test_sections_are_frozen() -> None:
         params.detect.score = 0.5
 
 
+def attributes(vocabulary: dict[str, list[str]]) -> dict[str, Any]:
+    return {"model": "mini", "vocabulary": vocabulary, "min_margin": 0.5}
+
+
 FRESH = {"start": None, "base": "mini", "injection": "concat", "background": "removed"}
 ENCODER = {"tower": "mini", "projector": "full", "tokens": 256, "tower_blocks": 0}
 LORA = {"rank": 4, "alpha": 4.0}
@@ -41,6 +45,11 @@ WRONG = [
     ("detect", {"identity": "name"}, "'folder', 'metadata' or 'photo'"),
     ("caption", {"template": "a photo"}, "caption.template must contain <object> exactly once"),
     ("caption", {"replace": "all"}, "'noun' or 'phrase'"),
+    ("caption", {"attributes": attributes({"pose": ["wet"], "state": ["wet"]})}, "must not list a word twice"),
+    ("caption", {"attributes": attributes({"state": ["wet, dry"]})}, "words or phrases, which 'wet, dry' is not"),
+    ("caption", {"attributes": attributes({"state": []})}, "caption.attributes.vocabulary.state"),
+    ("caption", {"attributes": attributes({})}, "caption.attributes.vocabulary"),
+    ("caption", {"attributes": {**attributes({"state": ["wet"]}), "margin": 1}}, "known here: min_margin, model, voc"),
     ("materialize", {"test": 0.9}, "must leave a share for training"),
     ("train", {"steps": 1.5}, "train.steps is 1.5"),
     ("train", {"general": 0.25}, "train.general is called train.regularization since version 0.1.0"),

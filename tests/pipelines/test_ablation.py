@@ -16,15 +16,19 @@ import yaml
 from PIL import Image
 from project_copy import run, smoke_run
 from small_rows import write_rows
+from typer.testing import CliRunner
 
-from pipelines.ablation.cell import guided, seeded, write
+from pipelines.ablation import attribute_captions
+from pipelines.ablation.cell import guided, link, rows_of, seeded, write
 from pipelines.ablation.cells import CELLS, OURS, PARAMS, Ablation, ScoreParams, load, merged, tree
 from pipelines.ablation.results import DENOISING, IMAGES, Entry, Measure, cost, difference, entries, mean
 from pipelines.ablation.score import Setting, interleaved, plain_changes, token_effects
 from pipelines.ablation.table import OBJECTS, SEEDS, as_csv, as_markdown, chosen, points, reference_scale, sheet
+from stages.cli import app
 from taming_core.errors import TamingError
 from taming_core.model.subject_model import subject_model
 from taming_core.params.load import Params, load_params
+from taming_core.tables.parquet import read_rows
 from taming_core.tables.rows import load_rows
 
 ROOT = Path(__file__).parents[2]
@@ -40,10 +44,13 @@ def params_of(cell: str) -> Params:
 
 
 @pytest.mark.parametrize("cell", [c for c in ABLATION.cells if c != OURS])
-def test_every_cell_is_valid_and_differs_from_the_reference_in_nothing_but_training(cell: str) -> None:
+def test_every_cell_is_valid_and_differs_from_the_reference_in_training_or_captions_alone(cell: str) -> None:
     p = params_of(cell)
-    assert p.train != REFERENCE.train
-    assert p.model_copy(update={"train": REFERENCE.train}) == REFERENCE
+    assert p != REFERENCE
+    kept = {"attributes": REFERENCE.caption.attributes}
+    same = {"train": REFERENCE.train, "caption": p.caption.model_copy(update=kept)}
+    assert p.model_copy(update=same) == REFERENCE
+    assert (p.train == REFERENCE.train) == (p.caption != REFERENCE.caption)
 
 
 def test_all_cells_differ_and_all_are_run() -> None:
@@ -64,6 +71,53 @@ def test_an_override_that_would_change_nothing_is_an_error() -> None:
         merged({"train": {"steps": 9}}, {"train.steps": 9})
     with pytest.raises(TamingError, match=r"names train\.stepz, which the reference's params lack"):
         merged({"train": {"steps": 9}}, {"train.stepz": 9})
+
+
+def test_each_regularizer_is_a_cell_alone_and_without_the_other() -> None:
+    """Of (text-image pairs, object dropping, drawn by the base): all, none, and each."""
+    found = {
+        c: (p.regularization > 0, p.object_drop > 0, p.prior is not None)
+        for c in ABLATION.cells
+        if ABLATION.cells[c].family in ("ours", "regularizer") and (p := params_of(c).train)
+    }
+    expected = {"ours": (True, True, False), "no_regularization": (False, False, False), "prior": (True, True, True),
+                "dropping_alone": (False, True, False), "pairs_alone": (True, False, False)}  # fmt: skip
+    assert {c: found[c] for c in expected} == expected
+
+
+def test_a_cell_is_trained_on_the_rows_that_its_params_need(tmp_path: Path) -> None:
+    rows = {cell: rows_of(merged(tree(PARAMS), ABLATION.cells[cell].overrides)) for cell in ABLATION.cells}
+    assert {cell for cell, name in rows.items() if name == "object-rows"} == {"prior"}
+    assert {cell for cell, name in rows.items() if name == "attribute-rows"} == {"attribute_words"}
+    assert set(rows.values()) == {"rows", "object-rows", "attribute-rows"}
+    tiny.write_rows(tmp_path / "rows")
+    for _ in range(2):
+        link(tmp_path / "rows", tmp_path / "cell/rows")
+    names = [path.name for path in sorted((tmp_path / "rows").iterdir())]
+    assert [path.name for path in sorted((tmp_path / "cell/rows").iterdir())] == names
+    assert all((tmp_path / "rows" / n).samefile(tmp_path / "cell/rows" / n) for n in names)
+
+
+def test_colours_become_words_of_the_true_captions(tmp_path: Path) -> None:
+    """Those that a caption states, surely; and each choice of the classifier has its reason."""
+    params = yaml.safe_load(PARAMS.read_text())
+    params["world"] |= {"recolor": 1.0, "two_objects": 0.5}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    paths = ["--params", str(tmp_path / "params.yaml"), "--truth", str(tmp_path / "photos")]
+    command = ["world", "--split", "train", "--photos", "8", *paths, "--out", str(tmp_path / "photos/raw")]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    attribute_captions.main(tmp_path / "attributes.parquet", tmp_path / "photos", device="cpu")
+    before, after = (read_rows(tmp_path / name) for name in ("photos/captions.parquet", "attributes.parquet"))
+    colours = next(iter(ABLATION.cells["attribute_words"].overrides["caption.attributes"]["vocabulary"].values()))
+    assert [r["drop_reason"] for r in before] == [r["drop_reason"] for r in after]
+    stated = [n for n, r in enumerate(before) if r["replaced"] and r["replaced"].split()[0] in colours]
+    assert stated
+    for n in stated:
+        colour, noun = before[n]["replaced"].split(" ", 1)
+        assert (after[n]["caption"], after[n]["replaced"]) == (before[n]["caption"], noun)
+        assert f" {colour} <object>" in after[n]["object_caption"]
+        assert [a["decision"] for a in after[n]["attributes"]] == ["in the caption"]
+    assert {a["group"] for r in after if not r["drop_reason"] for a in r["attributes"]} == {"colour"}
 
 
 def test_a_params_file_is_written_whole_and_valid_or_not_at_all(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def test_every_model_of_a_profile_is_named_with_what_fetches_it(
     p = params("sd15", 80, tmp_path)
     lacking = missing(list(diagnosis.model_checks(p)))
     assert list(lacking) == [model.key for model in diagnosis.named_models(p)]
+    assert "hf download openai/clip-vit-large-patch14" in lacking["caption.attributes.model"]
     assert "sam_vit_h_4b8939.pth into" in lacking["detect.segmenter"]
     assert f"hf download {p.train.base}" in lacking["train.base"]
     (tmp_path / "sam_vit_h_4b8939.pth").write_bytes(b"")

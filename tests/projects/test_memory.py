@@ -1,5 +1,6 @@
 """What is computed of pretended tensors is what real ones take, and the architectures are those of the real models."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from taming_core.params.load import Params
 from taming_core.params.train import TrainParams
 from taming_core.projects import architectures, memory
 from taming_core.training.distributed import gathered_weights
+from taming_core.training.identity import load_identity_network
+from taming_core.training.objective import SampleWeights, compute_loss_terms, total_loss
 
 MILLIONS = {  # of parameters, as their authors and users count them
     "stable-diffusion-v1-5/stable-diffusion-v1-5": {"unet": 859.5, "vae": 83.7, "text_encoder": 123.1},
@@ -51,10 +54,11 @@ def really_held(folder: Path, p: TrainParams, side: int) -> tuple[int, int]:
     made = tiny.TamingPipeline.from_pretrained(folder)
     model = subject_model(made.components)
     trained = memory.prepare(model, p)
-    watched = memory.step_bytes(model, None, trained, p, (side, side))
+    identity = load_identity_network(p.identity_network, "cpu") if p.identity_network else None
+    watched = memory.step_bytes(model, identity, trained, p, (side, side))
     batch, drawn = memory.batch_of(model, p, (side, side))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        memory.step(model, None, batch, drawn, p)
+        memory.step(model, identity, batch, drawn, p)
     assert profile.profiler is not None
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]  # pyright: ignore
     held = torch.tensor([e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]).cumsum(0)
@@ -66,16 +70,40 @@ CASES = [
     ("decoupled", {"tune": "adapter", "denoiser_rate": 0.0}),
     ("concat", {"tune": "whole", "gradient_checkpointing": True}),
     ("gated", {"tune": "lora", "lora": LORA, "cache": ["latents", "text"]}),
+    ("concat", {"tune": "lora", "lora": LORA, "identity_weight": 0.05, "identity_max_timestep": 600}),
 ]
 
 
-@pytest.mark.parametrize(("injection", "how"), CASES, ids=[c[0] for c in CASES])
+@pytest.mark.parametrize(("injection", "how"), CASES, ids=["adapter", "whole", "lora", "identity"])
 def test_a_pretended_step_holds_what_a_real_one_does(tmp_path: Path, injection: str, how: dict[str, Any]) -> None:
+    if "identity_weight" in how:
+        how = {**how, "identity_network": tiny.dinov2(tmp_path / "dinov2")}
     p = params(saved(injection, tmp_path), **how)
     told = memory.memory_need(p)
     watched, profiled = really_held(tmp_path, p.train, 4 * tiny.SIDE)
     assert told.step == pytest.approx(watched, rel=0.02)
     assert told.step == pytest.approx(profiled, rel=0.1)
+
+
+@pytest.mark.parametrize("injection", ["concat", "decoupled"])
+def test_rows_that_lose_their_object_take_no_more(tmp_path: Path, injection: str) -> None:
+    p = params(saved(injection, tmp_path), identity_weight=0.05, identity_max_timestep=600,
+               identity_network=tiny.dinov2(tmp_path / "dinov2")).train  # fmt: skip
+    model = subject_model(tiny.TamingPipeline.from_pretrained(tmp_path).components)
+    assert p.identity_network is not None
+    identity, trained = load_identity_network(p.identity_network, "cpu"), memory.prepare(model, p)
+    batch, drawn = memory.batch_of(model, p, (4 * tiny.SIDE, 4 * tiny.SIDE))
+    peaks: list[int] = []
+    for present in ([True, True], [True, False], [False, False]):
+        some = torch.tensor(present)
+        weights = SampleWeights(torch.ones(2), some.float(), some.float())
+        for weight in trained:
+            weight.grad = torch.zeros_like(weight)
+        with memory.AllocationTracker() as tracker:
+            terms = compute_loss_terms(model, identity, replace(batch, present=some), drawn, weights, p)
+            total_loss(terms.denoising, terms.identity, terms.localization, p).backward()
+        peaks.append(tracker.peak)
+    assert peaks[0] > peaks[1] > peaks[2]
 
 
 def test_weights_gradients_and_averages_are_those_of_the_parts(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,24 @@ import yaml
 from dvc.repo import Repo
 from typer.testing import CliRunner
 
+from pipelines import memory_table
 from stages.cli import app
 from taming_core.errors import TamingError
 from taming_core.params.load import Params, load_params
 from taming_core.projects import profiles, project
+from taming_core.projects.memory import GIB
 from taming_core.tables import schema
 
 ROOT = Path(__file__).parents[2]
 PRESETS = [(profile, memory) for profile in profiles.PROFILES for memory in (None, *profiles.memory_presets(profile))]
+
+# What makes the paper's method, and how the denoiser learns it.
+METHOD = {
+    "encoder", "injection", "tune", "denoiser_rate", "regularization", "prior", "captions", "object_drop",
+    "identity_weight", "identity_max_timestep", "identity_network",
+}  # fmt: skip
+TUNING = {"lora"}
+WITHOUT_IDENTITY = {(8, None), (16, None), (24, None)}  # GB where decoding the predicted image does not fit
 
 
 def taming(*arguments: str) -> str:
@@ -53,7 +64,7 @@ def test_a_preset_keeps_every_comment() -> None:
     assert len(plain.splitlines()) == len(preset.splitlines())
 
 
-@pytest.mark.parametrize("profile", profiles.BASES)
+@pytest.mark.parametrize("profile", [*profiles.BASES, *profiles.IP_ADAPTERS])
 def test_a_profile_judges_with_no_network_that_trained(tmp_path: Path, profile: str) -> None:
     for memory in (None, *profiles.memory_presets(profile)):
         p = params_of(tmp_path, profile, memory)
@@ -62,14 +73,73 @@ def test_a_profile_judges_with_no_network_that_trained(tmp_path: Path, profile: 
         assert not judges & {p.train.identity_network, p.train.encoder.tower}
 
 
+@pytest.mark.parametrize("base", profiles.BASES)
+def test_the_two_kinds_of_a_base_differ_in_the_keys_of_the_method_alone(tmp_path: Path, base: str) -> None:
+    """So that they are made of the same photos and judged by the same judges."""
+    ours, adapter = (params_of(tmp_path, profile, None) for profile in (base, f"{base}-ip-adapter"))
+    assert ours.caption.attributes is not None
+    plain = ours.caption.model_copy(update={"attributes": None})
+    assert ours.model_copy(update={"train": adapter.train, "caption": plain}) == adapter
+    before, after = adapter.train.model_dump(), ours.train.model_dump()
+    differing = {key for key in before if before[key] != after[key]}
+    assert differing <= METHOD | TUNING
+    assert differing >= METHOD
+
+
+@pytest.mark.parametrize("base", profiles.BASES)
+def test_a_base_trains_by_the_papers_method_in_every_size(tmp_path: Path, base: str) -> None:
+    for memory in (None, *profiles.memory_presets(base)):
+        p = params_of(tmp_path, base, memory).train
+        assert (p.captions, p.background, p.start) == ("object_token", "removed", None)
+        assert min(p.regularization, p.object_drop, p.text_drop, p.cross_reference, p.denoiser_rate) > 0
+        assert p.tune in ("whole", "lora")
+        assert p.prior is not None
+        assert (p.identity_network == "facebook/dinov2-base") or (memory, p.identity_network) in WITHOUT_IDENTITY
+
+
+@pytest.mark.parametrize("base", profiles.BASES)
+def test_an_ip_adapter_leaves_the_base_as_it_is(tmp_path: Path, base: str) -> None:
+    for memory in (None, *profiles.memory_presets(f"{base}-ip-adapter")):
+        p = params_of(tmp_path, f"{base}-ip-adapter", memory).train
+        assert (p.tune, p.injection, p.captions) == ("adapter", "decoupled", "class_noun")
+
+
+@pytest.mark.parametrize("profile", [*profiles.BASES, *profiles.IP_ADAPTERS])
+def test_the_readme_of_a_profile_has_the_memory_of_every_preset(profile: str) -> None:
+    """Its settings are those of the presets, its sums fit the GPU, and docs/memory.md has the same lines."""
+    lines = [line for line in (profiles.folder(profile) / "README.md").read_text().splitlines() if "GB |" in line]
+    assert lines == [line for line in memory_table.PAGE.read_text().splitlines() if line.startswith(f"| `{profile}` |")]
+    for line, memory in zip(lines, profiles.memory_presets(profile), strict=True):
+        _, name, gpu, *cells, total, _ = (cell.strip() for cell in line.split("|"))
+        assert (name, gpu) == (f"`{profile}`", f"{memory} GB")
+        assert cells[: len(memory_table.SETTINGS)] == memory_table.settings(
+            memory_table.preset_params(profile, memory).train
+        )
+        assert float(total) < memory * 1e9 / GIB
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", [*profiles.BASES, *profiles.IP_ADAPTERS])
+def test_the_memory_of_a_profile_is_what_is_computed(profile: str) -> None:
+    page = (profiles.folder(profile) / "README.md").read_text()
+    for row in memory_table.rows_of(profile):
+        assert f"| {' | '.join(row)} |" in page
+
+
+def test_the_wheel_holds_every_profile() -> None:
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    held = {name for name in build["force-include"] if name.startswith("pipelines/")}
+    assert held == {f"pipelines/{name}" for name in (*profiles.BASES, *profiles.IP_ADAPTERS, "project")}
+
+
 @pytest.mark.parametrize(
     ("profile", "memory", "message"),
     [
-        ("flux", 8, "The smallest is 80 GB: use --memory 80"),
+        ("flux-ip-adapter", 8, "The smallest is 80 GB: use --memory 80"),
         ("sdxl", 8, "The smallest is 16 GB"),
         ("sd15", 48, "Use --memory 8 or 16 or 24 or 80"),
         ("mini", 8, "needs no GPU"),
-        ("sd2", None, "There is no profile sd2. Use --profile mini or sd15 or sdxl or sd3 or flux"),
+        ("sd2", None, "There is no profile sd2. Use --profile mini or sd15 or sdxl or sd3 or flux or sd15-ip"),
     ],
 )
 def test_what_does_not_fit_is_refused(profile: str, memory: int | None, message: str) -> None:

@@ -83,6 +83,7 @@ def test_the_first_rung_is_the_noun_of_the_caption(dog: CaptionSource) -> None:
         "span_start": 2,
         "span_end": 7,
         "method": "noun",
+        "attributes": None,
         "drop_reason": None,
     }
     schema.table([row], schema.CAPTIONS)
@@ -215,7 +216,7 @@ def project(tmp_path: Path) -> Path:
 def test_sources_of_an_objects_table(project: Path) -> None:
     found = captioning.list_sources(project / "raw", project / "objects.parquet")
     assert [(s.file_name, s.targets, s.caption, s.drop_reason) for s in found] == [
-        ("a.png", (Target("a-1", "dog"), Target("a-0", "cat")), None, None),
+        ("a.png", (Target("a-1", "dog", 1), Target("a-0", "cat", 0)), None, None),
         ("b.png", (), None, None),
         ("c.png", (), "a plain wall", None),
         ("bad.png", (), None, "not an image"),

@@ -276,7 +276,7 @@ def test_a_finished_encoder_is_replaced(project: Path) -> None:
             {"start": None, "base": "nowhere", "injection": "concat", "background": "removed"},
             "There is no text-to-image model nowhere",
         ),
-        ({"identity_network": "nowhere"}, "There is no CLIP model nowhere"),
+        ({"identity_network": "nowhere"}, "There is no identity network nowhere"),
     ],
 )
 def test_models_that_are_not_there_are_clear_errors(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from transformers import CLIPVisionModelWithProjection
+from transformers import CLIPVisionModelWithProjection, Dinov2Model
 
 from taming_core.errors import TamingError
 from taming_core.training.identity import load_identity_network
@@ -138,11 +138,28 @@ def model_std() -> tuple[float, ...]:
     return 0.26862954, 0.26130258, 0.27577711
 
 
+@pytest.mark.parametrize(("trained_at", "side"), [(32, 32), (518, 224)])
+def test_dinov2_can_be_the_identity_network(trained_at: int, side: int, tmp_path: Path) -> None:
+    """Its feature is the class token; models trained at 518 pixels are run at 224, as their processors do."""
+    folder = tiny.dinov2(tmp_path / "dinov2", trained_at)
+    identity = load_identity_network(folder, "cpu")
+    images = torch.rand(2, 3, side, side, requires_grad=True)
+    model = Dinov2Model.from_pretrained(folder)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (model_mean(), model_std()))
+    token = model(pixel_values=(images - mean) / std).last_hidden_state[:, 0]
+    found = identity(images * 2 - 1)
+    torch.testing.assert_close(found, token / token.norm(dim=-1, keepdim=True))
+    assert identity(torch.rand(1, 3, 2 * side, 2 * side)).shape == (1, 16)
+    found[:, 0].sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+
+
 def test_a_folder_of_another_model_is_no_identity_network() -> None:
-    with pytest.raises(TamingError, match=r"is no CLIP model|There is no CLIP model"):
+    with pytest.raises(TamingError, match=r"is a clip_text_model model\. Name a CLIP or DINOv2 model as train\.ident"):
         load_identity_network(str(tiny.ROOT / "taming_core/mini/encoder/text_encoder"), "cpu")
 
 
 def test_a_missing_identity_network_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(TamingError, match=r"There is no CLIP model .*nothing"):
+    with pytest.raises(TamingError, match=r"There is no identity network .*nothing"):
         load_identity_network(str(tmp_path / "nothing"), "cpu")
