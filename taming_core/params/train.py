@@ -85,7 +85,7 @@ class TrainParams(Section):
     identity_max_timestep: PositiveInt | None  # the identity loss applies below this timestep only
     identity_network: str | None  # mini or a folder; null where identity_weight is 0
     precision: Precision
-    gradient_checkpointing: bool  # recompute the denoiser's activations in the backward pass
+    gradient_checkpointing: bool  # recompute activations of denoiser and autoencoder in the backward pass
     optimizer: Literal["adamw", "adamw8bit"]  # the second has 8-bit states (Dettmers et al., 2022)
     cache: list[Cache]  # features of frozen modules that are cached on disk
     offload: bool  # move frozen modules whose output is cached to the CPU

@@ -128,7 +128,7 @@ def start_run(
     if p.lora is not None:
         lora.add_lora(model.family.denoiser, p.lora, p.seed)
     if p.gradient_checkpointing:
-        enable_gradient_checkpointing(model.family.denoiser)
+        enable_gradient_checkpointing(model.family)
     move_to_device(model, accelerator.device, p)
     if shard:
         distributed.shard(model.family.denoiser, processes.world_size, accelerator.device)
