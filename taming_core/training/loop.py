@@ -32,7 +32,7 @@ from taming_core.training.objective import (
     total_loss,
 )
 from taming_core.training.optimizers import make_optimizer
-from taming_core.weights.device import DTYPES
+from taming_core.weights.device import DTYPES, fast_kernels
 
 
 @dataclass
@@ -202,7 +202,8 @@ def updates(run: Run, p: TrainParams, batch_at: BatchAt, check: bool) -> Iterato
         for group in run.optimizer.param_groups:
             group["lr"] = rate * group["share"]
         batch = batch_at(step)
-        sums, has_samples = forward_backward(run, batch, noise_for_batch(run, batch, step, p), p)
+        with fast_kernels(p.precision):
+            sums, has_samples = forward_backward(run, batch, noise_for_batch(run, batch, step, p), p)
         distributed.all_reduce_gradients(run.weights, run.processes)
         figures = torch.cat([distributed.all_reduce(sums, run.processes), clip_gradients(run, p).reshape(1)])
         pending = pending_step(step, batch.row_ids, rate, figures, has_samples)

@@ -1,5 +1,8 @@
 """Devices and precisions of the networks."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 import torch
 
 from taming_core.errors import TamingError
@@ -21,3 +24,19 @@ def pick_device(name: str) -> str:
         raise TamingError(f"There is no device {name} on this machine. Use --device auto, or one of: "
                           f"{', '.join(d for d, is_available in available.items() if is_available)}.")  # fmt: skip
     return name
+
+
+@contextmanager
+def fast_kernels(precision: str) -> Generator[None, None, None]:
+    """Within the block a GPU multiplies float32 in TF32, and cuDNN measures which convolution is fastest; not in fp32.
+
+    TF32 has the mantissa of fp16. In fp32 it is off for convolutions too, which PyTorch computes in TF32 by default, and
+    cuDNN chooses by rules, not by a measurement that may turn out otherwise in a resumed run.
+    """
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    cuda.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = precision != "fp32"
+    try:
+        yield
+    finally:
+        cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
