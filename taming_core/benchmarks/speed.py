@@ -1,6 +1,7 @@
 """The speed of training, loading and generation, the share of the device's peak, and the plain loop as a baseline."""
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -30,7 +31,7 @@ from taming_core.tables import schema
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.training import data_loader, feature_cache
 from taming_core.training import loop as training_loop
-from taming_core.training.batches import ExampleSource, batch_at
+from taming_core.training.batches import BatchAt, ExampleSource, batch_at
 from taming_core.training.loop import StepReport
 
 GIB = 2**30
@@ -208,18 +209,27 @@ def peak_of(device: torch.device, precision: str) -> float | None:
 
 
 def loading_speed(source: ExampleSource) -> list[Mapping[str, Any]]:
-    """Rows per second that the loader decodes, with one thread and with as many as a GPU gets."""
-    make = partial(batch_at, source=source)
+    """Rows per second that the loader decodes: with one thread, with as many as a GPU gets, and with processes."""
+    make, steps = partial(batch_at, source=source), 10**9
     results: list[Mapping[str, Any]] = []
     for threads in sorted({1, 2, data_loader.prefetch_depth(torch.device("cuda"))}):
-        batch_of, count = data_loader.prefetch(make, 10**9, threads), 4 * threads
-        batch_of(0)
-        start = time.perf_counter()
-        for step in range(1, 1 + count):
-            batch_of(step)
-        speed = count * source.params.batch_size / (time.perf_counter() - start)
-        results.append({"threads": threads, "rows_per_second": speed})
+        speed = rows_per_second(data_loader.prefetch(make, steps, threads), threads, source)
+        results.append({"threads": threads, "processes": None, "rows_per_second": speed})
+    for processes in sorted({2, data_loader.worker_processes()} - {0, 1}) if sys.platform == "linux" else ():
+        speed = rows_per_second(data_loader.in_processes(make, steps, processes), processes, source)
+        results.append({"threads": None, "processes": processes, "rows_per_second": speed})
     return results
+
+
+def rows_per_second(batch_of: BatchAt, workers: int, source: ExampleSource) -> float:
+    """The speed of a loader with this many threads or processes, after each has made its first batches."""
+    warm, count = 1 + 2 * workers, 8 * workers
+    for step in range(warm):
+        batch_of(step)
+    start = time.perf_counter()
+    for step in range(warm, warm + count):
+        batch_of(step)
+    return count * source.params.batch_size / (time.perf_counter() - start)
 
 
 @torch.no_grad()

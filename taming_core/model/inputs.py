@@ -42,8 +42,8 @@ class Batch:
     tokens: Int[Tensor, "batch length"]  # token ids for every text encoder, side by side
     present: Bool[Tensor, " batch"]  # which samples have an object; on the CPU
     subject: Float[Tensor, "batch references 3 size size"]  # o in [-1, 1]
-    view: Float[Tensor, "batch 3 side side"]  # o', the reference of the identity loss
-    frame: Float[Tensor, "batch 4"]  # see `Example`
+    view: Float[Tensor, "batch 3 side side"] | None  # o', the reference of the identity loss; None without it
+    frame: Float[Tensor, "batch 4"] | None  # see `Example`
     latent_mean: Float[Tensor, "batch channels rows columns"] | None = None  # of the target's posterior
     latent_std: Float[Tensor, "batch channels rows columns"] | None = None
     text_states: Float[Tensor, "batch text_length text_width"] | None = None

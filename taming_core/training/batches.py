@@ -28,11 +28,15 @@ from taming_core.training.feature_store import Entry, FeatureStore, find, first_
 from taming_core.training.sampler import row_at
 
 CLASS_TOKEN = f"a photo of a {OBJECT}"
+# The columns that an example reads of its own row, and of another view of its object by the background of subjects.
+ROW = ("row_id", "image", "width", "height", "mask", "subject", "caption", "object_caption", "regularization",
+       "references")  # fmt: skip
+VIEW = {"removed": ("subject",), "kept": ("image", "mask", "subject")}
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row as tensors; without an object mask, subject and view are zero."""
+    """One row as tensors; without an object mask, subject and view are zero, as is a mask that no loss reads."""
 
     row_id: str
     target: Float[Tensor, "3 height width"] | None  # x in [-1, 1]
@@ -40,8 +44,8 @@ class Example:
     caption: str
     present: bool  # whether the denoiser gets the object embedding
     subject: Float[Tensor, "references 3 size size"]  # o in [-1, 1], the photos that the encoder embeds together
-    view: Float[Tensor, "3 size size"]  # o', a cut-out: the reference of the identity loss
-    frame: Float[Tensor, "4"]  # x0, y0, x1, y1 in pixels of the target: the square that frames the object like `view`
+    view: Float[Tensor, "3 size size"] | None  # o', a cut-out: the reference of the identity loss; None without it
+    frame: Float[Tensor, "4"] | None  # x0, y0, x1, y1 in pixels of the target: the square that frames it like `view`
     latents: Entry | None = None  # replaces `target` if latents are cached
     tower_features: tuple[Tensor | None, ...] = ()  # of each photo; None for one that is not cached
 
@@ -122,16 +126,17 @@ def square_size(rows: Rows) -> int:
 def make_example(source: ExampleSource, number: int, position: int) -> Example:
     """Row `number` as the example at `position` of the training, with drops and swaps (docs/method.md, section 4)."""
     p, size, caches = source.params, source.size, source.caches
-    row, rng = source.rows[number], np.random.default_rng(seed_for(p.seed, "example", position))
+    row, rng = source.rows.read(number, ROW), np.random.default_rng(seed_for(p.seed, "example", position))
     cross, drop_object, drop_text = rng.random(3)
     present = bool(not row["regularization"] and drop_object >= p.object_drop)
-    empty_prompt = source.inputs.empty_prompt if present else ""
+    empty_prompt, no_view = source.inputs.empty_prompt if present else "", p.identity_weight == 0
     example = Example(
         row_id=row["row_id"], target=None if caches.latents else decode_image(row["image"]), present=present,
         mask=torch.zeros(1, row["height"], row["width"]),
         latents=cached_entry(caches.latents, image_key(row["image"])) if caches.latents else None,
         caption=empty_prompt if drop_text < p.text_drop else caption_for(row, present, p),
-        subject=torch.zeros(p.references, 3, size, size), view=torch.zeros(3, size, size), frame=torch.zeros(4),
+        subject=torch.zeros(p.references, 3, size, size),
+        view=None if no_view else torch.zeros(3, size, size), frame=None if no_view else torch.zeros(4),
     )  # fmt: skip
     return add_object(example, source, row, bool(cross < p.cross_reference), rng) if present else example
 
@@ -149,20 +154,25 @@ def caption_for(row: Row, present: bool, p: TrainParams) -> str:
 
 def add_object(example: Example, source: ExampleSource, row: Row, cross: bool, rng: np.random.Generator) -> Example:
     """The example with subject, view and mask; with `cross` the subject comes from other views of the identity."""
-    rows, size, tower, others = source.rows, source.size, source.caches.tower, row["references"]
+    size, tower, p = source.size, source.caches.tower, source.params
     untyped: Any = rng
-    name = untyped.choice(others) if others else None
-    view = open_rgba((row_by_id(rows, str(name)) if others else row)["subject"])
+    name = untyped.choice(row["references"]) if row["references"] else None  # drawn whether or not a loss reads it
     views, augmented = reference_photos(source, row, cross, rng)
     subjects = [subject_pixels(s, size) for s in (*views, *augmented)]
     cached = [cached_entry(tower, subject_key(s)) for s in subjects[: len(views)]] if tower else []
-    mask = open_mask(row)
-    return replace(
-        example, mask=torch.as_tensor(mask)[None].float(), view=subject_pixels(view, size),
-        subject=torch.stack(subjects),
+    example = replace(
+        example, subject=torch.stack(subjects),
         tower_features=(*(k["features"] for k in cached), *(None for _ in subjects[len(cached) :])),
-        frame=torch.as_tensor(object_frame(mask, np.asarray(view)[..., 3] >= 128)),
     )  # fmt: skip
+    if p.mask_weight == p.localization_weight == p.identity_weight == 0:
+        return example
+    mask = open_mask(row)
+    example = replace(example, mask=torch.as_tensor(mask)[None].float())
+    if p.identity_weight == 0:
+        return example
+    view = open_rgba((other_view(source, str(name)) if name else row)["subject"])
+    frame = torch.as_tensor(object_frame(mask, np.asarray(view)[..., 3] >= 128))
+    return replace(example, view=subject_pixels(view, size), frame=frame)
 
 
 def reference_photos(
@@ -176,16 +186,16 @@ def reference_photos(
     first = list[Row]() if cross else [row]
     count = min(p.references - len(first), len(row["references"]))
     drawn = rng.choice(row["references"], count, replace=False)
-    others = [row_by_id(source.rows, str(name)) for name in drawn]
+    others = [other_view(source, str(name)) for name in drawn]
     views = [encoder_image(r, background) for r in (*first, *others)]
     originals = views or [encoder_image(row, background)]
     missing = range(p.references - len(views))
     return views, [augment(originals[i % len(originals)], p.augmentation, rng) for i in missing]
 
 
-def row_by_id(rows: Rows, row_id: str) -> Row:
-    """The row with this row_id."""
-    return rows[rows.find(row_id)]
+def other_view(source: ExampleSource, row_id: str) -> Row:
+    """The columns of another row that show its object."""
+    return source.rows.read(source.rows.find(row_id), VIEW[source.inputs.background])
 
 
 def decode_image(image: bytes) -> Float[Tensor, "3 height width"]:
@@ -196,7 +206,7 @@ def decode_image(image: bytes) -> Float[Tensor, "3 height width"]:
 
 def collate(examples: Sequence[Example], source: ExampleSource) -> Batch:
     """The examples as one batch."""
-    caches, names = source.caches, ("mask", "subject", "view", "frame")
+    caches, names = source.caches, ("mask", "subject")
     tokens = source.tokenize([e.caption for e in examples])
     targets = [e.target for e in examples if e.target is not None]
     latents = [e.latents for e in examples if e.latents is not None]
@@ -207,6 +217,7 @@ def collate(examples: Sequence[Example], source: ExampleSource) -> Batch:
         tokens=tokens,
         present=torch.tensor([e.present for e in examples]),
         **{name: torch.stack([getattr(e, name) for e in examples]) for name in names},
+        **{name: stack_or_none([getattr(e, name) for e in examples]) for name in ("view", "frame")},
         **{f"latent_{name}": torch.stack([entry[name] for entry in latents]) for name in ("mean", "std") if latents},
         **{
             f"text_{name}": torch.stack([entry[name] for entry in texts])
@@ -215,6 +226,12 @@ def collate(examples: Sequence[Example], source: ExampleSource) -> Batch:
         },
         **cached_features(examples, caches.tower),
     )
+
+
+def stack_or_none(values: Sequence[Tensor | None]) -> Tensor | None:
+    """The values of the examples side by side; None if they have none."""
+    some = [value for value in values if value is not None]
+    return torch.stack(some) if some else None
 
 
 def cached_features(examples: Sequence[Example], tower: FeatureStore | None) -> dict[str, Tensor]:

@@ -152,7 +152,7 @@ def identity_sum(
     some: Int[Tensor, " some"],
 ) -> Float[Tensor, ""]:
     """The weighted sum of the identity losses over the samples `some`; only these are decoded."""
-    if identity is None or not len(some):
+    if identity is None or batch.view is None or batch.frame is None or not len(some):
         return sample_weights.new_zeros(())
     estimate = diffusion.estimate_clean(model.schedule, noised[some], output[some], timesteps[some])
     images = decode(model.family, estimate)

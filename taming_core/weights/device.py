@@ -30,8 +30,8 @@ def pick_device(name: str) -> str:
 def fast_kernels(precision: str) -> Generator[None, None, None]:
     """Within the block a GPU multiplies float32 in TF32, and cuDNN measures which convolution is fastest; not in fp32.
 
-    TF32 has the mantissa of fp16. In fp32 it is off for convolutions too, which PyTorch computes in TF32 by default, and
-    cuDNN chooses by rules, not by a measurement that may turn out otherwise in a resumed run.
+    TF32 has the mantissa of fp16. In fp32 it is off for convolutions too, which PyTorch computes in TF32 by default;
+    cuDNN chooses by rules: a measurement may turn out otherwise in a resumed run.
     """
     cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark

