@@ -20,6 +20,7 @@ from taming_core.model.subject_model import Parameters, SubjectModel, learning_r
 from taming_core.params.train import TrainParams
 from taming_core.training import distributed
 from taming_core.training.batches import BatchAt
+from taming_core.training.compilation import compile_blocks
 from taming_core.training.data_loader import batch_slice
 from taming_core.training.distributed import ProcessGroup
 from taming_core.training.ema import new_ema
@@ -132,6 +133,8 @@ def start_run(
     move_to_device(model, accelerator.device, p)
     if shard:
         distributed.shard(model.family.denoiser, processes.world_size, accelerator.device)
+    if p.compile:
+        compile_blocks(model.family.denoiser)
     trained = unfreeze(model, p)
     groups = [
         {"params": list(trained[part].values()), "share": share}

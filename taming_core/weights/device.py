@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -33,7 +34,8 @@ def fast_kernels(precision: str) -> Generator[None, None, None]:
     TF32 has the mantissa of fp16. In fp32 it is off for convolutions too, which PyTorch computes in TF32 by default;
     cuDNN chooses by rules: a measurement may turn out otherwise in a resumed run.
     """
-    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    untyped: Any = torch.backends
+    cuda, cudnn = untyped.cuda.matmul, untyped.cudnn
     before = cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
     cuda.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = precision != "fp32"
     try:
