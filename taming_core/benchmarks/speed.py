@@ -36,6 +36,7 @@ from taming_core.training.loop import StepReport
 
 GIB = 2**30
 WARM_UP = 2  # steps that are not measured
+LORA = {"rank": 16, "alpha": 16.0}
 # Dense operations per second by the data sheets: half precision, and float32 (TF32 off).
 PEAKS = {"H100": (989e12, 67e12), "H200": (989e12, 67e12), "A100": (312e12, 19.5e12), "L40S": (362e12, 91.6e12),
          "4090": (165e12, 82.6e12), "3090": (71e12, 35.6e12)}  # fmt: skip
@@ -56,13 +57,14 @@ class Speed:
 def comparison_params(p: TrainParams, batch_size: int | None, tune: str | None) -> TrainParams:
     """The params with another batch size or other trained weights, validated as from a file.
 
-    Without gradient accumulation, and without losses that the plain loop lacks. `tune` is "adapter", "whole" or None.
+    Without gradient accumulation, and without losses that the plain loop lacks. `tune` is "adapter", "lora", "whole" or
+    None.
 
     Raises:
         TamingError: `tune` is another value.
     """
-    if tune not in (None, "adapter", "whole"):
-        raise TamingError(f"--tune {tune} is unknown. Use adapter or whole.")
+    if tune not in (None, "adapter", "lora", "whole"):
+        raise TamingError(f"--tune {tune} is unknown. Use adapter, lora or whole.")
     values: dict[str, Any] = p.model_dump() | {
         "regularization": 0.0,
         "prior": None,
@@ -75,7 +77,8 @@ def comparison_params(p: TrainParams, batch_size: int | None, tune: str | None) 
     size = batch_size or p.batch_size
     values |= {"batch_size": size, "micro_batch_size": size}
     if tune is not None:
-        values |= {"tune": tune, "lora": None, "text_encoder_rate": 0.0, "denoiser_rate": float(tune != "adapter")}
+        values |= {"tune": tune, "lora": LORA if tune == "lora" else None, "text_encoder_rate": 0.0,
+                   "denoiser_rate": float(tune != "adapter")}  # fmt: skip
     return TrainParams.model_validate(values)
 
 

@@ -60,7 +60,7 @@ def test_drawing_is_measured_beside_the_stock_pipeline() -> None:
     assert stock.images_per_second > 0
 
 
-@pytest.mark.parametrize(("tune", "rate"), [("adapter", 0.0), ("whole", 1.0)])
+@pytest.mark.parametrize(("tune", "rate"), [("adapter", 0.0), ("lora", 1.0), ("whole", 1.0)])
 def test_a_variant_is_checked_like_params(tune: str, rate: float) -> None:
     p = speed.comparison_params(tiny.train_params(), 8, tune)
     assert (p.tune, p.denoiser_rate, p.batch_size, p.micro_batch_size) == (tune, rate, 8, 8)
