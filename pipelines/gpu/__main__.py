@@ -71,8 +71,8 @@ def check(name: str, device: str, scale: Scale, results: dict[str, Any]) -> None
     start = time.perf_counter()
     try:
         result, figures = "passed", checks.CHECKS[name](device, scale)
-    except checks.Failed as error:
-        result, figures = "failed", str(error)
+    except (checks.Failed, TamingError, RuntimeError) as error:
+        result, figures = "failed", str(error).splitlines()[0]
     seconds = time.perf_counter() - start
     results["checks"].append({"name": name, "result": result, "seconds": seconds, "figures": figures})
 

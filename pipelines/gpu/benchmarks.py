@@ -60,9 +60,8 @@ def measure(case: Case, device: str, side: int | None, steps: int, rounds: int) 
     """The speeds of our loop and of the plain one, in the current folder."""
     params = case_params(case, side)
     AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier case, with another precision
-    accelerator: Any = loop.accelerator_for(device, params.train.precision)
-    with accelerator.device:  # random weights are drawn there, a hundred times as fast
-        model = speed.random_model(params)
+    accelerator = loop.accelerator_for(device, params.train.precision)
+    model = speed.random_model(params, accelerator.device)
     rows = speed.random_rows(Path("rows"), params.materialize)
     found = speed.compare(model, rows, accelerator, params.train, steps, rounds)
     return [{"case": case.name, **asdict(one)} for one in found]

@@ -35,6 +35,7 @@ from taming_core.training.batches import BatchAt, ExampleSource, batch_at
 from taming_core.training.loop import StepReport
 
 GIB = 2**30
+CPU = torch.device("cpu")
 WARM_UP = 2  # steps that are not measured
 LORA = {"rank": 16, "alpha": 16.0}
 # Dense operations per second by the data sheets: half precision, and float32 (TF32 off).
@@ -82,11 +83,16 @@ def comparison_params(p: TrainParams, batch_size: int | None, tune: str | None) 
     return TrainParams.model_validate(values)
 
 
-def random_model(params: Params) -> SubjectModel:
-    """The networks that the params name, at full size and with random weights, so that no weights are fetched."""
+def random_model(params: Params, device: torch.device = CPU) -> SubjectModel:
+    """The networks that the params name, at full size and with random weights, so that no weights are fetched.
+
+    The weights are drawn on the device, where a GPU takes a moment; the noise schedule stays on the CPU.
+    """
     p = params.train
     configs = memory.configs_of(p)
-    return memory.model_of(configs, memory.schedule_of(configs["scheduler"]), p)[0]
+    schedule = memory.schedule_of(configs["scheduler"])
+    with device:
+        return memory.model_of(configs, schedule, p)[0]
 
 
 def random_rows(folder: Path, p: MaterializeParams, count: int = 16) -> Rows:

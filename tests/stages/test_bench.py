@@ -13,6 +13,7 @@ import yaml
 from stages import bench as stage
 from taming_core.benchmarks import speed, startup
 from taming_core.errors import TamingError
+from taming_core.model import diffusion
 from taming_core.params.load import packaged_params
 
 
@@ -64,6 +65,12 @@ def test_drawing_is_measured_beside_the_stock_pipeline() -> None:
 def test_a_variant_is_checked_like_params(tune: str, rate: float) -> None:
     p = speed.comparison_params(tiny.train_params(), 8, tune)
     assert (p.tune, p.denoiser_rate, p.batch_size, p.micro_batch_size) == (tune, rate, 8, 8)
+
+
+def test_random_weights_are_drawn_on_the_device_and_the_schedule_is_not() -> None:
+    made = speed.random_model(tiny.PARAMS, torch.device("meta"))
+    assert {w.device.type for part in made.networks.values() for w in part.parameters()} == {"meta"}
+    assert diffusion.alpha_bar(made.schedule, torch.tensor([500])).device.type == "cpu"
 
 
 def test_a_variant_that_makes_no_sense_is_refused() -> None:
