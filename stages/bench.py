@@ -27,7 +27,9 @@ def train(
         bool, typer.Option("--random", help="Random weights at the networks' full sizes; nothing is downloaded.")
     ] = False,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Default: that of the params.")] = None,
-    tune: Annotated[str | None, typer.Option("--tune", help="adapter or whole. Default: that of the params.")] = None,
+    tune: Annotated[
+        str | None, typer.Option("--tune", help="adapter, lora or whole. Default: that of the params.")
+    ] = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps per round.")] = 10,
     rounds: Rounds = 3,
     device: Device = "auto",

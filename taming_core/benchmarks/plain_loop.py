@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
+from taming_core.model import lora
 from taming_core.model.diffusion import guidance_at
 from taming_core.model.inputs import Batch
 from taming_core.model.subject_model import SubjectModel, predict, unfreeze
@@ -40,6 +41,8 @@ class RowDataset(Dataset[Any]):
 def plain_losses(model: SubjectModel, rows: Rows, accelerator: Accelerator, p: TrainParams) -> Iterator[float]:
     """Train without end, and yield the loss of every step."""
     device = accelerator.device
+    if p.lora is not None:
+        lora.add_lora(model.family.denoiser, p.lora, p.seed)
     trained = [w for part in unfreeze(model, p).values() for w in part.values()]
     # The scripts keep the tower separate from the trained weights.
     vision = getattr(model.object_encoder, "vision", None)

@@ -1,6 +1,7 @@
 """The speed of training, loading and generation, the share of the device's peak, and the plain loop as a baseline."""
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -30,11 +31,13 @@ from taming_core.tables import schema
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.training import data_loader, feature_cache
 from taming_core.training import loop as training_loop
-from taming_core.training.batches import ExampleSource, batch_at
+from taming_core.training.batches import BatchAt, ExampleSource, batch_at
 from taming_core.training.loop import StepReport
 
 GIB = 2**30
+CPU = torch.device("cpu")
 WARM_UP = 2  # steps that are not measured
+LORA = {"rank": 16, "alpha": 16.0}
 # Dense operations per second by the data sheets: half precision, and float32 (TF32 off).
 PEAKS = {"H100": (989e12, 67e12), "H200": (989e12, 67e12), "A100": (312e12, 19.5e12), "L40S": (362e12, 91.6e12),
          "4090": (165e12, 82.6e12), "3090": (71e12, 35.6e12)}  # fmt: skip
@@ -55,13 +58,14 @@ class Speed:
 def comparison_params(p: TrainParams, batch_size: int | None, tune: str | None) -> TrainParams:
     """The params with another batch size or other trained weights, validated as from a file.
 
-    Without gradient accumulation, and without losses that the plain loop lacks. `tune` is "adapter", "whole" or None.
+    Without gradient accumulation, and without losses that the plain loop lacks. `tune` is "adapter", "lora", "whole" or
+    None.
 
     Raises:
         TamingError: `tune` is another value.
     """
-    if tune not in (None, "adapter", "whole"):
-        raise TamingError(f"--tune {tune} is unknown. Use adapter or whole.")
+    if tune not in (None, "adapter", "lora", "whole"):
+        raise TamingError(f"--tune {tune} is unknown. Use adapter, lora or whole.")
     values: dict[str, Any] = p.model_dump() | {
         "regularization": 0.0,
         "prior": None,
@@ -74,15 +78,21 @@ def comparison_params(p: TrainParams, batch_size: int | None, tune: str | None) 
     size = batch_size or p.batch_size
     values |= {"batch_size": size, "micro_batch_size": size}
     if tune is not None:
-        values |= {"tune": tune, "lora": None, "text_encoder_rate": 0.0, "denoiser_rate": float(tune != "adapter")}
+        values |= {"tune": tune, "lora": LORA if tune == "lora" else None, "text_encoder_rate": 0.0,
+                   "denoiser_rate": float(tune != "adapter")}  # fmt: skip
     return TrainParams.model_validate(values)
 
 
-def random_model(params: Params) -> SubjectModel:
-    """The networks that the params name, at full size and with random weights, so that no weights are fetched."""
+def random_model(params: Params, device: torch.device = CPU) -> SubjectModel:
+    """The networks that the params name, at full size and with random weights, so that no weights are fetched.
+
+    The weights are drawn on the device, where a GPU takes a moment; the noise schedule stays on the CPU.
+    """
     p = params.train
     configs = memory.configs_of(p)
-    return memory.model_of(configs, memory.schedule_of(configs["scheduler"]), p)[0]
+    schedule = memory.schedule_of(configs["scheduler"])
+    with device:
+        return memory.model_of(configs, schedule, p)[0]
 
 
 def random_rows(folder: Path, p: MaterializeParams, count: int = 16) -> Rows:
@@ -208,18 +218,27 @@ def peak_of(device: torch.device, precision: str) -> float | None:
 
 
 def loading_speed(source: ExampleSource) -> list[Mapping[str, Any]]:
-    """Rows per second that the loader decodes, with one thread and with as many as a GPU gets."""
-    make = partial(batch_at, source=source)
+    """Rows per second that the loader decodes: with one thread, with as many as a GPU gets, and with processes."""
+    make, steps = partial(batch_at, source=source), 10**9
     results: list[Mapping[str, Any]] = []
     for threads in sorted({1, 2, data_loader.prefetch_depth(torch.device("cuda"))}):
-        batch_of, count = data_loader.prefetch(make, 10**9, threads), 4 * threads
-        batch_of(0)
-        start = time.perf_counter()
-        for step in range(1, 1 + count):
-            batch_of(step)
-        speed = count * source.params.batch_size / (time.perf_counter() - start)
-        results.append({"threads": threads, "rows_per_second": speed})
+        speed = rows_per_second(data_loader.prefetch(make, steps, threads), threads, source)
+        results.append({"threads": threads, "processes": None, "rows_per_second": speed})
+    for processes in sorted({2, data_loader.worker_processes()} - {0, 1}) if sys.platform == "linux" else ():
+        speed = rows_per_second(data_loader.in_processes(make, steps, processes), processes, source)
+        results.append({"threads": None, "processes": processes, "rows_per_second": speed})
     return results
+
+
+def rows_per_second(batch_of: BatchAt, workers: int, source: ExampleSource) -> float:
+    """The speed of a loader with this many threads or processes, after each has made its first batches."""
+    warm, count = 1 + 2 * workers, 8 * workers
+    for step in range(warm):
+        batch_of(step)
+    start = time.perf_counter()
+    for step in range(warm, warm + count):
+        batch_of(step)
+    return count * source.params.batch_size / (time.perf_counter() - start)
 
 
 @torch.no_grad()

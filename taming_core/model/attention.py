@@ -6,13 +6,13 @@ the context (`set_object_features`). `inject` and `eject` are inverses, and adde
 0 the output of the base model is unchanged to the bit.
 """
 
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0, JointAttnProcessor2_0
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -44,6 +44,7 @@ class GatedLayer(nn.Module):
 
 
 LAYERS = {"decoupled": DecoupledLayer, "gated": GatedLayer, "reference": DecoupledLayer}
+PLAIN = (AttnProcessor, AttnProcessor2_0, JointAttnProcessor2_0)  # each call `to_q` and `to_out` of the image once
 
 
 class ObjectProcessor:
@@ -65,7 +66,7 @@ class TextProcessor(ObjectProcessor):
         super().__init__(original)
         self.length = length  # of the text in the context
 
-    def __call__(self, attn: Attention, hidden_states: Hidden, encoder_hidden_states: States, **kwargs: Any) -> Hidden:
+    def __call__(self, attn: Any, hidden_states: Hidden, encoder_hidden_states: States, **kwargs: Any) -> Hidden:
         return self.original(attn, hidden_states, encoder_hidden_states[:, : self.length], **kwargs)
 
 
@@ -76,11 +77,14 @@ class DecoupledProcessor(TextProcessor):
         super().__init__(original, length)
         self.layer = layer
 
-    def __call__(self, attn: Attention, hidden_states: Hidden, encoder_hidden_states: States, **kwargs: Any) -> Hidden:
-        out = super().__call__(attn, hidden_states, encoder_hidden_states, **kwargs)
+    def __call__(self, attn: Any, hidden_states: Hidden, encoder_hidden_states: States, **kwargs: Any) -> Hidden:
         objects = encoder_hidden_states[:, self.length :]
         if not objects.shape[1]:
-            return out
+            return super().__call__(attn, hidden_states, encoder_hidden_states, **kwargs)
+        if type(self.original) in PLAIN:
+            attn = LayerWithObject(attn, self.layer, objects, self.scale)
+            return super().__call__(attn, hidden_states, encoder_hidden_states, **kwargs)
+        out = super().__call__(attn, hidden_states, encoder_hidden_states, **kwargs)
         return out + self.scale * projected_object_attention(attn, hidden_states, objects, self.layer)
 
 
@@ -116,14 +120,14 @@ class ReferenceProcessor(ObjectProcessor):
         self.features: Tensor | None = None  # (batch, pixels, channels) of the subject; zero for samples without one
 
     def __call__(self, attn: Attention, hidden_states: Hidden, **kwargs: Any) -> Hidden:
+        if self.recording or self.features is None:
+            self.features = hidden_states if self.recording else None
+            return self.original(attn, hidden_states, **kwargs)
+        features = self.features.to(hidden_states.dtype)
+        if type(self.original) in PLAIN:
+            return self.original(LayerWithObject(attn, self.layer, features, self.scale), hidden_states, **kwargs)
         out = self.original(attn, hidden_states, **kwargs)
-        if self.recording:
-            self.features = hidden_states
-        elif self.features is not None:
-            out = out + self.scale * projected_object_attention(
-                attn, hidden_states, self.features.to(hidden_states.dtype), self.layer
-            )
-        return out
+        return out + self.scale * projected_object_attention(attn, hidden_states, features, self.layer)
 
 
 class JointProcessor(ObjectProcessor):
@@ -139,13 +143,18 @@ class JointProcessor(ObjectProcessor):
         self.features: Tensor | None = None  # (batch, tokens, width) of the object; zero for samples without one
 
     def __call__(self, attn: Any, hidden_states: Hidden, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        image, text = self.original(attn, hidden_states, *args, **kwargs)
         if self.features is None:
-            return image, text
+            return self.original(attn, hidden_states, *args, **kwargs)
         features = self.features.to(hidden_states.dtype)
+        if type(self.original) in PLAIN:
+            attn = LayerWithObject(attn, self.layer, features, self.scale)
+            return self.original(attn, hidden_states, *args, **kwargs)
+        shared = LayerWithQuery(attn)
+        image, text = self.original(shared, hidden_states, *args, **kwargs)
         if isinstance(attn, Attention):
             return image + self.scale * projected_object_attention(attn, hidden_states, features, self.layer), text
-        return image, text, self.scale * object_attention(attn, hidden_states, features, self.layer)
+        query = attn.to_q(hidden_states) if shared.query is None else shared.query
+        return image, text, self.scale * object_attention(attn, query, features, self.layer)
 
 
 class AttentionRecorder(ObjectProcessor):
@@ -162,6 +171,46 @@ class AttentionRecorder(ObjectProcessor):
         return self.original(attn, hidden_states, encoder_hidden_states, **kwargs)
 
 
+class LayerWithQuery:
+    """An attention layer as a processor sees it, which remembers its query for the attention to the object."""
+
+    query: Tensor | None = None
+
+    def __init__(self, attn: Any) -> None:
+        self.attn = attn
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.attn, name)
+
+    def to_q(self, hidden: Hidden) -> Hidden:
+        """The layer's query."""
+        self.query = query = self.attn.to_q(hidden)
+        return query
+
+
+class LayerWithObject(LayerWithQuery):
+    """An attention layer as a processor sees it, to whose result the attention to the object is added.
+
+    Both have the query and the output projection in common, as in diffusers' `IPAdapterAttnProcessor2_0`, so that
+    neither is computed twice, and an object of zeros changes nothing in any precision.
+    """
+
+    def __init__(self, attn: Any, layer: DecoupledLayer, features: States, scale: float) -> None:
+        super().__init__(attn)
+        self.layer, self.features, self.scale = layer, features, scale
+
+    @property
+    def to_out(self) -> tuple[Callable[[Hidden], Hidden], nn.Module]:
+        """The output projection of both attentions, and the dropout."""
+        return self.project, self.attn.to_out[1]
+
+    def project(self, attended: Hidden) -> Hidden:
+        """The output projection of the attention to the text plus that to the object."""
+        assert self.query is not None  # processors project the output last
+        added = object_attention(self.attn, self.query, self.features, self.layer)
+        return self.attn.to_out[0](attended + self.scale * added)
+
+
 def split_heads(count: int, x: Float[Tensor, "batch length channels"]) -> Float[Tensor, "batch {count} length _"]:
     """Split the channels into `count` heads."""
     return torch.unflatten(x, -1, (count, -1)).transpose(1, 2)
@@ -173,17 +222,17 @@ def multi_head_attention(count: int, query: Tensor, key: Tensor, value: Tensor) 
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-def object_attention(attn: Any, hidden: Hidden, features: States, layer: DecoupledLayer) -> Hidden:
+def object_attention(attn: Any, query: Hidden, features: States, layer: DecoupledLayer) -> Hidden:
     """Attention of the layer's query to the object's keys and values, before the output projection."""
-    query = attn.to_q(hidden)
+    kind = query.dtype
     if (norm := getattr(attn, "norm_q", None)) is not None:  # over the channels of each head
         query = norm(query.unflatten(-1, (attn.heads, -1))).flatten(-2)
-    return multi_head_attention(attn.heads, query, layer.to_k(features), layer.to_v(features)).to(hidden.dtype)
+    return multi_head_attention(attn.heads, query, layer.to_k(features), layer.to_v(features)).to(kind)
 
 
 def projected_object_attention(attn: Attention, hidden: Hidden, features: States, layer: DecoupledLayer) -> Hidden:
     """Attention of the layer's query to the object's keys and values, after the output projection."""
-    attended = object_attention(attn, hidden, features, layer)
+    attended = object_attention(attn, attn.to_q(hidden), features, layer)
     to_out: Any = attn.to_out
     out = to_out[0](attended)
     # The text's result includes the bias already. Called as a module, not by its weight: LoRA may wrap it. The bias is

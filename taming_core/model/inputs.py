@@ -52,8 +52,8 @@ class Batch:
     tokens: Int[Tensor, "batch length"]  # token ids for every text encoder, side by side
     object_counts: tuple[int, ...]  # how many objects the denoiser gets for each sample
     subject: Float[Tensor, "batch objects references 3 size size"]  # o in [-1, 1], in the order of their `<object>`
-    view: Float[Tensor, "batch 3 side side"]  # o', the reference of the identity loss
-    frame: Float[Tensor, "batch 4"]  # see `Example`
+    view: Float[Tensor, "batch 3 side side"] | None  # o', the reference of the identity loss; None without it
+    frame: Float[Tensor, "batch 4"] | None  # see `Example`
     sizes: Float[Tensor, "batch 4"] | None = None  # see `Example`; None for images that are whole and not scaled
     latent_mean: Float[Tensor, "batch channels rows columns"] | None = None  # of the target's posterior
     latent_std: Float[Tensor, "batch channels rows columns"] | None = None

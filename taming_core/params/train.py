@@ -89,7 +89,8 @@ class TrainParams(Section):
     identity_max_timestep: PositiveInt | None  # the identity loss applies below this timestep only
     identity_network: str | None  # mini or a folder; null where identity_weight is 0
     precision: Precision
-    gradient_checkpointing: bool  # recompute the denoiser's activations in the backward pass
+    gradient_checkpointing: bool  # recompute activations of denoiser and autoencoder in the backward pass
+    compile: bool  # compile the denoiser's transformer blocks (torch.compile); only for decoupled and gated
     optimizer: Literal["adamw", "adamw8bit"]  # the second has 8-bit states (Dettmers et al., 2022)
     cache: list[Cache]  # features of frozen modules that are cached on disk
     offload: bool  # move frozen modules whose output is cached to the CPU
@@ -152,6 +153,12 @@ class TrainParams(Section):
             raise ValueError("train.cache must not list an entry twice")
         if self.offload and not self.cache:
             raise ValueError("train.offload must be false where train.cache is empty: every module runs in each step")
+        if self.compile and self.two_objects > 0:
+            raise ValueError("train.compile must be false where train.two_objects is above 0: the shapes that blocks "
+                             "compute change from batch to batch")  # fmt: skip
+        if self.compile and self.injection not in (None, "decoupled", "gated"):
+            raise ValueError(f"train.compile must be false where train.injection is {self.injection}: the shapes that "
+                             "its blocks compute change from batch to batch")  # fmt: skip
         if "text" in self.cache and self.text_encoder_rate > 0:
             raise ValueError("train.cache must not hold text where train.text_encoder_rate is above 0: it changes")
         if self.two_objects > 0 and self.captions != "object_token":

@@ -297,7 +297,7 @@ def prepare(model: SubjectModel, p: TrainParams) -> list[nn.Parameter]:
     if p.lora is not None:
         lora.add_lora(model.family.denoiser, p.lora, p.seed)
     if p.gradient_checkpointing:
-        enable_gradient_checkpointing(model.family.denoiser)
+        enable_gradient_checkpointing(model.family)
     trained = [weight for part in unfreeze(model, p).values() for weight in part.values()]
     for name, part in model.networks.items():  # as `loop.move_to_device` does
         if p.precision == "bf16" or (p.precision == "fp16" and name != "vae"):

@@ -15,7 +15,8 @@ from taming_core.errors import TamingError
 from taming_core.tables import schema
 from taming_core.tables.parquet import read_column
 
-CACHED = 8  # row groups kept in memory
+CACHED = 16  # row groups kept in memory
+ALL_COLUMNS = tuple(schema.ROWS.names)
 IMAGE_COLUMNS = ("image", "mask", "subject")
 
 
@@ -44,13 +45,22 @@ class Rows:
         return self.starts[-1]
 
     def __getitem__(self, i: SupportsIndex) -> dict[str, Any]:
+        return self.read(i, ALL_COLUMNS)
+
+    def read(self, i: SupportsIndex, columns: tuple[str, ...]) -> dict[str, Any]:
+        """Some columns of a row; the others are not read from disk.
+
+        Raises:
+            IndexError: there is no such row.
+        """
         if not -len(self) <= int(i) < len(self):
             raise IndexError(i)
         index = int(i) % len(self)
         group = int(np.searchsorted(self.starts, index, side="right")) - 1
         file, number, mtime = self.groups[group]
-        row = _read_group(self.files[file], number, mtime).slice(index - self.starts[group], 1).to_pylist()[0]
-        return {**row, **{name: row[name] and row[name]["bytes"] for name in IMAGE_COLUMNS}}
+        table = _read_group(self.files[file], number, mtime, columns)
+        row = table.slice(index - self.starts[group], 1).to_pylist()[0]
+        return {**row, **{name: row[name] and row[name]["bytes"] for name in IMAGE_COLUMNS if name in row}}
 
     def column(self, name: str) -> list[Any]:
         """One column of all rows; for columns that fit in memory."""
@@ -106,10 +116,10 @@ class Rows:
 
 
 @lru_cache(maxsize=CACHED)
-def _read_group(path: Path, number: int, mtime: int) -> pa.Table:  # noqa: ARG001  a changed file is another key
+def _read_group(path: Path, number: int, mtime: int, columns: tuple[str, ...]) -> pa.Table:  # noqa: ARG001  see `groups`
     with pq.ParquetFile(path) as file:
         reader: Any = file  # partly untyped
-        return reader.read_row_group(number)
+        return reader.read_row_group(number, columns=list(columns))
 
 
 def load_rows(folder: Path, split: str) -> Rows:

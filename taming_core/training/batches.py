@@ -29,11 +29,15 @@ from taming_core.training.feature_store import Entry, FeatureStore, find, first_
 from taming_core.training.sampler import row_at
 
 CLASS_TOKEN = f"a photo of a {OBJECT}"
+# The columns that an example reads of its own row, and of another view of its object by the background of subjects.
+ROW = ("row_id", "image", "width", "height", "mask", "subject", "caption", "object_caption", "regularization",
+       "references", "photo_height", "photo_width", "crop_top", "crop_left")  # fmt: skip
+VIEW = {"removed": ("subject",), "kept": ("image", "mask", "subject")}
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row as tensors; without an object mask, subject and view are zero."""
+    """One row as tensors; without an object mask, subject and view are zero, as is a mask that no loss reads."""
 
     row_id: str
     target: Float[Tensor, "3 height width"] | None  # x in [-1, 1]
@@ -41,9 +45,9 @@ class Example:
     caption: str
     object_count: int  # how many objects the denoiser gets
     subject: Float[Tensor, "photos 3 size size"]  # o in [-1, 1]: `references` photos, embedded together, of each object
-    view: Float[Tensor, "3 size size"]  # o', a cut-out: the reference of the identity loss
+    view: Float[Tensor, "3 size size"] | None  # o', a cut-out: the reference of the identity loss; None without it
     sizes: Float[Tensor, "4"]  # height and width of the photo; and what the target leaves out of it: top and left
-    frame: Float[Tensor, "4"]  # x0, y0, x1, y1 in pixels of the target: the square that frames the object like `view`
+    frame: Float[Tensor, "4"] | None  # x0, y0, x1, y1 in pixels of the target: the square that frames it like `view`
     latents: Entry | None = None  # replaces `target` if latents are cached
     tower_features: tuple[Tensor | None, ...] = ()  # of each photo; None for one that is not cached
 
@@ -129,10 +133,10 @@ def square_size(rows: Rows) -> int:
 def make_example(source: ExampleSource, number: int, position: int) -> Example:
     """Row `number` as the example at `position` of the training, with drops and swaps (docs/method.md, section 4)."""
     p, size, caches = source.params, source.size, source.caches
-    row, rng = source.rows[number], np.random.default_rng(seed_for(p.seed, "example", position))
+    row, rng = source.rows.read(number, ROW), np.random.default_rng(seed_for(p.seed, "example", position))
     cross, drop_object, drop_text = rng.random(3)
     present = bool(not row["regularization"] and drop_object >= p.object_drop)
-    beside = companion_of(source, number, position) if present else None
+    beside, no_view = companion_of(source, number, position) if present else None, p.identity_weight == 0
     objects = [row] if beside is None else [row, beside.row] if beside.is_right else [beside.row, row]
     caption = caption_for(row, present, p) if beside is None else beside.caption
     example = Example(
@@ -142,7 +146,8 @@ def make_example(source: ExampleSource, number: int, position: int) -> Example:
         sizes=torch.tensor([float(row[name]) for name in ("photo_height", "photo_width", "crop_top", "crop_left")]),
         latents=cached_entry(caches.latents, image_key(row["image"])) if caches.latents else None,
         caption=source.inputs.empty_prompt_for(len(objects) if present else 0) if drop_text < p.text_drop else caption,
-        subject=torch.zeros(p.references, 3, size, size), view=torch.zeros(3, size, size), frame=torch.zeros(4),
+        subject=torch.zeros(p.references, 3, size, size),
+        view=None if no_view else torch.zeros(3, size, size), frame=None if no_view else torch.zeros(4),
     )  # fmt: skip
     return add_objects(example, source, row, objects, bool(cross < p.cross_reference), rng) if present else example
 
@@ -168,7 +173,7 @@ def companion_of(source: ExampleSource, number: int, position: int) -> Companion
 
 def companion(source: ExampleSource, number: int, other_number: int) -> Companion | None:
     """One row's object as the companion of another's; None if one caption cannot name both, or the images differ."""
-    row, other = source.rows[number], source.rows[other_number]
+    row, other = source.rows.read(number, ROW), source.rows.read(other_number, ROW)
     if (row["image"], row["caption"]) != (other["image"], other["caption"]):
         return None
     both = replace_both(row["caption"] or "", row["object_caption"] or "", other["object_caption"] or "")
@@ -193,17 +198,22 @@ def add_objects(
 
     With `cross` the subjects come from other views of the identities.
     """
-    rows, others = source.rows, row["references"]
+    p = source.params
     untyped: Any = rng
-    name = untyped.choice(others) if others else None
-    view = open_rgba((row_by_id(rows, str(name)) if others else row)["subject"])
+    name = untyped.choice(row["references"]) if row["references"] else None  # drawn whether or not a loss reads it
     photos = [photo for r in objects for photo in subject_photos(source, r, cross, rng)]
-    masks = [open_mask(r) for r in objects]
-    return replace(
-        example, mask=torch.as_tensor(np.any(masks, 0))[None].float(), view=subject_pixels(view, source.size),
-        subject=torch.stack([pixels for pixels, _ in photos]), tower_features=tuple(features for _, features in photos),
-        frame=torch.as_tensor(object_frame(open_mask(row), np.asarray(view)[..., 3] >= 128)),
+    example = replace(
+        example, subject=torch.stack([pixels for pixels, _ in photos]),
+        tower_features=tuple(features for _, features in photos),
     )  # fmt: skip
+    if p.mask_weight == p.localization_weight == p.identity_weight == 0:
+        return example
+    example = replace(example, mask=torch.as_tensor(np.any([open_mask(r) for r in objects], 0))[None].float())
+    if p.identity_weight == 0:
+        return example
+    view = open_rgba((other_view(source, str(name)) if name else row)["subject"])
+    frame = torch.as_tensor(object_frame(open_mask(row), np.asarray(view)[..., 3] >= 128))
+    return replace(example, view=subject_pixels(view, source.size), frame=frame)
 
 
 def subject_photos(
@@ -227,16 +237,16 @@ def reference_photos(
     first = list[Row]() if cross else [row]
     count = min(p.references - len(first), len(row["references"]))
     drawn = rng.choice(row["references"], count, replace=False)
-    others = [row_by_id(source.rows, str(name)) for name in drawn]
+    others = [other_view(source, str(name)) for name in drawn]
     views = [encoder_image(r, background) for r in (*first, *others)]
     originals = views or [encoder_image(row, background)]
     missing = range(p.references - len(views))
     return views, [augment(originals[i % len(originals)], p.augmentation, rng) for i in missing]
 
 
-def row_by_id(rows: Rows, row_id: str) -> Row:
-    """The row with this row_id."""
-    return rows[rows.find(row_id)]
+def other_view(source: ExampleSource, row_id: str) -> Row:
+    """The columns of another row that show its object."""
+    return source.rows.read(source.rows.find(row_id), VIEW[source.inputs.background])
 
 
 def decode_image(image: bytes) -> Float[Tensor, "3 height width"]:
@@ -247,7 +257,7 @@ def decode_image(image: bytes) -> Float[Tensor, "3 height width"]:
 
 def collate(examples: Sequence[Example], source: ExampleSource) -> Batch:
     """The examples as one batch."""
-    caches, names, p = source.caches, ("mask", "view", "frame", "sizes"), source.params
+    caches, names, p = source.caches, ("mask", "sizes"), source.params
     photos = p.references * (2 if p.two_objects > 0 else 1)
     tokens = source.tokenize([e.caption for e in examples])
     targets = [e.target for e in examples if e.target is not None]
@@ -260,6 +270,7 @@ def collate(examples: Sequence[Example], source: ExampleSource) -> Batch:
         object_counts=tuple(e.object_count for e in examples),
         subject=torch.stack([padded(e.subject, photos).unflatten(0, (-1, p.references)) for e in examples]),
         **{name: torch.stack([getattr(e, name) for e in examples]) for name in names},
+        **{name: stack_or_none([getattr(e, name) for e in examples]) for name in ("view", "frame")},
         **{f"latent_{name}": torch.stack([entry[name] for entry in latents]) for name in ("mean", "std") if latents},
         **{
             f"text_{name}": torch.stack([entry[name] for entry in texts])
@@ -275,6 +286,12 @@ def padded(
 ) -> Float[Tensor, "{count} channels height width"]:
     """The photos, followed by zeros."""
     return torch.cat([photos, photos.new_zeros(count - len(photos), *photos.shape[1:])])
+
+
+def stack_or_none(values: Sequence[Tensor | None]) -> Tensor | None:
+    """The values of the examples side by side; None if they have none."""
+    some = [value for value in values if value is not None]
+    return torch.stack(some) if some else None
 
 
 def cached_features(

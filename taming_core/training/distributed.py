@@ -92,11 +92,10 @@ def require_divisible(world_size: int, p: TrainParams, shard: bool, injection: s
         raise TamingError(f"--shard cannot be used with {injection}: its number of denoiser passes depends on the "
                           "batch, so that processes would deadlock. Leave it out, or train a decoupled or gated "
                           "design.")  # fmt: skip
-    if p.two_objects > 0:
-        raise TamingError("--shard cannot be used with train.two_objects: the number of denoiser passes depends on the "
-                          "batch, so that processes would deadlock. Set it to 0, or leave --shard out.")  # fmt: skip
-    if p.precision == "fp16" or p.optimizer == "adamw8bit":
-        key = "precision to bf16" if p.precision == "fp16" else "optimizer to adamw"
+    keys = {"precision to bf16": p.precision == "fp16", "optimizer to adamw": p.optimizer == "adamw8bit",
+            "compile to false": p.compile, "two_objects to 0": p.two_objects > 0}  # fmt: skip
+    if any(keys.values()):
+        key = next(key for key, conflicts in keys.items() if conflicts)
         raise TamingError(f"--shard cannot be used with these params. Set train.{key}, or leave it out.")
 
 

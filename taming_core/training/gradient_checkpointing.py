@@ -4,15 +4,30 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from diffusers.models.modeling_utils import ModelMixin
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]  # ContextManager[Unknown]
 
+from taming_core.bases.family import Family
 
-def enable_gradient_checkpointing(denoiser: ModelMixin) -> None:
-    """Let the denoiser store only the inputs of its blocks for the backward pass."""
-    untyped: Any = denoiser
-    untyped.enable_gradient_checkpointing(checkpoint_block)
+
+def enable_gradient_checkpointing(family: Family) -> None:
+    """Let denoiser and autoencoder store only the inputs of their blocks for the backward pass."""
+    for network in (family.denoiser, family.vae):
+        network.enable_gradient_checkpointing(checkpoint_block)
+
+
+def decode(
+    family: Family, latents: Float[Tensor, "batch channels rows columns"]
+) -> Float[Tensor, "batch 3 height width"]:
+    """`family.decode`; with gradient checkpointing one image after the other.
+
+    A block of the autoencoder at full resolution has the largest activations of all, so that the memory of a step would
+    otherwise still grow with the number of images.
+    """
+    parts = torch.split(latents, 1) if family.vae.is_gradient_checkpointing else (latents,)
+    return torch.cat([family.decode(part) for part in parts])
 
 
 def checkpoint_block(block: nn.Module, *inputs: Any) -> Any:

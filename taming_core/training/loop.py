@@ -24,6 +24,7 @@ from taming_core.model.subject_model import Parameters, SubjectModel, learning_r
 from taming_core.params.train import TrainParams
 from taming_core.training import distributed
 from taming_core.training.batches import BatchAt
+from taming_core.training.compilation import compile_blocks
 from taming_core.training.data_loader import batch_slice
 from taming_core.training.distributed import ProcessGroup
 from taming_core.training.ema import new_ema
@@ -36,7 +37,7 @@ from taming_core.training.objective import (
     total_loss,
 )
 from taming_core.training.optimizers import make_optimizer
-from taming_core.weights.device import DTYPES
+from taming_core.weights.device import DTYPES, fast_kernels
 from taming_core.weights.precision import float32_names, run_without_autocast
 
 
@@ -138,10 +139,12 @@ def start_run(
     if p.lora is not None:
         lora.add_lora(model.family.denoiser, p.lora, p.seed)
     if p.gradient_checkpointing:
-        enable_gradient_checkpointing(model.family.denoiser)
+        enable_gradient_checkpointing(model.family)
     move_to_device(model, accelerator.device, p, shard)
     if shard:
         distributed.shard(model.family.denoiser, processes.world_size, accelerator.device)
+    if p.compile:
+        compile_blocks(model.family.denoiser)
     trained = unfreeze(model, p)
     groups = [
         {"params": list(trained[part].values()), "share": share}
@@ -222,7 +225,8 @@ def updates(run: Run, p: TrainParams, batch_at: BatchAt, check: bool) -> Iterato
         for group in run.optimizer.param_groups:
             group["lr"] = rate * group["share"]
         batch = batch_at(step)
-        sums, has_samples = forward_backward(run, batch, noise_for_batch(run, batch, step, p), p)
+        with fast_kernels(p.precision):
+            sums, has_samples = forward_backward(run, batch, noise_for_batch(run, batch, step, p), p)
         distributed.all_reduce_gradients(run.weights, run.processes)
         figures = torch.cat([distributed.all_reduce(sums, run.processes), clip_gradients(run, p).reshape(1)])
         pending = pending_step(step, batch.row_ids, rate, figures, has_samples)

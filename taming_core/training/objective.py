@@ -14,6 +14,7 @@ from taming_core.model.inputs import Batch
 from taming_core.model.subject_model import SubjectModel, encode_images, predict, sample_latents
 from taming_core.params.train import TrainParams
 from taming_core.training import losses
+from taming_core.training.gradient_checkpointing import decode
 
 IdentityNetwork = Callable[[Tensor], Tensor]
 T = TypeVar("T", float, Tensor)
@@ -159,10 +160,10 @@ def identity_sum(
     some: Int[Tensor, " some"],
 ) -> Float[Tensor, ""]:
     """The weighted sum of the identity losses over the samples `some`; only these are decoded."""
-    if identity is None or not len(some):
+    if identity is None or batch.view is None or batch.frame is None or not len(some):
         return sample_weights.new_zeros(())
     estimate = diffusion.estimate_clean(model.schedule, noised[some], output[some], timesteps[some])
-    images = model.family.decode(estimate)
+    images = decode(model.family, estimate)
     features = identity(losses.object_crops(images, batch.mask[some], batch.frame[some], batch.view.shape[-1]))
     with torch.no_grad():
         target_features = identity(batch.view[some])

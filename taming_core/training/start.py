@@ -208,6 +208,9 @@ def continued_pipeline(pipeline: TamingPipeline, p: TrainParams) -> TamingPipeli
     if design in LAYERS and p.localization_weight > 0:
         raise TamingError(f"train.localization_weight must be 0, since in {p.start} text and object do not compete for "
                           f"attention ({design}). Set it to 0.")  # fmt: skip
+    if p.compile and design not in ("decoupled", "gated"):
+        raise TamingError(f"train.compile must be false, since in {p.start} the shapes that blocks compute change from "
+                          f"batch to batch ({design}). Set it to false.")  # fmt: skip
     encoder: Any = pipeline.object_encoder
     if encoder.config["binding"] is not None and not p.binding:
         raise TamingError(f"train.binding must be true, since {p.start} binds objects to their <object>. Set it to "

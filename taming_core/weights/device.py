@@ -1,5 +1,9 @@
 """Devices and precisions of the networks."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 
 from taming_core.errors import TamingError
@@ -28,3 +32,20 @@ def pick_device(name: str) -> str:
             raise TamingError(f"There is no device {name} on this machine. Use --device cuda:0 to cuda:{count - 1}.")
         torch.cuda.set_device(int(number))
     return name
+
+
+@contextmanager
+def fast_kernels(precision: str) -> Generator[None, None, None]:
+    """Within the block a GPU multiplies float32 in TF32, and cuDNN measures which convolution is fastest; not in fp32.
+
+    TF32 has the mantissa of fp16. In fp32 it is off for convolutions too, which PyTorch computes in TF32 by default;
+    cuDNN chooses by rules: a measurement may turn out otherwise in a resumed run.
+    """
+    untyped: Any = torch.backends
+    cuda, cudnn = untyped.cuda.matmul, untyped.cudnn
+    before = cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    cuda.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = precision != "fp32"
+    try:
+        yield
+    finally:
+        cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before

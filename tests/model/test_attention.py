@@ -1,14 +1,22 @@
 """Adapters come out: inject and eject are inverses, zero-initialised ones change nothing, null means plain text."""
 
+from collections import Counter
+from typing import Any
+
 import pytest
 import tiny
 import torch
+from base_pipelines import CALL, PROMPTS, tamed
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0, IPAdapterAttnProcessor2_0
+from tiny_bases import FAMILIES
 from torch import Tensor
 
 from taming_core.bases.family import Text
 from taming_core.images.families import load_pipeline
 from taming_core.model.attention import (
+    DecoupledLayer,
+    DecoupledProcessor,
     ObjectProcessor,
     cross_attentions,
     eject,
@@ -241,3 +249,75 @@ def test_the_shipped_denoiser_gives_null_samples_plain_text() -> None:
     torch.testing.assert_close(
         denoise(pipeline.family, latents, t, group_by_design(told, "concat"))[1], plain[1], atol=1e-4, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_text_and_object_have_one_query_and_one_output_projection(family: str) -> None:
+    pipeline = tamed(family, "decoupled")
+    calls: Counter[str] = Counter()
+    names = list(pipeline.object_encoder.denoiser_layers())
+    for name in names:
+        for part in ("to_q", "to_out.0"):
+            pipeline.family.denoiser.get_submodule(f"{name}.{part}").register_forward_hook(
+                lambda *_, key=f"{name}.{part}": calls.update([key])
+            )
+    call = {**CALL, "guidance_object": 1.0, "guidance_text": 1.0, "output_type": "latent", "num_inference_steps": 1}
+    pipeline(PROMPTS, **call, object_embeds=torch.ones(2, 3, pipeline.family.width))
+    assert set(calls) == {f"{name}.{part}" for name in names for part in ("to_q", "to_out.0")}
+    assert set(calls.values()) == {1}
+
+
+def layer_and_states(**how: Any) -> tuple[Attention, DecoupledLayer, Tensor, Tensor, Tensor]:
+    """A cross-attention, the layer of an object in it, pixels, text and object."""
+    torch.manual_seed(5)
+    attn = Attention(16, cross_attention_dim=12, heads=2, dim_head=8, out_dim=16, **how)
+    layer = DecoupledLayer(12, 16)
+    torch.nn.init.normal_(layer.to_v.weight)
+    return attn, layer, torch.randn(2, 9, 16), torch.randn(2, 5, 12), torch.randn(2, 3, 12)
+
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"bias": True},
+    {"norm_num_groups": 4},
+    {"residual_connection": True, "rescale_output_factor": 2.0},
+    {"cross_attention_norm": "layer_norm"},
+]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("how", VARIANTS, ids=lambda how: next(iter(how), "plain"))
+def test_it_computes_what_the_ip_adapter_of_diffusers_does(how: dict[str, Any], masked: bool) -> None:
+    attn, layer, pixels, text, objects = layer_and_states(**how)
+    theirs = IPAdapterAttnProcessor2_0(16, 12, num_tokens=(3,), scale=0.7)
+    theirs.to_k_ip, theirs.to_v_ip = torch.nn.ModuleList([layer.to_k]), torch.nn.ModuleList([layer.to_v])
+    ours = DecoupledProcessor(attn.processor, 5, layer)
+    ours.scale = 0.7
+    mask = torch.zeros(2, 1, 5).index_fill(2, torch.tensor([4]), -10000.0) if masked else None
+    with torch.no_grad():
+        expected = theirs(attn, pixels, (text, [objects]), attention_mask=mask)
+        found = ours(attn, pixels, torch.cat([text, objects], 1), attention_mask=mask)
+        assert torch.equal(found, expected)
+        assert not torch.allclose(found, attn.processor(attn, pixels, text, attention_mask=mask), atol=1e-2)
+
+
+def test_behind_a_processor_of_another_kind_the_object_is_projected_by_itself() -> None:
+    class OtherProcessor(AttnProcessor2_0):
+        """Might not use the layer's projections."""
+
+    attn, layer, pixels, text, objects = layer_and_states(rescale_output_factor=2.0)
+    context = torch.cat([text, objects], 1)
+    with torch.no_grad():
+        apart = DecoupledProcessor(OtherProcessor(), 5, layer)(attn, pixels, context)
+        shared = DecoupledProcessor(AttnProcessor2_0(), 5, layer)(attn, pixels, context)
+    torch.testing.assert_close(apart, shared, atol=1e-6, rtol=1e-6)
+    assert not torch.equal(apart, AttnProcessor2_0()(attn, pixels, text))
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_an_object_of_zeros_is_exactly_nothing_in_half_precision(kind: torch.dtype) -> None:
+    attn, layer, pixels, text, objects = layer_and_states(bias=True)
+    context = torch.cat([text, torch.zeros_like(objects)], 1)
+    with torch.no_grad(), torch.autocast("cpu", kind):
+        found = DecoupledProcessor(attn.processor, 5, layer)(attn, pixels, context)
+        assert torch.equal(found, attn.processor(attn, pixels, text))

@@ -13,6 +13,7 @@ import yaml
 from stages import bench as stage
 from taming_core.benchmarks import speed, startup
 from taming_core.errors import TamingError
+from taming_core.model import diffusion
 from taming_core.params.load import packaged_params
 
 
@@ -46,6 +47,7 @@ def test_loading_is_measured(project: Path, capsys: pytest.CaptureFixture[str]) 
     stage.data(rows=None, params=Path("params.yaml"), out=project / "data.json")
     found = json.loads((project / "data.json").read_text())
     assert [one["threads"] for one in found][:2] == [1, 2]
+    assert [one["processes"] for one in found if one["processes"]][:1] == [2]
     assert all(one["rows_per_second"] > 0 for one in found)
 
 
@@ -59,10 +61,16 @@ def test_drawing_is_measured_beside_the_stock_pipeline() -> None:
     assert stock.images_per_second > 0
 
 
-@pytest.mark.parametrize(("tune", "rate"), [("adapter", 0.0), ("whole", 1.0)])
+@pytest.mark.parametrize(("tune", "rate"), [("adapter", 0.0), ("lora", 1.0), ("whole", 1.0)])
 def test_a_variant_is_checked_like_params(tune: str, rate: float) -> None:
     p = speed.comparison_params(tiny.train_params(), 8, tune)
     assert (p.tune, p.denoiser_rate, p.batch_size, p.micro_batch_size) == (tune, rate, 8, 8)
+
+
+def test_random_weights_are_drawn_on_the_device_and_the_schedule_is_not() -> None:
+    made = speed.random_model(tiny.PARAMS, torch.device("meta"))
+    assert {w.device.type for part in made.networks.values() for w in part.parameters()} == {"meta"}
+    assert diffusion.alpha_bar(made.schedule, torch.tensor([500])).device.type == "cpu"
 
 
 def test_a_variant_that_makes_no_sense_is_refused() -> None:

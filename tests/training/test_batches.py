@@ -1,5 +1,7 @@
 """Which rows a step sees, and what of them the model is told."""
 
+import gc
+import multiprocessing
 from collections import Counter
 from dataclasses import fields, replace
 from functools import partial
@@ -19,9 +21,10 @@ from taming_core.model.inputs import Batch, EncoderInputs, subject_pixels
 from taming_core.params.train import Augmentation
 from taming_core.tables.row_images import encoder_image, object_frame
 from taming_core.tables.rows import Rows, load_rows
+from taming_core.training import data_loader
 from taming_core.training.augmentation import augment, random_corners
 from taming_core.training.batches import Example, batch_at, caption_for, make_example, require_rows
-from taming_core.training.data_loader import prefetch
+from taming_core.training.data_loader import in_processes, prefetch
 from taming_core.training.sampler import row_at
 
 SIZE = 32
@@ -281,6 +284,59 @@ def test_a_batch_depends_on_its_step_alone(rows: Rows) -> None:
     threaded = prefetch(make, 5, 2)
     assert all(same(threaded(step), batches[step]) for step in (0, 1, 2, 4))
     assert same(prefetch(make, 5, 2)(3), batches[3])
+
+
+def test_processes_make_the_same_batches_and_end_with_the_loader(rows: Rows) -> None:
+    make = partial(batch_at, source=tiny.source(rows, tiny.train_params()))
+    batches, made_ahead = [make(step) for step in range(6)], in_processes(make, 6, 2)
+    assert same(made_ahead(0), batches[0])
+    assert len(multiprocessing.active_children()) == 2
+    assert all(same(made_ahead(step), batches[step]) for step in (1, 2, 4, 5, 3))  # with two jumps
+    del made_ahead
+    gc.collect()
+    assert not multiprocessing.active_children()
+
+
+def test_without_shared_memory_there_are_no_processes(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_loader, "shared_memory", lambda: 2**16)
+    make = partial(batch_at, source=tiny.source(rows, tiny.train_params()))
+    made_ahead = in_processes(make, 6, 2)
+    assert all(same(made_ahead(step), make(step)) for step in range(6))
+    assert not multiprocessing.active_children()
+
+
+def test_an_error_in_a_process_reads_as_in_this_one(rows: Rows) -> None:
+    def make(step: int) -> Batch:
+        if step == 1:
+            raise TamingError("The row is damaged. Remove it.")
+        return batch_at(step, tiny.source(rows, tiny.train_params()))
+
+    made_ahead = in_processes(make, 6, 2)
+    made_ahead(0)
+    with pytest.raises(TamingError, match=r"^The row is damaged. Remove it.$"):
+        made_ahead(1)
+
+
+NO_IDENTITY = {"identity_weight": 0.0, "identity_network": None, "identity_max_timestep": None}
+
+
+def test_what_no_loss_reads_is_not_made(rows: Rows) -> None:
+    every, denoising, unmasked = (
+        batch_at(0, tiny.source(rows, tiny.train_params(**values, **PLAIN)))
+        for values in ({}, NO_IDENTITY, {**NO_IDENTITY, "mask_weight": 0.0})
+    )
+    assert every.view is not None
+    assert every.frame is not None
+    assert every.mask.any()
+    assert same(denoising, replace(every, view=None, frame=None))
+    assert same(unmasked, replace(denoising, mask=torch.zeros_like(every.mask)))
+
+
+def test_only_the_columns_that_are_asked_for_are_read(rows: Rows) -> None:
+    whole = rows[0]
+    assert rows.read(0, ("row_id", "subject")) == {name: whole[name] for name in ("row_id", "subject")}
+    with pytest.raises(IndexError):
+        rows.read(len(rows), ("row_id",))
 
 
 def test_batches_have_the_shapes_they_promise(rows: Rows) -> None:

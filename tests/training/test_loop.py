@@ -18,6 +18,7 @@ from taming_core.model.diffusion import Noise, slice_noise
 from taming_core.model.inputs import Batch
 from taming_core.model.subject_model import require_size, subject_model
 from taming_core.params.train import EncoderParams, TrainParams
+from taming_core.projects.memory import AllocationTracker
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.training import loop
 from taming_core.training.batches import BatchAt, batch_at
@@ -299,6 +300,27 @@ def test_computing_twice_gives_the_same_gradients(rows: Rows, injection: str) ->
         calls[twice] = sum(count)  # the passes of `reference` over the subject keep no gradient
     torch.testing.assert_close(gradients[True], gradients[False], atol=1e-6, rtol=1e-4)
     assert calls[True] == 2 * calls[False] > 0
+
+
+def test_the_identity_loss_decodes_one_image_at_a_time_and_twice(rows: Rows, identity: IdentityNetwork) -> None:
+    gradients: dict[bool, list[Any]] = {}
+    shapes: dict[bool, list[int]] = {}
+    peaks: dict[bool, int] = {}
+    only = {"identity_weight": 1.0, "identity_max_timestep": 1000, "regularization": 0.0, "object_drop": 0.0}
+    for twice in (False, True):
+        p = tiny.train_params(micro_batch_size=4, gradient_checkpointing=twice, cache=["latents"], **only)
+        run, sizes = begun(p, identity), list[int]()
+        batch = batches(rows, p)(0)
+        run.model.family.vae.decoder.up_blocks[-1].register_forward_pre_hook(
+            lambda _, inputs, sizes=sizes: sizes.append(len(inputs[0]))
+        )
+        with AllocationTracker() as tracker:
+            losses = losses_of(run, batch, loop.noise_for_batch(run, batch, 0, p), p)
+        gradients[twice] = [torch.tensor(losses.loss), *(w.grad for w in run.weights)]
+        shapes[twice], peaks[twice] = sizes, tracker.peak
+    torch.testing.assert_close(gradients[True], gradients[False], atol=1e-6, rtol=1e-4)
+    assert shapes == {False: [4], True: [1] * 8}
+    assert peaks[True] < 0.6 * peaks[False]
 
 
 @pytest.mark.parametrize(
