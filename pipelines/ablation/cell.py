@@ -39,11 +39,13 @@ def seeded(params: Tree, seed: int) -> Tree:
 
 
 def rows_of(params: Tree) -> str:
-    """The rows that a cell is trained on: with classified attributes, without text-image pairs, or as all others.
+    """The rows that a cell is trained on: those made for it, those without text-image pairs, or those of all others.
 
-    >>> rows_of({"caption": {"attributes": None}, "train": {"prior": 9}})
+    >>> rows_of({"caption": {"attributes": None}, "train": {"prior": 9, "two_objects": 0.0}})
     'object-rows'
     """
+    if params["train"]["two_objects"] > 0:
+        return "two-object-rows"
     if params["caption"]["attributes"] is not None:
         return "attribute-rows"
     return "rows" if params["train"]["prior"] is None else "object-rows"

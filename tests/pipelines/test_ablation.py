@@ -89,7 +89,8 @@ def test_a_cell_is_trained_on_the_rows_that_its_params_need(tmp_path: Path) -> N
     rows = {cell: rows_of(merged(tree(PARAMS), ABLATION.cells[cell].overrides)) for cell in ABLATION.cells}
     assert {cell for cell, name in rows.items() if name == "object-rows"} == {"prior"}
     assert {cell for cell, name in rows.items() if name == "attribute-rows"} == {"attribute_words"}
-    assert set(rows.values()) == {"rows", "object-rows", "attribute-rows"}
+    assert {cell for cell, name in rows.items() if name == "two-object-rows"} == {"two_objects"}
+    assert set(rows.values()) == {"rows", "object-rows", "attribute-rows", "two-object-rows"}
     tiny.write_rows(tmp_path / "rows")
     for _ in range(2):
         link(tmp_path / "rows", tmp_path / "cell/rows")

@@ -71,8 +71,11 @@ def test_the_cases_are_params_that_there_are() -> None:
     assert {(params.train.tune, params.train.batch_size) for params in found.values()} >= {
         (tune, size) for tune in ("adapter", "lora", "whole") for size in (8, 32)
     }
-    assert {c.profile: p.materialize.size for c, p in found.items()} == {"sd15": 512, "sdxl": 1024}
-    assert [c.name for c, p in found.items() if p.train.compile] == ["sd15 adapter 8 compiled"]
+    assert {c.profile: p.materialize.size for c, p in found.items()} == {
+        "sd15-ip-adapter": 512,
+        "sdxl-ip-adapter": 1024,
+    }
+    assert [c.name for c, p in found.items() if p.train.compile] == ["sd15-ip-adapter adapter 8 compiled"]
     assert all(p.train.injection == "decoupled" for p in found.values())
 
 
