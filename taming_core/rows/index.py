@@ -15,12 +15,13 @@ from taming_core.tables.schema import SPLITS
 BATCH = 1024  # rows in memory at once
 OBJECT_COLUMNS = (
     "file_name", "object_id", "photo_id", "photo_width", "photo_hash", "identity", "given_split", "drop_reason",
+    "box_xyxy",
 )  # fmt: skip
 CAPTION_COLUMNS = ("file_name", "object_id", "caption", "object_caption", "drop_reason")
 TABLES = """
 create table objects (
     key text primary key, object_id text, photo_id text, photo_width int, photo_hash text, identity text,
-    given_split text, drop_reason text
+    given_split text, drop_reason text, x0 int, y0 int, x1 int, y1 int
 );
 create table groups (identity text primary key, first text);
 create index firsts on groups (first);
@@ -43,14 +44,22 @@ def build_index(objects: Path, captions: Path, p: MaterializeParams) -> sqlite3.
     db = sqlite3.connect("")
     db.executescript(TABLES)
     for batch in schema.iter_rows(objects, schema.OBJECTS, BATCH, OBJECT_COLUMNS):
-        rows = ((key_of(o), *(o[column] for column in OBJECT_COLUMNS[1:])) for o in batch)
-        db.executemany("insert or ignore into objects values (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        rows = (
+            (key_of(o), *(o[column] for column in OBJECT_COLUMNS[1:-1]), *(o["box_xyxy"] or [None] * 4)) for o in batch
+        )
+        db.executemany("insert or ignore into objects values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     for batch in schema.iter_rows(captions, schema.CAPTIONS, BATCH, CAPTION_COLUMNS):
         rows = ((key_of(c), *(c[column] for column in CAPTION_COLUMNS[2:])) for c in batch)
         db.executemany("insert or ignore into captions values (?, ?, ?, ?)", rows)
     _check_splits(db)
     near_duplicates.group(db, p.duplicate_distance)
     return db
+
+
+def boxes_of_photo(db: sqlite3.Connection, photo_id: str) -> list[tuple[int, int, int, int]]:
+    """The boxes of the kept objects of a photo."""
+    query = "select x0, y0, x1, y1 from objects where photo_id = ? and object_id is not null and drop_reason is null"
+    return db.execute(query, (photo_id,)).fetchall()
 
 
 def count_dropped(db: sqlite3.Connection) -> int:

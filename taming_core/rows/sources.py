@@ -16,8 +16,8 @@ from taming_core.photos.files import file_name, find_copies, folder_state, list_
 from taming_core.photos.masks import decode_mask
 from taming_core.photos.metadata import PhotoMetadata, read_metadata
 from taming_core.rows import near_duplicates
-from taming_core.rows.index import caption_of, check_split, first_value, key_of, split_of_photo
-from taming_core.rows.triplets import subject, target
+from taming_core.rows.index import boxes_of_photo, caption_of, check_split, first_value, key_of, split_of_photo
+from taming_core.rows.triplets import shared_box, subject, target
 from taming_core.tables import schema, shards
 
 EMPTY_ROW: Mapping[str, Any] = dict.fromkeys(schema.ROWS.names) | {"regularization": False, "references": []}
@@ -116,7 +116,9 @@ def _object_row(
     caption, object_caption, reason = caption_of(db, key_of(o)) or (None, None, None)
     if problem := o["drop_reason"] or reason or (None if caption and object_caption else NO_CAPTION):
         raise PhotoError(problem)
-    image, box = read(o["file_name"], o["photo_id"]).image, o["box_xyxy"]
+    image = read(o["file_name"], o["photo_id"]).image
+    height, width = image.shape[:2]
+    box = shared_box(width, height, o["box_xyxy"], boxes_of_photo(db, o["photo_id"]), p)
     return {
         **EMPTY_ROW,
         **{name: o[name] for name in ("photo_id", "file_name", "class")},

@@ -35,6 +35,20 @@ def target(image: Pixels, p: MaterializeParams, box: Sequence[int] | None = None
     return {"image": jpeg, **size, **sizes(image.shape[1], image.shape[0], p, box), "view_hash": view_hash}
 
 
+def shared_box(
+    width: int, height: int, own: Sequence[int], boxes: Sequence[Sequence[int]], p: MaterializeParams
+) -> list[int]:
+    """The box that the crop for an object contains: around all objects of the photo if it can, else its own.
+
+    So the rows of one photo have the same image wherever that is possible, and an example can show two of them.
+    """
+    x0, y0, x1, y1 = zip(own, *boxes, strict=True)
+    union = [min(x0), min(y0), max(x1), max(y1)]
+    left, top, right, bottom = window(width, height, bucket(width, height, p))
+    fits = union[2] - union[0] <= right - left and union[3] - union[1] <= bottom - top
+    return union if fits else list(own)
+
+
 def sizes(width: int, height: int, p: MaterializeParams, box: Sequence[int] | None = None) -> dict[str, int]:
     """The photo's size, and what the crop leaves out left of and above the image, in pixels of the image.
 

@@ -17,7 +17,7 @@ from taming_core.photos.masks import window
 from taming_core.rows.index import split_of_identity
 from taming_core.rows.sources import EMPTY_ROW
 from taming_core.rows.splits import references, views, write_splits
-from taming_core.rows.triplets import bucket, sizes, subject, target
+from taming_core.rows.triplets import bucket, shared_box, sizes, subject, target
 from taming_core.tables import schema
 from taming_core.tables.rows import load_rows
 
@@ -58,6 +58,17 @@ def test_a_square_crop_is_the_shorter_side_and_without_an_object_the_centre(widt
     assert right - left == bottom - top == min(width, height)
     assert abs(left - (width - right)) <= 1
     assert abs(top - (height - bottom)) <= 1
+
+
+def test_the_objects_of_a_photo_share_its_crop_where_they_fit() -> None:
+    left, right, far = (40, 20, 60, 60), (90, 30, 130, 90), (260, 20, 290, 60)
+    for own, other in ((left, right), (right, left)):
+        box = shared_box(300, 200, own, [own, other], P)
+        assert box == [40, 20, 130, 90]
+        x0, _, x1, _ = window(300, 200, (64, 64), box)
+        assert x0 <= 40 < 130 <= x1
+    assert shared_box(300, 200, left, [left, far], P) == list(left)  # 250 pixels do not fit into 200
+    assert shared_box(300, 200, left, [], P) == list(left)
 
 
 def test_a_photo_goes_into_the_bucket_nearest_in_aspect_ratio() -> None:

@@ -207,6 +207,24 @@ def test_a_second_object_stays_in_the_split_of_its_photo(tmp_path: Path) -> None
     assert {len(s) for s in splits.values()} == {1}
 
 
+def test_the_objects_of_a_photo_have_one_image(tmp_path: Path) -> None:
+    wide = tmp_path / "raw" / "two" / "0.png"
+    wide.parent.mkdir(parents=True)
+    Image.new("RGB", (400, 256), (90, 120, 150)).save(wide)
+    first = object_row("two/0.png", tmp_path / "raw")
+    boxes = [(20, 60, 80, 140), (150, 60, 230, 160)]
+    objects = []
+    for i, (x0, y0, x1, y1) in enumerate(boxes):
+        mask = np.zeros((256, 400), bool)
+        mask[y0:y1, x0:x1] = True
+        objects.append({**first, "object_id": f"{first['photo_id']}-{i}", "box_xyxy": list(boxes[i]),
+                        "mask_png": encode_mask(mask), "photo_width": 400})  # fmt: skip
+    write_tables(tmp_path, objects, [caption_row(o) for o in objects])
+    one, other = run(tmp_path, tmp_path / "raw")
+    assert one["image"]["bytes"] == other["image"]["bytes"]
+    assert one["mask"]["bytes"] != other["mask"]["bytes"]
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("abcdefgh") | st.none()), min_size=1))
 def test_neither_identity_nor_photo_straddles(tmp_path: Path, shown: list[tuple[int, str | None]]) -> None:
