@@ -43,10 +43,15 @@ def write(page: Path, marks: tuple[str, str], head: Sequence[str], rows: Sequenc
 def rows_of(profile: str) -> Iterable[list[str]]:
     """The rows of a profile, one for each preset."""
     for memory in profiles.memory_presets(profile):
-        params = params_of(profiles.params_text(profile, memory))
+        params = preset_params(profile, memory)
         row = [f"`{profile}`", f"{memory} GB", *settings(params.train), *gib(memory_need(params))]
         print(*row, flush=True)
         yield row
+
+
+def preset_params(profile: str, memory: int) -> Params:
+    """The params of a preset."""
+    return params_of(profiles.params_text(profile, memory))
 
 
 def params_of(text: str) -> Params:

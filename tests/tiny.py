@@ -113,7 +113,8 @@ def object_encoder(
 def clip(folder: Path) -> str:
     """The folder of a CLIP model."""
     torch.manual_seed(5)
-    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9, "eos_token_id": 2}
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9, "bos_token_id": 0,
+            "pad_token_id": 1, "eos_token_id": 2}  # fmt: skip
     model = CLIPModel(CLIPConfig(text_config=text, vision_config={**TOWER, "projection_dim": 8}, projection_dim=8))
     model.save_pretrained(folder)
     return str(folder)

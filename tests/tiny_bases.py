@@ -45,8 +45,8 @@ def clip_tokenizer(pad: str = "<eos>") -> PreTrainedTokenizerFast:
     """Mini's words with ids as in published tokenizers: no `<object>`, EOS the highest, and padding with EOS or "!"."""
     made = json.loads(tiny.tokenizer().backend_tokenizer.to_str())
     special = ("<pad>", "<bos>", "<unk>", "<eos>", OBJECT)
-    words = [*(w for w in made["model"]["vocab"] if w not in special), "<bos>", "<eos>"]
-    ids = {word: n for n, word in enumerate(["!", *words])}
+    words = [w for w in made["model"]["vocab"] if w not in special]
+    ids = {word: n for n, word in enumerate(dict.fromkeys(["!", "object", *words, "<bos>", "<eos>"]))}
     made["model"] |= {"vocab": ids, "unk_token": "<eos>"}
     made["added_tokens"] = [{**t, "id": ids[t["content"]]} for t in made["added_tokens"] if t["content"] in ids]
     for name, token in made["post_processor"]["special_tokens"].items():

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ def with_interval(
     name: str, values: Sequence[float] | NDArray[Any], subjects: Sequence[Any] | NDArray[Any]
 ) -> dict[str, float]:
     """The mean and its interval over subjects: `name`, `name_low` and `name_high`."""
-    return _entries(name, estimate_mean(np.asarray(values, np.float64), subjects))
+    x = np.asarray(values, np.float64)
+    shares = len(x) > 0 and x.min() >= 0 and x.max() <= 1  # most metrics are; an interval goes no further
+    low, high = (0.0, 1.0) if shares else (-inf, inf)
+    return _entries(name, estimate_mean(x, subjects, low=low, high=high))
 
 
 def share_with_interval(

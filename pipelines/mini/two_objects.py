@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipelines.mini.metrics import with_interval, write_metrics
 from pipelines.mini.options import DeviceName, WorldFolder
-from pipelines.mini.stage_params import WORLD, require_outside_package
+from pipelines.mini.stage_params import OUT, WORLD, require_outside_package
 from pipelines.mini.world_data import load_data
 from taming_core.evaluation.judges import Judge, composite_on_grey, load_judge
 from taming_core.figures.image_grid import Cell, grid, save
@@ -119,7 +119,9 @@ def sheet(subjects: Sequence[Image.Image], images: Sequence[Image.Image], sides:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for metrics.json and sheet.png.", callback=require_outside_package)],
+    out: Annotated[
+        Path, typer.Option(help="Folder for metrics.json and sheet.png.", callback=require_outside_package)
+    ] = OUT / "two-objects",
     encoder: Annotated[str, typer.Option(help="mini, or an encoder folder.")] = "mini",
     pairs: Annotated[int, typer.Option(min=1, help="Number of pairs.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,

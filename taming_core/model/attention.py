@@ -208,7 +208,10 @@ class LayerWithObject(LayerWithQuery):
         """The output projection of the attention to the text plus that to the object."""
         assert self.query is not None  # processors project the output last
         added = object_attention(self.attn, self.query, self.features, self.layer)
-        return self.attn.to_out[0](attended + self.scale * added)
+        total = attended + self.scale * added
+        if not attended.is_contiguous():  # in SD 3 a part of the joint sequence; its layout affects rounding
+            total = attended.new_empty_strided(attended.size(), attended.stride()).copy_(total)
+        return self.attn.to_out[0](total)
 
 
 def split_heads(count: int, x: Float[Tensor, "batch length channels"]) -> Float[Tensor, "batch {count} length _"]:

@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import tiny
 import tiny_bases
 import yaml
+from accelerate.state import AcceleratorState
 from base_pipelines import tower
 from diffusers import DiffusionPipeline
 from typer.testing import CliRunner
@@ -24,6 +26,14 @@ IDENTITIES = ("robot-fluent3d", "socks-openmoji", "cherries-fluent3d", "dragon-f
 QUICK = ("sd15", "flux-ip-adapter")
 # LoRA and 8-bit AdamW are those of a preset; two of the bases take them from one.
 PRESETS = {"sdxl": 24, "sd3-ip-adapter": 16}
+
+
+@pytest.fixture(autouse=True)
+def _own_precision() -> Iterator[None]:
+    """Accelerate allows one precision in a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def taming(*arguments: str) -> str:

@@ -15,8 +15,9 @@ from pipelines.mini.stage_params import HERE, OUT, require_outside_package
 from taming_core.errors import TamingError
 from taming_core.weights.mini import BASE, MINI
 
+PRINTING = ("ship", "notice", "attribute_measures")  # ship writes into the package, the others print
 COMMANDS = sorted(
-    path.stem for path in HERE.glob("*.py") if "\ndef main(" in path.read_text() and path.stem not in ("ship", "notice")
+    path.stem for path in HERE.glob("*.py") if "\ndef main(" in path.read_text() and path.stem not in PRINTING
 )
 GUARDED = [name for name in COMMANDS if name != "compare_runs"]  # which takes two folders of evaluations
 

@@ -94,13 +94,13 @@ def test_rows_that_lose_their_object_take_no_more(tmp_path: Path, injection: str
     identity, trained = load_identity_network(p.identity_network, "cpu"), memory.prepare(model, p)
     batch, drawn = memory.batch_of(model, p, (4 * tiny.SIDE, 4 * tiny.SIDE))
     peaks: list[int] = []
-    for present in ([True, True], [True, False], [False, False]):
-        some = torch.tensor(present)
+    for counts in ((1, 1), (1, 0), (0, 0)):
+        some = torch.tensor(counts)
         weights = SampleWeights(torch.ones(2), some.float(), some.float())
         for weight in trained:
             weight.grad = torch.zeros_like(weight)
         with memory.AllocationTracker() as tracker:
-            terms = compute_loss_terms(model, identity, replace(batch, present=some), drawn, weights, p)
+            terms = compute_loss_terms(model, identity, replace(batch, object_counts=counts), drawn, weights, p)
             total_loss(terms.denoising, terms.identity, terms.localization, p).backward()
         peaks.append(tracker.peak)
     assert peaks[0] > peaks[1] > peaks[2]

@@ -27,7 +27,7 @@ METHOD = {
     "identity_weight", "identity_max_timestep", "identity_network",
 }  # fmt: skip
 TUNING = {"lora"}
-WITHOUT_IDENTITY = {(8, None), (16, None), (24, None)}  # GB where decoding the predicted image does not fit
+WITHOUT_IDENTITY = {(8, None), (16, None)}  # GB where decoding the predicted image does not fit
 
 
 def taming(*arguments: str) -> str:

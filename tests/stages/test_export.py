@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from stages.cli import app
 from taming_core import fingerprints
 from taming_core.bases.families import family_of
+from taming_core.bases.placeholder import add_placeholder_token
 from taming_core.errors import TamingError
 from taming_core.exports import base_change, export, hub, ip_adapter, lora_extraction
 from taming_core.exports.options import ExportOptions, require_valid
@@ -55,9 +56,7 @@ def parts(family: str) -> dict[str, Any]:
     for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
         if name in found:
             tokenizer = found[name.replace("text_encoder", "tokenizer")]
-            word = tokenizer("object", add_special_tokens=False).input_ids
-            table = found[name].get_input_embeddings().weight.data
-            table[tokenizer.convert_tokens_to_ids("<object>")] = table[word[0]]
+            add_placeholder_token(tokenizer, found[name])
     return found
 
 
@@ -339,7 +338,7 @@ def test_words_that_the_base_does_not_know_need_its_text_encoder(tmp_path: Path)
     with pytest.raises(TamingError, match=r"an adapter file cannot hold that. Export with --to diffusers"):
         export.export(folder, tmp_path / "out", wish("ip-adapter"))
     pipeline = tamed()
-    pipeline.text_encoder.get_input_embeddings().weight.data[4] += 1  # `<object>`
+    pipeline.text_encoder.get_input_embeddings().weight.data[pipeline.family.placeholder] += 1
     with pytest.raises(TamingError, match="differs from the word 'object'"):
         export.export(saved(pipeline, tmp_path), tmp_path / "out", wish("ip-adapter"))
 

@@ -49,7 +49,9 @@ def write_params(base: str | None = "base", **values: Any) -> None:
     fresh: dict[str, Any] = {**FRESH, "base": base, "encoder": encoder}
     if "start" in values:
         fresh |= dict.fromkeys(("base", "encoder", "injection", "background", "layers"))
-    params["train"] |= {**fresh, **ADAPTER, **values}
+    config = Path("base/transformer/config.json")
+    distilled = config.is_file() and json.loads(config.read_text()).get("guidance_embeds", False)
+    params["train"] |= {**fresh, **ADAPTER, "guidance": 3.5 if distilled else None, **values}
     params["train"]["validation"] |= {"every": 0}
     Path("params.yaml").write_text(yaml.safe_dump(params))
 

@@ -18,7 +18,7 @@ def identity(images: Tensor) -> Tensor:
 
 def weights(timesteps: list[int], present: list[bool]) -> SampleWeights:
     p = tiny.train_params(identity_max_timestep=600)
-    return compute_sample_weights(MODEL, identity, torch.tensor(present), torch.tensor(timesteps), p)
+    return compute_sample_weights(MODEL, identity, torch.tensor(present).int(), torch.tensor(timesteps), p)
 
 
 @pytest.mark.parametrize("t", [10, 300, 590])
@@ -37,7 +37,7 @@ def test_no_object_and_no_clear_timestep_have_no_identity_loss() -> None:
 def test_min_snr_leaves_the_timestep_where_sampling_starts_its_weight() -> None:
     p = tiny.train_params(min_snr=5.0)  # the schedule has zero terminal SNR
     last = torch.tensor([999, 999])
-    found = compute_sample_weights(MODEL, None, torch.ones(2, dtype=torch.bool), last, p)
+    found = compute_sample_weights(MODEL, None, torch.ones(2, dtype=torch.int), last, p)
     torch.testing.assert_close(found.denoising, torch.tensor([0.5, 0.5]))
-    plain = compute_sample_weights(MODEL, None, torch.ones(2, dtype=torch.bool), last, tiny.train_params())
+    plain = compute_sample_weights(MODEL, None, torch.ones(2, dtype=torch.int), last, tiny.train_params())
     assert torch.equal(found.denoising, plain.denoising)
