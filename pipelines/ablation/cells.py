@@ -60,6 +60,7 @@ class Ablation(Section):
     run: list[str]  # names of the cells that are trained, in the order of the table
     seeds: list[NonNegativeInt] = Field(min_length=1)  # of the trainings of every cell
     scales: list[PositiveFloat] = Field(min_length=1)
+    two_objects: float = Field(ge=0, le=1)  # share of the photos that show two objects, for the cell with such photos
     photos: Photos
     score: ScoreParams
     sheet: SheetParams
