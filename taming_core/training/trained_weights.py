@@ -73,7 +73,8 @@ def with_weights(network: Any, weights: Mapping[str, Tensor]) -> Any:
             empty: Any = type(network)(network.config)
         else:
             empty = getattr(diffusers, network.config["_class_name"]).from_config(network.config)
-    empty.load_state_dict(weights, strict=False, assign=True)  # tied weights have one name in `weights`
+    buffers = {name: value.cpu() for name, value in network.named_buffers()}  # the positions of SD 3
+    empty.load_state_dict({**buffers, **weights}, strict=False, assign=True)  # tied weights have one name in `weights`
     if isinstance(network, PreTrainedModel):
         empty.tie_weights()
     return empty

@@ -114,11 +114,12 @@ def test_a_lora_is_saved_beside_the_adapter_and_is_in_the_weights_that_open(fami
     assert max(float((opened[n] - w).abs().max()) for n, w in plain.items()) > 1e-3
 
 
-def test_what_is_trained_as_a_whole_is_saved_as_a_whole() -> None:
-    tiny_bases.saved("sdxl", Path("base"))
+@pytest.mark.parametrize(("family", "denoiser"), [("sdxl", "unet"), ("sd3", "transformer")])
+def test_what_is_trained_as_a_whole_is_saved_as_a_whole(family: str, denoiser: str) -> None:
+    tiny_bases.saved(family, Path("base"))
     how = {"tune": "whole", "denoiser_rate": 0.5, "text_encoder_rate": 0.5}
     small, whole = trained("small", **how), trained("whole", **how, standalone=True)
-    assert networks(small) == {"object_encoder", "unet", "text_encoder", "text_encoder_2"}
+    assert networks(small) == {"object_encoder", denoiser, "text_encoder", "text_encoder_2"}
     assert (small / "tokenizer_2").is_dir()
     assert_same(small, whole)
 
