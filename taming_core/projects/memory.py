@@ -28,7 +28,7 @@ from taming_core.bases.family import tokenizer_of
 from taming_core.bases.supported import require_text_to_image
 from taming_core.model import clip, lora, towers
 from taming_core.model.attention import LAYERS, inject, layer_channels
-from taming_core.model.diffusion import Noise, Schedule, noise_schedule_of
+from taming_core.model.diffusion import Noise, Schedule, noise_schedule_of, prediction_type
 from taming_core.model.inputs import Batch
 from taming_core.model.object_encoder import ObjectEncoder
 from taming_core.model.subject_model import SubjectModel, unfreeze
@@ -372,7 +372,8 @@ def batch_of(model: SubjectModel, p: TrainParams, size: tuple[int, ...]) -> tupl
         frame=torch.zeros(n, 4),
     )  # fmt: skip
     guidance = torch.ones(n) if family.reads_guidance else None
-    noise = Noise(torch.zeros(n, dtype=torch.long), latents, latents.clone(), guidance)
+    kind = torch.float32 if prediction_type(model.schedule) == "flow" else torch.long
+    noise = Noise(torch.zeros(n, dtype=kind), latents, latents.clone(), guidance)
     return replace(batch, **cached_fields(model, batch, latents, p)), noise
 
 
