@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from taming_core.errors import TamingError
 from taming_core.files import replacing
 
-VERSION = "4"  # incremented whenever a column changes; tables of another version are rejected
+VERSION = "5"  # incremented whenever a column changes; tables of another version are rejected
 
 Row = Mapping[str, Any]
 if TYPE_CHECKING:
