@@ -34,6 +34,8 @@ def caption(
     from taming_core.params import arguments
     from taming_core.params.load import load_params
     from taming_core.photos.files import folder_state
+    from taming_core.photos.folder import read_folder
+    from taming_core.photos.folder_notes import print_notes
     from taming_core.progress import track_to
     from taming_core.tables import drop_counts, schema, shards
 
@@ -44,7 +46,8 @@ def caption(
     arguments.require_models(p)
     if p.attributes is not None:
         attribute_words.require_masks(objects)
-    sources = captioning.list_sources(raw, objects)
+    folder = read_folder(raw)
+    sources = captioning.list_sources(folder, objects)
 
     from taming_core.captions.captioner import load_captioner
     from taming_core.captions.matcher import load_matcher
@@ -64,3 +67,4 @@ def caption(
     methods = drop_counts.summary(captioning.count_methods(out)) or "none"
     words = f", {attribute_words.count_added(out)} attributes" if p.attributes else ""
     drop_counts.print_counts(counts, f"{out}: {len(sources)} photos, <object> by {methods}{words}")
+    print_notes([folder])

@@ -25,17 +25,20 @@ def detect(
     from functools import partial
 
     from taming_core.fingerprints import fingerprint
-    from taming_core.objects import detection
+    from taming_core.objects import detection, sources
     from taming_core.params import arguments
     from taming_core.params.load import load_params
     from taming_core.photos.files import folder_state
+    from taming_core.photos.folder import read_folder
+    from taming_core.photos.folder_notes import print_notes
     from taming_core.progress import track_to
     from taming_core.tables import drop_counts, schema, shards
 
     p = load_params(params).detect
     arguments.require_device(device)
     arguments.require_models(p)
-    sources = detection.list_sources(raw, p.identity)
+    folder = read_folder(raw)
+    found = sources.list_sources(folder, p.identity)
 
     from taming_core.objects.detector import load_detector
     from taming_core.objects.segmenter import load_segmenter
@@ -51,5 +54,6 @@ def detect(
 
     stamped = schema.add_fingerprint(schema.OBJECTS, fingerprint(p))
     state = shards.RUNS / f"detect-{fingerprint(p, schema.VERSION, folder_state(raw))}"
-    track_to(shards.write_shards(sources, p.shard_size, state, stamped, make), "detect", len(sources))
-    drop_counts.print_counts(shards.join(state, stamped, out), f"{out}: {len(sources)} photos")
+    track_to(shards.write_shards(found, p.shard_size, state, stamped, make), "detect", len(found))
+    drop_counts.print_counts(shards.join(state, stamped, out), f"{out}: {len(found)} photos")
+    print_notes([folder])

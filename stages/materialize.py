@@ -35,6 +35,7 @@ def materialize(
     from taming_core.fingerprints import fingerprint
     from taming_core.params import arguments
     from taming_core.params.load import load_params
+    from taming_core.photos.folder_notes import print_notes
     from taming_core.progress import track_to
     from taming_core.rows import index, sources, splits
     from taming_core.tables import drop_counts, schema, shards
@@ -53,3 +54,4 @@ def materialize(
     shutil.rmtree(state, ignore_errors=True)
     counts = splits.reasons(out) + Counter({OBJECT_DROPPED: index.count_dropped(db)})
     drop_counts.print_counts(counts, f"{out}: {splits.headline(out)}")
+    print_notes([inputs.pairs] if inputs.pairs else [])

@@ -12,6 +12,9 @@ NOT_AN_IMAGE = "not an image"
 PHOTO_TOO_SMALL = "photo too small"
 TOO_MANY_PIXELS = "too many pixels"
 UNREADABLE = "unreadable"
+MASK_UNREADABLE = "given mask cannot be read"
+MASK_SHAPE = "given mask has another shape"
+MASK_EMPTY = "given mask is black all over"
 
 # Detected objects
 NO_OBJECT = "no object"

@@ -14,7 +14,7 @@ from taming_core.files import read_json, slug, write_json
 from taming_core.images.requests import ImageRequest
 from taming_core.language.placeholder import OBJECT, prompt_for
 from taming_core.params.sections import Sampling
-from taming_core.photos.files import list_photos
+from taming_core.photos.folder import list_photos
 from taming_core.seeds import seed_for
 
 MAX_PROMPT_IN_NAME = 60  # maximum characters of a prompt in a file name
@@ -37,7 +37,7 @@ class RequestedImage:
 
 
 def photos_of(path: Path) -> list[Path]:
-    """The photos of an object: the file itself, or all photos of a folder.
+    """The photos of an object: the file itself, or all photos of a folder, without captions, masks and notes.
 
     Raises:
         TamingError: the folder holds none.

@@ -16,11 +16,13 @@ from PIL import Image
 from taming_core.errors import TamingError
 from taming_core.figures.contact_sheet import Card, draw_outlines, text_tile
 from taming_core.photos.decode import Photo, PhotoError, read_photo
+from taming_core.photos.files import photo_path
 from taming_core.photos.masks import cutout, decode_mask
 from taming_core.tables import schema
 
 Row = Mapping[str, Any]
 
+MASK_SOURCES = {"given": "mask given", "alpha": "mask given by the alpha channel"}
 CUTOUT_FILL = 0.94  # share of its tile; display only
 
 
@@ -103,17 +105,18 @@ def object_card(row: Row, raw: Path, side: int) -> Card:
     """The photo with box and mask, and the cut-out."""
     name = row["class"] or row["file_name"]
     title = name if row["score"] is None else f"{name} {row['score']:.2f}"
-    lines = () if name == row["file_name"] else (row["file_name"],)
+    lines = [] if name == row["file_name"] else [row["file_name"]]
+    lines += [MASK_SOURCES[row["mask_source"]]] if row["mask_source"] in MASK_SOURCES else []
     photo = _photo(row, raw)
     if isinstance(photo, str):
-        return Card((text_tile(photo, side),), title, lines, row["drop_reason"])
+        return Card((text_tile(photo, side),), title, tuple(lines), row["drop_reason"])
     mask = decode_mask(row["mask_png"]) if row["mask_png"] else None
     pictures = [draw_outlines(photo.image, mask, row["box_xyxy"], side)]
     if mask is not None and mask.any():
         pictures.append(Image.fromarray(cutout(photo.image, mask, side, CUTOUT_FILL)))
     elif row["box_xyxy"]:
         pictures.append(Image.fromarray(photo.image).crop(row["box_xyxy"]))
-    return Card(tuple(pictures), title, lines, row["drop_reason"])
+    return Card(tuple(pictures), title, tuple(lines), row["drop_reason"])
 
 
 def caption_card(row: Row, raw: Path, side: int) -> Card:
@@ -144,7 +147,7 @@ def training_card(row: Row, _raw: Path, side: int) -> Card:
 def _photo(row: Row, raw: Path) -> Photo | str:
     """The photo of a row, or why it cannot be read."""
     try:
-        return read_photo(raw / row["file_name"])
+        return read_photo(photo_path(raw, row["file_name"]))
     except PhotoError as error:
         return str(error)
 

@@ -17,6 +17,7 @@ from taming_core.captions.matcher import load_matcher
 from taming_core.language.placeholder import ObjectCaption
 from taming_core.params.load import Params
 from taming_core.photos.decode import read_photo
+from taming_core.photos.files import photo_path
 from taming_core.tables import schema
 from taming_core.tables.parquet import read_column, read_rows
 from taming_core.weights.device import pick_device
@@ -59,7 +60,7 @@ def with_attributes(
     """
     kept = [row for row in rows if row["drop_reason"] is None]
     drafts = [draft_of(row) for row in kept]
-    images = [read_photo(raw / row["file_name"]).image for row in kept]
+    images = [read_photo(photo_path(raw, row["file_name"])).image for row in kept]
     requests = [
         CaptionRequest(image, row["class"], draft, draft.words, numbers[row["object_id"]])
         for image, row, draft in zip(images, kept, drafts, strict=True)

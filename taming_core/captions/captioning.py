@@ -17,8 +17,9 @@ from taming_core.language.placeholder import ObjectCaption
 from taming_core.params.sections import CaptionParams
 from taming_core.photos.decode import PhotoError, read_photo
 from taming_core.photos.files import file_name as photo_file_name
-from taming_core.photos.files import list_photos, photo_id_of
-from taming_core.photos.metadata import PhotoMetadata, read_metadata
+from taming_core.photos.files import photo_id_of, photo_path
+from taming_core.photos.folder import PhotoFolder
+from taming_core.photos.metadata import PhotoMetadata
 from taming_core.tables import schema
 from taming_core.tables.parquet import read_column
 
@@ -45,7 +46,7 @@ class CaptionSource:
     file_name: str
     photo_id: str | None = None  # at the time of detection; None without an objects table
     targets: tuple[Target, ...] = ()  # from left to right; none for a regularization photo, which needs a caption only
-    caption: str | None = None  # from the folder's metadata
+    caption: str | None = None  # from the folder: metadata, or a text file beside the photo
     drop_reason: str | None = None
 
 
@@ -73,19 +74,18 @@ class CaptionRequest:
 Finish = Callable[[Sequence[CaptionRequest], Sequence[Draft]], list[Draft]]
 
 
-def list_sources(raw: Path, objects: Path | None) -> list[CaptionSource]:
+def list_sources(raw: PhotoFolder, objects: Path | None) -> list[CaptionSource]:
     """The photos of a folder; with an objects table in its order, each with its kept objects.
 
     Raises:
-        TamingError: there are no photos, the metadata is invalid, or the table is of another version.
+        TamingError: the table is of another version.
     """
-    paths = {photo_file_name(path, raw): path for path in list_photos(raw)}
+    paths = {photo_file_name(path, raw.root): path for path in raw.photos}
     if objects is None:
-        metadata = read_metadata(raw)
-        return [_bare_source(path, name, metadata.get(name, PhotoMetadata())) for name, path in paths.items()]
+        return [_bare_source(path, name, raw.metadata[name]) for name, path in paths.items()]
     table = chain.from_iterable(schema.iter_rows(objects, schema.OBJECTS, 1024, NEEDED))
     rows = ({**row, "row": number} for number, row in enumerate(table))
-    detected = [_detected_source(raw / name, list(group)) for name, group in groupby(rows, _file_name)]
+    detected = [_detected_source(photo_path(raw.root, name), list(group)) for name, group in groupby(rows, _file_name)]
     missing = sorted(paths.keys() - {s.file_name for s in detected})
     dropped = [CaptionSource(paths[name], name, drop_reason=NOT_DETECTED) for name in missing]
     return detected + dropped

@@ -2,16 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taming_core.drop_reasons import COPY, NO_OBJECT, with_details
-from taming_core.errors import TamingError
 from taming_core.objects.filters import (
     Detections,
     Detector,
@@ -23,50 +19,14 @@ from taming_core.objects.filters import (
     pixel_box,
     remove_islands,
 )
+from taming_core.objects.given_masks import given_mask, given_object
+from taming_core.objects.sources import PhotoSource
 from taming_core.params.sections import DetectParams
 from taming_core.photos.decode import Photo, PhotoError, read_photo
-from taming_core.photos.files import file_name as photo_file_name
-from taming_core.photos.files import find_copies, folder_identity, list_photos, photo_id_of
+from taming_core.photos.files import photo_id_of
 from taming_core.photos.masks import encode_mask
-from taming_core.photos.metadata import PhotoMetadata, read_metadata
 from taming_core.photos.view_hash import difference_hash
 from taming_core.tables import schema
-
-
-@dataclass(frozen=True)
-class PhotoSource:
-    """A photo file and its metadata, before detection."""
-
-    path: Path
-    file_name: str
-    identity: str | None  # None where each photo is an identity, or it is unknown
-    metadata: PhotoMetadata
-    copy_of: str | None  # file name of an earlier file with the same bytes
-
-
-def list_sources(folder: Path, identity: Literal["folder", "metadata", "photo"]) -> list[PhotoSource]:
-    """All photo files below `folder`, with the identity from metadata or else from the sub-folder.
-
-    Raises:
-        TamingError: there are no photos, the metadata is invalid, or it lacks the identities that `identity` requires.
-    """
-    paths = list_photos(folder)
-    metadata = read_metadata(folder)
-    if identity == "metadata" and not any(m.identity for m in metadata.values()):
-        raise TamingError(
-            f"detect.identity is metadata, but no metadata file in {folder} has a column identity. "
-            "Add metadata.csv with the columns file_name and identity, or set it to folder or photo."
-        )
-    original = find_copies(paths)
-
-    def source(path: Path) -> PhotoSource:
-        name = photo_file_name(path, folder)
-        row = metadata.get(name, PhotoMetadata())
-        by_folder = folder_identity(name) if identity == "folder" else None
-        return PhotoSource(path, name, None if identity == "photo" else row.identity or by_folder, row,
-                      photo_file_name(original[path], folder) if path in original else None)  # fmt: skip
-
-    return [source(path) for path in paths]
 
 
 def rows_of(
@@ -90,10 +50,27 @@ def _batch_rows(
     detections = iter(detect([photo.image for photo in readable]) if readable else [])
     for source, photo_or_reason in zip(sources, photos, strict=True):
         if isinstance(photo_or_reason, Photo):
-            objects = measure_objects(photo_or_reason.image, next(detections), segment, p)
-            yield from _photo_rows(source, photo_or_reason, objects, p)
+            yield from _objects_or_reason(source, photo_or_reason, next(detections), segment, p)
         else:
             yield _row(source, photo_id_of(source.path), drop_reason=photo_or_reason)
+
+
+def _objects_or_reason(
+    source: PhotoSource, photo: Photo, detections: Detections, segment: Segmenter | None, p: DetectParams
+) -> Iterator[schema.Row]:
+    """The rows of a decoded photo: the object of the mask that it is given, or else all detections."""
+    height, width = photo.image.shape[:2]
+    try:
+        given = given_mask(source.path, source.metadata.mask, (width, height))
+    except PhotoError as error:
+        yield _row(source, photo.photo_id, drop_reason=str(error))
+        return
+    if given is None:
+        by = "detector" if segment is None else "segmenter"
+        yield from _photo_rows(source, photo, measure_objects(photo.image, detections, segment, p), p, by)
+    else:
+        mask, by = given
+        yield from _photo_rows(source, photo, [given_object(mask, detections, source.metadata.noun, p)], p, by)
 
 
 def _read(source: PhotoSource, min_side: int) -> Photo | str:
@@ -128,7 +105,9 @@ def measure_objects(
     return [measured(i) for i in range(len(boxes))]
 
 
-def _photo_rows(source: PhotoSource, photo: Photo, objects: Sequence[Object], p: DetectParams) -> Iterator[schema.Row]:
+def _photo_rows(
+    source: PhotoSource, photo: Photo, objects: Sequence[Object], p: DetectParams, mask_source: str
+) -> Iterator[schema.Row]:
     """One row per object of a decoded photo; one row without an object if there is none."""
     height, width = photo.image.shape[:2]
     photo_hash = f"{difference_hash(photo.image):016x}"
@@ -148,6 +127,7 @@ def _photo_rows(source: PhotoSource, photo: Photo, objects: Sequence[Object], p:
             "box_xyxy": list(obj.box_xyxy),
             "mask_png": None if obj.mask is None else encode_mask(obj.mask),
             "mask_quality": obj.quality,
+            "mask_source": None if obj.mask is None else mask_source,
             "area_fraction": obj.area_fraction,
             "mask_fill": obj.mask_fill,
         }

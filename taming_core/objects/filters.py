@@ -40,7 +40,7 @@ class Object:
 
     box_xyxy: Box
     score: float  # in [0, 1]
-    noun: str
+    noun: str | None  # None for an object that only a given mask shows
     mask: NDArray[np.bool_] | None  # (H, W)
     quality: float | None  # in [0, 1]
     area_fraction: float | None  # mask pixels / photo pixels
@@ -105,7 +105,7 @@ def containment(inner: Box, outer: Box) -> float:
     return box_area(shared) / box_area(inner)
 
 
-def measure(box: Box, score: float, noun: str, mask: NDArray[np.bool_], quality: float | None) -> Object:
+def measure(box: Box, score: float, noun: str | None, mask: NDArray[np.bool_], quality: float | None) -> Object:
     """The object of a mask (H, W), with the measurements that the filters use."""
     x0, y0, x1, y1 = box
     fill = mask[y0:y1, x0:x1].sum() / box_area(box)

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from taming_core.errors import TamingError
 from taming_core.objects.detection import measure_objects
 from taming_core.objects.filters import Detector, Segmenter
+from taming_core.objects.given_masks import given_mask
 from taming_core.params.sections import DetectParams, MaterializeParams
 from taming_core.photos.decode import PhotoError, read_photo
-from taming_core.photos.masks import crop_in_photo, cutout
+from taming_core.photos.folder import mask_beside
+from taming_core.photos.mask_files import read_mask
+from taming_core.photos.masks import Mask, crop_in_photo, cutout
 
-Mask = NDArray[np.bool_]
 Finder = Callable[[NDArray[np.uint8]], list[Mask]]
 
 
@@ -63,7 +65,7 @@ def subjects_of(
 
     Args:
         objects: the photos of each object.
-        masks: mask files, one for each photo, or none.
+        masks: mask files, one for each photo, or none: then masks beside the photos are used.
         load: loads detector and segmenter; called only if a photo has neither mask nor transparency.
         p: size and framing of a subject.
         background: `removed`, or `kept` for the object in its photo.
@@ -86,13 +88,13 @@ def require_masks(photos: Sequence[Path], masks: Sequence[Path]) -> None:
 
 
 def subject_of(photo: Path, mask_file: Path | None, find: Finder, p: MaterializeParams, background: str) -> Image.Image:
-    """The subject (RGBA, square) of a photo: by the mask file, the photo's alpha channel, or `find`.
+    """The subject (RGBA, square) of a photo: by the mask file, a mask beside the photo, its alpha channel, or `find`.
 
     Raises:
         TamingError: a file cannot be read, the mask has another size or is empty, or no object is found.
     """
     image = _pixels(photo)
-    mask = _read_mask(mask_file, image) if mask_file is not None else alpha_mask(photo)
+    mask = _read_mask(mask_file, image) if mask_file is not None else _mask_of(photo, image)
     if mask is None:
         mask = next(iter(find(image)), None)
     if mask is None:
@@ -103,24 +105,26 @@ def subject_of(photo: Path, mask_file: Path | None, find: Finder, p: Materialize
     return Image.fromarray(frame(image, mask, p.subject_size, p.subject_fill))
 
 
-def alpha_mask(photo: Path) -> Mask | None:
-    """The opaque pixels (H, W) of a photo that is already cut out; None if it is all opaque or all transparent."""
-    with Image.open(photo) as opened:
-        if not opened.has_transparency_data:
-            return None
-        upright = ImageOps.exif_transpose(opened)
-        opaque = np.asarray(upright.convert("RGBA"))[..., 3] > 127
-    return opaque if opaque.any() and not opaque.all() else None
+def _mask_of(photo: Path, image: NDArray[np.uint8]) -> Mask | None:
+    """The mask beside a photo (H, W, 3), or that of its alpha channel; None if there is neither."""
+    height, width = image.shape[:2]
+    try:
+        found = given_mask(photo, mask_beside(photo), (width, height))
+    except PhotoError as error:
+        raise TamingError(
+            f"The mask beside {photo} cannot be used: {error}. Correct it, or name one with --mask."
+        ) from error
+    return None if found is None else found[0]
 
 
 def _read_mask(path: Path, image: NDArray[np.uint8]) -> Mask:
-    mask = _pixels(path).mean(-1) > 127
-    if mask.shape != image.shape[:2]:
-        (h, w), (height, width) = mask.shape, image.shape[:2]
+    (h, w), (height, width) = _pixels(path).shape[:2], image.shape[:2]
+    if (h, w) != (height, width):
         raise TamingError(f"{path} is {w}x{h}, the photo is {width}x{height}. Give a mask of the photo's size.")
-    if not mask.any():
-        raise TamingError(f"{path} is black all over. Paint the object white.")
-    return mask
+    try:
+        return read_mask(path, (width, height))
+    except PhotoError as error:
+        raise TamingError(f"{path} cannot be used: {error}. Paint the object white on black.") from error
 
 
 def _pixels(path: Path) -> NDArray[np.uint8]:

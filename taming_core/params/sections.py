@@ -31,7 +31,7 @@ class DetectParams(Section):
     segmenter: str  # mini, a file, a model name, or `detector` for the detector's own masks
     classes: list[str] | None  # class names for an open-vocabulary detector; null for its built-in ones
     image_size: PositiveInt  # pixels of the longer side of the detector's input
-    identity: Literal["folder", "metadata", "photo"]  # where a photo's identity comes from
+    identity: Literal["folder", "top_folder", "metadata", "photo"]  # where a photo's identity comes from
     min_side: PositiveInt  # pixels of the photo's shorter side
     score_floor: Fraction  # detections below it are noise and make no row
     max_found: PositiveInt  # detections per photo, best score first; more make no row

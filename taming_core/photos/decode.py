@@ -18,6 +18,7 @@ from taming_core.drop_reasons import (
     with_details,
 )
 from taming_core.fingerprints import hash_of
+from taming_core.photos.files import read_file
 
 open_image = Image.open  # bound early: ultralytics replaces it by one that tries to install plugins
 MID_GREY = (128, 128, 128)
@@ -51,7 +52,7 @@ def read_photo(path: Path, min_side: int = 1) -> Photo:
         PhotoError: with the drop reason, if there is no image or its shorter side is below `min_side` pixels.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as error:
         raise PhotoError(with_details(UNREADABLE, error.strerror)) from error
     image = _decode(data)

@@ -9,6 +9,7 @@ from PIL import Image
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the photo, half-open
 Size = tuple[int, int]  # width and height in pixels
+Mask = NDArray[np.bool_]  # (H, W)
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:

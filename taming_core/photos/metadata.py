@@ -1,74 +1,166 @@
-"""Metadata files of a photo folder: identity, class, caption and split of each photo."""
+"""Metadata files of a photo folder: identity, class, caption, split and mask of each photo."""
 
 import csv
+import io
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+import os
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from taming_core.errors import TamingError
-from taming_core.photos.files import file_name, files_below
+from taming_core.photos.files import file_name, is_file, photo_path
+from taming_core.photos.layout import split_name
+from taming_core.photos.text import clean, read_text
+
+# The names of a column, preferred ones first: those of `datasets`, of diffusers' examples and of other toolkits.
+COLUMNS = {
+    "file_name": ("file_name", "filename", "image", "image_path", "file", "file_path", "path"),
+    "identity": ("identity",),
+    "class": ("class",),
+    "caption": ("caption", "text", "prompt"),
+    "split": ("split",),
+    "mask": ("mask",),
+}
+DELIMITERS = (",", ";", "\t")
 
 
 @dataclass(frozen=True)
 class PhotoMetadata:
-    """One photo's row in the folder's metadata file."""
+    """What a person says about one photo."""
 
     identity: str | None = None
     noun: str | None = None  # column `class`
     caption: str | None = None
     split: str | None = None
+    mask: Path | None = None  # a file
 
 
-def read_metadata(folder: Path) -> dict[str, PhotoMetadata]:
-    """The rows of metadata.jsonl, .csv or .parquet by file name, which is relative to the metadata file's folder.
+@dataclass(frozen=True)
+class Metadata:
+    """The metadata files of a folder."""
 
-    The columns are file_name and any of identity, class, caption, split. Others are ignored: files written for
-    `datasets` often hold more.
+    paths: list[Path] = field(default_factory=list[Path])  # the files themselves
+    photos: dict[str, PhotoMetadata] = field(default_factory=dict[str, PhotoMetadata])  # by file name
+    unused: dict[Path, set[str]] = field(default_factory=dict[Path, set[str]])  # columns of each file
+
+
+def is_metadata(path: Path) -> bool:
+    """Whether a file is metadata by its name, in upper or lower case."""
+    return path.stem.lower() == "metadata" and path.suffix.lower() in METADATA
+
+
+def read_metadata(paths: Iterable[Path], folder: Path) -> Metadata:
+    """The rows of metadata files below `folder`; file names are relative to the metadata file's folder, or absolute.
+
+    The columns are those of `COLUMNS`, in upper or lower case.
 
     Raises:
-        TamingError: a row has no file name, names a missing file, or names a file a second time.
+        TamingError: a file cannot be read, or a row has no file name, names a missing file or one outside of `folder`,
+            or names a file a second time.
     """
-    metadata: dict[str, PhotoMetadata] = {}
-    for path in sorted(p for p in files_below(folder) if p.stem == "metadata" and p.suffix in METADATA):
+    found = Metadata()
+    for path in paths:
+        found.paths.append(path)
         for number, row in enumerate(_metadata_rows(path), start=1):
-            if not row.get("file_name"):
+            columns = _columns(row)
+            cells = {key: str(row[column]) for key, column in columns.items()}
+            if "file_name" not in cells:
                 raise TamingError(f"{path}, row {number}, has no file_name. Add it to each row.")
-            name = file_name(path.parent / str(row["file_name"]), folder)
-            if not (folder / name).is_file():
-                raise TamingError(f"{path} names {name}, which does not exist. Add the photo or remove the row.")
-            if name in metadata:
+            name = _named(path, cells["file_name"], folder)
+            if name in found.photos:
                 raise TamingError(f"{path} names {name} a second time. Remove one of the rows.")
-            metadata[name] = PhotoMetadata(
-                *(_text(row.get(column)) for column in ("identity", "class", "caption", "split"))
-            )
-    return metadata
+            found.photos[name] = _photo_metadata(path, cells, folder)
+            rest = {column for column, value in row.items() if not _is_empty(value)} - set(columns.values())
+            if rest:
+                found.unused.setdefault(path, set()).update(rest)
+    return found
+
+
+def _columns(row: Mapping[str, Any]) -> dict[str, str]:
+    """The column of a row that is used for each key of `COLUMNS`; structures are not."""
+    filled = {c.strip().lower(): c for c, v in row.items() if not (_is_empty(v) or isinstance(v, dict | list | bytes))}
+    found = {key: next((filled[name] for name in names if name in filled), None) for key, names in COLUMNS.items()}
+    return {key: column for key, column in found.items() if column is not None}
+
+
+def _is_empty(value: object) -> bool:
+    """Whether a cell says nothing: null, blank, or what pandas writes for nothing."""
+    return value is None or not str(value).strip() or (isinstance(value, float) and math.isnan(value))
+
+
+def _photo_metadata(path: Path, cells: Mapping[str, str], folder: Path) -> PhotoMetadata:
+    text = {key: clean(cell).strip() for key, cell in cells.items()}
+    return PhotoMetadata(
+        text.get("identity"),
+        text.get("class"),
+        text.get("caption"),
+        split_name(text["split"]) if "split" in text else None,
+        photo_path(folder, _named(path, cells["mask"], folder)) if "mask" in cells else None,
+    )
+
+
+def _named(path: Path, cell: str, folder: Path) -> str:
+    """The name in tables of the file that a cell of the metadata file `path` names."""
+    spellings = dict.fromkeys(
+        text
+        for plain in (cell, cell.strip(), cell.strip().replace("\\", "/"), str(photo_path(Path(), cell)))
+        for text in (plain, unicodedata.normalize("NFC", plain), unicodedata.normalize("NFD", plain))
+    )
+    below = [_below(path.parent / text, folder) for text in spellings]
+    found = next((b for b in below if b is not None and is_file(b)), None)
+    if found is not None:
+        return file_name(found, folder)
+    if below[0] is None:
+        raise TamingError(
+            f"{path} names {clean(cell)}, which is not below {folder}. Name files relative to the metadata file."
+        )
+    raise TamingError(f"{path} names {clean(cell)}, which does not exist. Add the photo or remove the row.")
+
+
+def _below(path: Path, folder: Path) -> Path | None:
+    """The path without `..`, if it lies below the folder as it is written or after links; else None."""
+    plain, root = os.path.normpath(path), os.path.normpath(folder)
+    if "\0" in plain:
+        return folder / plain.replace("\0", "?")  # which cannot exist
+    if not Path(plain).is_relative_to(root):
+        plain, root = os.path.realpath(plain), os.path.realpath(folder)
+    return folder / Path(plain).relative_to(root) if Path(plain).is_relative_to(root) else None
 
 
 def _metadata_rows(path: Path) -> list[dict[str, Any]]:
     rows: list[Any]
     try:
-        rows = METADATA[path.suffix](path)
-    except (ValueError, OSError) as error:
+        rows = METADATA[path.suffix.lower()](path)
+    except (ValueError, OSError, csv.Error, NotImplementedError) as error:
         raise TamingError(f"{path} cannot be read: {error}. Correct it or remove it.") from error
     if not all(isinstance(row, dict) for row in rows):
         raise TamingError(f"{path} holds lines that are not JSON objects. Write one {{...}} a line.")
     return rows
 
 
-def _text(value: object) -> str | None:
-    """A cell as text; None for an empty one."""
-    return str(value) if value not in (None, "") else None
-
-
 def _read_jsonl(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    # Not splitlines(), which splits at signs that a JSON string may hold, such as U+2028.
+    return [json.loads(line) for line in read_text(path)[0].split("\n") if line.strip()]
 
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return list(csv.DictReader(file))
+    """The rows of a table whose cells are separated by a comma, a semicolon or a tab, whichever its header has."""
+    text = read_text(path)[0]
+    first, _, rest = text.partition("\n")
+    text = rest if first.strip('"').startswith("sep=") else text  # a line of Excel's
+    header = text.partition("\n")[0]
+    delimiter = max(DELIMITERS, key=header.count)
+    rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+    for number, row in enumerate(rows, start=1):
+        if None in row:
+            raise ValueError(
+                f"row {number} has more cells than the header; a cell that holds {delimiter!r} needs quotes"
+            )
+    return rows
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
@@ -81,5 +173,6 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
 METADATA: dict[str, Callable[[Path], list[Any]]] = {
     ".jsonl": _read_jsonl,
     ".csv": _read_csv,
+    ".tsv": _read_csv,
     ".parquet": _read_parquet,
 }

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import pyarrow as pa
 from taming_core.drop_reasons import COPY, NEAR_DUPLICATE, NO_CAPTION, PHOTO_CHANGED, UNKNOWN_OBJECT, with_details
 from taming_core.params.sections import MaterializeParams
 from taming_core.photos.decode import Photo, PhotoError, read_photo
-from taming_core.photos.files import file_name, find_copies, folder_state, list_photos, photo_id_of
+from taming_core.photos.files import file_name, find_copies, folder_state, photo_id_of, photo_path
+from taming_core.photos.folder import PhotoFolder, list_photos, read_folder
 from taming_core.photos.masks import decode_mask
-from taming_core.photos.metadata import PhotoMetadata, read_metadata
 from taming_core.rows import near_duplicates
 from taming_core.rows.index import boxes_of_photo, caption_of, check_split, first_value, key_of, split_of_photo
 from taming_core.rows.triplets import shared_box, subject, target
@@ -39,14 +39,17 @@ class MaterializeInputs:
         folders = [folder_state(folder) for folder in (self.raw, self.regularization) if folder]
         return [*(f"{t.st_size} {t.st_mtime_ns}" for t in tables), *folders]
 
-    def pairs(self) -> list[Path]:
-        """The photos of the regularization folder."""
-        return list_photos(self.regularization) if self.regularization else []
+    @cached_property
+    def pairs(self) -> PhotoFolder | None:
+        """The regularization folder with its captions."""
+        return read_folder(self.regularization) if self.regularization else None
 
     def count(self) -> int:
         """The number of rows of both tables and of text-image pairs."""
         tables = ((self.objects, schema.OBJECTS), (self.captions, schema.CAPTIONS))
-        return sum(schema.open_table(*table).metadata.num_rows for table in tables) + len(self.pairs())
+        return sum(schema.open_table(*table).metadata.num_rows for table in tables) + (
+            len(self.pairs.photos) if self.pairs else 0
+        )
 
 
 def make_shards(
@@ -59,9 +62,9 @@ def make_shards(
         shards.write_chunks(objects, folder / "0", expected, partial(object_rows, db=db, raw=inputs.raw, p=p)),
         shards.write_chunks(captions, folder / "1", expected, partial(caption_rows, db=db, raw=inputs.raw, p=p)),
     ]
-    if inputs.regularization:
-        make = pair_maker(inputs.regularization, inputs.raw, db, p)
-        steps.append(shards.write_shards(inputs.pairs(), p.shard_size, folder / "2", expected, make))
+    if inputs.pairs:
+        make = pair_maker(inputs.pairs, inputs.raw, db, p)
+        steps.append(shards.write_shards(inputs.pairs.photos, p.shard_size, folder / "2", expected, make))
     before = 0
     for step in steps:
         done = 0
@@ -98,7 +101,7 @@ def object_rows(
 
     @lru_cache(maxsize=1)  # the objects of a photo are adjacent, so it is read once
     def read(name: str, photo_id: str) -> Photo:
-        return _read_unchanged(raw / name, photo_id)
+        return _read_unchanged(photo_path(raw, name), photo_id)
 
     return [_row_or_reason(o, lambda o=o: _object_row(o, db, read, p)) for o in rows if _becomes_row(o, db)]
 
@@ -148,24 +151,23 @@ def _caption_row(c: schema.Row, db: sqlite3.Connection, raw: Path, p: Materializ
     missing = UNKNOWN_OBJECT if c["object_id"] else None
     if problem := c["drop_reason"] or missing or (None if c["caption"] else NO_CAPTION):
         raise PhotoError(problem)
-    photo = _read_unchanged(raw / c["file_name"], c["photo_id"])
+    photo = _read_unchanged(photo_path(raw, c["file_name"]), c["photo_id"])
     return _regularization_row(photo, c["file_name"], c["caption"], split_of_photo(db, photo.photo_id, p), p)
 
 
 def pair_maker(
-    folder: Path, raw: Path, db: sqlite3.Connection, p: MaterializeParams
+    folder: PhotoFolder, raw: Path, db: sqlite3.Connection, p: MaterializeParams
 ) -> Callable[[Sequence[Path]], list[schema.Row]]:
     """A function that makes a regularization row of each text-image pair in `folder`; the default split is train.
 
     A copy of a raw photo is dropped, and so is a near-duplicate of one in another split, so that held-out photos do not
     enter training this way.
     """
-    metadata = read_metadata(folder)
     known = near_duplicates.photo_hashes(db)
-    originals = find_copies([*list_photos(raw), *list_photos(folder)])
+    originals = find_copies([*list_photos(raw), *folder.photos])
 
     def row(path: Path, name: str) -> schema.Row:
-        pair = metadata.get(name, PhotoMetadata())
+        pair = folder.metadata[name]
         if path in originals:
             raise PhotoError(with_details(COPY, originals[path].name))
         if pair.caption is None:
@@ -177,7 +179,7 @@ def pair_maker(
         return _regularization_row(photo, name, pair.caption, split, p)
 
     def make(path: Path) -> schema.Row:
-        name = file_name(path, folder)
+        name = file_name(path, folder.root)
         source = {"object_id": None, "photo_id": photo_id_of(path), "file_name": name}
         return _row_or_reason(source, lambda: row(path, name))
 

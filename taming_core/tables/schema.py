@@ -58,10 +58,11 @@ OBJECTS = _schema(
         column("box_xyxy", pa.list_(pa.int32(), 4), "pixels of the upright photo, half-open", nullable=True),
         column("mask_png", pa.binary(), "1-bit PNG of the size of the upright photo", nullable=True),
         column("mask_quality", pa.float32(), "the segmenter's predicted IoU in [0, 1]", nullable=True),
+        column("mask_source", pa.string(), "given (by file), alpha, segmenter or detector", nullable=True),
         column("area_fraction", pa.float32(), "mask pixels / photo pixels", nullable=True),
         column("mask_fill", pa.float32(), "mask pixels inside the box / box pixels", nullable=True),
-        column("given_caption", pa.string(), "caption from the folder's metadata file", nullable=True),
-        column("given_split", pa.string(), "split from the folder's metadata file", nullable=True),
+        column("given_caption", pa.string(), "from metadata, or a text file beside the photo", nullable=True),
+        column("given_split", pa.string(), "from metadata, or the top folder's name", nullable=True),
         column("drop_reason", pa.string(), "why this is not used further on; null means kept", nullable=True),
     ],
 )

@@ -196,6 +196,7 @@ def object_rows(batch: Sequence[Shot], photos: Photos, ids: Sequence[str], split
                 "box_xyxy": list(subject.box_xyxy),
                 "mask_png": encode_mask(mask),
                 "mask_quality": 1.0,
+                "mask_source": "given",
                 "area_fraction": measures.area_fraction,
                 "mask_fill": measures.mask_fill,
                 "given_split": None if split == "train" else "test",

@@ -23,6 +23,7 @@ from taming_core.captions.classifier import load_classifier
 from taming_core.errors import TamingError
 from taming_core.params.load import load_params
 from taming_core.params.sections import AttributeParams
+from taming_core.photos.folder import read_folder
 from taming_core.photos.masks import encode_mask
 from taming_core.tables import schema
 from taming_core.tables.parquet import column_reader
@@ -59,7 +60,7 @@ def photos(tmp_path: Path) -> list[CaptionSource]:
         rows += [{**dict.fromkeys(schema.OBJECTS.names), **known, **size, **more} for more in (wrong, found)]
     tables = [schema.table(rows[:4], schema.OBJECTS), schema.table(rows[4:], schema.OBJECTS)]
     schema.write(tables, schema.OBJECTS, tmp_path / "objects.parquet")
-    return captioning.list_sources(tmp_path / "raw", tmp_path / "objects.parquet")
+    return captioning.list_sources(read_folder(tmp_path / "raw"), tmp_path / "objects.parquet")
 
 
 def captioned(

@@ -7,9 +7,11 @@ import pytest
 from coloured_photos import COLOURS, P, put
 
 from taming_core.errors import TamingError
-from taming_core.objects.detection import list_sources, rows_of
+from taming_core.objects.detection import rows_of
 from taming_core.objects.filters import Detections, Masks
+from taming_core.objects.sources import list_sources
 from taming_core.photos.decode import read_photo
+from taming_core.photos.folder import read_folder
 from taming_core.photos.masks import decode_mask
 from taming_core.photos.view_hash import difference_hash
 from taming_core.tables import schema
@@ -42,7 +44,7 @@ def boxed(photo, boxes):
 
 def rows(folder: Path, segment=None, **changes):
     p = P.model_copy(update=changes)
-    return rows_of(list_sources(folder, p.identity), see, segment, p)
+    return rows_of(list_sources(read_folder(folder), p.identity), see, segment, p)
 
 
 def test_every_file_has_its_row_in_order(tmp_path):
@@ -50,7 +52,7 @@ def test_every_file_has_its_row_in_order(tmp_path):
     put(tmp_path / "toy/2.png")
     put(tmp_path / "1.png", ball=(10, 10, 60, 50))
     (tmp_path / "toy/3.png").write_bytes(b"")
-    (tmp_path / "toy/4.txt").write_text("no picture")
+    (tmp_path / "toy/4.jpg").write_text("no picture")
     (tmp_path / "toy/copy.png").write_bytes((tmp_path / "toy/1.png").read_bytes())
     found = rows(tmp_path)
     schema.table(found, schema.OBJECTS)
@@ -60,7 +62,7 @@ def test_every_file_has_its_row_in_order(tmp_path):
         ("toy/1.png", "leaf", "low score: 0.15"),
         ("toy/2.png", None, "no object"),
         ("toy/3.png", None, "empty file"),
-        ("toy/4.txt", None, "not an image"),
+        ("toy/4.jpg", None, "not an image"),
         ("toy/copy.png", None, "copy of another photo: toy/1.png"),
     ]
     assert len({r["object_id"] for r in found if r["object_id"]}) == 3
@@ -107,7 +109,7 @@ def test_identity_by_folder_metadata_and_photo(tmp_path):
 def test_identity_by_metadata_needs_metadata(tmp_path):
     put(tmp_path / "1.png")
     with pytest.raises(TamingError, match=r"no metadata file in .* has a column identity"):
-        list_sources(tmp_path, "metadata")
+        list_sources(read_folder(tmp_path), "metadata")
 
 
 def test_the_identity_is_the_main_objects_alone(tmp_path):

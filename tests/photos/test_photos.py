@@ -16,8 +16,9 @@ from PIL import Image, ImageCms
 from taming_core.errors import TamingError
 from taming_core.fingerprints import hash_of
 from taming_core.photos.decode import PhotoError, read_photo
-from taming_core.photos.files import find_copies, folder_identity, folder_state, list_photos, photo_id_of
-from taming_core.photos.metadata import PhotoMetadata, read_metadata
+from taming_core.photos.files import find_copies, folder_state, photo_id_of
+from taming_core.photos.folder import read_folder
+from taming_core.photos.metadata import PhotoMetadata
 from taming_core.photos.view_hash import difference_hash, hamming
 
 
@@ -190,30 +191,6 @@ def test_damaged_bytes_never_raise_anything_else(tmp_path):
     assert {3, "unreadable", "not an image"} <= outcomes
 
 
-def test_every_file_is_listed_but_notes_and_hidden_ones(tmp_path):
-    for name in ("b/2.jpg", "b/1.PNG", "a.jpg", "z/notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    for name in ("metadata.csv", "b/metadata.jsonl", ".hidden.jpg", "README.md", "LICENSE", "b/readme.txt", "deep.md"):
-        (tmp_path / name).touch()
-    (tmp_path / ".cache").mkdir()
-    (tmp_path / ".cache/x.jpg").touch()
-    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    (tmp_path / "linked").symlink_to(tmp_path / "b")
-    names = [p.relative_to(tmp_path).as_posix() for p in list_photos(tmp_path)]
-    assert names == ["a.jpg", "b/1.PNG", "b/2.jpg", "dangling.jpg", "linked/1.PNG", "linked/2.jpg", "z/notes.txt"]
-    with pytest.raises(PhotoError, match=r"^unreadable: No such file or directory$"):
-        read_photo(tmp_path / "dangling.jpg")
-    assert photo_id_of(tmp_path / "dangling.jpg") == hash_of(b"")
-
-
-def test_an_empty_or_absent_folder_is_an_error(tmp_path):
-    with pytest.raises(TamingError, match="holds no photos"):
-        list_photos(tmp_path)
-    with pytest.raises(TamingError, match="is not a folder"):
-        list_photos(tmp_path / "absent")
-
-
 def test_files_of_the_same_bytes(tmp_path):
     paths = [tmp_path / name for name in ("a", "b", "c", "d", "e")]
     for path, text in zip(paths, ["same", "other", "same", "", ""], strict=True):
@@ -229,10 +206,6 @@ def test_folder_state_changes_with_a_file(tmp_path):
     after = folder_state(tmp_path)
     (tmp_path / "metadata.csv").write_text("file_name\n")
     assert len({before, after, folder_state(tmp_path)}) == 3
-
-
-def test_the_identity_is_the_first_folder():
-    assert [folder_identity(n) for n in ("cat/1.jpg", "cat/outside/1.jpg", "1.jpg")] == ["cat", "cat", None]
 
 
 def metadata_folder(tmp_path: Path) -> Path:
@@ -251,21 +224,21 @@ GIVEN = {"a.jpg": PhotoMetadata("7", "cat", "a cat", "test"), "b.jpg": PhotoMeta
 def test_metadata_in_three_formats(tmp_path):
     folder = metadata_folder(tmp_path)
     (folder / "metadata.jsonl").write_text("\n".join(json.dumps(r) for r in ROWS) + "\n\n")
-    assert read_metadata(folder) == GIVEN
+    assert read_folder(folder).metadata == GIVEN
     (folder / "metadata.jsonl").unlink()
     (folder / "metadata.csv").write_text(
         "\ufefffile_name,identity,class,caption,split\na.jpg,7,cat,a cat,test\nb.jpg,,,,\n", encoding="utf-8"
     )
-    assert read_metadata(folder) == GIVEN
+    assert read_folder(folder).metadata == GIVEN
     (folder / "metadata.csv").unlink()
     pq.write_table(pa.Table.from_pylist(ROWS), folder / "metadata.parquet")
-    assert read_metadata(folder) == GIVEN
+    assert read_folder(folder).metadata == GIVEN
 
 
 def test_metadata_of_a_sub_folder_speaks_of_its_own_files(tmp_path):
     (tmp_path / "pets").mkdir()
     (metadata_folder(tmp_path / "pets") / "metadata.jsonl").write_text('{"file_name": "./a.jpg", "class": "cat"}\n')
-    assert read_metadata(tmp_path) == {"pets/a.jpg": PhotoMetadata(noun="cat")}
+    assert read_folder(tmp_path).metadata == {"pets/a.jpg": PhotoMetadata(noun="cat"), "pets/b.jpg": PhotoMetadata()}
 
 
 @pytest.mark.parametrize(
@@ -281,7 +254,7 @@ def test_metadata_of_a_sub_folder_speaks_of_its_own_files(tmp_path):
 def test_wrong_metadata_is_an_error(tmp_path, text, complaint):
     (metadata_folder(tmp_path) / "metadata.jsonl").write_text(text)
     with pytest.raises(TamingError, match=complaint):
-        read_metadata(tmp_path)
+        read_folder(tmp_path)
 
 
 def test_difference_hash_survives_scaling_and_tells_photos_apart():

@@ -25,7 +25,7 @@ from taming_core.errors import TamingError
 from taming_core.params.load import load_params
 from taming_core.params.sections import CaptionParams
 from taming_core.photos.decode import read_photo
-from taming_core.photos.files import list_photos
+from taming_core.photos.folder import list_photos, read_folder
 from taming_core.tables import schema
 
 ROOT = Path(__file__).parents[2]
@@ -214,7 +214,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_sources_of_an_objects_table(project: Path) -> None:
-    found = captioning.list_sources(project / "raw", project / "objects.parquet")
+    found = captioning.list_sources(read_folder(project / "raw"), project / "objects.parquet")
     assert [(s.file_name, s.targets, s.caption, s.drop_reason) for s in found] == [
         ("a.png", (Target("a-1", "dog", 1), Target("a-0", "cat", 0)), None, None),
         ("b.png", (), None, None),
@@ -226,7 +226,7 @@ def test_sources_of_an_objects_table(project: Path) -> None:
 
 def test_sources_of_bare_photos(project: Path) -> None:
     (project / "raw" / "metadata.csv").write_text("file_name,class,caption\na.png,dog,my dog\n")
-    found = captioning.list_sources(project / "raw", None)
+    found = captioning.list_sources(read_folder(project / "raw"), None)
     assert [(s.file_name, s.targets, s.caption) for s in found] == [
         ("a.png", (Target(None, "dog"),), "my dog"),
         *[(name, (Target(),), None) for name in ("b.png", "c.png", "new.png")],
@@ -235,7 +235,7 @@ def test_sources_of_bare_photos(project: Path) -> None:
 
 def test_a_missing_table_is_an_error_with_the_command_to_run(project: Path) -> None:
     with pytest.raises(TamingError, match="taming detect"):
-        captioning.list_sources(project / "raw", project / "nothing.parquet")
+        captioning.list_sources(read_folder(project / "raw"), project / "nothing.parquet")
 
 
 def taming(folder: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from taming_core.drop_reasons import reason_of
 from taming_core.params.load import packaged_params
-from taming_core.photos.files import list_photos
+from taming_core.photos.folder import list_photos
 from taming_core.photos.masks import decode_mask
 from taming_core.tables import schema
 

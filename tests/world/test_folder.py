@@ -15,8 +15,8 @@ from taming_core.errors import TamingError
 from taming_core.language.placeholder import OBJECT, replace_both
 from taming_core.params.load import load_params, packaged_params
 from taming_core.photos.files import photo_id_of
+from taming_core.photos.folder import read_folder
 from taming_core.photos.masks import decode_mask
-from taming_core.photos.metadata import read_metadata
 from taming_core.tables import schema
 from taming_core.tables.rows import load_rows
 from taming_core.world.artwork import load_world
@@ -50,7 +50,7 @@ def test_each_thing_has_a_folder_and_every_photo_a_line(made: Path) -> None:
 
 
 def test_the_journey_reads_identity_and_class_but_not_the_caption(made: Path) -> None:
-    given = read_metadata(made / "raw")
+    given = read_folder(made / "raw").metadata
     assert all(g.identity == Path(name).parent.name and g.noun and g.caption is None for name, g in given.items())
 
 
@@ -102,7 +102,7 @@ def test_photos_of_two_objects_have_both_in_the_truth(tmp_path: Path) -> None:
     truth = tmp_path / "truth"
     stage(tmp_path / "raw", photos=12, split="train", truth=truth, params=tmp_path / "params.yaml", device="cpu")
     materialize(tmp_path / "raw", truth / "objects.parquet", truth / "captions.parquet", out=tmp_path / "rows")
-    given, objects = read_metadata(tmp_path / "raw"), {
+    given, objects = read_folder(tmp_path / "raw").metadata, {
         r["object_id"]: r for b in schema.iter_rows(truth / "objects.parquet", schema.OBJECTS, 50) for r in b
     }  # fmt: skip
     assert all(g.identity == Path(name).parent.name for name, g in given.items())
@@ -127,7 +127,7 @@ def all_rows(folder: Path, split: str) -> list[dict]:
 
 def test_general_pairs_give_their_captions(tmp_path: Path) -> None:
     stage(tmp_path / "regularization", photos=4, split="train", regularization=True, device="cpu")
-    given = read_metadata(tmp_path / "regularization")
+    given = read_folder(tmp_path / "regularization").metadata
     assert len(given) == 4
     assert all(g.caption and g.identity is None for g in given.values())
 

@@ -1,0 +1,51 @@
+"""Objects by masks that a person gives, instead of a segmenter's."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from taming_core.objects.filters import Detections, Object, measure
+from taming_core.params.sections import DetectParams
+from taming_core.photos.mask_files import alpha_mask, read_mask
+from taming_core.photos.masks import Box, Mask, Size, mask_box
+
+SAME = 0.5  # least intersection over union of the boxes of one object; usual in detection (PASCAL VOC)
+
+
+def given_mask(photo: Path, mask: Path | None, size: Size) -> tuple[Mask, Literal["given", "alpha"]] | None:
+    """The mask (H, W) of a photo of `size` from a file, or from its alpha channel; None if it has neither.
+
+    Raises:
+        PhotoError: the mask does not fit the photo.
+    """
+    if mask is not None:
+        return read_mask(mask, size), "given"
+    alpha = alpha_mask(photo)
+    return None if alpha is None else (alpha, "alpha")
+
+
+def given_object(mask: Mask, detections: Detections, noun: str | None, p: DetectParams) -> Object:
+    """The object of a mask (H, W), with class and score of the detection that it overlaps best.
+
+    Where none reaches `score`, the class is `noun` and the score 1: a person has seen the object.
+    """
+    box = mask_box(mask)
+    overlaps = [_overlap(box, other) for other in detections.boxes_xyxy.tolist()]
+    same = [i for i, overlap in enumerate(overlaps) if overlap >= SAME and detections.scores[i] >= p.score]
+    if not same:
+        return measure(box, 1.0, noun, mask, None)
+    best = max(same, key=lambda i: overlaps[i])
+    return measure(box, float(detections.scores[best]), detections.classes[best], mask, None)
+
+
+def _overlap(box: Box, other: list[float]) -> float:
+    """The intersection over union of two boxes.
+
+    >>> _overlap((0, 0, 10, 10), [5.0, 0.0, 15.0, 10.0])
+    0.3333333333333333
+    """
+    a, b = np.array(box, np.float64), np.array(other, np.float64)
+    shared = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
+    areas = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])
+    return float(shared / (areas - shared))

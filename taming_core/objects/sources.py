@@ -1,0 +1,89 @@
+"""The photos of a folder, with the identity, class and split of each, before detection."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from taming_core.errors import TamingError
+from taming_core.language.noun_kinds import is_physical
+from taming_core.language.wordnet import normalize_spelling, singular
+from taming_core.photos.files import file_name, find_copies
+from taming_core.photos.folder import PhotoFolder
+from taming_core.photos.layout import class_folder, folder_identity, top_folder_identity
+from taming_core.photos.metadata import PhotoMetadata
+
+BY_FOLDER = {"folder": folder_identity, "top_folder": top_folder_identity}
+
+
+@dataclass(frozen=True)
+class PhotoSource:
+    """A photo file and its metadata, before detection."""
+
+    path: Path
+    file_name: str
+    identity: str | None  # None where each photo is an identity, or it is unknown
+    metadata: PhotoMetadata
+    copy_of: str | None  # file name of an earlier file with the same bytes
+
+
+def list_sources(
+    folder: PhotoFolder, identity: Literal["folder", "top_folder", "metadata", "photo"]
+) -> list[PhotoSource]:
+    """All photos of a folder, with the identity from metadata or else from the sub-folder.
+
+    Raises:
+        TamingError: the metadata lacks the identities that `identity` requires, or an identity has two splits.
+    """
+    if identity == "metadata" and not any(row.identity for row in folder.metadata.values()):
+        raise TamingError(
+            f"detect.identity is metadata, but no metadata file in {folder.root} has a column identity. "
+            "Add metadata.csv with the columns file_name and identity, or set it to folder or photo."
+        )
+    original = find_copies(folder.photos)
+
+    def source(path: Path) -> PhotoSource:
+        name = file_name(path, folder.root)
+        row = folder.metadata[name]
+        by_folder = BY_FOLDER[identity](name) if identity in BY_FOLDER else None
+        copy_of = file_name(original[path], folder.root) if path in original else None
+        row = replace(row, noun=row.noun or folder_class(name)) if identity == "folder" else row
+        return PhotoSource(path, name, None if identity == "photo" else row.identity or by_folder, row, copy_of)
+
+    sources = [source(path) for path in folder.photos]
+    _check_splits(sources)
+    return sources
+
+
+def folder_class(name: str) -> str | None:
+    """The class of a photo in class/identity/photo.jpg, if the upper folder is named after an object.
+
+    >>> folder_class("dogs/rex/1.jpg"), folder_class("2024/rex/1.jpg"), folder_class("things/rex/1.jpg")
+    ('dog', None, None)
+    """
+    upper = class_folder(name)
+    return None if upper is None else _object_noun(upper)
+
+
+@cache
+def _object_noun(text: str) -> str | None:
+    """The noun that a text is, in the singular; None if it is no physical object to WordNet."""
+    noun = singular(normalize_spelling(text))
+    return noun if is_physical(noun) else None
+
+
+def _check_splits(sources: Iterable[PhotoSource]) -> None:
+    """Raises TamingError if the photos of one identity are given different splits."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    for source in sources:
+        if source.identity is not None and source.metadata.split is not None:
+            splits[source.identity].add(source.metadata.split)
+    for identity, found in splits.items():
+        if len(found) > 1:
+            raise TamingError(
+                f"The folders or metadata put photos of '{identity}' into {' and '.join(sorted(found))}. "
+                "Give all photos of one object the same split; if a folder is a class of many objects, set "
+                "detect.identity to photo."
+            )

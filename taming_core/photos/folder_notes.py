@@ -1,0 +1,74 @@
+"""What a stage says at its end of a folder of photos: what was read beside them, and every file that was not."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from taming_core.photos.files import file_name
+from taming_core.photos.folder import PICTURES, PhotoFolder
+from taming_core.photos.layout import top_split_folder
+
+NAMED = 8  # names in a line; more are counted by their endings
+
+
+def notes(folder: PhotoFolder) -> list[str]:
+    """The lines about a folder; none if it holds nothing but photos."""
+    captions, tables, tree = folder.captions, folder.tables, folder.tree
+    known = {*folder.photos, *folder.texts, *folder.masks, *tables.paths}
+    files = {
+        "captions of several lines, joined": captions.joined,
+        "captions read as Latin-1": captions.latin,
+        "captions without words": captions.empty,
+        "captions that cannot be read": captions.unreadable,
+        "captions not used, since metadata has others": _overruled(folder),
+        "text files beside no photo": [path for path, photos in folder.texts.items() if not photos],
+        "masks of no photo": [path for path, photos in folder.masks.items() if not photos],
+        "not photos": [path for path in tree.files if path not in known],
+        "hidden photos left out": [path for path in tree.hidden if _is_photo(path)],
+        "links to what is listed already": tree.links,
+    }
+    columns = [f"{path}: columns not used: {', '.join(sorted(names))}" for path, names in tables.unused.items()]
+    lines = [f"{title}: {_names(paths, folder.root)}" for title, paths in files.items() if paths]
+    return [*_taken(folder), *columns, *lines]
+
+
+def _taken(folder: PhotoFolder) -> list[str]:
+    """What was read beside the photos, in one line."""
+    splits = sorted({split for name in folder.metadata if (split := top_split_folder(name))})
+    parts = [
+        *(file_name(path, folder.root) for path in folder.tables.paths),
+        *_counted(len(folder.captions.texts), "captions beside photos"),
+        *_counted(sum(row.mask is not None for row in folder.metadata.values()), "masks given"),
+        *([f"splits by the folders {', '.join(splits)}"] if splits else []),
+    ]
+    return [f"{folder.root}: {', '.join(parts)}"] if parts else []
+
+
+def _counted(number: int, what: str) -> list[str]:
+    return [f"{number} {what}"] if number else []
+
+
+def _overruled(folder: PhotoFolder) -> list[Path]:
+    """The text files whose words are not used, because metadata has a caption of each of their photos."""
+    given = {name for name, row in folder.tables.photos.items() if row.caption}
+    return [text for text, of in folder.texts.items() if of and all(file_name(p, folder.root) in given for p in of)]
+
+
+def _is_photo(path: Path) -> bool:
+    """Whether a hidden file may be a photo; those that begin with `._` are notes of macOS about another file."""
+    return path.suffix.lower() in PICTURES and not path.name.startswith("._")
+
+
+def _names(paths: Sequence[Path], root: Path) -> str:
+    """The names of files; of many the first ones, and how many more have each ending."""
+    names = [file_name(path, root) for path in paths]
+    rest = Counter(path.suffix.lower() or "without ending" for path in paths[NAMED:])
+    more = f" and {len(paths) - NAMED} more ({', '.join(f'{n} {end}' for end, n in rest.most_common())})"
+    return ", ".join(names[:NAMED]) + (more if rest else "")
+
+
+def print_notes(folders: Iterable[PhotoFolder]) -> None:
+    """Print the lines about folders on standard output."""
+    for folder in folders:
+        for note in notes(folder):
+            print(note)
