@@ -26,6 +26,7 @@ def detect(
 
     from taming_core.fingerprints import fingerprint
     from taming_core.objects import detection, sources
+    from taming_core.objects.mixed_identities import mixed_identities
     from taming_core.params import arguments
     from taming_core.params.load import load_params
     from taming_core.photos.files import folder_state
@@ -57,3 +58,5 @@ def detect(
     track_to(shards.write_shards(found, p.shard_size, state, stamped, make), "detect", len(found))
     drop_counts.print_counts(shards.join(state, stamped, out), f"{out}: {len(found)} photos")
     print_notes([folder])
+    for line in mixed_identities(out):
+        print(line)

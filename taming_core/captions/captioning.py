@@ -85,7 +85,7 @@ def list_sources(raw: PhotoFolder, objects: Path | None) -> list[CaptionSource]:
         return [_bare_source(path, name, raw.metadata[name]) for name, path in paths.items()]
     table = chain.from_iterable(schema.iter_rows(objects, schema.OBJECTS, 1024, NEEDED))
     rows = ({**row, "row": number} for number, row in enumerate(table))
-    detected = [_detected_source(photo_path(raw.root, name), list(group)) for name, group in groupby(rows, _file_name)]
+    detected = [_detected_source(raw, list(group)) for _, group in groupby(rows, _file_name)]
     missing = sorted(paths.keys() - {s.file_name for s in detected})
     dropped = [CaptionSource(paths[name], name, drop_reason=NOT_DETECTED) for name in missing]
     return detected + dropped
@@ -99,14 +99,19 @@ def _bare_source(path: Path, name: str, metadata: PhotoMetadata) -> CaptionSourc
     return CaptionSource(path, name, targets=(Target(noun=metadata.noun),), caption=metadata.caption)
 
 
-def _detected_source(path: Path, rows: Sequence[schema.Row]) -> CaptionSource:
-    """One photo from its rows in the objects table; a photo without kept objects is a regularization photo."""
+def _detected_source(raw: PhotoFolder, rows: Sequence[schema.Row]) -> CaptionSource:
+    """One photo from its rows in the objects table; a photo without kept objects is a regularization photo.
+
+    Its caption is what the folder says now, or else what it said at the time of detection.
+    """
     first = rows[0]
+    path, caption = photo_path(raw.root, first["file_name"]), raw.of(first["file_name"]).caption
     kept = [r for r in rows if r["object_id"] and r["drop_reason"] is None]
     kept.sort(key=lambda r: r["box_xyxy"][0] + r["box_xyxy"][2])
     read_error = first["drop_reason"] if first["photo_width"] is None else None
     targets = tuple(Target(r["object_id"], r["class"], r["row"]) for r in kept)
-    return CaptionSource(path, first["file_name"], first["photo_id"], targets, first["given_caption"], read_error)
+    given = caption or first["given_caption"]
+    return CaptionSource(path, first["file_name"], first["photo_id"], targets, given, read_error)
 
 
 def rows_of(

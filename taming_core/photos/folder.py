@@ -39,6 +39,10 @@ class PhotoFolder:
         """The folder itself."""
         return self.tree.root
 
+    def of(self, name: str) -> PhotoMetadata:
+        """What the folder says of the photo of this name."""
+        return self.metadata.get(name, PhotoMetadata())
+
 
 def list_photos(folder: Path) -> list[Path]:
     """The photos below `folder`, sorted by path; see `read_folder`."""

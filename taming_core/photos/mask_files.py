@@ -8,6 +8,7 @@ from PIL import Image, ImageOps
 
 from taming_core.drop_reasons import MASK_EMPTY, MASK_SHAPE, MASK_UNREADABLE, with_details
 from taming_core.photos.decode import PhotoError, open_image, read_photo
+from taming_core.photos.files import file_name
 from taming_core.photos.masks import Mask, Size
 
 ASPECT_TOLERANCE = 0.02  # relative; sides are whole pixels
@@ -22,18 +23,19 @@ def read_mask(path: Path, size: Size) -> Mask:
     Raises:
         PhotoError: with the drop reason, if the file is no black and white picture, is of another shape, or is empty.
     """
+    name = file_name(path, path.parent)
     try:
         gray = _mask_values(path)
     except PhotoError as error:
-        raise PhotoError(with_details(MASK_UNREADABLE, f"{path.name}, {error}")) from error
+        raise PhotoError(with_details(MASK_UNREADABLE, f"{name}, {error}")) from error
     height, width = gray.shape
     if abs(width * size[1] / (height * size[0]) - 1) > ASPECT_TOLERANCE:
-        raise PhotoError(with_details(MASK_SHAPE, f"{path.name} is {width}x{height}, the photo {size[0]}x{size[1]}"))
+        raise PhotoError(with_details(MASK_SHAPE, f"{name} is {width}x{height}, the photo {size[0]}x{size[1]}"))
     mask = gray > (0 if gray.max() <= 1 else 127)
     if (width, height) != size:
         mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
     if not mask.any():
-        raise PhotoError(with_details(MASK_EMPTY, path.name))
+        raise PhotoError(with_details(MASK_EMPTY, name))
     return mask
 
 

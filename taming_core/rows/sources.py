@@ -169,7 +169,7 @@ def pair_maker(
     def row(path: Path, name: str) -> schema.Row:
         pair = folder.metadata[name]
         if path in originals:
-            raise PhotoError(with_details(COPY, originals[path].name))
+            raise PhotoError(with_details(COPY, file_name(originals[path], originals[path].parent)))
         if pair.caption is None:
             raise PhotoError(NO_CAPTION)
         photo, split = read_photo(path), check_split(pair.split or "train")

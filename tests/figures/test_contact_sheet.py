@@ -142,13 +142,13 @@ def test_cards_of_objects(tmp_path):
     mask[10:50, 10:60] = True
     seen = {"class": "ball", "score": 0.9, "box_xyxy": [10, 10, 60, 50]}
     rows = [
-        row(schema.OBJECTS, **seen, mask_png=encode_mask(mask)),
+        row(schema.OBJECTS, **seen, mask_png=encode_mask(mask), mask_source="given"),
         row(schema.OBJECTS, **(seen | {"score": 0.1}), drop_reason="low score: 0.10"),
         row(schema.OBJECTS, file_name="toy/absent.png", drop_reason="unreadable: No such file or directory"),
     ]
     path = written(tmp_path / "objects.parquet", schema.OBJECTS, rows)
     good, unsure, absent = shown(path, tmp_path)
-    assert (good.title, good.lines, good.drop_reason) == ("ball 0.90", ("toy/1.png",), None)
+    assert (good.title, good.lines, good.drop_reason) == ("ball 0.90", ("toy/1.png", "mask given"), None)
     photo, cutout = good.pictures
     assert {OUTLINE, BOX} <= colours(photo)
     assert (cutout.mode, cutout.getpixel((95, 95))) == ("RGBA", (255, 0, 0, 255))

@@ -42,7 +42,7 @@ WRONG = [
     ("detect", {"score": "high"}, "detect.score is 'high'"),
     ("detect", {"score": 1.5}, "less than or equal to 1"),
     ("detect", {"area_min": 0.95}, "detect.area_min must be below detect.area_max, which is 0.9"),
-    ("detect", {"identity": "name"}, "'folder', 'metadata' or 'photo'"),
+    ("detect", {"identity": "name"}, "'folder', 'top_folder', 'metadata' or 'photo'"),
     ("caption", {"template": "a photo"}, "caption.template must contain <object> exactly once"),
     ("caption", {"replace": "all"}, "'noun' or 'phrase'"),
     ("caption", {"attributes": attributes({"pose": ["wet"], "state": ["wet"]})}, "must not list a word twice"),

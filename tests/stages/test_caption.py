@@ -224,6 +224,13 @@ def test_sources_of_an_objects_table(project: Path) -> None:
     ]
 
 
+def test_a_caption_beside_a_photo_is_read_after_detection_too(project: Path) -> None:
+    (project / "raw" / "a.txt").write_text("my dog")
+    (project / "raw" / "c.txt").write_text("a wall of bricks")
+    found = captioning.list_sources(read_folder(project / "raw"), project / "objects.parquet")
+    assert [s.caption for s in found] == ["my dog", None, "a wall of bricks", None, None]
+
+
 def test_sources_of_bare_photos(project: Path) -> None:
     (project / "raw" / "metadata.csv").write_text("file_name,class,caption\na.png,dog,my dog\n")
     found = captioning.list_sources(read_folder(project / "raw"), None)

@@ -169,6 +169,23 @@ def test_a_given_mask_cuts_the_photo(tmp_path: Path) -> None:
     assert np.array_equal(cut([file], [tmp_path / "mask.png"])[0], expected)
 
 
+def test_a_folder_of_an_object_may_hold_captions_masks_and_notes(tmp_path: Path) -> None:
+    file, mask = photo(tmp_path)
+    Image.fromarray(mask).save(file.with_name(f"{file.stem}-masklabel.png"))
+    for name in (f"{file.stem}.txt", "README.md", "LICENSE"):
+        (tmp_path / name).write_text("a toy")
+    assert generation.photos_of(tmp_path) == [file]
+    expected = cutout(np.asarray(Image.open(file)), mask, PARAMS.materialize.subject_size, 0.92)
+    assert np.array_equal(cut([file])[0], expected)
+
+
+def test_a_mask_beside_a_photo_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    file, _ = photo(tmp_path)
+    Image.new("L", (8, 9)).save(file.with_name(f"{file.stem}_mask.png"))
+    with pytest.raises(TamingError, match=r"The mask beside .* cannot be used: given mask has another shape"):
+        cut([file])
+
+
 def test_a_transparent_photo_is_cut_out_already(tmp_path: Path) -> None:
     image, mask = composed(artwork(1)[0], 0)
     Image.fromarray(np.dstack([image, mask * np.uint8(255)])).save(tmp_path / "cut.png")

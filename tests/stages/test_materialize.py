@@ -383,6 +383,26 @@ def test_a_held_out_photo_does_not_come_in_as_general(tmp_path: Path) -> None:
     assert reasons["torn.jpg"].startswith("unreadable: ")
 
 
+def test_text_files_beside_photos_are_captions_of_pairs(tmp_path: Path) -> None:
+    regularization = tmp_path / "regularization"
+    (regularization / "test").mkdir(parents=True)
+    source = ROOT / "data" / "regularization"
+    for name, photo in ((b"plain", "002.jpg"), (b"caf\xe9", "003.jpg"), (b"test/held-out", "004.jpg")):
+        path = regularization / os.fsdecode(name)
+        path.with_suffix(".jpg").write_bytes((source / photo).read_bytes())
+        path.with_suffix(".txt").write_text(f"a photo, {photo}")
+    (regularization / os.fsdecode(b"caf\xe9z.jpg")).write_bytes((source / "003.jpg").read_bytes())
+    o = object_row(PHOTOS[0])
+    write_tables(tmp_path, [o], [caption_row(o)])
+    rows = [r for r in run(tmp_path, regularization=regularization) if r["file_name"] != PHOTOS[0]]
+    assert {(r["file_name"], r["caption"], r["split"], r["drop_reason"]) for r in rows} == {
+        ("plain.jpg", "a photo, 002.jpg", "train", None),
+        ("caf\\xe9.jpg", "a photo, 003.jpg", "train", None),
+        ("caf\\xe9z.jpg", None, "dropped", "copy of another photo: caf\\xe9.jpg"),
+        ("test/held-out.jpg", "a photo, 004.jpg", "test", None),
+    }
+
+
 def test_a_crash_changes_no_byte(journey: Path, tmp_path: Path) -> None:
     arguments = ["--in", RAW, "--objects", journey / "objects.parquet", "--captions", journey / "captions.parquet"]
     arguments += ["--regularization", ROOT / "data" / "regularization", "--params", params_with_small_shards(tmp_path)]
