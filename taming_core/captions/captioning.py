@@ -26,7 +26,17 @@ from taming_core.tables.parquet import read_column
 Captioner = Callable[[Sequence[Image], str], list[str]]  # photos, prefix -> captions
 Matcher = Callable[[Sequence[Image], Sequence[str]], NDArray[np.float32]]  # photos, captions -> probabilities
 DEFAULT_NOUN = "object"  # the class of an object without one
-NEEDED = ("photo_id", "file_name", "photo_width", "object_id", "class", "box_xyxy", "given_caption", "drop_reason")
+NEEDED = (
+    "photo_id",
+    "file_name",
+    "photo_width",
+    "object_id",
+    "class",
+    "box_xyxy",
+    "given_caption",
+    "photo_reason",
+    "drop_reason",
+)
 
 
 @dataclass(frozen=True)
@@ -108,10 +118,10 @@ def _detected_source(raw: PhotoFolder, rows: Sequence[schema.Row]) -> CaptionSou
     path, caption = photo_path(raw.root, first["file_name"]), raw.of(first["file_name"]).caption
     kept = [r for r in rows if r["object_id"] and r["drop_reason"] is None]
     kept.sort(key=lambda r: r["box_xyxy"][0] + r["box_xyxy"][2])
-    read_error = first["drop_reason"] if first["photo_width"] is None else None
+    photo_reason = first["drop_reason"] if first["photo_width"] is None else first["photo_reason"]
     targets = tuple(Target(r["object_id"], r["class"], r["row"]) for r in kept)
     given = caption or first["given_caption"]
-    return CaptionSource(path, first["file_name"], first["photo_id"], targets, given, read_error)
+    return CaptionSource(path, first["file_name"], first["photo_id"], targets, given, photo_reason)
 
 
 def rows_of(
