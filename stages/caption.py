@@ -47,6 +47,7 @@ def caption(
     sources = captioning.list_sources(raw, objects)
 
     from taming_core.captions.captioner import load_captioner
+    from taming_core.captions.drafts import Models
     from taming_core.captions.matcher import load_matcher
     from taming_core.weights.device import pick_device
 
@@ -54,7 +55,7 @@ def caption(
     describe = load_captioner(p.captioner, where, num_beams=p.num_beams, max_new_tokens=p.max_new_tokens)
     match = load_matcher(p.matcher, where)
     finish = None if objects is None else attribute_words.load_finish(objects, where, match, p)
-    make = partial(captioning.rows_of, describe=describe, match=match, p=p, finish=finish)
+    make = partial(captioning.rows_of, models=Models(describe, match, finish=finish), p=p)
 
     stamped = schema.add_fingerprint(schema.CAPTIONS, fingerprint(p))
     inputs = schema.VERSION, folder_state(raw), captioning.table_state(objects)

@@ -82,7 +82,8 @@ class CaptionParams(Section):
     num_beams: PositiveInt
     max_new_tokens: PositiveInt
     replace: Literal["noun", "phrase"]  # the noun alone, or the noun with its adjectives
-    match_min: Fraction  # captions with a lower match score are not used; a row without another one is dropped
+    given: Literal["keep", "append", "replace"]  # a person's captions: alone, with a scene, or unused
+    match_min: Fraction  # captioner's captions with a lower match score are not used; a row without another is dropped
     template: str  # the fallback where no noun is found; contains <object> once
     attributes: AttributeParams | None  # words that are added to captions of objects; null for none
     batch_size: PositiveInt
