@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from taming_core.language.placeholder import OBJECT
-from taming_core.params.sections import CaptionParams, VlmParams
+from taming_core.params.sections import VlmParams
 
 Complete = Callable[[Sequence[Image.Image], Sequence[str]], list[str]]  # photos, prompts -> answers
 UNKNOWN = "main subject"  # the class of an object without one, in a prompt
@@ -36,23 +36,6 @@ class PromptedCaptioner:
     def _answers(self, photos: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> list[str]:
         images = [shrink(Image.fromarray(photo), self.p.max_side) for photo in photos]
         return [tidy_answer(answer) for answer in self.complete(images, prompts)] if images else []
-
-
-def load_prompted(p: CaptionParams, device: str) -> PromptedCaptioner:
-    """The captioner of `vlm:NAME`, `vlm:FOLDER` or `vlm:URL#MODEL`.
-
-    Raises:
-        TamingError: there is no such model, or it cannot be asked.
-    """
-    if p.server is not None:
-        from taming_core.captions.chat_server import ChatServer
-
-        return PromptedCaptioner(ChatServer(*p.server, p.vlm_params, p.max_new_tokens), p.vlm_params)
-    from taming_core.captions.chat_model import load_chat_model  # imports torch
-
-    spec = p.captioner.removeprefix("vlm:")
-    complete = load_chat_model(spec, device, num_beams=p.num_beams, max_new_tokens=p.max_new_tokens)
-    return PromptedCaptioner(complete, p.vlm_params)
 
 
 def shrink(image: Image.Image, side: int) -> Image.Image:
