@@ -18,7 +18,17 @@ from taming_core.photos.metadata import PhotoMetadata, read_metadata
 from taming_core.tables import schema
 from taming_core.tables.parquet import read_column
 
-NEEDED = ("photo_id", "file_name", "photo_width", "object_id", "class", "box_xyxy", "given_caption", "drop_reason")
+NEEDED = (
+    "photo_id",
+    "file_name",
+    "photo_width",
+    "object_id",
+    "class",
+    "box_xyxy",
+    "given_caption",
+    "photo_reason",
+    "drop_reason",
+)
 
 
 @dataclass(frozen=True)
@@ -64,9 +74,9 @@ def _detected_source(path: Path, rows: Sequence[schema.Row]) -> CaptionSource:
     first = rows[0]
     kept = [r for r in rows if r["object_id"] and r["drop_reason"] is None]
     kept.sort(key=lambda r: r["box_xyxy"][0] + r["box_xyxy"][2])
-    read_error = first["drop_reason"] if first["photo_width"] is None else None
+    photo_reason = first["drop_reason"] if first["photo_width"] is None else first["photo_reason"]
     targets = tuple(Target(r["object_id"], r["class"], r["row"]) for r in kept)
-    return CaptionSource(path, first["file_name"], first["photo_id"], targets, first["given_caption"], read_error)
+    return CaptionSource(path, first["file_name"], first["photo_id"], targets, first["given_caption"], photo_reason)
 
 
 def rows_of(sources: Sequence[CaptionSource], models: Models, p: CaptionParams) -> list[schema.Row]:

@@ -105,8 +105,8 @@ def require_models(*sections: Section) -> None:
         TamingError: a path does not exist; the message names its key.
     """
     for section in sections:
-        for name in MODELS[type(section)]:
-            spec = reduce(_get, name.split(".")[1:], section)
+        named = [(name, reduce(_get, name.split(".")[1:], section)) for name in MODELS[type(section)]]
+        for name, spec in named + (score_models(section) if isinstance(section, DetectParams) else []):
             path = spec.removeprefix(VLM) if isinstance(spec, str) and "://" not in spec else ""
             if looks_local(path) and not Path(path).expanduser().exists():
                 raise TamingError(f"{name} is {spec}, and there is no such file or folder. Correct it, or set it to "
@@ -119,6 +119,11 @@ def require_api_key(p: CaptionParams) -> None:
     if name is not None and not os.environ.get(name):
         raise TamingError(f"caption.vlm.api_key_env is {name}, and there is no such environment variable. Export the "
                           "server's API key in it, or remove the key.")  # fmt: skip
+
+
+def score_models(p: DetectParams) -> list[tuple[str, str]]:
+    """The models of `detect.curation`, by their keys."""
+    return [(f"detect.curation.scores.{s.name}.model", s.model) for s in p.curation.scores] if p.curation else []
 
 
 def _get(section: Any, key: str) -> Any:
