@@ -10,7 +10,7 @@ from taming_core.captions.attributes import Image
 from taming_core.captions.drafts import Draft, Models, Photo, Target, draft_captions
 from taming_core.drop_reasons import CAPTION_MISMATCH, NOT_DETECTED, PHOTO_CHANGED, with_details
 from taming_core.language.placeholder import METHODS
-from taming_core.params.sections import CaptionParams
+from taming_core.params.caption import CaptionParams
 from taming_core.photos.decode import PhotoError, read_photo
 from taming_core.photos.files import file_name as photo_file_name
 from taming_core.photos.files import list_photos, photo_id_of

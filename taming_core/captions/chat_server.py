@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 from PIL import Image
 
 from taming_core.errors import TamingError
-from taming_core.params.sections import VlmParams
+from taming_core.params.caption import VlmParams
 
 AT_ONCE = 16  # requests
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds before a request is sent again, twice as long each time

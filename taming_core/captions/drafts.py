@@ -12,7 +12,7 @@ from taming_core.captions.attributes import Attribute, Image
 from taming_core.language import given, placeholder, tagged
 from taming_core.language.placeholder import ObjectCaption
 from taming_core.language.tagged import DEFAULT_NOUN
-from taming_core.params.sections import CaptionParams
+from taming_core.params.caption import CaptionParams
 
 Captioner = Callable[[Sequence[Image], str], list[str]]  # photos, prefix -> captions
 Asked = Callable[[Sequence[Image], Sequence[str | None]], list[str]]  # photos, classes -> captions with `<object>`

@@ -9,7 +9,7 @@ from taming_core.captions.chat_server import ChatServer
 from taming_core.captions.drafts import Models
 from taming_core.captions.matcher import load_matcher
 from taming_core.captions.prompted import PromptedCaptioner
-from taming_core.params.sections import VLM, CaptionParams
+from taming_core.params.caption import VLM, CaptionParams
 
 
 def load_models(objects: Path | None, device: str, p: CaptionParams) -> Models:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from taming_core.language.placeholder import OBJECT
-from taming_core.params.sections import VlmParams
+from taming_core.params.caption import VlmParams
 
 Complete = Callable[[Sequence[Image.Image], Sequence[str]], list[str]]  # photos, prompts -> answers
 UNKNOWN = "main subject"  # the class of an object without one, in a prompt

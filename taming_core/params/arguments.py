@@ -10,7 +10,8 @@ from typing import Any
 
 from taming_core.errors import TamingError
 from taming_core.files import require_replaceable
-from taming_core.params.sections import VLM, CaptionParams, DetectParams, EvaluateParams, Section
+from taming_core.params.caption import VLM, CaptionParams
+from taming_core.params.sections import DetectParams, EvaluateParams, Section
 from taming_core.params.train import TrainParams
 
 PRECISIONS = ("fp32", "bf16", "fp16")

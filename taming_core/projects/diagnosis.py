@@ -23,8 +23,8 @@ from taming_core.captions.chat_server import served_models
 from taming_core.files import read_json
 from taming_core.objects.published import DETECTOR, SEGMENTER
 from taming_core.params.arguments import score_models
+from taming_core.params.caption import VLM
 from taming_core.params.load import Params
-from taming_core.params.sections import VLM
 from taming_core.weights.locate import PublishedWeights, find_on_disk, is_hub_name, not_found_message, weights_folder
 from taming_core.weights.mini import BASE, MINI
 

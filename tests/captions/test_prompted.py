@@ -27,8 +27,8 @@ from taming_core.captions.drafts import Models, Target
 from taming_core.captions.load import load_prompted
 from taming_core.captions.prompted import PromptedCaptioner, tidy_answer
 from taming_core.errors import TamingError
+from taming_core.params.caption import CaptionParams, VlmParams
 from taming_core.params.load import load_params
-from taming_core.params.sections import CaptionParams, VlmParams
 from taming_core.projects.diagnosis import server_check
 from taming_core.tables import schema
 from taming_core.weights.mini import MINI

@@ -23,8 +23,8 @@ from taming_core.captions import captioning
 from taming_core.captions.captioning import CaptionSource
 from taming_core.captions.drafts import Models, Target
 from taming_core.errors import TamingError
+from taming_core.params.caption import CaptionParams
 from taming_core.params.load import load_params
-from taming_core.params.sections import CaptionParams
 from taming_core.photos.decode import read_photo
 from taming_core.photos.files import list_photos
 from taming_core.tables import schema
