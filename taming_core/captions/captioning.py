@@ -89,7 +89,7 @@ def _batch_rows(sources: Sequence[CaptionSource], models: Models, p: CaptionPara
     """The rows of one batch of photos."""
     images = [_read(source) for source in sources]
     photos = [
-        Photo(image, source.targets, source.caption)
+        Photo(image, source.targets, (source.caption or "").strip() or None)
         for source, image in zip(sources, images, strict=True)
         if not isinstance(image, str)
     ]

@@ -196,6 +196,11 @@ def test_each_object_has_its_row_of_a_given_caption(dog: CaptionSource) -> None:
                            "given template", None)  # fmt: skip
 
 
+def test_a_blank_caption_is_none(dog: CaptionSource) -> None:
+    (row,) = rows([replace(dog, caption=" \n")], {"": PUPPY}, [PUPPY])
+    assert told(row) == ("a <object> in the snow", PUPPY, "noun", None)
+
+
 def test_a_given_caption_of_a_general_row_is_kept(dog: CaptionSource) -> None:
     made = rows([replace(dog, targets=(), caption=caption) for caption in (CHINESE, "a <object> here")], {}, [])
     assert [told(row) for row in made] == [(None, CHINESE, None, None), (None, "an object here", None, None)]
