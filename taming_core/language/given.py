@@ -42,7 +42,7 @@ def place_objects(caption: str, nouns: Sequence[str | None], form: Replace, temp
     if OBJECT in caption:
         return [parse_tagged_caption(caption, nouns, number) for number in range(len(nouns))]
     named = _named(caption, nouns, form)
-    verbatim = [None if noun is None else class_words(caption, noun, _rank(nouns, n)) for n, noun in enumerate(nouns)]
+    verbatim = [None if noun is None else name_class(caption, noun, _rank(nouns, n)) for n, noun in enumerate(nouns)]
     return [
         by_name or by_class or before(caption, noun or DEFAULT_NOUN, template)
         for by_name, by_class, noun in zip(named, verbatim, nouns, strict=True)
@@ -67,12 +67,12 @@ def _rank(nouns: Sequence[str | None], number: int) -> int:
     return nouns[:number].count(nouns[number])
 
 
-def class_words(caption: str, noun: str, rank: int = 0) -> ObjectCaption | None:
+def name_class(caption: str, noun: str, rank: int = 0) -> ObjectCaption | None:
     """`<object>` for the class itself, its mention number `rank` or else its first; None if the caption has none.
 
-    >>> class_words("木桌上的两颗樱桃", "樱桃").object_caption
+    >>> name_class("木桌上的两颗樱桃", "樱桃").object_caption
     '木桌上的两颗<object>'
-    >>> class_words("zwei Katzen", "Katze") is None
+    >>> name_class("zwei Katzen", "Katze") is None
     True
     """
     edge = "" if unicodedata.name(noun[-1], "").startswith(WITHOUT_SPACES) else r"\b"

@@ -3,7 +3,7 @@
 import pytest
 
 from taming_core.language.english import is_english, is_tag_list
-from taming_core.language.given import append, class_words, place_objects
+from taming_core.language.given import append, name_class, place_objects
 from taming_core.language.tagged import fill_tagged, parse_answer, parse_tagged_caption
 
 TEMPLATE = "a photo of a <object>"
@@ -90,8 +90,8 @@ def test_no_word_of_theirs_is_lost(caption: str, noun: str | None) -> None:
 
 
 def test_a_class_is_a_whole_word() -> None:
-    assert class_words("zwei Katzenkörbe", "Katze") is None
-    found = class_words("Die KATZE schläft", "Katze")
+    assert name_class("zwei Katzenkörbe", "Katze") is None
+    found = name_class("Die KATZE schläft", "Katze")
     assert found is not None
     assert (found.object_caption, found.replaced) == ("Die <object> schläft", "KATZE")
 
