@@ -1,0 +1,128 @@
+"""What people call things beyond WordNet's hypernyms: young and male animals by their glosses, and everyday names.
+
+`classes.csv`: the senses of COCO's classes, as LVIS maps them to WordNet. `names.csv`: a word, the class that people
+also call it by, and where that is from: synonyms in the class names of LVIS, Objects365 and Open Images, senses that
+WordNet lists but that its texts hardly use, and usage. A rank counts the senses of a lemma from 1.
+"""
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from taming_core.language.wordnet import normalize_spelling
+
+FOLDER = Path(__file__).parent
+ANIMAL = 5  # the lexicographer file noun.animal: lexnames(5WN)
+VISUAL = 8  # uses that count for a sense because detectors mean it; the median of a word in WordNet's texts is 0
+SEX_OR_AGE = frozenset("young baby immature newborn unweaned male female adult mature castrated uncastrated".split())
+# A gloss names the kind first; what follows these words describes it: "adult female chicken", "a bird with a long tail".
+DESCRIBES = re.compile(r"[;:(]|\b(?:with|having|that|which|when|whose|is|in|after|bearing|used|kept)\b")
+GENERIC = frozenset("animal male female young adult mammal placental vertebrate invertebrate stock game".split())
+LONGEST = 3  # words of an animal's name in a gloss
+
+Senses = dict[str, list[int]]  # the synsets of a lemma, most frequent first
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """Noun synsets by the numbers of the tables."""
+
+    hypernyms: list[list[int]]
+    domains: list[int]  # the lexicographer file
+    glosses: list[str]
+    senses: Senses
+
+    def above(self, synset: int) -> dict[int, int]:
+        """The synset and its hypernyms, with the number of steps to each."""
+        steps = {synset: 0}
+        queue = [synset]
+        for below in queue:
+            for above in self.hypernyms[below]:
+                if above not in steps:
+                    steps[above] = steps[below] + 1
+                    queue.append(above)
+        return steps
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    """The rows of one of the tables beside this file."""
+    with (FOLDER / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def class_synsets(senses: Senses) -> dict[str, list[int]]:
+    """The synsets of COCO's classes; none where WordNet lacks the class."""
+    return {row["class"]: [_ranked(senses, s) for s in row["senses"].split(";") if s] for row in rows("classes.csv")}
+
+
+def _ranked(senses: Senses, sense: str) -> int:
+    lemma, rank = sense.split("#")
+    return senses[lemma][int(rank) - 1]
+
+
+def animal_links(taxonomy: Taxonomy, singular: Callable[[str], str]) -> Iterator[tuple[int, int]]:
+    """A synset of young, male or female animals and the animal that its gloss names: lamb, "young sheep"."""
+    for synset, gloss in enumerate(taxonomy.glosses):
+        words = re.findall(r"[a-z-]+", re.split(DESCRIBES, gloss)[0])
+        if taxonomy.domains[synset] == ANIMAL and SEX_OR_AGE & set(words[:3]):
+            yield from ((synset, animal) for animal in _animals(words, taxonomy, singular) if animal != synset)
+
+
+def _animals(words: list[str], taxonomy: Taxonomy, singular: Callable[[str], str]) -> Iterator[int]:
+    """The animals that a gloss names, by their longest names."""
+    at = 0
+    while at < len(words):
+        texts = [(n, normalize_spelling(" ".join(words[at : at + n]))) for n in range(LONGEST, 0, -1)]
+        named = ((n, _animal(text, taxonomy, singular)) for n, text in texts)
+        length, animal = next(((n, a) for n, a in named if a is not None), (1, None))
+        if animal is not None:
+            yield animal
+        at += length
+
+
+def _animal(text: str, taxonomy: Taxonomy, singular: Callable[[str], str]) -> int | None:
+    """The first sense of a noun if it is an animal, without words such as "mammal"."""
+    found = taxonomy.senses.get(text) or taxonomy.senses.get(singular(text)) or []
+    generic = GENERIC & {text, singular(text)}
+    return next((s for s in found if taxonomy.domains[s] == ANIMAL), None) if not generic else None
+
+
+def closest(words: Iterable[int], classes: Iterable[int], taxonomy: Taxonomy) -> tuple[int, int]:
+    """The pair of senses with the shortest path between them; ties go to the more frequent senses."""
+    return min(product(words, classes), key=lambda pair: _steps(*pair, taxonomy))
+
+
+def _steps(first: int, second: int, taxonomy: Taxonomy) -> float:
+    one, other = taxonomy.above(first), taxonomy.above(second)
+    return min((one[s] + other[s] for s in one.keys() & other.keys()), default=float("inf"))
+
+
+def add_names(taxonomy: Taxonomy, classes: dict[str, list[int]]) -> dict[str, set[int]]:
+    """Add the names to the taxonomy, and return the senses of each word that detectors and people mean.
+
+    A word that WordNet lacks, or whose rank is 0, becomes a lemma of the class; else its sense gets the class as a
+    hypernym: the sense of that rank, or the closest one.
+    """
+    meant: dict[str, set[int]] = defaultdict(set)
+    for name, synsets in classes.items():
+        meant[name] |= set(synsets) & set(taxonomy.senses.get(name, []))
+    for row in rows("names.csv"):
+        known = classes.get(row["class"]) or taxonomy.senses[row["class"]]
+        lemma, _, rank = row["word"].partition("#")
+        senses = taxonomy.senses.setdefault(lemma, [])
+        if rank == "0" or not senses:
+            senses.append(known[0])
+        word, name = closest([senses[int(rank) - 1]] if rank else senses, known, taxonomy)
+        add_hypernym(taxonomy, word, name)
+        meant[lemma].add(word)
+    return meant
+
+
+def add_hypernym(taxonomy: Taxonomy, synset: int, above: int) -> None:
+    """Add a hypernym unless one of the two is one of the other already."""
+    if above not in taxonomy.above(synset) and synset not in taxonomy.above(above):
+        taxonomy.hypernyms[synset].append(above)
