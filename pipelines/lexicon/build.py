@@ -122,8 +122,8 @@ def tables(folder: Path) -> dict[str, pa.Table]:
     forms = irregular(folder, "noun") + irregular(folder, "verb")
     offsets = sorted(synsets)
     tagged = {n: [counts[n]["noun", offsets[s]] for s in senses] for n, senses in taxonomy.senses.items()}
-    for animal in list(links.animal_links(taxonomy, wordnet.singular)):
-        links.add_hypernym(taxonomy, *animal)
+    for link in [*links.animal_links(taxonomy, wordnet.singular), *links.compound_links(taxonomy)]:
+        links.add_hypernym(taxonomy, *link)
     classes = links.class_synsets(taxonomy.senses)
     meant = links.add_names(taxonomy, classes)
     nouns = sorted(taxonomy.senses.items())

@@ -16,7 +16,8 @@ from pathlib import Path
 from taming_core.language.wordnet import normalize_spelling
 
 FOLDER = Path(__file__).parent
-ANIMAL = 5  # the lexicographer file noun.animal: lexnames(5WN)
+ANIMAL, ARTIFACT, FOOD = 5, 6, 13  # lexicographer files: lexnames(5WN)
+NEAR = 2  # steps between a compound and its last word
 VISUAL = 8  # uses that count for a sense because detectors mean it; the median of a word in WordNet's texts is 0
 SEX_OR_AGE = frozenset("young baby immature newborn unweaned male female adult mature castrated uncastrated".split())
 # A gloss names the kind first; what follows these words describes it: "adult female chicken", "a bird with a long tail".
@@ -69,26 +70,40 @@ def animal_links(taxonomy: Taxonomy, singular: Callable[[str], str]) -> Iterator
     for synset, gloss in enumerate(taxonomy.glosses):
         words = re.findall(r"[a-z-]+", re.split(DESCRIBES, gloss)[0])
         if taxonomy.domains[synset] == ANIMAL and SEX_OR_AGE & set(words[:3]):
-            yield from ((synset, animal) for animal in _animals(words, taxonomy, singular) if animal != synset)
+            named = (closest([synset], animals, taxonomy) for animals in _animals(words, taxonomy, singular))
+            yield from ((synset, animal) for _, animal in named if animal != synset)
 
 
-def _animals(words: list[str], taxonomy: Taxonomy, singular: Callable[[str], str]) -> Iterator[int]:
-    """The animals that a gloss names, by their longest names."""
+def _animals(words: list[str], taxonomy: Taxonomy, singular: Callable[[str], str]) -> Iterator[list[int]]:
+    """The senses of the animals that a gloss names, by their longest names."""
     at = 0
     while at < len(words):
         texts = [(n, normalize_spelling(" ".join(words[at : at + n]))) for n in range(LONGEST, 0, -1)]
-        named = ((n, _animal(text, taxonomy, singular)) for n, text in texts)
-        length, animal = next(((n, a) for n, a in named if a is not None), (1, None))
-        if animal is not None:
-            yield animal
+        length, senses = next(((n, found) for n, text in texts if (found := _animal(text, taxonomy, singular))), (1, []))
+        if senses:
+            yield senses
         at += length
 
 
-def _animal(text: str, taxonomy: Taxonomy, singular: Callable[[str], str]) -> int | None:
-    """The first sense of a noun if it is an animal, without words such as "mammal"."""
+def _animal(text: str, taxonomy: Taxonomy, singular: Callable[[str], str]) -> list[int]:
+    """The senses of a noun that are animals, without words such as "mammal"."""
     found = taxonomy.senses.get(text) or taxonomy.senses.get(singular(text)) or []
-    generic = GENERIC & {text, singular(text)}
-    return next((s for s in found if taxonomy.domains[s] == ANIMAL), None) if not generic else None
+    return [] if GENERIC & {text, singular(text)} else [s for s in found if taxonomy.domains[s] == ANIMAL]
+
+
+def compound_links(taxonomy: Taxonomy) -> Iterator[tuple[int, int]]:
+    """A synset of artifacts or food and what the last word of one of its names says it is: a sugar bowl is a bowl.
+
+    Only near ones: a hot dog is no dog, a baseball bat no cricket bat.
+    """
+    for lemma, senses in taxonomy.senses.items():
+        last = taxonomy.senses.get(lemma.rpartition(" ")[2], []) if " " in lemma else []
+        for synset in (s for s in senses if taxonomy.domains[s] in (ARTIFACT, FOOD)):
+            heads = [h for h in last if taxonomy.domains[h] == taxonomy.domains[synset]]
+            if heads and not set(heads) & set(taxonomy.above(synset)):
+                _, head = closest([synset], heads, taxonomy)
+                if _steps(synset, head, taxonomy) <= NEAR:
+                    yield synset, head
 
 
 def closest(words: Iterable[int], classes: Iterable[int], taxonomy: Taxonomy) -> tuple[int, int]:
@@ -111,13 +126,14 @@ def add_names(taxonomy: Taxonomy, classes: dict[str, list[int]]) -> dict[str, se
     for name, synsets in classes.items():
         meant[name] |= set(synsets) & set(taxonomy.senses.get(name, []))
     for row in rows("names.csv"):
-        known = classes.get(row["class"]) or taxonomy.senses[row["class"]]
+        name, _, rank = row["class"].partition("#")
+        known = [taxonomy.senses[name][int(rank) - 1]] if rank else classes.get(name) or taxonomy.senses[name]
         lemma, _, rank = row["word"].partition("#")
         senses = taxonomy.senses.setdefault(lemma, [])
         if rank == "0" or not senses:
             senses.append(known[0])
-        word, name = closest([senses[int(rank) - 1]] if rank else senses, known, taxonomy)
-        add_hypernym(taxonomy, word, name)
+        word, above = closest([senses[int(rank) - 1]] if rank else senses, known, taxonomy)
+        add_hypernym(taxonomy, word, above)
         meant[lemma].add(word)
     return meant
 

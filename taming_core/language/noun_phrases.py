@@ -182,8 +182,11 @@ def _phrase(words: Sequence[Word], start: int, determined: bool) -> tuple[Phrase
     while at < len(words) and (length := _part(words, at, parts)):
         parts.append((at, at + length))
         at += length
+    final = parts[-1:]
     while parts and not _can_be_noun(_text(words[slice(*parts[-1])])):
         parts.pop()
+    if not parts and determined and is_physical(_text(words[slice(*final[0])])):
+        parts = final  # "a remote" is a noun, as rare as that is
     if not parts:
         return None, max(at - start, 1)
     nouns = [parts[-1]]

@@ -148,6 +148,8 @@ def _mention(caption: str, phrase: Phrase, noun: str) -> Mention | None:
         return Mention(phrase, min(phrase.noun_start, start), Likeness("same", 1.0))
     *_, owner, head = (None, *phrase.nouns)
     likeness = wordnet.likeness(noun, head)
+    if likeness is None and owner and wordnet.lemmas(f"{owner} {head}"):  # traffic signal
+        likeness = wordnet.likeness(noun, f"{owner} {head}")
     if likeness is None and owner and is_part_or_picture(head):
         likeness = wordnet.likeness(noun, owner)
     return likeness and Mention(phrase, phrase.noun_start, likeness)

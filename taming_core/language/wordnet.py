@@ -35,6 +35,7 @@ RARE_CLASS = 0.025  # the same for the classes of detectors
 ANIMAL, ARTIFACT, FOOD, PERSON, PLANT = 5, 6, 13, 18, 20
 HIDDEN = {ANIMAL: (PERSON,), ARTIFACT: (PERSON,), FOOD: (PERSON, PLANT)}
 REMARK = re.compile(r"\(.*?\)")
+CLEARLY = 2  # so many times as frequent, a sense makes a word that of another class
 VAGUE = 4  # synsets above this depth are too general: entity, object, whole, matter
 
 
@@ -337,7 +338,7 @@ def _is_closer(other: str, like: Likeness, noun: str, found: Likeness) -> bool:
     """Whether the other class is meant more often, or is a kind of the class."""
     if "general" in (like.kind, found.kind):
         return found.kind == "general" != like.kind and not _is_kind(noun, other)
-    return like.share > found.share or (like.share == found.share and _is_kind(other, noun))
+    return like.share > CLEARLY * found.share or (like.share >= found.share and _is_kind(other, noun))
 
 
 def _is_kind(noun: str, other: str) -> bool:
