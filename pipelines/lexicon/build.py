@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.lexicon import links
-from taming_core.language import wordnet
 from taming_core.language.wordnet import normalize_spelling
 
 KINDS = {"1": "noun", "2": "verb", "3": "adjective", "4": "adverb", "5": "adjective"}  # senseidx(5WN)
@@ -111,10 +110,11 @@ def taxonomy_of(folder: Path, synsets: Synsets) -> links.Taxonomy:
         [s.domain for s in found],
         [s.gloss for s in found],
         {lemma: [number[s] for s in senses] for lemma, senses in noun_senses(folder, synsets).items()},
+        {form: lemma for form, lemma, _ in irregular(folder, "noun")},
     )
 
 
-def tables(folder: Path) -> dict[str, pa.Table]:
+def tables(folder: Path, names: Path) -> dict[str, pa.Table]:
     """The five tables."""
     synsets, counts = noun_synsets(folder), tag_counts(folder)
     taxonomy = taxonomy_of(folder, synsets)
@@ -122,10 +122,10 @@ def tables(folder: Path) -> dict[str, pa.Table]:
     forms = irregular(folder, "noun") + irregular(folder, "verb")
     offsets = sorted(synsets)
     tagged = {n: [counts[n]["noun", offsets[s]] for s in senses] for n, senses in taxonomy.senses.items()}
-    for link in [*links.animal_links(taxonomy, wordnet.singular), *links.compound_links(taxonomy)]:
+    for link in [*links.animal_links(taxonomy), *links.compound_links(taxonomy)]:
         links.add_hypernym(taxonomy, *link)
-    classes = links.class_synsets(taxonomy.senses)
-    meant = links.add_names(taxonomy, classes)
+    classes = links.class_synsets(taxonomy.senses, links.rows(names / "classes.csv"))
+    meant = links.add_names(taxonomy, classes, links.rows(names / "names.csv"))
     nouns = sorted(taxonomy.senses.items())
     numbers = pa.list_(pa.int32())
     return {
@@ -152,10 +152,10 @@ def _uses(senses: list[int], tagged: list[int], meant: set[int]) -> list[int]:
     return [n + links.VISUAL * (s in meant) for s, n in zip_longest(senses, tagged, fillvalue=0)]
 
 
-def main(folder: Path, out: Path) -> None:
-    """Write the tables as parquet files."""
+def main(folder: Path, out: Path, names: Path = Path(__file__).parent) -> None:
+    """Write the tables as parquet files; `names` is the folder of classes.csv and names.csv."""
     out.mkdir(parents=True, exist_ok=True)
-    for name, table in tables(folder).items():
+    for name, table in tables(folder, names).items():
         pq.write_table(table, out / f"{name}.parquet", compression="zstd", compression_level=19)
         print(f"{name}: {table.num_rows} rows, {(out / f'{name}.parquet').stat().st_size / 1e6:.2f} MB")
 

@@ -8,14 +8,13 @@ WordNet lists but that its texts hardly use, and usage. A rank counts the senses
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from taming_core.language.wordnet import normalize_spelling
+from taming_core.language.wordnet import ENDINGS, normalize_spelling
 
-FOLDER = Path(__file__).parent
 ANIMAL, ARTIFACT, FOOD = 5, 6, 13  # lexicographer files: lexnames(5WN)
 NEAR = 2  # steps between a compound and its last word
 VISUAL = 8  # uses that count for a sense because detectors mean it; the median of a word in WordNet's texts is 0
@@ -26,6 +25,7 @@ GENERIC = frozenset("animal male female young adult mammal placental vertebrate 
 LONGEST = 3  # words of an animal's name in a gloss
 
 Senses = dict[str, list[int]]  # the synsets of a lemma, most frequent first
+Row = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Taxonomy:
     domains: list[int]  # the lexicographer file
     glosses: list[str]
     senses: Senses
+    irregular: dict[str, str]  # plurals that no ending forms
 
     def above(self, synset: int) -> dict[int, int]:
         """The synset and its hypernyms, with the number of steps to each."""
@@ -49,15 +50,15 @@ class Taxonomy:
         return steps
 
 
-def rows(name: str) -> list[dict[str, str]]:
+def rows(path: Path) -> list[Row]:
     """The rows of one of the tables beside this file."""
-    with (FOLDER / name).open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def class_synsets(senses: Senses) -> dict[str, list[int]]:
+def class_synsets(senses: Senses, classes: Iterable[Row]) -> dict[str, list[int]]:
     """The synsets of COCO's classes; none where WordNet lacks the class."""
-    return {row["class"]: [_ranked(senses, s) for s in row["senses"].split(";") if s] for row in rows("classes.csv")}
+    return {row["class"]: [_ranked(senses, s) for s in row["senses"].split(";") if s] for row in classes}
 
 
 def _ranked(senses: Senses, sense: str) -> int:
@@ -65,30 +66,38 @@ def _ranked(senses: Senses, sense: str) -> int:
     return senses[lemma][int(rank) - 1]
 
 
-def animal_links(taxonomy: Taxonomy, singular: Callable[[str], str]) -> Iterator[tuple[int, int]]:
+def animal_links(taxonomy: Taxonomy) -> Iterator[tuple[int, int]]:
     """A synset of young, male or female animals and the animal that its gloss names: lamb, "young sheep"."""
     for synset, gloss in enumerate(taxonomy.glosses):
         words = re.findall(r"[a-z-]+", re.split(DESCRIBES, gloss)[0])
         if taxonomy.domains[synset] == ANIMAL and SEX_OR_AGE & set(words[:3]):
-            named = (closest([synset], animals, taxonomy) for animals in _animals(words, taxonomy, singular))
+            named = (closest([synset], animals, taxonomy) for animals in _animals(words, taxonomy))
             yield from ((synset, animal) for _, animal in named if animal != synset)
 
 
-def _animals(words: list[str], taxonomy: Taxonomy, singular: Callable[[str], str]) -> Iterator[list[int]]:
+def _animals(words: list[str], taxonomy: Taxonomy) -> Iterator[list[int]]:
     """The senses of the animals that a gloss names, by their longest names."""
     at = 0
     while at < len(words):
         texts = [(n, normalize_spelling(" ".join(words[at : at + n]))) for n in range(LONGEST, 0, -1)]
-        length, senses = next(((n, found) for n, text in texts if (found := _animal(text, taxonomy, singular))), (1, []))
+        length, senses = next(((n, found) for n, text in texts if (found := _animal(text, taxonomy))), (1, []))
         if senses:
             yield senses
         at += length
 
 
-def _animal(text: str, taxonomy: Taxonomy, singular: Callable[[str], str]) -> list[int]:
+def _animal(text: str, taxonomy: Taxonomy) -> list[int]:
     """The senses of a noun that are animals, without words such as "mammal"."""
-    found = taxonomy.senses.get(text) or taxonomy.senses.get(singular(text)) or []
-    return [] if GENERIC & {text, singular(text)} else [s for s in found if taxonomy.domains[s] == ANIMAL]
+    lemma = next((form for form in _forms(text, taxonomy.irregular) if form in taxonomy.senses), None)
+    return [s for s in taxonomy.senses[lemma] if taxonomy.domains[s] == ANIMAL] if lemma and lemma not in GENERIC else []
+
+
+def _forms(text: str, irregular: dict[str, str]) -> Iterator[str]:
+    """What a noun can be the plural of, and the noun itself."""
+    yield text
+    if text in irregular:
+        yield irregular[text]
+    yield from (text.removesuffix(ending) + new for ending, new in ENDINGS["noun"] if text.endswith(ending))
 
 
 def compound_links(taxonomy: Taxonomy) -> Iterator[tuple[int, int]]:
@@ -116,7 +125,7 @@ def _steps(first: int, second: int, taxonomy: Taxonomy) -> float:
     return min((one[s] + other[s] for s in one.keys() & other.keys()), default=float("inf"))
 
 
-def add_names(taxonomy: Taxonomy, classes: dict[str, list[int]]) -> dict[str, set[int]]:
+def add_names(taxonomy: Taxonomy, classes: dict[str, list[int]], names: Iterable[Row]) -> dict[str, set[int]]:
     """Add the names to the taxonomy, and return the senses of each word that detectors and people mean.
 
     A word that WordNet lacks, or whose rank is 0, becomes a lemma of the class; else its sense gets the class as a
@@ -125,7 +134,7 @@ def add_names(taxonomy: Taxonomy, classes: dict[str, list[int]]) -> dict[str, se
     meant: dict[str, set[int]] = defaultdict(set)
     for name, synsets in classes.items():
         meant[name] |= set(synsets) & set(taxonomy.senses.get(name, []))
-    for row in rows("names.csv"):
+    for row in names:
         name, _, rank = row["class"].partition("#")
         known = [taxonomy.senses[name][int(rank) - 1]] if rank else classes.get(name) or taxonomy.senses[name]
         lemma, _, rank = row["word"].partition("#")

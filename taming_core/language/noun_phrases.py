@@ -7,6 +7,7 @@ other word is looked up in WordNet.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from taming_core.language import wordnet
@@ -78,6 +79,7 @@ class Phrase:
     coordinated: bool = False  # shares the determiner of the phrase before it: "a nut and BOLT"
 
 
+@lru_cache(maxsize=1024)
 def phrases(caption: str) -> tuple[Phrase, ...]:
     """All noun phrases in the order of the caption.
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from taming_core.errors import TamingError
-from taming_core.language import wordnet
+from taming_core.language import class_words, wordnet
+from taming_core.language.class_words import Likeness
 from taming_core.language.noun_kinds import is_alive, is_part_or_picture
 from taming_core.language.noun_phrases import Phrase, phrases
-from taming_core.language.wordnet import Likeness
 
 OBJECT = "<object>"
 UNKNOWN_NOUN = "thing"  # replaces <object> to parse a caption; a noun in no class of a detector
@@ -137,7 +137,7 @@ def mentions(caption: str, noun: str) -> list[Mention]:
 
 def _preference(m: Mention) -> tuple[bool, bool, int, bool, bool, int]:
     role = m.phrase.role
-    closeness = wordnet.ORDER.index(m.likeness.kind)
+    closeness = class_words.ORDER.index(m.likeness.kind)
     return role == "opener", role == "scene", closeness, m.likeness.share < DOUBTFUL, role != "subject", m.phrase.start
 
 
@@ -147,11 +147,11 @@ def _mention(caption: str, phrase: Phrase, noun: str) -> Mention | None:
     if start is not None:
         return Mention(phrase, min(phrase.noun_start, start), Likeness("same", 1.0))
     *_, owner, head = (None, *phrase.nouns)
-    likeness = wordnet.likeness(noun, head)
+    likeness = class_words.likeness(noun, head)
     if likeness is None and owner and wordnet.lemmas(f"{owner} {head}"):  # traffic signal
-        likeness = wordnet.likeness(noun, f"{owner} {head}")
+        likeness = class_words.likeness(noun, f"{owner} {head}")
     if likeness is None and owner and is_part_or_picture(head):
-        likeness = wordnet.likeness(noun, owner)
+        likeness = class_words.likeness(noun, owner)
     return likeness and Mention(phrase, phrase.noun_start, likeness)
 
 
