@@ -26,7 +26,6 @@ HYPERNYM, INSTANCE = "@", "@i"
 SUPPLETIVE = [("people", "person")]  # a separate lemma in WordNet, so it is in no exception list
 
 
-
 @dataclass(frozen=True)
 class Synset:
     """A line of data.noun."""

@@ -89,7 +89,9 @@ def _animals(words: list[str], taxonomy: Taxonomy) -> Iterator[list[int]]:
 def _animal(text: str, taxonomy: Taxonomy) -> list[int]:
     """The senses of a noun that are animals, without words such as "mammal"."""
     lemma = next((form for form in _forms(text, taxonomy.irregular) if form in taxonomy.senses), None)
-    return [s for s in taxonomy.senses[lemma] if taxonomy.domains[s] == ANIMAL] if lemma and lemma not in GENERIC else []
+    return (
+        [s for s in taxonomy.senses[lemma] if taxonomy.domains[s] == ANIMAL] if lemma and lemma not in GENERIC else []
+    )
 
 
 def _forms(text: str, irregular: dict[str, str]) -> Iterator[str]:
@@ -140,7 +142,7 @@ def add_names(taxonomy: Taxonomy, classes: dict[str, list[int]], names: Iterable
         lemma, _, rank = row["word"].partition("#")
         senses = taxonomy.senses.setdefault(lemma, [])
         if rank == "0" or not senses:
-            senses.append(known[0])
+            senses.append(known[0])  # the last sense: that of rank 0
         word, above = closest([senses[int(rank) - 1]] if rank else senses, known, taxonomy)
         add_hypernym(taxonomy, word, above)
         meant[lemma].add(word)

@@ -18,7 +18,7 @@ RARE_CLASS = 0.025  # share of the uses of a detector's class; rarer senses are 
 ANIMAL, ARTIFACT, FOOD, PERSON, PLANT = 5, 6, 13, 18, 20
 HIDDEN = {ANIMAL: (PERSON,), ARTIFACT: (PERSON,), FOOD: (PERSON, PLANT)}
 REMARK = re.compile(r"\(.*?\)")
-CLEARLY = 2  # so many times as frequent, a sense makes a word that of another class
+CLEARLY = 3  # so many times as frequent, a sense makes a word that of another class
 VAGUE = 4  # synsets above this depth are too general: entity, object, whole, matter
 
 
@@ -49,6 +49,15 @@ def class_names(noun: str) -> tuple[str, ...]:
     """
     names = filter(None, map(normalize_spelling, REMARK.sub("", noun).split("/")))
     return tuple(names) or (normalize_spelling(noun),)
+
+
+def first_name(noun: str) -> str:
+    """The name of a class for a caption: the first of its names.
+
+    >>> first_name("airplane/aeroplane"), first_name("Bat (Animal)"), first_name("T-shirt")
+    ('airplane', 'Bat', 'T-shirt')
+    """
+    return REMARK.sub("", noun).split("/")[0].strip() or noun
 
 
 @lru_cache(maxsize=1024)

@@ -216,10 +216,11 @@ def article(noun: str) -> str:
 def prefix_for(noun: str) -> str:
     """The start of a caption that names the class.
 
-    >>> prefix_for("animal")
-    'a photo of an animal'
+    >>> prefix_for("animal"), prefix_for("boat/ship")
+    ('a photo of an animal', 'a photo of a boat')
     """
-    return f"a photo of {article(noun)} {noun}"
+    name = class_words.first_name(noun)
+    return f"a photo of {article(name)} {name}"
 
 
 def fill_template(template: str, noun: str, place: str) -> ObjectCaption:
@@ -228,6 +229,7 @@ def fill_template(template: str, noun: str, place: str) -> ObjectCaption:
     >>> fill_template("a photo of a <object>", "animal", "on the beach").caption
     'a photo of an animal on the beach'
     """
+    noun = class_words.first_name(noun)
     before, after = template.split(OBJECT)
     with_article = re.search(r"\b(a|an|the)\s+$", before, re.IGNORECASE)
     if with_article and with_article[1].lower() != "the":
@@ -244,6 +246,7 @@ def parse_tagged_caption(caption: str, noun: str) -> ObjectCaption | None:
     'a photo of a dog on the beach'
     """
     before, placeholder, after = caption.partition(OBJECT)
+    noun = class_words.first_name(noun)
     plain = before + noun + after.replace(OBJECT, noun)
     return insert_placeholder(plain, len(before), len(before + noun), "noun") if placeholder else None
 
@@ -345,4 +348,4 @@ def prompt_for(prompt: str, captions: str, noun: str | None) -> str:
     if noun is None:
         raise TamingError("An encoder trained with class nouns needs each object's class, and the rows hold one "
                           "without. Run `taming detect` on their photos.")  # fmt: skip
-    return fill_placeholder(prompt, noun)
+    return fill_placeholder(prompt, class_words.first_name(noun))
