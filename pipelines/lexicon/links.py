@@ -18,10 +18,13 @@ from taming_core.language.wordnet import ENDINGS, normalize_spelling
 ANIMAL, ARTIFACT, FOOD = 5, 6, 13  # lexicographer files: lexnames(5WN)
 NEAR = 2  # steps between a compound and its last word
 VISUAL = 8  # uses that count for a sense because detectors mean it; the median of a word in WordNet's texts is 0
-SEX_OR_AGE = frozenset("young baby immature newborn unweaned male female adult mature castrated uncastrated".split())
-# A gloss names the kind first; what follows these words describes it: "adult female chicken", "a bird with a long tail".
+AGES = ("young", "baby", "immature", "newborn", "unweaned", "adult", "mature")
+SEX_OR_AGE = frozenset([*AGES, "male", "female", "castrated", "uncastrated"])
+# A gloss names the kind first; what follows these words describes it: "a bird with a long tail".
 DESCRIBES = re.compile(r"[;:(]|\b(?:with|having|that|which|when|whose|is|in|after|bearing|used|kept)\b")
-GENERIC = frozenset("animal male female young adult mammal placental vertebrate invertebrate stock game".split())
+GENERIC = frozenset(
+    ["animal", "male", "female", "young", "adult", "mammal", "placental", "vertebrate", "invertebrate", "stock", "game"]
+)
 LONGEST = 3  # words of an animal's name in a gloss
 
 Senses = dict[str, list[int]]  # the synsets of a lemma, most frequent first

@@ -2,8 +2,8 @@
 
     python -m pipelines.lexicon.measure tests/language/data
 
-The folder holds everyday_words.csv (word, class, half, source) and words_of_both.csv: words that truly name objects of a
-second class. The half "held-out" is for reports: rules and names are chosen without it.
+The folder holds everyday_words.csv (word, class, half, and the first vocabulary that lists the word) and
+words_of_both.csv: words that truly name objects of a second class. Rules are chosen without the half "held-out".
 """
 
 import csv

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Literal
 
-from taming_core.language.wordnet import (
-    RARE, Sense, depth, domains, hypernyms, lemmas, normalize_spelling, physical_objects, read_table, senses, singular, synset
-)  # fmt: skip
+from taming_core.language import wordnet
+from taming_core.language.wordnet import RARE, Sense, hypernyms, lemmas, normalize_spelling, senses, singular
 
 Naming = Literal["same", "synonym", "special", "general"]
 ORDER: tuple[Naming, ...] = ("same", "synonym", "special", "general")  # the best first
@@ -37,7 +36,7 @@ class Likeness:
 @cache
 def _coco() -> dict[str, frozenset[int]]:
     """The synsets of COCO's classes; none where WordNet lacks the class."""
-    table = read_table("classes")
+    table = wordnet.read_table("classes")
     return dict(zip(table.column("name").to_pylist(), map(frozenset, table.column("synsets").to_pylist()), strict=True))
 
 
@@ -69,8 +68,8 @@ def _class_synsets(noun: str) -> frozenset[int]:
     if _coco().get(noun):
         return _coco()[noun]
     all_senses = [s for lemma in lemmas(noun) for s in senses(lemma)]
-    solid = [s for s in all_senses if hypernyms(s.synset) & physical_objects()] or all_senses
-    person = synset("person")
+    solid = [s for s in all_senses if hypernyms(s.synset) & wordnet.physical_objects()] or all_senses
+    person = wordnet.synset("person")
     people = bool(solid) and person in hypernyms(solid[0].synset)
     meant = [s for s in solid if people or person not in hypernyms(s.synset)]
     total = sum(s.share for s in meant)
@@ -86,8 +85,8 @@ def _usual_senses(lemma: str) -> tuple[Sense, ...]:
 
 def _hides(first: Sense, second: Sense) -> bool:
     """Whether a word with both senses means the first: an animal, no person like it; a fruit, not its tree."""
-    hidden = HIDDEN.get(int(domains()[first.synset]), ())
-    return first.share >= second.share and int(domains()[second.synset]) in hidden
+    hidden = HIDDEN.get(int(wordnet.domains()[first.synset]), ())
+    return first.share >= second.share and int(wordnet.domains()[second.synset]) in hidden
 
 
 @lru_cache(maxsize=65536)
@@ -168,6 +167,6 @@ def _kind(class_synsets: frozenset[int], sense: int) -> Naming | None:
         return "synonym"
     if hypernyms(sense) & class_synsets:
         return "special"
-    if depth(sense) >= VAGUE and any(sense in hypernyms(s) for s in class_synsets):
+    if wordnet.depth(sense) >= VAGUE and any(sense in hypernyms(s) for s in class_synsets):
         return "general"
     return None

@@ -163,7 +163,10 @@ def verb(word: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def senses(lemma: str) -> tuple[Sense, ...]:
-    """The senses of a noun lemma, in WordNet's order, which is that of their frequency; shares are add-one smoothed, since counts are sparse."""
+    """The senses of a noun lemma in WordNet's order, the most frequent first, and after them those that were added.
+
+    Shares are add-one smoothed, since counts are sparse.
+    """
     nouns = _nouns()
     row = nouns.rows.get(lemma)
     if row is None:
