@@ -129,6 +129,8 @@ def load_rows(folder: Path, split: str) -> Rows:
         TamingError: the folder does not exist, holds no rows, or rows of another version.
     """
     if not any(folder.glob("*.parquet")):
+        if dropped_table(folder).is_file():
+            raise TamingError(f"{folder} holds no rows: all were dropped. `taming inspect {folder}` shows why.")
         raise TamingError(f"{folder} holds no rows. Run `taming materialize` first, or name another folder.")
     files = tuple(sorted(folder.glob(f"{split}-*.parquet")))
     starts, groups = [0], list[tuple[int, int, int]]()
@@ -138,6 +140,15 @@ def load_rows(folder: Path, split: str) -> Rows:
                 starts.append(starts[-1] + file.metadata.row_group(group).num_rows)
                 groups.append((number, group, path.stat().st_mtime_ns))
     return Rows(files, tuple(starts), tuple(groups))
+
+
+def dropped_table(folder: Path) -> Path:
+    """The table of dropped rows, beside the folder of kept ones, so that whatever reads the folder reads no others.
+
+    >>> dropped_table(Path("data/rows")).as_posix()
+    'data/rows-dropped.parquet'
+    """
+    return folder.with_name(f"{folder.name}-dropped.parquet")
 
 
 def concatenate(first: Rows, second: Rows) -> Rows:

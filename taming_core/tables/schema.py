@@ -125,7 +125,8 @@ def _feature(kind: pa.DataType) -> dict[str, Any]:
     if kind == IMAGE:
         return {"_type": "Image"}
     if isinstance(kind, pa.ListType):
-        return {"feature": _feature(value_type), "_type": "List"}
+        # `List` since version 4, which reads this older name as well.
+        return {"feature": _feature(value_type), "_type": "Sequence"}
     return {"dtype": str(kind), "_type": "Value"}
 
 

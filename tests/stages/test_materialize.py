@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,7 +27,7 @@ from taming_core.photos.masks import encode_mask
 from taming_core.photos.view_hash import difference_hash
 from taming_core.rows.index import build_index, split_of_identity, split_of_photo
 from taming_core.tables import schema
-from taming_core.tables.rows import load_rows
+from taming_core.tables.rows import dropped_table, load_rows
 
 ROOT = Path(__file__).parents[2]
 RAW = ROOT / "data" / "raw"
@@ -66,7 +67,8 @@ def run(folder: Path, raw: Path = RAW, regularization: Path | None = None) -> li
 
 
 def all_rows(folder: Path) -> list[dict[str, Any]]:
-    return [r for path in sorted((folder / "rows").glob("*.parquet")) for r in pq.read_table(path).to_pylist()]
+    paths = [*sorted((folder / "rows").glob("*.parquet")), dropped_table(folder / "rows")]
+    return [r for path in paths for r in pq.read_table(path).to_pylist()]
 
 
 @pytest.fixture(autouse=True)
@@ -102,12 +104,52 @@ def test_datasets_opens_the_rows_as_they_are(journey: Path, tmp_path: Path) -> N
     assert sum(lengths.values()) == len(PHOTOS) + 48
 
 
-def test_features_are_what_datasets_would_write() -> None:
+def test_the_folder_holds_kept_rows_alone_whoever_reads_it(tmp_path: Path) -> None:
+    import pandas as pd
+    import polars as pl
+
+    objects = [object_row(name) for name in PHOTOS[:12]]
+    write_tables(tmp_path, objects, [caption_row(o) for o in objects[:9]])
+    kept = [r["row_id"] for r in run(tmp_path) if r["drop_reason"] is None]
+    assert len(kept) == 9
+    rows = tmp_path / "rows"
+    read = {
+        "pandas": pd.read_parquet(rows)["row_id"],
+        "polars": pl.read_parquet(rows)["row_id"],
+        "polars, glob": pl.read_parquet(rows / "**/*.parquet")["row_id"],
+        "pyarrow": ds.dataset(rows).to_table()["row_id"].to_pylist(),
+    }
+    assert {name: sorted(ids) for name, ids in read.items()} == dict.fromkeys(read, sorted(kept))
+    dropped = pq.read_table(dropped_table(rows))
+    assert (dropped["drop_reason"].to_pylist(), dropped.schema.names) == (["no caption"] * 3, schema.ROWS.names)
+
+
+def test_all_rows_dropped_is_said_where_they_are_needed(tmp_path: Path) -> None:
+    o = object_row(PHOTOS[0])
+    write_tables(tmp_path, [o], [])
+    assert [r["drop_reason"] for r in run(tmp_path)] == ["no caption"]
+    with pytest.raises(TamingError, match=r"rows holds no rows: all were dropped\. `taming inspect .*rows` shows why"):
+        load_rows(tmp_path / "rows", "train")
+
+
+def test_rows_of_before_with_dropped_ones_among_them_are_replaced(tmp_path: Path) -> None:
+    o = object_row(PHOTOS[0])
+    write_tables(tmp_path, [o], [caption_row(o)])
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows/dropped-00000.parquet").touch()
+    run(tmp_path)
+    assert len(list((tmp_path / "rows").iterdir())) == 1
+
+
+def test_features_are_read_alike_by_every_version_of_datasets() -> None:
     from datasets import Features
 
     ours = json.loads(schema.ROWS.metadata[b"huggingface"])["info"]["features"]
-    assert Features.from_dict(ours).to_dict() == ours
     assert list(ours) == schema.ROWS.names
+    # Version 3 and older know no `List`, which version 4 and newer read `Sequence` as.
+    assert {feature["_type"] for feature in ours.values()} == {"Value", "Image", "Sequence"}
+    current = {n: {**f, "_type": "List"} if f["_type"] == "Sequence" else f for n, f in ours.items()}
+    assert Features.from_dict(ours).to_dict() == current
 
 
 def test_no_identity_straddles_and_references_are_other_photos(journey: Path) -> None:
