@@ -41,11 +41,12 @@ def materialize(
     from taming_core.params import arguments
     from taming_core.params.load import load_params
     from taming_core.progress import track_to
-    from taming_core.rows import index, sources, splits
+    from taming_core.rows import index, shortfalls, sources, splits
     from taming_core.tables import drop_counts, schema, shards
     from taming_core.tables.rows import dropped_table
 
-    p = load_params(params).materialize
+    settings = load_params(params)
+    p = settings.materialize
     arguments.require_rows_out(out)
     inputs = sources.MaterializeInputs(raw, objects, captions, regularization)
     db = index.build_index(objects, captions, p)
@@ -60,3 +61,5 @@ def materialize(
     shutil.rmtree(state, ignore_errors=True)
     counts = splits.reasons(out) + Counter({OBJECT_DROPPED: index.count_dropped(db)})
     drop_counts.print_counts(counts, f"{out}: {splits.headline(out)}")
+    for line in shortfalls.shortfalls(out, settings):
+        print(line)

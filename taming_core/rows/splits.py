@@ -97,7 +97,9 @@ def reasons(folder: Path) -> Counter[str]:
 
 
 def headline(folder: Path) -> str:
-    """The number of rows per split, in one line."""
-    splits = count(folder, "split")
+    """The number of rows per split, in one line, and how many are near-duplicates across identities, if any are."""
+    splits, others = count(folder, "split"), count(folder, "near_duplicate_of")
     words = ", ".join(f"{splits[split]} {split}" for split in SPLITS)
-    return f"{words}; {count(folder, 'regularization')[True]} of them with a caption only"
+    near = others.total() - others[None]
+    duplicates = f", {near} near-duplicates of photos of another identity" if near else ""
+    return f"{words}; {count(folder, 'regularization')[True]} of them with a caption only{duplicates}"
