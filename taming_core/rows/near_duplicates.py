@@ -22,6 +22,12 @@ PHOTOS = """
 select photo_id, min(coalesce(identity, photo_id)), photo_hash, photo_thumbnail from objects
 where photo_hash is not null and (object_id is null or identity is not object_id) group by photo_id order by photo_id
 """
+# A byte copy is a row without an object, in which only the other file's identity is left.
+COPIES = """
+select distinct a.identity, b.identity from objects a join objects b on a.photo_id = b.photo_id
+where a.file_name < b.file_name and a.identity is not a.object_id and b.identity is not b.object_id
+and a.identity is not null and b.identity is not null and a.identity != b.identity
+"""
 
 
 @dataclass(frozen=True)
@@ -51,13 +57,15 @@ def group(db: sqlite3.Connection, p: MaterializeParams) -> None:
         p: how much near-duplicates may differ.
     """
     photos = load_photos(db)
-    names = sorted({*photos.identities})
+    copies: list[tuple[str, str]] = db.execute(COPIES).fetchall()
+    names = sorted({*photos.identities, *(name for pair in copies for name in pair)})
     place = {name: i for i, name in enumerate(names)}
     identities = np.array([place[name] for name in photos.identities], np.int64)
     pairs = duplicate_pairs(photos, identities, p)
     ids = [(photos.photo_ids[a], photos.photo_ids[b]) for a, b in pairs.tolist()]
     db.executemany("insert into near_duplicates values (?, ?)", [*ids, *((b, a) for a, b in ids)])
-    first = components(len(names), identities[pairs])
+    copied = np.array([(place[a], place[b]) for a, b in copies], np.int64).reshape(-1, 2)
+    first = components(len(names), np.concatenate([identities[pairs], copied]))
     sizes = np.bincount(first)
     db.executemany(
         "insert into groups values (?, ?)", ((names[i], names[r]) for i, r in enumerate(first) if sizes[r] > 1)

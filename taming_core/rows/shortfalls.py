@@ -42,8 +42,8 @@ def _evaluation(rows: Rows, p: EvaluateParams) -> Iterator[str]:
     views = identities_of(rows)
     if 1 < len(views) < p.objects:
         yield (
-            f"evaluate.objects is {p.objects}, and the split {p.split} has {len(views)} identities: so many will be "
-            f"evaluated. Add photos of more objects, or raise materialize.{p.split}."
+            f"evaluate.objects is {p.objects}, and the split {p.split} has {len(views)} identities: all of them will "
+            f"be evaluated. Add photos of more objects, or raise materialize.{p.split}."
         )
     if alone := _alone(views):
         yield (

@@ -101,5 +101,5 @@ def headline(folder: Path) -> str:
     splits, others = count(folder, "split"), count(folder, "near_duplicate_of")
     words = ", ".join(f"{splits[split]} {split}" for split in SPLITS)
     near = others.total() - others[None]
-    duplicates = f", {near} near-duplicates of photos of another identity" if near else ""
+    duplicates = f", {near} with a near-duplicate of another identity" if near else ""
     return f"{words}; {count(folder, 'regularization')[True]} of them with a caption only{duplicates}"

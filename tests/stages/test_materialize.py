@@ -409,6 +409,24 @@ def test_one_picture_under_two_names_does_not_straddle(tmp_path: Path) -> None:
     assert seen == {f"toy {n}/0.jpg": f"toy {n + 1 - 2 * (n % 2)}/0.jpg" for n in range(8)}
 
 
+def test_one_file_under_two_names_is_kept_once(tmp_path: Path) -> None:
+    names = [n for n in PHOTOS if not n.startswith("canoe")][:24]
+    objects = [object_row(n) for n in names]
+    empty = dict.fromkeys(schema.OBJECTS.names)
+    copy = {**empty, "photo_id": objects[0]["photo_id"], "file_name": "zebra/0.jpg", "identity": "zebra"}
+    copies = [{**copy, "drop_reason": f"copy of another photo: {names[0]}"}]
+    copies += [object_row(n, identity="zebra") for n in PHOTOS if n.startswith("canoe")]
+    write_tables(tmp_path, [*objects, *copies], [caption_row(o) for o in [*objects, *copies[1:]]])
+    for seed in range(4):
+        text = (ROOT / "params.yaml").read_text().replace("  seed: 4\n  dup", f"  seed: {seed}\n  dup")
+        (tmp_path / "params.yaml").write_text(text)
+        rows = run(tmp_path, params=tmp_path / "params.yaml")
+        assert {r["file_name"]: r["drop_reason"] for r in rows if r["drop_reason"]} == {
+            "zebra/0.jpg": f"copy of another photo: {names[0]}"
+        }
+        assert len({r["split"] for r in rows if r["identity"] in ("zebra", names[0].split("/")[0])}) == 1
+
+
 def test_of_one_picture_under_two_names_the_second_can_be_dropped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
