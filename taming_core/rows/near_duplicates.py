@@ -62,14 +62,14 @@ def group(db: sqlite3.Connection, p: MaterializeParams) -> None:
     place = {name: i for i, name in enumerate(names)}
     identities = np.array([place[name] for name in photos.identities], np.int64)
     pairs = duplicate_pairs(photos, identities, p)
-    ids = [(photos.photo_ids[a], photos.photo_ids[b]) for a, b in pairs.tolist()]
+    edges: list[tuple[int, int]] = pairs.tolist()
+    ids = [(photos.photo_ids[a], photos.photo_ids[b]) for a, b in edges]
     db.executemany("insert into near_duplicates values (?, ?)", [*ids, *((b, a) for a, b in ids)])
     copied = np.array([(place[a], place[b]) for a, b in copies], np.int64).reshape(-1, 2)
     first = components(len(names), np.concatenate([identities[pairs], copied]))
-    sizes = np.bincount(first)
-    db.executemany(
-        "insert into groups values (?, ?)", ((names[i], names[r]) for i, r in enumerate(first) if sizes[r] > 1)
-    )
+    sizes, roots = np.bincount(first), list[int](first.tolist())
+    members = [(name, names[root]) for name, root in zip(names, roots, strict=True) if sizes[root] > 1]
+    db.executemany("insert into groups values (?, ?)", members)
 
 
 def duplicate_pairs(photos: Photos, identities: NDArray[np.int64], p: MaterializeParams) -> Edges:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from taming_core.drop_reasons import KEPT, reason_of
 from taming_core.params.sections import MaterializeParams
@@ -75,8 +74,8 @@ def write_splits(shards: Sequence[Path], folder: Path, expected: pa.Schema, p: M
 
 def write_dropped(shards: Sequence[Path], out: Path, expected: pa.Schema) -> None:
     """Write the dropped rows of all shards into one table."""
-    tables = (read_table(path).filter(pc.field("drop_reason").is_valid()) for path in shards if any(_reasons(path)))
-    schema.write(tables, expected, out)
+    tables = (read_table(path) for path in shards if any(_reasons(path)))
+    schema.write((t.filter(t.column("drop_reason").is_valid()) for t in tables), expected, out)
 
 
 def _reasons(path: Path) -> list[str | None]:

@@ -29,11 +29,15 @@ def require_rows(rows: Rows, p: TrainParams) -> None:
 
 
 def identities_of(rows: Rows) -> dict[str, bool]:
-    """Each identity of the object rows, and whether it has a second view, which is not a near-duplicate."""
-    identities, references = rows.column("identity"), rows.column("references")
+    """Each identity of the object rows, and whether all is well with its views: it has a second one.
+
+    An object beside the main one of its photo is an identity of its own, of which no other view is expected.
+    """
+    columns = [rows.column(name) for name in ("identity", "references", "row_id")]
     found = dict[str, bool]()
     for i in rows.objects.tolist():
-        found[identities[i]] = found.get(identities[i], False) or bool(references[i])
+        identity, references, row_id = (column[i] for column in columns)
+        found[identity] = found.get(identity, False) or bool(references) or identity == row_id
     return found
 
 
