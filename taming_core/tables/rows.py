@@ -151,6 +151,17 @@ def dropped_table(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}-dropped.parquet")
 
 
+def require_dropped_out(folder: Path) -> None:
+    """Raises TamingError if the place of the `dropped_table` of a folder is taken by something else than rows."""
+    path = dropped_table(folder)
+    try:
+        is_ours = not path.exists() or (pq.read_schema(path).metadata or {}).get(b"taming.table") == b"rows"
+    except (OSError, pa.ArrowInvalid):  # a folder, or not Parquet
+        is_ours = False
+    if not is_ours:
+        raise TamingError(f"{path}, where dropped rows would go, is something else. Name another folder with --out.")
+
+
 def concatenate(first: Rows, second: Rows) -> Rows:
     """The rows of both, those of `second` numbered after those of `first`."""
     starts = (*first.starts, *(len(first) + start for start in second.starts[1:]))

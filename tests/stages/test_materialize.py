@@ -556,4 +556,9 @@ def test_a_folder_of_other_things_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(TamingError, match="holds something else than rows"):
         run(tmp_path)
     (tmp_path / "rows" / "thesis.docx").unlink()
+    (tmp_path / "rows-dropped.parquet").write_bytes(b"theirs")
+    with pytest.raises(TamingError, match=r"rows-dropped.parquet, where dropped rows would go, is something else"):
+        run(tmp_path)
+    assert (tmp_path / "rows-dropped.parquet").read_bytes() == b"theirs"
+    (tmp_path / "rows-dropped.parquet").unlink()
     assert len(run(tmp_path)) == len(run(tmp_path)) == 1
