@@ -172,7 +172,9 @@ def _opened(data: bytes) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where EXIF is absent or damaged."""
+    """The EXIF orientation, 1 to 8; 1 where EXIF is absent or damaged, or does not hold."""
+    if image.format == "JXL" and not getattr(image, "jpeg", False):
+        return 1  # the decoder turns it; only JPEG files inside JPEG XL are as they were (ISO/IEC 18181-2)
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         return orientation if orientation in UPRIGHT else 1
@@ -181,12 +183,9 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _draft(image: Image.Image, scale: float) -> tuple[int, int]:
-    """Have a JPEG decoded at 1/2, 1/4 or 1/8, if twice the wanted size remains; returns the size it will have.
-
-    The rest is left to a better filter: a reducing gap of 2, as Pillow's thumbnails have it.
-    """
+    """Have a JPEG decoded at 1/2, 1/4 or 1/8, if the wanted size remains; returns the size that it will have."""
     if scale < 1:
-        image.draft(None, (round(2 * scale * image.width), round(2 * scale * image.height)))
+        image.draft(None, (round(scale * image.width), round(scale * image.height)))
     return image.size
 
 

@@ -79,15 +79,34 @@ def test_what_to_do_is_said_once_for_all_photos(capsys):
     ]
 
 
-@pytest.mark.parametrize(("module", "name"), [("pillow_heif", "a.heic"), ("pillow_jxl", "a.jxl"), ("PIL", "a.avif")])
+@pytest.mark.parametrize(("module", "name"), [("pillow_heif", "a.heic"), ("PIL", "a.avif")])
 def test_formats_of_phones_are_read_upright(tmp_path, module, name):
     plugin = pytest.importorskip(module)
     if module == "pillow_heif":
         plugin.register_heif_opener()
+    stripes(96, 64).save(tmp_path / name, quality=95, exif=turned().tobytes())
+    assert_upright(tmp_path / name)
+
+
+def test_a_jpeg_inside_jpeg_xl_is_turned_by_its_exif_and_another_by_its_decoder(tmp_path):
+    pytest.importorskip("pillow_jxl")
+    stripes(96, 64).save(tmp_path / "a.jpg", quality=95, exif=turned())
+    with Image.open(tmp_path / "a.jpg") as jpeg:
+        jpeg.save(tmp_path / "a.jxl", lossless_jpeg=True)
+    assert_upright(tmp_path / "a.jxl")
+    stripes(96, 64).save(tmp_path / "b.jxl", quality=95, exif=turned().tobytes())
+    assert read_photo(tmp_path / "b.jxl").image.shape == (64, 96, 3)
+
+
+def turned() -> Image.Exif:
+    """The EXIF of a camera that was held upright."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    stripes(96, 64).save(tmp_path / name, quality=95, exif=exif)
-    found = read_photo(tmp_path / name)
+    return exif
+
+
+def assert_upright(path: Path) -> None:
+    found = read_photo(path)
     assert (found.width, found.height) == (64, 96)
     upright = np.asarray(stripes(96, 64).transpose(Image.Transpose.ROTATE_270)).astype(int)
     assert np.abs(found.image - upright).mean() < 4
@@ -114,7 +133,7 @@ def test_a_large_photo_of_any_mode_is_scaled_down_and_keeps_its_colours(tmp_path
     stored.save(tmp_path / name)
     found = read_photo(tmp_path / name)
     assert (found.image.shape, found.width, found.height) == ((819, WORKING_SIDE, 3), 3000, 1200)
-    assert np.abs(cells(Image.fromarray(found.image)) - cells(photo.convert("RGB"))).max() < 4
+    assert np.abs(cells(Image.fromarray(found.image)) - cells(photo.convert("RGB"))).max() < (25 if photo.mode == "1" else 4)
 
 
 def test_up_to_the_working_size_no_pixel_is_touched(tmp_path):
@@ -147,7 +166,7 @@ def test_memory_for_a_jpeg_does_not_grow_with_its_pixels(tmp_path, monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert image.shape == (1365, 2048, 3)
-    assert sizes == [(4500, 3000)]
+    assert sizes == [(2250, 1500)]
     assert peak < 60e6
 
 
