@@ -133,7 +133,9 @@ def test_a_large_photo_of_any_mode_is_scaled_down_and_keeps_its_colours(tmp_path
     stored.save(tmp_path / name)
     found = read_photo(tmp_path / name)
     assert (found.image.shape, found.width, found.height) == ((819, WORKING_SIDE, 3), 3000, 1200)
-    assert np.abs(cells(Image.fromarray(found.image)) - cells(photo.convert("RGB"))).max() < (25 if photo.mode == "1" else 4)
+    assert np.abs(cells(Image.fromarray(found.image)) - cells(photo.convert("RGB"))).max() < (
+        25 if photo.mode == "1" else 4
+    )
 
 
 def test_up_to_the_working_size_no_pixel_is_touched(tmp_path):
