@@ -196,7 +196,8 @@ def test_an_object_without_a_usable_mask_is_a_row_with_the_reason(tmp_path: Path
     absent["mask_png"] = None
     damaged["mask_png"] = damaged["mask_png"][:20]
     boxless["box_xyxy"] = None
-    again = {**sound, "object_id": sound["object_id"][:-1] + "1", "identity": "other", "box_xyxy": None}
+    second = sound["object_id"][:-1] + "1"
+    again = {**sound, "object_id": second, "identity": second, "box_xyxy": None}
     objects = [empty, absent, damaged, boxless, sound, again]
     write_tables(tmp_path, objects, [caption_row(o) for o in objects])
     assert {r["row_id"]: r["drop_reason"] for r in run(tmp_path)} == {
