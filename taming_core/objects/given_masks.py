@@ -1,5 +1,6 @@
 """Objects by masks that a person gives, instead of a segmenter's."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -7,36 +8,39 @@ import numpy as np
 
 from taming_core.objects.filters import Detections, Object, measure
 from taming_core.params.sections import DetectParams
+from taming_core.photos.decode import Photo
 from taming_core.photos.mask_files import alpha_mask, read_mask
-from taming_core.photos.masks import Box, Mask, Size, mask_box
+from taming_core.photos.masks import Box, Mask, Size, mask_box, scale_box
 
 SAME = 0.5  # least intersection over union of the boxes of one object; usual in detection (PASCAL VOC)
 
 
-def given_mask(photo: Path, mask: Path | None, size: Size) -> tuple[Mask, Literal["given", "alpha"]] | None:
-    """The mask (H, W) of a photo of `size` from a file, or from its alpha channel; None if it has neither.
+def given_mask(photo: Photo, mask: Path | None) -> tuple[Mask, Literal["given", "alpha"]] | None:
+    """The mask (H, W) of a photo's image from a file, or from its alpha channel; None if it has neither.
 
     Raises:
         PhotoError: the mask does not fit the photo.
     """
     if mask is not None:
-        return read_mask(mask, size), "given"
+        return read_mask(mask, photo), "given"
     alpha = alpha_mask(photo)
     return None if alpha is None else (alpha, "alpha")
 
 
-def given_object(mask: Mask, detections: Detections, noun: str | None, p: DetectParams) -> Object:
+def given_object(mask: Mask, detections: Detections, noun: str | None, p: DetectParams, size: Size) -> Object:
     """The object of a mask (H, W), with class and score of the detection that it overlaps best.
 
-    Where none reaches `score`, the class is `noun` and the score 1: a person has seen the object.
+    Where none reaches `score`, the class is `noun` and the score 1: a person has seen the object. `size` is that of the
+    photo, whose pixels the object's box is in; the detections are in pixels of the mask.
     """
-    box = mask_box(mask)
+    box, score = mask_box(mask), 1.0
     overlaps = [_overlap(box, other) for other in detections.boxes_xyxy.tolist()]
     same = [i for i, overlap in enumerate(overlaps) if overlap >= SAME and detections.scores[i] >= p.score]
-    if not same:
-        return measure(box, 1.0, noun, mask, None)
-    best = max(same, key=lambda i: overlaps[i])
-    return measure(box, float(detections.scores[best]), detections.classes[best], mask, None)
+    if same:
+        best = max(same, key=lambda i: overlaps[i])
+        score, noun = float(detections.scores[best]), detections.classes[best]
+    measured = measure(box, score, noun, mask, None)
+    return replace(measured, box_xyxy=scale_box(box, (mask.shape[1], mask.shape[0]), size))
 
 
 def _overlap(box: Box, other: list[float]) -> float:

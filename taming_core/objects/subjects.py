@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from taming_core.errors import TamingError
-from taming_core.objects.detection import measure_objects
+from taming_core.objects.detection import masks_of
 from taming_core.objects.filters import Detector, Segmenter
 from taming_core.objects.given_masks import given_mask
 from taming_core.params.sections import DetectParams, MaterializeParams
-from taming_core.photos.decode import PhotoError, read_photo
+from taming_core.photos.closeup import closeup
+from taming_core.photos.decode import Photo, PhotoError, read_photo
 from taming_core.photos.folder import mask_beside
 from taming_core.photos.mask_files import read_mask
 from taming_core.photos.masks import Mask, crop_in_photo, cutout
@@ -25,8 +26,9 @@ def finder(detect: Detector, segment: Segmenter | None, p: DetectParams) -> Find
     """A callable from a photo (H, W, 3) to the masks (H, W) of the objects that reach `score`, best score first."""
 
     def find(image: NDArray[np.uint8]) -> list[Mask]:
-        masks = [o.mask for o in measure_objects(image, detect([image])[0], segment, p)]
-        return [m for m in masks if m is not None and m.any()]
+        (found,) = detect([image])
+        confident = [int(i) for i in np.flatnonzero(found.scores >= p.score)]
+        return [mask for mask, _ in masks_of(image, found, confident, segment, p) if mask.any()]
 
     return find
 
@@ -93,43 +95,44 @@ def subject_of(photo: Path, mask_file: Path | None, find: Finder, p: Materialize
     Raises:
         TamingError: a file cannot be read, the mask has another size or is empty, or no object is found.
     """
-    image = _pixels(photo)
-    mask = _read_mask(mask_file, image) if mask_file is not None else _mask_of(photo, image)
+    read = _photo(photo)
+    mask = _read_mask(mask_file, read) if mask_file is not None else _mask_of(photo, read)
     if mask is None:
-        mask = next(iter(find(image)), None)
+        mask = next(iter(find(read.image)), None)
     if mask is None:
         raise TamingError(
             f"No object was found in {photo}. Name its mask, white on black and of the photo's size, with --mask."
         )
     frame = cutout if background == "removed" else crop_in_photo
-    return Image.fromarray(frame(image, mask, p.subject_size, p.subject_fill))
+    pixels = closeup(photo, read, mask, p.subject_size, p.subject_fill)
+    return Image.fromarray(frame(*pixels, p.subject_size, p.subject_fill))
 
 
-def _mask_of(photo: Path, image: NDArray[np.uint8]) -> Mask | None:
-    """The mask beside a photo (H, W, 3), or that of its alpha channel; None if there is neither."""
-    height, width = image.shape[:2]
+def _mask_of(path: Path, photo: Photo) -> Mask | None:
+    """The mask beside a photo, or that of its alpha channel; None if there is neither."""
     try:
-        found = given_mask(photo, mask_beside(photo), (width, height))
+        found = given_mask(photo, mask_beside(path))
     except PhotoError as error:
         raise TamingError(
-            f"The mask beside {photo} cannot be used: {error}. Correct it, or name one with --mask."
+            f"The mask beside {path} cannot be used: {error}. Correct it, or name another with --mask."
         ) from error
     return None if found is None else found[0]
 
 
-def _read_mask(path: Path, image: NDArray[np.uint8]) -> Mask:
-    (h, w), (height, width) = _pixels(path).shape[:2], image.shape[:2]
-    if (h, w) != (height, width):
-        raise TamingError(f"{path} is {w}x{h}, the photo is {width}x{height}. Give a mask of the photo's size.")
+def _read_mask(path: Path, photo: Photo) -> Mask:
+    read = _photo(path)
+    if (read.width, read.height) != (photo.width, photo.height):
+        raise TamingError(f"{path} is {read.width}x{read.height}, the photo is {photo.width}x{photo.height}. Give a "
+                          "mask of the photo's size.")  # fmt: skip
     try:
-        return read_mask(path, (width, height))
+        return read_mask(path, photo)
     except PhotoError as error:
         raise TamingError(f"{path} cannot be used: {error}. Paint the object white on black.") from error
 
 
-def _pixels(path: Path) -> NDArray[np.uint8]:
-    """The upright photo (H, W, 3); raises TamingError if it cannot be decoded."""
+def _photo(path: Path) -> Photo:
+    """The upright photo; raises TamingError if it cannot be decoded."""
     try:
-        return read_photo(path).image
+        return read_photo(path)
     except PhotoError as error:
         raise TamingError(f"{path} is not a readable image: {error}. Name another file.") from error

@@ -8,6 +8,7 @@ from taming_core.errors import TamingError
 from taming_core.photos.captions_beside import CaptionsBeside, is_caption, pair_captions, read_captions
 from taming_core.photos.decode import open_image
 from taming_core.photos.files import Tree, file_name, is_file, photo_path, read_tree
+from taming_core.photos.formats import RAW_SUFFIXES
 from taming_core.photos.layout import folder_split
 from taming_core.photos.masks_beside import pair_masks
 from taming_core.photos.metadata import Metadata, PhotoMetadata, is_metadata, read_metadata
@@ -16,7 +17,7 @@ from taming_core.photos.metadata import Metadata, PhotoMetadata, is_metadata, re
 PICTURES = frozenset([
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",
     ".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".psd",
-    ".ico", ".qoi", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2",
+    ".ico", ".qoi", *RAW_SUFFIXES,
 ])  # fmt: skip
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 CONDITION = "-condlabel"  # OneTrainer's picture of a condition, beside a photo

@@ -11,6 +11,7 @@ from taming_core import drop_reasons
 from taming_core.objects.detection import rows_of
 from taming_core.objects.filters import Detections, Masks
 from taming_core.objects.sources import list_sources
+from taming_core.photos.decode import read_photo
 from taming_core.photos.folder import read_folder
 from taming_core.photos.mask_files import read_mask
 from taming_core.photos.masks import decode_mask
@@ -115,6 +116,8 @@ def saved(path: Path, picture: Image.Image) -> Path:
 
 
 def test_masks_as_programs_write_them(tmp_path):
+    put(tmp_path / "photo.png")
+    photo = read_photo(tmp_path / "photo.png")
     expected = np.asarray(mask(20, 12, 60, 60)) > 0
     twice = mask(40, 24, 120, 120, size=(200, 160))
     clear = Image.new("RGBA", (100, 80))
@@ -122,5 +125,5 @@ def test_masks_as_programs_write_them(tmp_path):
     for number, picture in enumerate(
         [mask(20, 12, 60, 60), mask(20, 12, 60, 60, value=1), twice, mask(20, 12, 60, 60).convert("1"), clear]
     ):
-        found = read_mask(saved(tmp_path / f"{number}.png", picture), (100, 80))
+        found = read_mask(saved(tmp_path / f"{number}.png", picture), photo)
         assert np.array_equal(found, expected), number
