@@ -53,7 +53,7 @@ def detect(
     )
     segment = None if has_masks else load_segmenter(p.segmenter, where)
     make = partial(detection.rows_of, detect=find, segment=segment, p=p)
-    make = curate.curated(make, raw, where, p.curation, p.batch_size)
+    make = curate.curated(make, raw, where, p)
 
     stamped = schema.add_fingerprint(schema.OBJECTS, fingerprint(p))
     state = shards.RUNS / f"detect-{fingerprint(p, schema.VERSION, folder_state(raw))}"

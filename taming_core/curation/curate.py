@@ -12,10 +12,10 @@ from PIL import Image
 from taming_core.curation.sharpness import sharpness
 from taming_core.drop_reasons import BLURRED, EXCLUDED, score_too, with_details
 from taming_core.language.class_words import likeness
-from taming_core.params.sections import CurationParams, ScoreParams
+from taming_core.params.sections import MAX_PIXELS, CurationParams, DetectParams, ScoreParams
 from taming_core.photos.decode import PhotoError, read_photo
 from taming_core.photos.files import photo_path
-from taming_core.photos.masks import crop_in_photo, decode_mask
+from taming_core.photos.masks import crop_in_photo, decode_mask, fit_mask
 from taming_core.tables import schema
 
 if TYPE_CHECKING:
@@ -38,14 +38,19 @@ def load_scores(p: CurationParams, device: str) -> list["Score"]:
 
 
 def curate(
-    rows: Sequence[schema.Row], raw: Path, scores: Sequence["Score"], p: CurationParams, batch_size: int
+    rows: Sequence[schema.Row],
+    raw: Path,
+    scores: Sequence["Score"],
+    p: CurationParams,
+    batch_size: int,
+    max_pixels: int = MAX_PIXELS,
 ) -> list[schema.Row]:
     """The rows of the objects table with their measures, and with drop reasons of what is outside the bounds.
 
     Photos are decoded a second time here, which only a run with curation pays for. `scores` are those of
     `load_scores`; their models see `batch_size` images at once.
     """
-    measured = [row for photo in _by_photo(rows) for row in _measured(photo, raw, p)]
+    measured = [row for photo in _by_photo(rows) for row in _measured(photo, raw, p, max_pixels)]
     for score, compute in zip(p.scores, scores, strict=True):
         measured = _scored(measured, score, compute, batch_size)
     return [_without_views(row) for photo in _by_photo(measured) for row in _judged(photo, p)]
@@ -56,9 +61,11 @@ def _by_photo(rows: Sequence[schema.Row]) -> Iterator[list[dict[str, Any]]]:
         yield [dict(row) for row in group]
 
 
-def _measured(rows: Sequence[dict[str, Any]], raw: Path, p: CurationParams) -> Iterator[dict[str, Any]]:
+def _measured(
+    rows: Sequence[dict[str, Any]], raw: Path, p: CurationParams, max_pixels: int
+) -> Iterator[dict[str, Any]]:
     """The rows of one photo with its view, and kept objects with theirs and their sharpness."""
-    image = _pixels(raw, rows[0]) if rows[0]["photo_width"] is not None else None
+    image = _pixels(raw, rows[0], max_pixels) if rows[0]["photo_width"] is not None else None
     if image is None:
         yield from rows
         return
@@ -66,17 +73,17 @@ def _measured(rows: Sequence[dict[str, Any]], raw: Path, p: CurationParams) -> I
     for row in rows:
         views = {"view_photo": photo}
         if row["object_id"] is not None and row["drop_reason"] is None:
-            mask = decode_mask(row["mask_png"])
+            mask = fit_mask(decode_mask(row["mask_png"]), image.shape[1], image.shape[0])
             row |= {"sharpness": sharpness(image, mask)}
             if any(s.view == "object" for s in p.scores):
                 views |= {"view_object": _on_grey(crop_in_photo(image, mask, SIDE, FILL))}
         yield {**row, **views}
 
 
-def _pixels(raw: Path, row: schema.Row) -> NDArray[np.uint8] | None:
+def _pixels(raw: Path, row: schema.Row, max_pixels: int) -> NDArray[np.uint8] | None:
     """The photo of a row; None if it changed or went away since it was read, which the next stage says."""
     try:
-        return read_photo(photo_path(raw, row["file_name"])).image
+        return read_photo(photo_path(raw, row["file_name"]), max_pixels=max_pixels).image
     except PhotoError:
         return None
 
@@ -156,10 +163,11 @@ def _without_views(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def curated(
-    make: Callable[[Any], Sequence[schema.Row]], raw: Path, device: str, p: CurationParams | None, batch_size: int
+    make: Callable[[Any], Sequence[schema.Row]], raw: Path, device: str, p: DetectParams
 ) -> Callable[[Any], Sequence[schema.Row]]:
-    """`make` with `curate` after it; `make` itself without params."""
-    if p is None:
+    """`make` with `curate` after it; `make` itself without curation."""
+    curation = p.curation
+    if curation is None:
         return make
-    scores = load_scores(p, device)
-    return lambda items: curate(make(items), raw, scores, p, batch_size)
+    scores = load_scores(curation, device)
+    return lambda items: curate(make(items), raw, scores, curation, p.batch_size, p.max_pixels)
