@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from taming_core.drop_reasons import (
     COPY,
     NEAR_DUPLICATE,
+    NEAR_DUPLICATE_IDENTITY,
     NO_CAPTION,
     PHOTO_CHANGED,
     UNKNOWN_OBJECT,
@@ -27,7 +28,16 @@ from taming_core.photos.files import file_name, find_copies, folder_state, list_
 from taming_core.photos.masks import decode_mask
 from taming_core.photos.metadata import PhotoMetadata, read_metadata
 from taming_core.rows import near_duplicates
-from taming_core.rows.index import boxes_of_photo, caption_of, check_split, first_value, key_of, split_of_photo
+from taming_core.rows.index import (
+    boxes_of_photo,
+    caption_of,
+    check_split,
+    first_value,
+    key_of,
+    near_duplicates_of,
+    split_of_photo,
+    split_of_row,
+)
 from taming_core.rows.triplets import image_side, shared_box, subject, target
 from taming_core.tables import schema, shards
 
@@ -132,6 +142,7 @@ def _object_row(
     caption, object_caption, reason = caption_of(db, key_of(o)) or (None, None, None)
     if problem := o["drop_reason"] or reason or (None if caption and object_caption else NO_CAPTION):
         raise PhotoError(problem)
+    duplicate = _near_duplicate(db, o, p)
     mask, photo = _mask_of(o), read(o["file_name"], o["photo_id"])
     size = photo.width, photo.height
     box = shared_box(*size, o["box_xyxy"], boxes_of_photo(db, o["photo_id"]), p)
@@ -145,8 +156,17 @@ def _object_row(
         "caption": caption,
         "object_caption": object_caption,
         "identity": o["identity"] or o["photo_id"],
-        "split": split_of_photo(db, o["photo_id"], p),
+        "split": split_of_row(db, o["photo_id"]),
+        "near_duplicate_of": duplicate,
     }
+
+
+def _near_duplicate(db: sqlite3.Connection, o: schema.Row, p: MaterializeParams) -> str | None:
+    """The file name of the first photo of another identity that an object's photo is a near-duplicate of, if any."""
+    names = [name for _, name in near_duplicates_of(db, o["photo_id"])]
+    if names and p.near_duplicates == "drop" and names[0] < o["file_name"]:
+        raise PhotoError(with_details(NEAR_DUPLICATE_IDENTITY, names[0]))
+    return names[0] if names else None
 
 
 def _mask_of(o: schema.Row) -> NDArray[np.bool_]:
@@ -179,7 +199,7 @@ def _caption_row(c: schema.Row, db: sqlite3.Connection, raw: Path, p: Materializ
     if problem := c["drop_reason"] or missing or (None if c["caption"] else NO_CAPTION):
         raise PhotoError(problem)
     photo = _read_unchanged(raw / c["file_name"], c["photo_id"], p)
-    return _regularization_row(photo, c["file_name"], c["caption"], split_of_photo(db, photo.photo_id, p), p)
+    return _regularization_row(photo, c["file_name"], c["caption"], split_of_row(db, photo.photo_id), p)
 
 
 def pair_maker(
@@ -191,7 +211,7 @@ def pair_maker(
     enter training this way.
     """
     metadata = read_metadata(folder)
-    known = near_duplicates.photo_hashes(db)
+    known = near_duplicates.load_photos(db)
     originals = find_copies([*list_photos(raw), *list_photos(folder)])
 
     def row(path: Path, name: str) -> schema.Row:
@@ -201,8 +221,8 @@ def pair_maker(
         if pair.caption is None:
             raise PhotoError(NO_CAPTION)
         photo, split = _read(path, p), check_split(pair.split or "train")
-        for photo_id in near_duplicates.near(photo.image, known, p.duplicate_distance):
-            if split_of_photo(db, photo_id, p) != split:
+        for photo_id in near_duplicates.near(photo.image, known, p):
+            if split_of_photo(db, photo_id) != split:
                 raise PhotoError(NEAR_DUPLICATE)
         return _regularization_row(photo, name, pair.caption, split, p)
 
