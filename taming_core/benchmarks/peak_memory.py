@@ -59,6 +59,8 @@ def mosaic(tiles: Sequence[Path], size: tuple[int, int]) -> Image.Image:
 def peak_of(words: Sequence[str], folder: Path) -> int:
     """The peak resident memory, in MiB, of a process that runs a command.
 
+    On Linux a process begins with the peak of the one that starts it, so this module must import nothing large.
+
     Raises:
         TamingError: it fails, or the system does not count the memory of a process.
     """

@@ -127,8 +127,9 @@ def _packing_predictor(with_masks: bool) -> Any:
     from ultralytics.models.yolo.segment import SegmentationPredictor
 
     class PackingPredictor(SegmentationPredictor):
-        def construct_result(self, *inputs: Any) -> Any:
-            result: Any = super().construct_result(*inputs)
+        def construct_result(self, pred: Any, img: Any, orig_img: Any, img_path: Any, proto: Any) -> Any:
+            parent: Any = super()
+            result = parent.construct_result(pred, img, orig_img, img_path, proto)
             masks, result.masks = result.masks, None
             if with_masks and masks is not None:
                 result.packed_masks = np.packbits(masks.data.cpu().numpy() > 0, -1)
