@@ -16,8 +16,9 @@ from PIL import Image
 from taming_core.errors import TamingError
 from taming_core.figures.contact_sheet import Card, draw_outlines, text_tile
 from taming_core.photos.decode import Photo, PhotoError, read_photo
-from taming_core.photos.masks import cutout, decode_mask
+from taming_core.photos.masks import cutout, decode_mask, fit_mask, scale_box
 from taming_core.tables import schema
+from taming_core.tables.rows import dropped_table
 
 Row = Mapping[str, Any]
 End = Literal["lowest", "highest", "spread"]
@@ -40,7 +41,7 @@ def open_table(path: Path) -> tuple[ds.Dataset, SheetLayout]:
     Raises:
         TamingError: there is no such file or folder, or it holds no table of this version.
     """
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    files = [*sorted(path.rglob("*.parquet")), *_dropped(path)] if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise TamingError(f"{path} does not exist or holds no .parquet file. Name a table, or run the stage first.")
     try:
@@ -52,6 +53,11 @@ def open_table(path: Path) -> tuple[ds.Dataset, SheetLayout]:
         raise TamingError(f"{path} is not a table of this program. Name objects.parquet, captions.parquet or rows/.")
     schema.check(table.schema, LAYOUTS[kind].expected, path)
     return table, LAYOUTS[kind]
+
+
+def _dropped(folder: Path) -> list[Path]:
+    """The table of dropped rows of a folder, if there is one."""
+    return [table for table in (dropped_table(folder),) if table.is_file()]
 
 
 def reasons(table: ds.Dataset) -> NDArray[Any]:
@@ -149,11 +155,13 @@ def object_card(row: Row, raw: Path, side: int) -> Card:
     if isinstance(photo, str):
         return Card((text_tile(photo, side),), title, lines, row["drop_reason"])
     mask = decode_mask(row["mask_png"]) if row["mask_png"] else None
-    pictures = [draw_outlines(photo.image, mask, row["box_xyxy"], side)]
+    size = photo.image.shape[1], photo.image.shape[0]
+    box = scale_box(row["box_xyxy"], (photo.width, photo.height), size) if row["box_xyxy"] else None
+    pictures = [draw_outlines(photo.image, mask, box, side)]
     if mask is not None and mask.any():
-        pictures.append(Image.fromarray(cutout(photo.image, mask, side, CUTOUT_FILL)))
-    elif row["box_xyxy"]:
-        pictures.append(Image.fromarray(photo.image).crop(row["box_xyxy"]))
+        pictures.append(Image.fromarray(cutout(photo.image, fit_mask(mask, *size), side, CUTOUT_FILL)))
+    elif box:
+        pictures.append(Image.fromarray(photo.image).crop(box))
     return Card(tuple(pictures), title, lines, row["drop_reason"])
 
 

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+MAX_PIXELS = 2**29  # of a photo, the most that can be allowed: to decode a PNG of that size takes 2 GB
 Size = Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]  # width and height in pixels
 
 
@@ -74,6 +75,7 @@ class DetectParams(Section):
     image_size: PositiveInt  # pixels of the longer side of the detector's input
     identity: Literal["folder", "metadata", "photo"]  # where a photo's identity comes from
     min_side: PositiveInt  # pixels of the photo's shorter side
+    max_pixels: Annotated[int, Field(gt=0, le=MAX_PIXELS)]  # width times height of a photo; larger ones are dropped
     score_floor: Fraction  # detections below it are noise and make no row
     max_found: PositiveInt  # detections per photo, best score first; more make no row
     score: Fraction  # below it an object is dropped
@@ -123,10 +125,12 @@ class MaterializeParams(Section):
     buckets: list[Size] | None  # widths and heights to choose from; null for squares of size
     subject_size: PositiveInt  # pixels of the subject's side
     subject_fill: Fraction  # share of the subject's side that the object fills
-    validation: Fraction  # share of identities
-    test: Fraction
+    validation: Fraction  # share of identities; at least one
+    test: Fraction  # at least two
     seed: NonNegativeInt  # of the split
-    duplicate_distance: NonNegativeInt  # near-duplicates differ in at most this many of 64 bits; they share a split
+    duplicate_distance: NonNegativeInt  # near-duplicates differ in at most this many of 64 bits
+    duplicate_correlation: Fraction  # and their thumbnails correlate at least so much; they share a split
+    near_duplicates: Literal["keep", "drop"]  # of a photo of another identity; the first by file name stays
     max_references: PositiveInt  # other views listed in a row; sampled if there are more
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
     shard_size: PositiveInt  # objects per crash-safe shard
