@@ -24,6 +24,8 @@ def parse_tagged_caption(caption: str, nouns: Sequence[str | None], number: int 
     'an apple beside a <object>'
     >>> parse_tagged_caption("a <object> on the beach", ["apple"]).caption
     'an apple on the beach'
+    >>> parse_tagged_caption("a <object> on the beach", ["airplane/aeroplane"]).caption
+    'an airplane on the beach'
     """
     parts = caption.split(OBJECT)
     one_each = len(parts) == len(nouns) + 1
