@@ -18,7 +18,7 @@ class Detections:
 
     boxes_xyxy: NDArray[np.float32]  # (N, 4) pixels of the photo, half-open
     scores: NDArray[np.float32]  # (N,) in [0, 1]
-    classes: tuple[str, ...]  # N nouns, lower case
+    classes: tuple[str | None, ...]  # N nouns, lower case; None of a detector without classes
     masks: NDArray[np.bool_]  # (N, H, W) the detector's masks, at photo size
 
 
@@ -40,7 +40,7 @@ class Object:
 
     box_xyxy: Box
     score: float  # in [0, 1]
-    noun: str
+    noun: str | None
     mask: NDArray[np.bool_] | None  # (H, W)
     quality: float | None  # in [0, 1]
     area_fraction: float | None  # mask pixels / photo pixels
@@ -105,7 +105,7 @@ def containment(inner: Box, outer: Box) -> float:
     return box_area(shared) / box_area(inner)
 
 
-def measure(box: Box, score: float, noun: str, mask: NDArray[np.bool_], quality: float | None) -> Object:
+def measure(box: Box, score: float, noun: str | None, mask: NDArray[np.bool_], quality: float | None) -> Object:
     """The object of a mask (H, W), with the measurements that the filters use."""
     x0, y0, x1, y1 = box
     fill = mask[y0:y1, x0:x1].sum() / box_area(box)
@@ -160,4 +160,4 @@ def _containment_reason(i: int, objects: Sequence[Object], p: DetectParams) -> s
 
     candidates = (j for j, o in enumerate(objects) if o.score >= p.score and (o.area_fraction or 0) <= p.area_max)
     outer = next((j for j in candidates if j != i and inside(i, j) and (j < i or not inside(j, i))), None)
-    return None if outer is None else with_details(drop_reasons.INSIDE_ANOTHER, objects[outer].noun)
+    return None if outer is None else with_details(drop_reasons.INSIDE_ANOTHER, objects[outer].noun or "object")
