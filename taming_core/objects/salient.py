@@ -169,12 +169,12 @@ def detect_salient(find_saliency: Saliency, island: float, photos: Sequence[NDAr
 
 def _detection(share: NDArray[np.float32], island: float) -> Detections:
     mask = remove_islands(share > 0.5, island)
-    found = int(mask.any())
+    boxes = [mask_box(mask)] if mask.any() else []
     return Detections(
-        boxes_xyxy=np.array([mask_box(mask)] * found, np.float32).reshape(-1, 4),
-        scores=np.array([expected_iou(share, mask)] * found, np.float32),
-        classes=(None,) * found,
-        masks=mask[None][:found],
+        boxes_xyxy=np.array(boxes, np.float32).reshape(-1, 4),
+        scores=np.array([expected_iou(share, mask) for _ in boxes], np.float32),
+        classes=tuple(None for _ in boxes),
+        masks=mask[None][: len(boxes)],
     )
 
 

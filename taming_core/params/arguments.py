@@ -117,7 +117,7 @@ def require_onnxruntime(segmenter: str) -> None:
     """Raises TamingError if the segmenter needs onnxruntime, and it is not installed."""
     if is_salient(segmenter) and find_spec("onnxruntime") is None:
         raise TamingError(f"detect.segmenter is {segmenter}, which needs the package onnxruntime. Run "
-                          "pip install 'taming[onnx]', or set detect.segmenter to mini.")  # fmt: skip
+                          "pip install 'taming[onnx]', or set detector and segmenter to mini.")  # fmt: skip
 
 
 def _get(section: Any, key: str) -> Any:

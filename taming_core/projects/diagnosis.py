@@ -120,7 +120,7 @@ def onnxruntime_check() -> Check:
     """Whether the package of salient-object segmenters is installed, and what they compute on."""
     if find_spec("onnxruntime") is None:
         return Check("onnxruntime", "not installed", ok=False,
-                     remedy="pip install 'taming[onnx]', or set detect.segmenter to mini.")  # fmt: skip
+                     remedy="pip install 'taming[onnx]', or set detector and segmenter to mini.")  # fmt: skip
     import onnxruntime
 
     runtime: Any = onnxruntime  # untyped
