@@ -24,6 +24,7 @@ def detect(
     """
     from functools import partial
 
+    from taming_core.curation import curate
     from taming_core.fingerprints import fingerprint
     from taming_core.objects import detection
     from taming_core.params import arguments
@@ -40,8 +41,10 @@ def detect(
     from taming_core.objects.networks import load_networks
     from taming_core.weights.device import pick_device
 
-    find, segment = load_networks(p, pick_device(device))
+    where = pick_device(device)
+    find, segment = load_networks(p, where)
     make = partial(detection.rows_of, detect=find, segment=segment, p=p)
+    make = curate.curated(make, raw, where, p.curation, p.batch_size)
 
     stamped = schema.add_fingerprint(schema.OBJECTS, fingerprint(p))
     state = shards.RUNS / f"detect-{fingerprint(p, schema.VERSION, folder_state(raw))}"
