@@ -101,6 +101,7 @@ def open_session(path: Path, device: str) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # see `stages.process.prepare`
     options.use_deterministic_compute = True
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False  # ISNet: 1.1 instead of 2.2 GB, 8 % slower
     try:
         session = runtime.InferenceSession(str(path), options, providers=_providers(runtime, device))
     except (errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented,
