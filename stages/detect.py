@@ -42,16 +42,11 @@ def detect(
     folder = read_folder(raw)
     found = sources.list_sources(folder, p.identity)
 
-    from taming_core.objects.detector import load_detector
-    from taming_core.objects.segmenter import load_segmenter
+    from taming_core.objects.networks import load_networks
     from taming_core.weights.device import pick_device
 
     where = pick_device(device)
-    has_masks = p.segmenter == "detector"
-    find = load_detector(
-        p.detector, where, p.image_size, p.score_floor, p.max_found, classes=p.classes, with_masks=has_masks
-    )
-    segment = None if has_masks else load_segmenter(p.segmenter, where)
+    find, segment = load_networks(p, where)
     make = partial(detection.rows_of, detect=find, segment=segment, p=p)
     make = curate.curated(make, raw, where, p)
 

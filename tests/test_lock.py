@@ -80,7 +80,7 @@ def test_a_report_of_pip_becomes_a_lock() -> None:
 
 def test_no_command_needs_what_the_extras_bring() -> None:
     """Each of them is asked for where it is used, and nowhere else."""
-    extras = {"dvc", "tensorboard", "bitsandbytes", "resvg_py"}
+    extras = {"dvc", "tensorboard", "bitsandbytes", "onnxruntime", "resvg_py"}
     assert extras <= metadata.packages_distributions().keys()  # they are installed, so that this can fail
     code = f"""
 import sys

@@ -68,7 +68,7 @@ def _objects_or_reason(
         yield _row(source, photo.photo_id, drop_reason=str(error))
         return
     if given is None:
-        by = "detector" if segment is None else "segmenter"
+        by = "detector" if segment is None and p.detector != "none" else "segmenter"
         yield from _photo_rows(source, photo, measure_objects(photo.image, detections, segment, p, size), p, by)
     else:
         mask, by = given

@@ -18,7 +18,7 @@ class Detections:
 
     boxes_xyxy: NDArray[np.float32]  # (N, 4) pixels of the image, half-open
     scores: NDArray[np.float32]  # (N,) in [0, 1]
-    classes: tuple[str, ...]  # N nouns, lower case
+    classes: tuple[str | None, ...]  # N nouns, lower case; None of a detector without classes
     masks: NDArray[np.bool_]  # (N, H, W) the detector's masks, of the image's size
 
 
@@ -40,7 +40,7 @@ class Object:
 
     box_xyxy: Box  # pixels of the upright photo
     score: float  # in [0, 1]
-    noun: str | None  # None for an object that only a given mask shows
+    noun: str | None  # None for an object that no detector named
     mask: NDArray[np.bool_] | None  # (H, W) of the image that was segmented
     quality: float | None  # in [0, 1]
     area_fraction: float | None  # mask pixels / image pixels
@@ -188,4 +188,4 @@ def _containment_reason(i: int, objects: Sequence[Object], areas: Sequence[float
 
     candidates = (j for j, o in enumerate(objects) if o.score >= p.score and areas[j] <= p.area_max)
     outer = next((j for j in candidates if j != i and inside(i, j) and (j < i or not inside(j, i))), None)
-    return None if outer is None else with_details(drop_reasons.INSIDE_ANOTHER, objects[outer].noun)
+    return None if outer is None else with_details(drop_reasons.INSIDE_ANOTHER, objects[outer].noun or "object")

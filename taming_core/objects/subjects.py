@@ -35,25 +35,19 @@ def finder(detect: Detector, segment: Segmenter | None, p: DetectParams) -> Find
 
 def require_finder(p: DetectParams) -> None:
     """Raises TamingError if the detector or segmenter of the params is not on this machine and cannot be fetched."""
-    from taming_core.objects.published import DETECTOR, SEGMENTER
+    from taming_core.objects.published import DETECTOR, segmenter_role
     from taming_core.weights.locate import find
 
-    for spec, role in ((p.detector, DETECTOR), (p.segmenter, SEGMENTER)):
-        if spec not in ("mini", "detector"):
+    for spec, role in ((p.detector, DETECTOR), (p.segmenter, segmenter_role(p.segmenter))):
+        if spec not in ("mini", "none", "detector"):
             find(spec, role)
 
 
 def load_finder(p: DetectParams, device: str) -> Finder:
     """The finder with the detector and the segmenter of the params."""
-    from taming_core.objects.detector import load_detector
-    from taming_core.objects.segmenter import load_segmenter
+    from taming_core.objects.networks import load_networks
 
-    by_detector = p.segmenter == "detector"
-    segment = None if by_detector else load_segmenter(p.segmenter, device)
-    detect = load_detector(
-        p.detector, device, p.image_size, p.score_floor, p.max_found, classes=p.classes, with_masks=by_detector
-    )
-    return finder(detect, segment, p)
+    return finder(*load_networks(p, device), p)
 
 
 def subjects_of(

@@ -11,7 +11,7 @@ from typing import Any
 from taming_core.errors import TamingError
 from taming_core.files import require_replaceable
 from taming_core.params.caption import VLM, CaptionParams
-from taming_core.params.sections import DetectParams, EvaluateParams, Section
+from taming_core.params.sections import DetectParams, EvaluateParams, Section, is_salient
 from taming_core.params.train import TrainParams
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -104,15 +104,24 @@ def require_models(*sections: Section) -> None:
     Published names and hub repositories are checked by the functions that load them.
 
     Raises:
-        TamingError: a path does not exist; the message names its key.
+        TamingError: a path does not exist, or a model's package; the message names its key.
     """
     for section in sections:
+        if isinstance(section, DetectParams):
+            require_onnxruntime(section.segmenter)
         named = [(name, reduce(_get, name.split(".")[1:], section)) for name in MODELS[type(section)]]
         for name, spec in named + (score_models(section) if isinstance(section, DetectParams) else []):
             path = spec.removeprefix(VLM) if isinstance(spec, str) and "://" not in spec else ""
             if looks_local(path) and not Path(path).expanduser().exists():
                 raise TamingError(f"{name} is {spec}, and there is no such file or folder. Correct it, or set it to "
                                   "mini.")  # fmt: skip
+
+
+def require_onnxruntime(segmenter: str) -> None:
+    """Raises TamingError if the segmenter needs onnxruntime, and it is not installed."""
+    if is_salient(segmenter) and find_spec("onnxruntime") is None:
+        raise TamingError(f"detect.segmenter is {segmenter}, which needs the package onnxruntime. Run "
+                          "pip install 'taming[onnx]', or set detector and segmenter to mini.")  # fmt: skip
 
 
 def require_api_key(p: CaptionParams) -> None:

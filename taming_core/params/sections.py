@@ -18,6 +18,24 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 MAX_PIXELS = 2**29  # of a photo, the most that can be allowed: to decode a PNG of that size takes 2 GB
 Size = Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]  # width and height in pixels
 
+# Published salient-object segmenters and their files; they need no box.
+SALIENT_SEGMENTERS = {
+    "isnet": "isnet-general-use",
+    "isnet-general-use": "isnet-general-use",
+    "u2net": "u2net",
+    "birefnet": "BiRefNet-general-epoch_244",
+    "birefnet-general": "BiRefNet-general-epoch_244",
+}
+
+
+def is_salient(segmenter: str) -> bool:
+    """Whether a segmenter finds what stands out in a picture; the others need a box.
+
+    >>> [is_salient(s) for s in ("isnet", "models/mine.onnx", "sam_vit_h", "detector")]
+    [True, True, False, False]
+    """
+    return segmenter in SALIENT_SEGMENTERS or segmenter.endswith(".onnx")
+
 
 class Section(BaseModel):
     """A frozen section; unknown keys and wrong types are errors."""
@@ -69,14 +87,14 @@ class CurationParams(Section):
 class DetectParams(Section):
     """photos -> objects."""
 
-    detector: str  # mini, a file, or a model name
+    detector: str  # mini, a file, a model name, or `none` where what stands out in a photo is its object
     segmenter: str  # mini, a file, a model name, or `detector` for the detector's own masks
     classes: list[str] | None  # class names for an open-vocabulary detector; null for its built-in ones
-    image_size: PositiveInt  # pixels of the longer side of the detector's input
+    image_size: PositiveInt  # pixels of the longer side of the detector's input; not used without a detector
     identity: Literal["folder", "top_folder", "metadata", "photo"]  # where a photo's identity comes from
     min_side: PositiveInt  # pixels of the photo's shorter side
     max_pixels: Annotated[int, Field(gt=0, le=MAX_PIXELS)]  # width times height of a photo; larger ones are dropped
-    score_floor: Fraction  # detections below it are noise and make no row
+    score_floor: Fraction  # detections below it are noise and make no row; not used without a detector
     max_found: PositiveInt  # detections per photo, best score first; more make no row
     score: Fraction  # below it an object is dropped
     island: Fraction  # components of a mask below this share of the largest one are removed
@@ -95,6 +113,15 @@ class DetectParams(Section):
     def _areas_in_order(self) -> "DetectParams":
         if self.area_min >= self.area_max:
             raise ValueError(f"detect.area_min must be below detect.area_max, which is {self.area_max}")
+        return self
+
+    @model_validator(mode="after")
+    def _something_finds_the_object(self) -> "DetectParams":
+        if self.detector == "none" and not is_salient(self.segmenter):
+            raise ValueError("detect.segmenter must be isnet or another salient-object segmenter (.onnx) where "
+                             f"detect.detector is none, for {self.segmenter} needs a detector's boxes")  # fmt: skip
+        if self.detector == "none" and self.classes is not None:
+            raise ValueError("detect.classes must be null where detect.detector is none, which knows no classes")
         return self
 
 

@@ -3,11 +3,12 @@
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from importlib import metadata
-from pathlib import Path, PurePosixPath
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -21,11 +22,19 @@ from rich.table import Table
 from taming_core.bases.record import find_base, missing_base, record_of
 from taming_core.captions.chat_server import served_models
 from taming_core.files import read_json
-from taming_core.objects.published import DETECTOR, SEGMENTER
+from taming_core.objects.published import DETECTOR, segmenter_role
 from taming_core.params.arguments import score_models
 from taming_core.params.caption import VLM
 from taming_core.params.load import Params
-from taming_core.weights.locate import PublishedWeights, find_on_disk, is_hub_name, not_found_message, weights_folder
+from taming_core.params.sections import is_salient
+from taming_core.weights.locate import (
+    PublishedWeights,
+    find_local,
+    is_hub_name,
+    not_found_message,
+    published_url,
+    weights_folder,
+)
 from taming_core.weights.mini import BASE, MINI
 
 GB = 1e9
@@ -45,7 +54,7 @@ OPTIONAL = {  # packages that are not required
     "pillow-jxl-plugin": "photos in JPEG XL need it: pip install 'taming[jxl]'",
     "resvg-py": "only needed to rebuild the artwork of mini",
 }
-WEIGHTS = (".safetensors", ".pt", ".pth")
+WEIGHTS = (".safetensors", ".pt", ".pth", ".onnx")
 DISK = 5 * GB  # minimum free space, for training states
 
 
@@ -83,6 +92,8 @@ def software_checks(params: Params) -> Iterator[Check]:
                 yield check
     if params.train.optimizer == "adamw8bit":
         yield bitsandbytes_check()
+    if is_salient(params.detect.segmenter):
+        yield onnxruntime_check()
     for name, use in OPTIONAL.items():
         yield Check(name, installed_version(name) or f"not installed; {use}")
 
@@ -109,6 +120,19 @@ def bitsandbytes_check() -> Check:
     version = installed_version("bitsandbytes")
     return Check("bitsandbytes", version or "not installed", version is not None,
                  "pip install 'taming[8bit]', or set train.optimizer to adamw.")  # fmt: skip
+
+
+def onnxruntime_check() -> Check:
+    """Whether the package of salient-object segmenters is installed, and what they compute on."""
+    if find_spec("onnxruntime") is None:
+        return Check("onnxruntime", "not installed", ok=False,
+                     remedy="pip install 'taming[onnx]', or set detector and segmenter to mini.")  # fmt: skip
+    import onnxruntime
+
+    runtime: Any = onnxruntime  # untyped
+    on_gpu = "CUDAExecutionProvider" in runtime.get_available_providers()
+    where = "on a GPU" if on_gpu else "on the CPU; its package onnxruntime-gpu computes on a GPU"
+    return Check("onnxruntime", f"{runtime.__version__}, {where}")
 
 
 def machine_checks(device: str, params: Params) -> Iterator[Check]:
@@ -144,9 +168,9 @@ def named_models(params: Params) -> list[NamedModel]:
     """Every model that the params name."""
     d, c, t, e = params.detect, params.caption, params.train, params.evaluate
     maybe: list[tuple[str, str | None, str, Path, PublishedWeights | None]] = [
-        ("detect.detector", d.detector, "detector", MINI / "detector", DETECTOR),
+        ("detect.detector", None if d.detector == "none" else d.detector, "detector", MINI / "detector", DETECTOR),
         ("detect.segmenter", None if d.segmenter == "detector" else d.segmenter, "segmenter", MINI / "segmenter",
-         SEGMENTER),
+         segmenter_role(d.segmenter)),
         ("caption.captioner", None if c.server else c.captioner.removeprefix(VLM), "captioner", MINI / "captioner",
          None),
         ("caption.matcher", c.matcher, "matcher", MINI / "matcher", None),
@@ -203,10 +227,9 @@ def local_path(model: NamedModel) -> Path | None:
     """The file or folder of a model, as its load function would find it offline; None if there is none."""
     if model.spec == "mini":
         return model.mini if model.mini.exists() else None
-    if (path := find_on_disk(model.spec) if model.role else Path(model.spec).expanduser()) and path.exists():
+    path = find_local(model.spec, model.role) if model.role else Path(model.spec).expanduser()
+    if path is not None and path.exists():
         return path
-    if url := published_url(model):
-        return find_on_disk(PurePosixPath(url).name)
     if not is_hub_name(model.spec, model.role.suffixes if model.role else ()):
         return None
     owner, name, *inside = model.spec.split("/")
@@ -215,12 +238,6 @@ def local_path(model: NamedModel) -> Path | None:
     except LocalEntryNotFoundError:
         return None
     return path if path.exists() else None
-
-
-def published_url(model: NamedModel) -> str | None:
-    """The URL of the authors' file of this name; None if there is none."""
-    urls: Mapping[str, str] = model.role.published if model.role else {}
-    return urls.get(model.spec) or urls.get(PurePosixPath(model.spec).stem)
 
 
 def holds_weights(path: Path) -> bool:
@@ -238,8 +255,8 @@ def index_only(folder: Path) -> bool:
 
 def how_to_fetch(model: NamedModel) -> str:
     """How to get a model onto this machine."""
-    if (url := published_url(model)) and "/" not in model.spec:
-        return f"Download {url} into {weights_folder()}."
+    if model.role and (url := published_url(model.spec, model.role)):
+        return f"Download {url} into {weights_folder()} (licence {model.role.licence})."
     if is_hub_name(model.spec) and not Path(model.spec).expanduser().exists():
         return f"Run `hf download {model.spec}` with a network connection, or set {model.key} to a folder."
     return not_found_message(model.spec, model.what, model.key)

@@ -59,8 +59,8 @@ OBJECTS = _schema(
         ),
         column("identity", pa.string(), "which individual the object is; null where unknown", nullable=True),
         column("object_id", pa.string(), "photo_id and a number; null for a photo without objects", nullable=True),
-        column("class", pa.string(), "the detector's noun", nullable=True),
-        column("score", pa.float32(), "the detector's confidence in [0, 1]", nullable=True),
+        column("class", pa.string(), "the noun of the metadata or the detector; null where unknown", nullable=True),
+        column("score", pa.float32(), "the detector's confidence, or the mask's without one, in [0, 1]", nullable=True),
         column("box_xyxy", pa.list_(pa.int32(), 4), "pixels of the upright photo, half-open", nullable=True),
         column(
             "mask_png",
@@ -88,7 +88,7 @@ CAPTIONS = _schema(
     [
         *PHOTO,
         column("object_id", pa.string(), "the object this row speaks of; null on bare photos", nullable=True),
-        column("class", pa.string(), "the detector's noun", nullable=True),
+        column("class", pa.string(), "the noun of the metadata or the detector; null where unknown", nullable=True),
         column("caption", pa.string(), "the caption without a placeholder", nullable=True),
         column("match_score", pa.float32(), "probability in [0, 1] that image and caption match", nullable=True),
         column("object_caption", pa.string(), "the caption with <object> in the noun's place", nullable=True),
@@ -130,7 +130,7 @@ _ROWS = _schema(
         column("subject", IMAGE, "the object cut out of its photo, RGBA, square", nullable=True),
         column("caption", pa.string(), "the caption without a placeholder", nullable=True),
         column("object_caption", pa.string(), "the caption with <object>; null on regularization rows", nullable=True),
-        column("class", pa.string(), "the detector's noun", nullable=True),
+        column("class", pa.string(), "the noun of the metadata or the detector; null where unknown", nullable=True),
         column("identity", pa.string(), "rows of one identity show one individual object", nullable=True),
         column("split", pa.string(), "train, validation, test; dropped where drop_reason is set"),
         column("regularization", pa.bool_(), "true for a regularization row: caption only, no subject"),

@@ -30,6 +30,7 @@ class PublishedWeights:
     suffixes: tuple[str, ...]
     usual: str  # the preferred file in a folder with several
     published: Mapping[str, str]  # common name -> URL of the authors' file
+    licence: str  # of the published weights
 
 
 def cache_folder() -> Path:
@@ -50,23 +51,36 @@ def find(spec: str, role: PublishedWeights) -> Path:
     Raises:
         TamingError: it does not exist; the message names what to fetch and where to put it.
     """
-    name = "" if "/" in spec else spec  # a path is not a published name
-    url = role.published.get(PurePosixPath(name).stem if name.endswith(role.suffixes) else name)
-    file = url.rsplit("/")[-1] if url else spec
-    if (path := find_on_disk(spec) or find_on_disk(file)) is not None:
+    if (path := find_local(spec, role)) is not None:
         return path
     if is_hub_name(spec, role.suffixes):
         return _from_hub(spec, role)
-    if url:
+    if url := published_url(spec, role):
         raise TamingError(
-            f"There is no {role.what} {spec}: {file} is neither in the working directory nor in "
-            f"{weights_folder()}. Download {url} into one of them, or set {role.key} to mini or to the path of a file."
+            f"There is no {role.what} {spec}: {PurePosixPath(url).name} is neither in the working directory nor in "
+            f"{weights_folder()}. Download {url} into one of them (licence {role.licence}), or set {role.key} to mini "
+            "or to the path of a file."
         )
     raise TamingError(
         f"There is no {role.what} {spec}. Put the file there or into {weights_folder()}, or set {role.key} to mini, to "
         f"a {' or '.join(role.suffixes)} file, to a published name such as {next(iter(role.published))}, "
         "or to owner/repo/file of the hub."
     )
+
+
+def find_local(spec: str, role: PublishedWeights) -> Path | None:
+    """The file or folder of `spec` on this machine: a path, or the file of a published name, as its authors call it or
+    by that name: isnet.onnx is `isnet`.
+    """
+    url = published_url(spec, role)
+    names = [PurePosixPath(url).name, *(f"{spec}{suffix}" for suffix in role.suffixes)] if url else []
+    return next(filter(None, map(find_on_disk, [spec, *names])), None)
+
+
+def published_url(spec: str, role: PublishedWeights) -> str | None:
+    """The URL of the authors' file of a published name, with or without its suffix; None for any other spec."""
+    name = "" if "/" in spec else spec  # a path is not a published name
+    return role.published.get(PurePosixPath(name).stem if name.endswith(role.suffixes) else name)
 
 
 def find_on_disk(name: str, *near: Path) -> Path | None:

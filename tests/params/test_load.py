@@ -42,6 +42,13 @@ WRONG = [
     ("detect", {"score": "high"}, "detect.score is 'high'"),
     ("detect", {"score": 1.5}, "less than or equal to 1"),
     ("detect", {"area_min": 0.95}, "detect.area_min must be below detect.area_max, which is 0.9"),
+    ("detect", {"detector": "none"}, "detect.segmenter must be isnet or another salient-object segmenter (.onnx)"),
+    ("detect", {"detector": "none", "segmenter": "detector"}, "detector needs a detector's boxes"),
+    (
+        "detect",
+        {"detector": "none", "segmenter": "isnet", "classes": ["dog"]},
+        "detect.classes must be null where detect.detector is none",
+    ),
     ("detect", {"identity": "name"}, "'folder', 'top_folder', 'metadata' or 'photo'"),
     ("caption", {"template": "a photo"}, "caption.template must contain <object> exactly once"),
     ("caption", {"replace": "all"}, "'noun' or 'phrase'"),

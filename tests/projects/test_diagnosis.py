@@ -86,6 +86,27 @@ def test_eight_bits_need_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "bitsandbytes" not in missing(list(diagnosis.software_checks(DEFAULT)))
 
 
+def test_a_salient_object_segmenter_needs_its_file_and_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    p = DEFAULT.model_copy(
+        update={"detect": DEFAULT.detect.model_copy(update={"detector": "none", "segmenter": "isnet"})}
+    )
+    lacking = missing(list(diagnosis.model_checks(p)))
+    assert re.search(r"Download https://\S+\.onnx into .* \(licence MIT or Apa", lacking["detect.segmenter"])
+    assert "detect.detector" not in {model.key for model in diagnosis.named_models(p)}
+    (tmp_path / "isnet.onnx").write_bytes(b"")
+    assert missing(list(diagnosis.model_checks(p))) == {}
+    found = {check.what: check for check in diagnosis.software_checks(p)}
+    assert found["onnxruntime"].ok
+    assert "CPU" in found["onnxruntime"].found
+    monkeypatch.setattr(diagnosis, "find_spec", lambda _: None)
+    assert "taming[onnx]" in missing(list(diagnosis.software_checks(p)))["onnxruntime"]
+    assert "onnxruntime" not in {check.what for check in diagnosis.software_checks(DEFAULT)}
+
+
 def test_half_precision_needs_a_gpu() -> None:
     p = DEFAULT.model_copy(update={"train": DEFAULT.train.model_copy(update={"precision": "fp16"})})
     assert "bf16" in missing(list(diagnosis.machine_checks("cpu", p)))["fp16"]

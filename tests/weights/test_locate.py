@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from taming_core.errors import TamingError
-from taming_core.objects.published import DETECTOR, PUBLISHED, SEGMENTER
+from taming_core.objects.published import DETECTOR, PUBLISHED, SALIENT_SEGMENTER, SEGMENTER
 from taming_core.weights.locate import (
     find,
     find_on_disk,
@@ -51,17 +51,27 @@ def in_hub_cache(home: Path, repo: str, *names: str) -> Path:
         ("yoloe-11s-seg-pf", "yoloe-11s-seg-pf.pt"),
         ("sam_vit_h", "sam_vit_h_4b8939.pth"),
         ("sam_vit_l_0b3195.pth", "sam_vit_l_0b3195.pth"),
+        ("isnet", "isnet-general-use.onnx"),
+        ("birefnet", "BiRefNet-general-epoch_244.onnx"),
     ],
 )
 def test_published_names_are_looked_up_here_and_in_the_cache(home: Path, spec: str, file: str) -> None:
-    role = SEGMENTER if spec.startswith("sam") else DETECTOR
-    with pytest.raises(TamingError, match=rf"Download https://\S+/{file} into one of them") as error:
+    role = SEGMENTER if spec.startswith("sam") else SALIENT_SEGMENTER if "net" in spec else DETECTOR
+    with pytest.raises(TamingError, match=rf"Download https://\S+/{file} into one of them \(licence \S+") as error:
         find(spec, role)
     assert str(home / "cache" / "taming" / "weights") in str(error.value)
     stored = touch(weights_folder() / file)
     assert find(spec, role) == stored
     touch(Path(file))
     assert find(spec, role) == Path(file)  # the nearer one
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_published_file_may_have_its_common_name(home: Path, here: bool) -> None:
+    stored = touch(Path("isnet.onnx") if here else weights_folder() / "isnet.onnx")
+    assert find("isnet", SALIENT_SEGMENTER) == find("isnet.onnx", SALIENT_SEGMENTER) == stored
+    with pytest.raises(TamingError, match="There is no salient-object segmenter u2net"):
+        find("u2net", SALIENT_SEGMENTER)
 
 
 def test_every_published_name_has_one_address() -> None:

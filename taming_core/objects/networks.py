@@ -1,0 +1,35 @@
+"""The detector and the segmenter that params name, as callables."""
+
+from taming_core.objects.filters import Detector, Segmenter
+from taming_core.params.sections import DetectParams, is_salient
+
+
+def load_networks(p: DetectParams, device: str) -> tuple[Detector, Segmenter | None]:
+    """The detector and the segmenter of the params; no segmenter where the detector's masks are used.
+
+    Raises:
+        TamingError: one of them is not on this machine, or is not of a kind that is supported.
+    """
+    if p.detector == "none":
+        from taming_core.objects.salient import load_salient_detector
+
+        return load_salient_detector(p.segmenter, device, p.island), None
+    from taming_core.objects.detector import load_detector
+
+    detect = load_detector(
+        p.detector, device, p.image_size, p.score_floor, p.max_found,
+        classes=p.classes, with_masks=p.segmenter == "detector",
+    )  # fmt: skip
+    return detect, _load_segmenter(p.segmenter, device)
+
+
+def _load_segmenter(spec: str, device: str) -> Segmenter | None:
+    if spec == "detector":
+        return None
+    if is_salient(spec):
+        from taming_core.objects.salient import load_salient_segmenter
+
+        return load_salient_segmenter(spec, device)
+    from taming_core.objects.segmenter import load_segmenter
+
+    return load_segmenter(spec, device)
