@@ -85,6 +85,24 @@ def require_masks(photos: Sequence[Path], masks: Sequence[Path]) -> None:
         raise TamingError(f"There are {len(masks)} masks for {len(photos)} photos. Give --mask once for each photo.")
 
 
+def require_photos(photos: Sequence[Path], masks: Sequence[Path]) -> None:
+    """Decode every photo and mask, before anything is loaded that takes longer.
+
+    Raises:
+        TamingError: a file cannot be read, a mask has another size or is empty, or there is not one for each photo.
+    """
+    require_masks(photos, masks)
+    for photo, mask in zip(photos, masks or [None] * len(photos), strict=True):
+        image = _pixels(photo)
+        if mask is not None:
+            _read_mask(mask, image)
+
+
+def needs_finder(photos: Sequence[Path], masks: Sequence[Path]) -> bool:
+    """Whether the object of a photo must be found: there are no masks, and a photo is not transparent around it."""
+    return not masks and any(alpha_mask(photo) is None for photo in photos)
+
+
 def subject_of(photo: Path, mask_file: Path | None, find: Finder, p: MaterializeParams, background: str) -> Image.Image:
     """The subject (RGBA, square) of a photo: by the mask file, the photo's alpha channel, or `find`.
 
