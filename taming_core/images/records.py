@@ -76,7 +76,7 @@ def require_out(out: Path, inputs: Iterable[Path]) -> None:
         raise TamingError(f"--out is {out}, and {there} is a file. Name a folder.")
     if not os.access(there, os.W_OK | os.X_OK):
         raise TamingError(f"{there} cannot be written to. Name another folder with --out.")
-    if (out / SHEET).exists() and not read_records(out):
+    if not read_records(out) and (out / SHEET).exists():
         raise TamingError(f"{out / SHEET} is of something else, and would be replaced. Name another --out.")
     if any(path.exists() and (out / SHEET).exists() and path.samefile(out / SHEET) for path in inputs):
         raise TamingError(f"{out / SHEET} is an input, and would be replaced. Name another --out.")
