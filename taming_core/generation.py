@@ -76,7 +76,7 @@ def requested_images(
     placed = [(prompt, *place_objects(prompt, [str(objects[i]) for i in groups[0]])) for prompt in unique(prompts)]
     return [
         RequestedImage(
-            tuple(str(objects[i]) for i in group), "-and-".join(names[i] for i in group), written, s,
+            tuple(str(objects[i]) for i in group), " and ".join(names[i] for i in group), written, s,
             ImageRequest(prompt, tuple(group[i] for i in places), seed_for(s, "image", 0)),
         )
         for group in groups

@@ -84,6 +84,55 @@ def test_the_command_line_has_the_last_word_on_sampling(tmp_path: Path) -> None:
     assert next(iter(record.values()))["sampling"] == {**PARAMS.generate.sampling.model_dump(), **options}
 
 
+def test_a_negative_prompt_and_a_file_of_prompts_are_drawn_and_recorded(tmp_path: Path) -> None:
+    file, mask = photo(tmp_path)
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    (tmp_path / "prompts.txt").write_text(f"# scenes\n{BEACH}\n{SNOW}\n")
+    options = {"masks": [tmp_path / "mask.png"], "prompts_file": tmp_path / "prompts.txt"}
+    plain = run(tmp_path / "out", [file], [BEACH], **options)
+    assert [wanted["prompt"] for wanted in plain.values()] == [BEACH, SNOW]
+    both = run(tmp_path / "out", [file], [], **options, negative_prompt="on the beach")
+    assert list(both)[:2] == list(plain)
+    assert [wanted["negative_prompt"] for wanted in both.values()] == ["", "", "on the beach", "on the beach"]
+    pictures = [np.asarray(Image.open(tmp_path / "out" / name), int) for name in both]
+    assert np.abs(pictures[0] - pictures[2]).mean() > 1
+
+
+def test_pictures_of_an_earlier_run_stay(tmp_path: Path) -> None:
+    for name in "xy":
+        (tmp_path / name).mkdir()
+        photo(tmp_path / name, "xy".index(name), "0.png")
+        Image.fromarray(photo(tmp_path / name, "xy".index(name), "0.png")[1]).save(tmp_path / name / "mask.png")
+    out, prompts = tmp_path / "out", [f"{BEACH} with a very old wooden house far behind it", f"{BEACH}!", f"{BEACH}?"]
+    for name in ("x", "y", "x"):
+        before = {path.name: path.read_bytes() for path in out.glob("*object*.png")}
+        record = run(out, [tmp_path / name / "0.png"], prompts, masks=[tmp_path / name / "mask.png"])
+        after = {path.name: path.read_bytes() for path in out.glob("*object*.png")}
+        assert before.items() <= after.items()
+        assert set(record) == set(after)
+    assert len(record) == 6  # the third run drew what the first had drawn
+
+
+def test_names_of_any_length_and_script_are_drawn(tmp_path: Path) -> None:
+    names = ["长" * 80 + ".png", "y" * 250 + ".png"]
+    files = [photo(tmp_path, i, name)[0] for i, name in enumerate(names)]
+    masks = [tmp_path / f"{i}.png" for i in range(2)]
+    for i, path in enumerate(masks):
+        Image.fromarray(composed(artwork(3)[i], i)[1]).save(path)
+    record = run(tmp_path / "out", files, ["a photo of a <object> " + "在雪地里的樱桃" * 2], masks=masks)
+    assert [[Path(p).name for p in wanted["objects"]] for wanted in record.values()] == [[name] for name in names]
+    assert all(name.isascii() and len(name) <= 100 for name in record)
+
+
+def test_numbers_place_objects_as_their_order_does(tmp_path: Path) -> None:
+    files = [Path("a.jpg"), Path("b.jpg")]
+    (numbered,) = generation.requested_images(files, ["a <object:2> on a <object:1>"], 0, 1, together=True)
+    (swapped,) = generation.requested_images(files[::-1], ["a <object> on a <object>"], 0, 1, together=True)
+    assert numbered.request.prompt == swapped.request.prompt
+    assert [files[i] for i in numbered.request.objects] == [files[::-1][i] for i in swapped.request.objects]
+    assert numbered.prompt == "a <object:2> on a <object:1>"
+
+
 def test_what_is_not_said_stays_as_in_params() -> None:
     sampling = PARAMS.generate.sampling
     assert generation.override_sampling(sampling, steps=None, scheduler=None) == sampling
