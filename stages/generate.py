@@ -138,6 +138,6 @@ def generate(
     for file, entry, picture in track(zip(files, entries, drawn, strict=True), "draw", len(files)):
         save(picture, out / file)
         records.add_record(file, entry, out)
-        pictures.append(picture)
+        pictures.append(generation.thumbnail(picture))
     image_grid.save(generation.sheet(subjects, requested, pictures), out / records.SHEET)
     print(f"{len(pictures)} images in {out}, with the encoder {spec}; {out / records.SHEET} shows them")

@@ -12,8 +12,7 @@ from taming_core.errors import TamingError
 from taming_core.figures.image_grid import Cell, grid, stack
 from taming_core.files import MAX_NAME, safe_name
 from taming_core.fingerprints import digest
-from taming_core.images.checks import shorten
-from taming_core.images.prompts import place_objects
+from taming_core.images.prompts import place_objects, shorten
 from taming_core.images.requests import DrawSettings, ImageRequest
 from taming_core.language.placeholder import prompt_for
 from taming_core.params.sections import Sampling
@@ -23,6 +22,7 @@ from taming_core.seeds import seed_for
 T = TypeVar("T")
 MAX_OBJECTS = 32  # bytes of a file name, of which the prompt has the rest
 COLUMNS = 8  # images side by side on the sheet
+SIDE = 256  # pixels of an image on the sheet at most
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def sheet(
 
     More than `COLUMNS` images of a group go on below, under their own prompts.
     """
-    side = min(max(images[0].width, 128), 256)
+    side = min(max(*images[0].size, 128), SIDE)
     groups = dict[tuple[int, ...], list[tuple[RequestedImage, Image.Image]]]()
     for w, image in zip(requested, images, strict=True):
         groups.setdefault(tuple(sorted(w.request.objects)), []).append((w, image))
@@ -154,6 +154,13 @@ def sheet(
                    *(shorten(w.prompt) for w, _ in shown[0])]  # fmt: skip
         parts.append(grid("" if parts else "Cut out of their photos; nothing was tuned", columns, rows, side))
     return stack(parts)
+
+
+def thumbnail(image: Image.Image) -> Image.Image:
+    """The image as large as the sheet shows it: a thousand large ones would fill the memory."""
+    small = image.copy()
+    small.thumbnail((SIDE, SIDE))
+    return small
 
 
 def tile_images(pictures: Sequence[Image.Image], side: int) -> Image.Image:

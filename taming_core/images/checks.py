@@ -9,6 +9,7 @@ from typing import Any
 from taming_core.bases import limits
 from taming_core.errors import TamingError
 from taming_core.files import read_json
+from taming_core.images.prompts import shorten
 from taming_core.images.requests import DrawSettings
 from taming_core.language.placeholder import OBJECT
 from taming_core.language.token_limit import words_beyond
@@ -158,18 +159,6 @@ def require_read(prompts: Sequence[str], tokenizer: Any, length: int) -> None:
             raise TamingError(f"The prompt '{shorten(prompt)}' is longer than the {length} tokens that the text "
                               f"encoder reads, and loses '{shorten(end)}'. Write {OBJECT} earlier, or a shorter "
                               "prompt.")  # fmt: skip
-
-
-def shorten(text: str, length: int = 120) -> str:
-    """The text, or the words at its start and at its end.
-
-    >>> shorten("from the very start to the very end", 24)
-    'from the ... very end'
-    """
-    half = (length - 5) // 2
-    if len(text) <= length:
-        return text
-    return f"{text[:half].rsplit(' ', 1)[0]} ... {text[-half:].split(' ', 1)[-1]}"
 
 
 def require_read_by(configs: EncoderConfigs, prompts: Sequence[str]) -> None:

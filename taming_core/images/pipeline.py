@@ -30,9 +30,9 @@ from taming_core.images.checks import (
     require_guided,
     require_object_scale,
     require_read,
-    shorten,
 )
 from taming_core.images.guidance import EncodedPrompts, guidance_passes, guided_prediction
+from taming_core.images.prompts import shorten
 from taming_core.language.placeholder import OBJECT
 from taming_core.model import lora
 from taming_core.model.attention import eject, inject, set_object_scale

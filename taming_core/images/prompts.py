@@ -46,12 +46,12 @@ def place_objects(prompt: str, objects: Sequence[str]) -> tuple[str, tuple[int, 
     written = PLACEHOLDER.findall(prompt)
     if not written:
         raise TamingError(
-            f"The prompt '{prompt}' does not say where the object goes. "
+            f"The prompt '{shorten(prompt)}' does not say where the object goes. "
             f"Write {OBJECT} in it, such as 'a photo of {OBJECT} on the beach'."
         )
     numbers = [int(number) for number in written if number] or list(range(1, len(written) + 1))
     if fault := _fault(numbers, len(written), objects):
-        raise TamingError(f"The prompt '{prompt}' {fault}. {_advice(len(objects))}")
+        raise TamingError(f"The prompt '{shorten(prompt)}' {fault}. {_advice(len(objects))}")
     return PLACEHOLDER.sub(OBJECT, prompt), tuple(number - 1 for number in numbers)
 
 
@@ -73,3 +73,13 @@ def _advice(objects: int) -> str:
     if objects == 1:
         return f"Write {OBJECT} once, or add --together to draw all objects in one image."
     return f"Write {OBJECT} {objects} times, in the order of --object or with numbers, as in <object:2>."
+
+
+def shorten(text: str, length: int = 120) -> str:
+    """The text on one line, or the words at its start and at its end.
+
+    >>> shorten("from the very start to the very end", 24)
+    'from the ... very end'
+    """
+    line, half = " ".join(text.split()), (length - 5) // 2
+    return line if len(line) <= length else f"{line[:half].rsplit(' ', 1)[0]} ... {line[-half:].split(' ', 1)[-1]}"

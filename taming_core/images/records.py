@@ -2,13 +2,15 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from taming_core.errors import TamingError
 from taming_core.files import read_json, with_hash, write_json
 
+Json = dict[str, Any]
 RECORD, SHEET = "generation.json", "sheet.png"
 
 
@@ -37,8 +39,8 @@ def file_names(readable: Sequence[str], entries: Sequence[Mapping[str, Any]], ou
 
 def made_by(entry: Mapping[str, Any]) -> str:
     """What decides the pixels of a recorded image, as JSON: all of the record but where its inputs lie."""
-    encoder = entry.get("encoder")
-    weights = encoder.get("fingerprint") if isinstance(encoder, Mapping) else encoder
+    encoder: Any = entry.get("encoder")
+    weights: Any = encoder.get("fingerprint") if isinstance(encoder, dict) else encoder
     return json.dumps({**entry, "objects": None, "encoder": weights}, sort_keys=True)
 
 
@@ -51,13 +53,12 @@ def read_records(out: Path) -> dict[str, Any]:
     path = out / RECORD
     if not path.exists():
         return {}
-    try:
-        records = read_json(path)
-    except (OSError, ValueError):
-        records = None
-    if not isinstance(records, dict) or not all(isinstance(r, dict) for r in records.values()):
+    found: Any = None
+    with suppress(OSError, ValueError):
+        found = read_json(path)
+    if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in cast("Json", found).values()):
         raise TamingError(f"{path} is no record of images that `taming generate` drew. Name another --out.")
-    return records
+    return cast("Json", found)
 
 
 def add_record(name: str, entry: Mapping[str, Any], out: Path) -> None:
@@ -65,17 +66,22 @@ def add_record(name: str, entry: Mapping[str, Any], out: Path) -> None:
     write_json(out / RECORD, {**read_records(out), name: entry})
 
 
-def require_out(out: Path, inputs: Iterable[Path]) -> None:
+def require_out(out: Path, inputs: Sequence[Path]) -> None:
     """Require an output folder: new, or any with a record of images or without files of the names that are written.
 
     Raises:
-        TamingError: it is a file or below one, cannot be written, holds a foreign file, or an input would be replaced.
+        TamingError: it is a file or below one, cannot be written, holds a foreign file, is in a folder of photos, or an
+            input would be replaced.
     """
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not there.is_dir():
         raise TamingError(f"--out is {out}, and {there} is a file. Name a folder.")
     if not os.access(there, os.W_OK | os.X_OK):
         raise TamingError(f"{there} cannot be written to. Name another folder with --out.")
+    for folder in (path.resolve() for path in inputs if path.is_dir()):
+        if folder in (out.resolve(), *out.resolve().parents):
+            raise TamingError(f"--out is {out}, in a folder of photos of the object, of which images would become "
+                              "some. Name another --out.")  # fmt: skip
     if not read_records(out) and (out / SHEET).exists():
         raise TamingError(f"{out / SHEET} is of something else, and would be replaced. Name another --out.")
     if any(path.exists() and (out / SHEET).exists() and path.samefile(out / SHEET) for path in inputs):

@@ -115,3 +115,11 @@ def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
         with pytest.raises(TamingError, match=r"is a file\. Name a folder"):
             records.require_out(out, [])
     records.require_out(tmp_path / "new" / "folder", [])
+
+
+def test_images_do_not_become_photos_of_the_object(tmp_path: Path) -> None:
+    (tmp_path / "robot").mkdir()
+    for out in (tmp_path / "robot", tmp_path / "robot" / "out", tmp_path / "robot" / ".." / "robot"):
+        with pytest.raises(TamingError, match="in a folder of photos of the object"):
+            records.require_out(out, [tmp_path / "robot"])
+    records.require_out(tmp_path, [tmp_path / "robot"])
