@@ -24,6 +24,7 @@ def detect(
     """
     from functools import partial
 
+    from taming_core.curation import curate
     from taming_core.fingerprints import fingerprint
     from taming_core.objects import detection
     from taming_core.params import arguments
@@ -48,6 +49,7 @@ def detect(
     )
     segment = None if has_masks else load_segmenter(p.segmenter, where)
     make = partial(detection.rows_of, detect=find, segment=segment, p=p)
+    make = curate.curated(make, raw, where, p.curation, p.batch_size)
 
     stamped = schema.add_fingerprint(schema.OBJECTS, fingerprint(p))
     state = shards.RUNS / f"detect-{fingerprint(p, schema.VERSION, folder_state(raw))}"
