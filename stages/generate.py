@@ -19,12 +19,6 @@ def generate(
         typer.Option("--object", help="Photo of an object, or a folder of photos of it; repeatable."),
     ],
     prompts: Annotated[list[str] | None, typer.Option("--prompt", help="With <object> in it; repeatable.")] = None,
-    prompts_file: Annotated[
-        Path | None, typer.Option("--prompts", help="A text file of prompts, one a line; lines with # are comments.")
-    ] = None,
-    negative_prompt: Annotated[
-        str, typer.Option("--negative-prompt", help="What guidance leads away from; for all images.")
-    ] = "",
     out: Annotated[
         Path,
         typer.Option("--out", help="The folder to write to; pictures in it are kept, sheet.png is the last run's."),
@@ -32,6 +26,12 @@ def generate(
     masks: Annotated[
         list[Path] | None, typer.Option("--mask", help="Mask of the object, white on black; one for each photo.")
     ] = None,
+    prompts_file: Annotated[
+        Path | None, typer.Option("--prompts", help="A text file of prompts, one a line; lines with # are comments.")
+    ] = None,
+    negative_prompt: Annotated[
+        str, typer.Option("--negative-prompt", help="What guidance leads away from; for all images.")
+    ] = "",
     together: Annotated[
         bool,
         typer.Option(
