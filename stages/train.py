@@ -60,6 +60,8 @@ def train(
 
     training = start.prepare(p, rows, pick_device(device), shard, base)
     run, state = training.run, training.state
+    if training.truncated and run.processes.is_main:
+        print(training.truncated)
     source, offloaded = feature_cache.prepare(run, ExampleSource.of(run.model, training.rows, p))
     subjects = validation.grid_subjects(validation.grid_rows(held_out, training.rows), p, source.inputs.background)
     batches = data_loader.prefetched_batches(source, run.processes, run.accelerator.device)

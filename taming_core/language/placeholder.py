@@ -18,7 +18,10 @@ from taming_core.language.wordnet import Likeness
 
 OBJECT = "<object>"
 UNKNOWN_NOUN = "thing"  # replaces <object> to parse a caption; a noun in no class of a detector
-Method = Literal["noun", "head", "conditional", "template"]
+Method = Literal[
+    "noun", "head", "captioner", "conditional", "template",
+    "given", "given noun", "given head", "given class", "given template",
+]  # fmt: skip
 METHODS: tuple[Method, ...] = get_args(Method)
 Replace = Literal["noun", "phrase"]
 
@@ -233,17 +236,6 @@ def fill_template(template: str, noun: str, place: str) -> ObjectCaption:
     words = noun if with_article else f"{article(noun)} {noun}"
     ending = f" {place}" if place else ""
     return insert_placeholder(before + words + after + ending, len(before), len(before + words), "template")
-
-
-def parse_tagged_caption(caption: str, noun: str) -> ObjectCaption | None:
-    """A caption written with `<object>`, and its copy with the class noun; None if it has no `<object>`.
-
-    >>> parse_tagged_caption("a photo of a <object> on the beach", "dog").caption
-    'a photo of a dog on the beach'
-    """
-    before, placeholder, after = caption.partition(OBJECT)
-    plain = before + noun + after.replace(OBJECT, noun)
-    return insert_placeholder(plain, len(before), len(before + noun), "noun") if placeholder else None
 
 
 def fill_placeholder(prompt: str, noun: str) -> str:

@@ -8,8 +8,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from taming_core.errors import TamingError
+from taming_core.params.caption import CaptionParams
 from taming_core.params.sections import (
-    CaptionParams,
     DetectParams,
     EvaluateParams,
     GenerateParams,

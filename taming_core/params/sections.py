@@ -1,4 +1,4 @@
-"""The sections of params.yaml, strict and frozen; the section `train` is in `params.train`."""
+"""The sections of params.yaml, strict and frozen; `caption` and `train` are in files of their own."""
 
 import re
 from typing import Annotated, Literal
@@ -113,27 +113,6 @@ class AttributeParams(Section):
             raise ValueError("caption.attributes.vocabulary must not list a word twice")
         if wrong := [word for word in words if not re.fullmatch(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*", word)]:
             raise ValueError(f"caption.attributes.vocabulary must list words or phrases, which {wrong[0]!r} is not")
-        return self
-
-
-class CaptionParams(Section):
-    """objects -> captions."""
-
-    captioner: str  # mini, a folder, or a model name
-    matcher: str
-    num_beams: PositiveInt
-    max_new_tokens: PositiveInt
-    replace: Literal["noun", "phrase"]  # the noun alone, or the noun with its adjectives
-    match_min: Fraction  # captions with a lower match score are not used; a row without another one is dropped
-    template: str  # the fallback where no noun is found; contains <object> once
-    attributes: AttributeParams | None  # words that are added to captions of objects; null for none
-    batch_size: PositiveInt
-    shard_size: PositiveInt  # photos per crash-safe shard
-
-    @model_validator(mode="after")
-    def _template_holds_object(self) -> "CaptionParams":
-        if self.template.count("<object>") != 1:
-            raise ValueError("caption.template must contain <object> exactly once")
         return self
 
 

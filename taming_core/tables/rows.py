@@ -40,6 +40,7 @@ class Rows:
     files: tuple[Path, ...]
     starts: tuple[int, ...]  # index of each row group's first row, and last the number of all rows
     groups: tuple[tuple[int, int, int], ...]  # of each row group: index of its file, its index in the file, mtime in ns
+    excluded: frozenset[int] = frozenset()  # indices of rows with a subject that are views of it, and nothing else
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -68,8 +69,9 @@ class Rows:
 
     @cached_property
     def objects(self) -> NDArray[np.int64]:
-        """Indices of the rows that have a subject."""
-        return np.flatnonzero(~np.array(self.column("regularization"), dtype=bool))
+        """Indices of the rows that have a subject, without those that are excluded."""
+        with_subject = np.flatnonzero(~np.array(self.column("regularization"), dtype=bool))
+        return with_subject[~np.isin(with_subject, sorted(self.excluded))] if self.excluded else with_subject
 
     @cached_property
     def regularization(self) -> NDArray[np.int64]:
@@ -144,4 +146,5 @@ def concatenate(first: Rows, second: Rows) -> Rows:
     """The rows of both, those of `second` numbered after those of `first`."""
     starts = (*first.starts, *(len(first) + start for start in second.starts[1:]))
     groups = (*first.groups, *((len(first.files) + file, group, mtime) for file, group, mtime in second.groups))
-    return Rows((*first.files, *second.files), starts, groups)
+    excluded = first.excluded | {len(first) + n for n in second.excluded}
+    return Rows((*first.files, *second.files), starts, groups, excluded)

@@ -85,7 +85,13 @@ CAPTIONS = _schema(
         column("replaced", pa.string(), "the words that <object> stands for", nullable=True),
         column("span_start", pa.int32(), "first character of `replaced` in `caption`", nullable=True),
         column("span_end", pa.int32(), "one past its last character", nullable=True),
-        column("method", pa.string(), "noun, head, conditional or template: how <object> got in", nullable=True),
+        column(
+            "method",
+            pa.string(),
+            "noun, head, captioner, conditional or template: how <object> got in; after `given`, and class too, into a "
+            "person's caption; given alone: it was there",
+            nullable=True,
+        ),
         column(
             "attributes",
             pa.list_(ATTRIBUTE),

@@ -34,6 +34,7 @@ from taming_core.training.distributed import join_process_group, layers_on_devic
 from taming_core.training.identity import load_identity_network
 from taming_core.training.loop import Run
 from taming_core.training.networks import Fingerprints, network_fingerprints
+from taming_core.training.truncation import exclude_truncated
 from taming_core.weights.device import DTYPES
 from taming_core.weights.digests import file_digest, weights_digest
 
@@ -48,6 +49,7 @@ class Training:
     state: Path  # folder of what can be resumed
     networks: Fingerprints  # of the tower and the identity network
     base: str | None = None  # as `prepare` got it
+    truncated: str | None = None  # what is to be said of captions that are cut off
 
 
 def prepare(p: TrainParams, folder: Path, device: str, shard: bool, base: str | None = None) -> Training:
@@ -71,6 +73,7 @@ def prepare(p: TrainParams, folder: Path, device: str, shard: bool, base: str | 
     model = subject_model(pipeline.components, weight_digests(pipeline))
     for side in batches.image_sides(rows):
         require_size(model, side)
+    rows, truncated = exclude_truncated(rows, model.family, p)
     identity = load_identity_network(p.identity_network, accelerator.device) if p.identity_network else None
     fingerprints, networks = [checkpoint.fingerprint(p, folder, model)], network_fingerprints(pipeline, p)
     loop.move_to_device(model, accelerator.device, p, shard)
@@ -89,7 +92,7 @@ def prepare(p: TrainParams, folder: Path, device: str, shard: bool, base: str | 
     run = loop.start_run(model, identity, accelerator, p, processes, shard)
     state = shards.RUNS / "-".join(["train", *fingerprints])
     checkpoint.load(run, state)
-    return Training(pipeline, run, rows, state, networks, base)
+    return Training(pipeline, run, rows, state, networks, base, truncated)
 
 
 def running_dtypes(p: TrainParams) -> dict[str, torch.dtype]:

@@ -227,13 +227,6 @@ def test_template(template: str, noun: str, caption: str, object_caption: str) -
     assert caption[found.start : found.end] == found.replaced
 
 
-def test_a_given_caption_may_hold_the_placeholder_already() -> None:
-    assert placeholder.parse_tagged_caption("a photo of a dog", "dog") is None
-    found = placeholder.parse_tagged_caption("a <object> and another <object>", "dog")
-    assert found
-    assert (found.caption, found.object_caption) == ("a dog and another dog", "a <object> and another dog")
-
-
 WITHOUT_ATTRIBUTES = [
     ("a photo of a small squirrel on the beach, on the left", "a photo of a small <object> on the beach, on the left",
      "a photo of a squirrel on the beach", "a photo of a <object> on the beach"),
