@@ -40,7 +40,7 @@ def file_names(readable: Sequence[str], entries: Sequence[Mapping[str, Any]], ou
 def made_by(entry: Mapping[str, Any]) -> str:
     """What decides the pixels of a recorded image, as JSON: all of the record but where its inputs lie."""
     encoder: Any = entry.get("encoder")
-    weights: Any = encoder.get("fingerprint") if isinstance(encoder, dict) else encoder
+    weights = cast("Json", encoder).get("fingerprint") if isinstance(encoder, dict) else encoder
     return json.dumps({**entry, "objects": None, "encoder": weights}, sort_keys=True)
 
 
