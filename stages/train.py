@@ -38,6 +38,7 @@ def train(
     from taming_core.params import arguments
     from taming_core.params.load import load_params
     from taming_core.progress import track
+    from taming_core.tables.requirements import require_rows
     from taming_core.tables.rows import load_rows
     from taming_core.weights.mini import encoder_folder
 
@@ -50,7 +51,7 @@ def train(
         encoder_folder(p.start)
     elif base is not None:
         raise TamingError("--base has no effect without train.start. Set train.base in the params.")
-    load_rows(rows, "train")
+    require_rows(load_rows(rows, "train"), p)
     held_out = load_rows(rows, "validation")
 
     from taming_core.training import checkpoint, data_loader, feature_cache, loop, metrics_log, start, validation

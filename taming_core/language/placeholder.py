@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from taming_core.errors import TamingError
-from taming_core.language import wordnet
+from taming_core.language import class_words, wordnet
+from taming_core.language.class_words import Likeness
 from taming_core.language.noun_kinds import is_alive, is_part_or_picture
 from taming_core.language.noun_phrases import Phrase, phrases
-from taming_core.language.wordnet import Likeness
 
 OBJECT = "<object>"
 UNKNOWN_NOUN = "thing"  # replaces <object> to parse a caption; a noun in no class of a detector
@@ -140,7 +140,7 @@ def mentions(caption: str, noun: str) -> list[Mention]:
 
 def _preference(m: Mention) -> tuple[bool, bool, int, bool, bool, int]:
     role = m.phrase.role
-    closeness = wordnet.ORDER.index(m.likeness.kind)
+    closeness = class_words.ORDER.index(m.likeness.kind)
     return role == "opener", role == "scene", closeness, m.likeness.share < DOUBTFUL, role != "subject", m.phrase.start
 
 
@@ -150,9 +150,11 @@ def _mention(caption: str, phrase: Phrase, noun: str) -> Mention | None:
     if start is not None:
         return Mention(phrase, min(phrase.noun_start, start), Likeness("same", 1.0))
     *_, owner, head = (None, *phrase.nouns)
-    likeness = wordnet.likeness(noun, head)
+    likeness = class_words.likeness(noun, head)
+    if likeness is None and owner and wordnet.lemmas(f"{owner} {head}"):  # traffic signal
+        likeness = class_words.likeness(noun, f"{owner} {head}")
     if likeness is None and owner and is_part_or_picture(head):
-        likeness = wordnet.likeness(noun, owner)
+        likeness = class_words.likeness(noun, owner)
     return likeness and Mention(phrase, phrase.noun_start, likeness)
 
 
@@ -217,10 +219,11 @@ def article(noun: str) -> str:
 def prefix_for(noun: str) -> str:
     """The start of a caption that names the class.
 
-    >>> prefix_for("animal")
-    'a photo of an animal'
+    >>> prefix_for("animal"), prefix_for("boat/ship")
+    ('a photo of an animal', 'a photo of a boat')
     """
-    return f"a photo of {article(noun)} {noun}"
+    name = class_words.first_name(noun)
+    return f"a photo of {article(name)} {name}"
 
 
 def fill_template(template: str, noun: str, place: str) -> ObjectCaption:
@@ -229,6 +232,7 @@ def fill_template(template: str, noun: str, place: str) -> ObjectCaption:
     >>> fill_template("a photo of a <object>", "animal", "on the beach").caption
     'a photo of an animal on the beach'
     """
+    noun = class_words.first_name(noun)
     before, after = template.split(OBJECT)
     with_article = re.search(r"\b(a|an|the)\s+$", before, re.IGNORECASE)
     if with_article and with_article[1].lower() != "the":
@@ -335,4 +339,4 @@ def prompt_for(prompt: str, captions: str, noun: str | None) -> str:
     if noun is None:
         raise TamingError("An encoder trained with class nouns needs each object's class, and the rows hold one "
                           "without. Run `taming detect` on their photos.")  # fmt: skip
-    return fill_placeholder(prompt, noun)
+    return fill_placeholder(prompt, class_words.first_name(noun))

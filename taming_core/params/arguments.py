@@ -20,6 +20,7 @@ EVALUATION_FILES = (
     "images", "plots", "scores.jsonl", "report.html", "sheet.png", "timings.json", "intervals.json", "metrics.json",
 )  # fmt: skip
 EXPORT_RECORD = "export.json"
+# `taming materialize` once wrote dropped rows into the same folder.
 ROWS_FILE = re.compile(r"(train|validation|test|dropped)(-.*)?\.parquet")
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 MODELS: dict[type[Section], tuple[str, ...]] = {  # keys of params.yaml that name a model

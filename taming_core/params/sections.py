@@ -123,10 +123,12 @@ class MaterializeParams(Section):
     buckets: list[Size] | None  # widths and heights to choose from; null for squares of size
     subject_size: PositiveInt  # pixels of the subject's side
     subject_fill: Fraction  # share of the subject's side that the object fills
-    validation: Fraction  # share of identities
-    test: Fraction
+    validation: Fraction  # share of identities; at least one
+    test: Fraction  # at least two
     seed: NonNegativeInt  # of the split
-    duplicate_distance: NonNegativeInt  # near-duplicates differ in at most this many of 64 bits; they share a split
+    duplicate_distance: NonNegativeInt  # near-duplicates differ in at most this many of 64 bits
+    duplicate_correlation: Fraction  # and their thumbnails correlate at least so much; they share a split
+    near_duplicates: Literal["keep", "drop"]  # of a photo of another identity; the first by file name stays
     max_references: PositiveInt  # other views listed in a row; sampled if there are more
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
     shard_size: PositiveInt  # objects per crash-safe shard

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from taming_core.drop_reasons import reason_of
+from taming_core.drop_reasons import KEPT, reason_of
 from taming_core.params.sections import MaterializeParams
 from taming_core.photos.view_hash import hamming
 from taming_core.seeds import seed_for
 from taming_core.tables import schema
-from taming_core.tables.parquet import read_column, read_rows
+from taming_core.tables.parquet import read_column, read_rows, read_table
+from taming_core.tables.rows import dropped_table
 from taming_core.tables.schema import SPLITS
 
 GROUP = 16  # rows per row group, which one random access reads
@@ -54,15 +55,14 @@ def references(row: schema.Row, db: sqlite3.Connection, p: MaterializeParams) ->
 
 
 def write_splits(shards: Sequence[Path], folder: Path, expected: pa.Schema, p: MaterializeParams) -> Iterator[int]:
-    """Fill in the references, write each shard as one file per split, and yield the number of shards done.
+    """Fill in the references, write the kept rows of each shard as one file per split, and yield the shards done.
 
-    `datasets` takes the split from the file name; files that begin with `dropped` belong to none. Existing files are
-    final.
+    `datasets` takes the split from the file name. Existing files are final.
     """
     folder.mkdir(parents=True, exist_ok=True)
     db = views(shards)
     for number, shard in enumerate(shards):
-        splits = sorted(set(read_column(shard, "split")))
+        splits = sorted(set(read_column(shard, "split")) & {*SPLITS})
         todo = {s: out for s in splits if not (out := folder / f"{s}-{number:05d}.parquet").exists()}
         rows = [{**r, "references": references(r, db, p)} for r in read_rows(shard)] if todo else []
         for split, out in todo.items():
@@ -72,8 +72,18 @@ def write_splits(shards: Sequence[Path], folder: Path, expected: pa.Schema, p: M
         yield number + 1
 
 
+def write_dropped(shards: Sequence[Path], out: Path, expected: pa.Schema) -> None:
+    """Write the dropped rows of all shards into one table."""
+    tables = (read_table(path) for path in shards if any(_reasons(path)))
+    schema.write((t.filter(t.column("drop_reason").is_valid()) for t in tables), expected, out)
+
+
+def _reasons(path: Path) -> list[str | None]:
+    return read_column(path, "drop_reason")
+
+
 def count(folder: Path, column: str) -> Counter[Any]:
-    """The number of rows per value of a column."""
+    """The number of kept rows per value of a column."""
     counts: Counter[Any] = Counter()
     for path in sorted(folder.glob("*.parquet")):
         counts.update(read_column(path, column))
@@ -82,14 +92,13 @@ def count(folder: Path, column: str) -> Counter[Any]:
 
 def reasons(folder: Path) -> Counter[str]:
     """The number of kept rows, and of rows per drop reason."""
-    counts: Counter[str] = Counter()
-    for reason, number in count(folder, "drop_reason").items():
-        counts[reason_of(reason)] += number
-    return counts
+    return Counter({KEPT: count(folder, "split").total()}) + Counter(map(reason_of, _reasons(dropped_table(folder))))
 
 
 def headline(folder: Path) -> str:
-    """The number of rows per split, in one line."""
-    splits = count(folder, "split")
+    """The number of rows per split, in one line, and how many are near-duplicates across identities, if any are."""
+    splits, others = count(folder, "split"), count(folder, "near_duplicate_of")
     words = ", ".join(f"{splits[split]} {split}" for split in SPLITS)
-    return f"{words}; {count(folder, 'regularization')[True]} of them with a caption only"
+    near = others.total() - others[None]
+    duplicates = f", {near} with a near-duplicate of another identity" if near else ""
+    return f"{words}; {count(folder, 'regularization')[True]} of them with a caption only{duplicates}"

@@ -131,6 +131,8 @@ def load_rows(folder: Path, split: str) -> Rows:
         TamingError: the folder does not exist, holds no rows, or rows of another version.
     """
     if not any(folder.glob("*.parquet")):
+        if dropped_table(folder).is_file():
+            raise TamingError(f"{folder} holds no rows: all were dropped. `taming inspect {folder}` shows why.")
         raise TamingError(f"{folder} holds no rows. Run `taming materialize` first, or name another folder.")
     files = tuple(sorted(folder.glob(f"{split}-*.parquet")))
     starts, groups = [0], list[tuple[int, int, int]]()
@@ -140,6 +142,26 @@ def load_rows(folder: Path, split: str) -> Rows:
                 starts.append(starts[-1] + file.metadata.row_group(group).num_rows)
                 groups.append((number, group, path.stat().st_mtime_ns))
     return Rows(files, tuple(starts), tuple(groups))
+
+
+def dropped_table(folder: Path) -> Path:
+    """The table of dropped rows, beside the folder of kept ones, so that whatever reads the folder reads no others.
+
+    >>> dropped_table(Path("data/rows")).as_posix()
+    'data/rows-dropped.parquet'
+    """
+    return folder.with_name(f"{folder.name}-dropped.parquet")
+
+
+def require_dropped_out(folder: Path) -> None:
+    """Raises TamingError if the place of the `dropped_table` of a folder is taken by something else than rows."""
+    path = dropped_table(folder)
+    try:
+        is_ours = not path.exists() or (pq.read_schema(path).metadata or {}).get(b"taming.table") == b"rows"
+    except (OSError, pa.ArrowInvalid):  # a folder, or not Parquet
+        is_ours = False
+    if not is_ours:
+        raise TamingError(f"{path}, where dropped rows would go, is something else. Name another folder with --out.")
 
 
 def concatenate(first: Rows, second: Rows) -> Rows:

@@ -28,6 +28,7 @@ from taming_core.params.train import EncoderParams, TrainParams
 from taming_core.progress import track_to
 from taming_core.seeds import seed_for
 from taming_core.tables import shards
+from taming_core.tables.requirements import require_rows
 from taming_core.tables.rows import Rows, concatenate, load_rows
 from taming_core.training import batches, checkpoint, loop, prior
 from taming_core.training.distributed import join_process_group, layers_on_device
@@ -66,7 +67,7 @@ def prepare(p: TrainParams, folder: Path, device: str, shard: bool, base: str | 
         TamingError: a model is missing, or rows, params, model and device do not go together.
     """
     rows = load_rows(folder, "train")
-    batches.require_rows(rows, p)
+    require_rows(rows, p)
     accelerator = loop.accelerator_for(device, p.precision)
     processes = join_process_group(accelerator.process_index, accelerator.num_processes)
     pipeline = starting_pipeline(p, running_dtypes(p), base)

@@ -113,6 +113,9 @@ NAMED = [
     ("dog", "a dog next to a puppy", "a <object> next to a puppy"),
     ("dog", "a puppy next to a dog", "a puppy next to a <object>"),
     ("furniture", "a photo of a lamp on a wooden table", "a photo of a <object> on a wooden table"),
+    ("traffic light", "a traffic signal at a corner", "a <object> at a corner"),
+    ("remote", "a photo of a remote on the beach", "a photo of a <object> on the beach"),
+    ("boat/ship/ship boat", "two ships on the sea", "two <object> on the sea"),
 ]  # fmt: skip
 
 UNNAMED = [
@@ -219,6 +222,12 @@ def test_scene(caption: str, where: str) -> None:
         ("a photo of <object>", "animal", "a photo of an animal in the snow", "a photo of <object> in the snow"),
         ("a photo of a <object>", "animal", "a photo of an animal in the snow", "a photo of a <object> in the snow"),
         ("the <object>, close up", "dog", "the dog, close up in the snow", "the <object>, close up in the snow"),
+        (
+            "a photo of a <object>",
+            "airplane/aeroplane",
+            "a photo of an airplane in the snow",
+            "a photo of a <object> in the snow",
+        ),
     ],
 )
 def test_template(template: str, noun: str, caption: str, object_caption: str) -> None:
