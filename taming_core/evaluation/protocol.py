@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from taming_core.errors import TamingError
 from taming_core.files import MAX_NAME, distinct_names, safe_name
 from taming_core.images.draw import draw_missing
 from taming_core.images.families import TamingPipeline
