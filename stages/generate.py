@@ -84,7 +84,7 @@ def generate(
     from taming_core.images import checks, records
     from taming_core.images.prompts import read_prompts
     from taming_core.images.requests import DrawSettings
-    from taming_core.objects.subjects import load_finder, needs_finder, require_finder, require_photos, subjects_of
+    from taming_core.objects.subjects import load_finder, require_finder, require_photos, subjects_of
     from taming_core.params import arguments
     from taming_core.params.load import load_params
     from taming_core.progress import track
@@ -113,8 +113,7 @@ def generate(
     all_photos = list(chain.from_iterable(photos))
     if together:
         generation.require_equal_photos(photos)
-    require_photos(all_photos, masks or [])
-    if needs_finder(all_photos, masks or []):
+    if require_photos(all_photos, masks or []):
         require_finder(p.detect)
     checks.require_read_by(configs, generation.unique(w.request.prompt for w in requested))
 

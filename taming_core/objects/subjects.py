@@ -87,22 +87,21 @@ def require_masks(photos: Sequence[Path], masks: Sequence[Path]) -> None:
         raise TamingError(f"There are {len(masks)} masks for {len(photos)} photos. Give --mask once for each photo.")
 
 
-def require_photos(photos: Sequence[Path], masks: Sequence[Path]) -> None:
-    """Decode every photo and mask, before anything is loaded that takes longer.
+def require_photos(photos: Sequence[Path], masks: Sequence[Path]) -> bool:
+    """Decode every photo and mask, before anything is loaded that takes longer; whether a finder is needed.
 
     Raises:
         TamingError: a file cannot be read, a mask has another size or is empty, or there is not one for each photo.
     """
     require_masks(photos, masks)
-    for photo, mask in zip(photos, masks or [None] * len(photos), strict=True):
-        image = _pixels(photo)
-        if mask is not None:
-            _read_mask(mask, image)
+    pairs = zip(photos, masks or [None] * len(photos), strict=True)
+    known = [_known_mask(_photo(photo), mask) is not None for photo, mask in pairs]
+    return not all(known)
 
 
-def needs_finder(photos: Sequence[Path], masks: Sequence[Path]) -> bool:
-    """Whether the object of a photo must be found: there are no masks, and a photo is not transparent around it."""
-    return not masks and any(alpha_mask(photo) is None for photo in photos)
+def _known_mask(photo: Photo, mask_file: Path | None) -> Mask | None:
+    """The mask of the file, or of the photo's alpha channel; None if there is neither."""
+    return _read_mask(mask_file, photo) if mask_file is not None else alpha_mask(photo)
 
 
 def subject_of(photo: Path, mask_file: Path | None, find: Finder, p: MaterializeParams, background: str) -> Image.Image:
@@ -112,7 +111,7 @@ def subject_of(photo: Path, mask_file: Path | None, find: Finder, p: Materialize
         TamingError: a file cannot be read, the mask has another size or is empty, or no object is found.
     """
     read = _photo(photo)
-    mask = _read_mask(mask_file, read) if mask_file is not None else alpha_mask(read)
+    mask = _known_mask(read, mask_file)
     if mask is None:
         mask = next(iter(find(read.image)), None)
     if mask is None:
