@@ -10,26 +10,41 @@ from stages.options import ENCODER, Base, Device, Offload, ParamsFile, Precision
 if TYPE_CHECKING:
     from PIL import Image
 
+MAX_SEED = 2**63 - 1
+
 
 def generate(
     objects: Annotated[
         list[Path],
         typer.Option("--object", help="Photo of an object, or a folder of photos of it; repeatable."),
     ],
-    prompts: Annotated[list[str], typer.Option("--prompt", help="With <object> in it; repeatable.")],
-    out: Annotated[Path, typer.Option("--out", help="The folder to write to.")] = Path("out"),
+    prompts: Annotated[list[str] | None, typer.Option("--prompt", help="With <object> in it; repeatable.")] = None,
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="The folder to write to; pictures in it are kept, sheet.png is the last run's."),
+    ] = Path("out"),
     masks: Annotated[
         list[Path] | None, typer.Option("--mask", help="Mask of the object, white on black; one for each photo.")
     ] = None,
+    prompts_file: Annotated[
+        Path | None, typer.Option("--prompts", help="A text file of prompts, one a line; lines with # are comments.")
+    ] = None,
+    negative_prompt: Annotated[
+        str, typer.Option("--negative-prompt", help="What guidance leads away from; for all images.")
+    ] = "",
     together: Annotated[
-        bool, typer.Option("--together", help="All objects in one image; prompts hold <object> once for each.")
+        bool,
+        typer.Option(
+            "--together",
+            help="All objects in one image; prompts hold <object> once for each, in order or as <object:2>.",
+        ),
     ] = False,
     encoder: Annotated[
         str | None,
         typer.Option("--encoder", help=f"An encoder folder, or mini. Default: {ENCODER} if there, else mini."),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of the first image; the next images count up from it.")
+        int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of the first image; the next images count up from it.")
     ] = 0,
     images: Annotated[int, typer.Option("--images", min=1, help="For each object and prompt.")] = 1,
     guidance_object: Annotated[float | None, typer.Option(min=0, help="More of the object; instead of params.")] = None,
@@ -66,7 +81,10 @@ def generate(
     from taming_core import generation
     from taming_core.figures import image_grid
     from taming_core.fingerprints import folder_fingerprint, versions
-    from taming_core.objects.subjects import load_finder, require_masks, subjects_of
+    from taming_core.images import checks, records
+    from taming_core.images.prompts import read_prompts
+    from taming_core.images.requests import DrawSettings
+    from taming_core.objects.subjects import load_finder, require_finder, require_photos, subjects_of
     from taming_core.params import arguments
     from taming_core.params.load import load_params
     from taming_core.progress import track
@@ -77,17 +95,27 @@ def generate(
         p.generate.sampling, guidance_object=guidance_object, guidance_text=guidance_text,
         guidance_embedded=guidance_embedded, steps=steps, scheduler=scheduler,
     )  # fmt: skip
-    size = generation.requested_size(width, height)
-    requested = generation.requested_images(objects, prompts, seed, images, together)
-    arguments.require_files([*objects, *(masks or [])])
-    photos = [generation.photos_of(path) for path in objects]
-    require_masks(list(chain.from_iterable(photos)), masks or [])
-    spec = encoder or (str(ENCODER) if ENCODER.is_dir() else "mini")
-    weights = encoder_folder(spec)
+    settings = DrawSettings(sampling, negative_prompt, object_scale, generation.requested_size(width, height))
+    written = generation.require_prompts([*(prompts or []), *(read_prompts(prompts_file) if prompts_file else [])])
+    requested = generation.requested_images(objects, written, seed, images, together)
+    inputs = [*objects, *(masks or [])]
+    arguments.require_files(inputs)
+    records.require_out(out, inputs)
     arguments.require_scheduler(sampling.scheduler)
     arguments.require_device(device)
     arguments.require_precision(precision, device, offload)
     arguments.require_models(p.detect)
+    spec = encoder or (str(ENCODER) if ENCODER.is_dir() else "mini")
+    weights = encoder_folder(spec)
+    configs = checks.encoder_configs(weights, base)
+    checks.require_drawable(configs, settings, len(requested[0].request.objects))
+    photos = [generation.photos_of(path) for path in objects]
+    all_photos = list(chain.from_iterable(photos))
+    if together:
+        generation.require_equal_photos(photos)
+    if require_photos(all_photos, masks or []):
+        require_finder(p.detect)
+    checks.require_read_by(configs, generation.unique(w.request.prompt for w in requested))
 
     from taming_core.images.draw import draw, save
     from taming_core.images.families import load_pipeline
@@ -99,13 +127,16 @@ def generate(
     background = pipeline.object_encoder.config["background"]
     subjects = subjects_of(photos, masks or [], partial(load_finder, p.detect, where), p.materialize, background)
     embeds = [pipeline.encode_objects([group])[0] for group in subjects]
-    drawn = draw(pipeline, [r.request for r in requested], embeds, sampling, object_scale, size)
+    made_with = {"folder": spec, "fingerprint": folder_fingerprint(weights)}
+    entries = generation.records(requested, subjects, settings, made_with, versions(), precision)
+    files = records.file_names([w.readable_name for w in requested], entries, out)
+    drawn = draw(
+        pipeline, [w.request for w in requested], embeds, sampling, object_scale, settings.size, negative_prompt
+    )
     pictures: list[Image.Image] = []
-    for one, picture in track(zip(requested, drawn, strict=True), "draw", len(requested)):
-        save(picture, out / one.file)
-        pictures.append(picture)
-    image_grid.save(generation.sheet(subjects, requested, pictures), out / "sheet.png")
-    digest = folder_fingerprint(weights)
-    record = generation.record(requested, sampling, spec, digest, versions(), object_scale, size, precision)
-    generation.add_record(record, out / "generation.json")
-    print(f"{len(pictures)} images in {out}, with the encoder {spec}; {out / 'sheet.png'} shows them")
+    for file, entry, picture in track(zip(files, entries, drawn, strict=True), "draw", len(files)):
+        save(picture, out / file)
+        records.add_record(file, entry, out)
+        pictures.append(generation.thumbnail(picture))
+    image_grid.save(generation.sheet(subjects, requested, pictures), out / records.SHEET)
+    print(f"{len(pictures)} images in {out}, with the encoder {spec}; {out / records.SHEET} shows them")

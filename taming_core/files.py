@@ -1,13 +1,19 @@
 """Files and folders that are written whole or not at all, and names that any file system takes."""
 
 import json
+import re
 import shutil
-from collections.abc import Callable, Generator
+import unicodedata
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from taming_core.errors import TamingError
+
+MAX_NAME = 90  # bytes of a file name without its endings: encrypted file systems allow 143, a path of Windows 260
+RESERVED = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # names of devices on Windows, whatever their ending
 
 
 def part_path(path: Path) -> Path:
@@ -79,10 +85,43 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def slug(text: str) -> str:
-    """The text in letters, digits and hyphens.
+def safe_name(text: str, limit: int = MAX_NAME) -> str:
+    """The text as a file name without its ending: lower-case letters of ASCII, digits and hyphens.
 
-    >>> slug("a photo of <object> on the beach")
+    A text that has other letters, is too long, or is a reserved name ends in a hash of it. Names of different texts
+    can be equal otherwise; see `distinct_names`.
+
+    >>> safe_name("a photo of <object> on the beach")
     'a-photo-of-object-on-the-beach'
+    >>> safe_name("Crème brûlée"), safe_name("樱桃"), safe_name("con")
+    ('creme-brulee-4066040754', '62a1a02f35', 'con-cb66561fa5')
+
+    Args:
+        text: any.
+        limit: of the name's length, in characters, which are bytes.
     """
-    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+    letters = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    words = "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in letters.lower()).split())
+    if words and text.isascii() and len(words) <= limit and not RESERVED.fullmatch(words):
+        return words
+    return with_hash(words, text, limit)
+
+
+def with_hash(name: str, text: str, limit: int = MAX_NAME) -> str:
+    """A safe name, cut to the limit, with ten hex digits of the hash of `text` at its end."""
+    # Names of files that are not UTF-8 hold surrogates.
+    tag = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=5).hexdigest()
+    kept = name[: limit - len(tag) - 1].strip("-")
+    return f"{kept}-{tag}" if kept else tag
+
+
+def distinct_names(names: Sequence[str], texts: Sequence[str]) -> list[str]:
+    """The names, each with the hash of its text where it would stand for different texts.
+
+    >>> distinct_names(["a", "a", "b"], ["A", "a!", "b"])
+    ['a-b685b2f862', 'a-a266cd85c7', 'b']
+    """
+    known = dict[str, set[str]]()
+    for name, text in zip(names, texts, strict=True):
+        known.setdefault(name, set()).add(text)
+    return [with_hash(n, t) if len(known[n]) > 1 else n for n, t in zip(names, texts, strict=True)]

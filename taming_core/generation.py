@@ -4,36 +4,42 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from taming_core.errors import TamingError
-from taming_core.figures.image_grid import Cell, grid
-from taming_core.files import read_json, slug, write_json
-from taming_core.images.requests import ImageRequest
-from taming_core.language.placeholder import OBJECT, prompt_for
+from taming_core.figures.image_grid import Cell, grid, stack
+from taming_core.files import MAX_NAME, safe_name
+from taming_core.fingerprints import digest
+from taming_core.images.prompts import place_objects, shorten
+from taming_core.images.requests import DrawSettings, ImageRequest
+from taming_core.language.placeholder import prompt_for
 from taming_core.params.sections import Sampling
 from taming_core.photos.folder import list_photos
 from taming_core.seeds import seed_for
 
-MAX_PROMPT_IN_NAME = 60  # maximum characters of a prompt in a file name
+T = TypeVar("T")
+MAX_OBJECTS = 32  # bytes of a file name, of which the prompt has the rest
+COLUMNS = 8  # images side by side on the sheet
+SIDE = 256  # pixels of an image on the sheet at most
 
 
 @dataclass(frozen=True)
 class RequestedImage:
-    """One requested image and its file."""
+    """One requested image."""
 
     photos: tuple[str, ...]  # of its objects: a photo each, or a folder of photos
     name: str  # of its objects
-    prompt: str
+    prompt: str  # as it was written
     seed: int  # --seed plus the image's number
     request: ImageRequest
 
     @property
-    def file(self) -> str:
-        """The file name: object, prompt and seed."""
-        return f"{self.name}-{slug(self.prompt)[:MAX_PROMPT_IN_NAME].strip('-')}-{self.seed}.png"
+    def readable_name(self) -> str:
+        """Object, prompt and seed, as the start of a file name."""
+        objects, end = safe_name(self.name, MAX_OBJECTS), f"-{self.seed}"
+        return f"{objects}-{safe_name(self.prompt, MAX_NAME - len(objects) - 1 - len(end))}{end}"
 
 
 def photos_of(path: Path) -> list[Path]:
@@ -46,13 +52,15 @@ def photos_of(path: Path) -> list[Path]:
 
 
 def object_names(paths: Sequence[Path]) -> list[str]:
-    """Names of the objects: their file names, or folder and file names if those are not unique.
+    """Names of the objects: those of their files or folders, with the folder above if those are not unique.
 
     >>> object_names([Path("raw/robot/0.jpg"), Path("raw/canoe/0.jpg")])
-    ['robot-0', 'canoe-0']
+    ['robot 0', 'canoe 0']
     """
-    stems = [slug(p.stem) for p in paths]
-    return stems if len(set(stems)) == len(stems) else [slug(f"{p.resolve().parent.name} {p.stem}") for p in paths]
+    named = [path.resolve() if path.name in ("", "..") else path for path in paths]
+    names = [path.name if path.is_dir() else path.stem for path in named]
+    unique = len({safe_name(name) for name in names}) == len(names)
+    return names if unique else [f"{p.resolve().parent.name} {name}" for p, name in zip(named, names, strict=True)]
 
 
 def requested_images(
@@ -61,39 +69,41 @@ def requested_images(
     """Each object, or all of them `together`, with each prompt, `images` times; a seed gives the same image anywhere.
 
     Raises:
-        TamingError: a prompt lacks a placeholder of an object, or two images would have the same file name.
+        TamingError: a prompt does not say where an object goes.
     """
     names = object_names(objects)
     groups = [tuple(range(len(objects)))] if together else [(i,) for i in range(len(objects))]
-    require_placeholders(prompts, len(groups[0]))
-    requested = [
+    placed = [(prompt, *place_objects(prompt, [str(objects[i]) for i in groups[0]])) for prompt in unique(prompts)]
+    return [
         RequestedImage(
-            tuple(str(objects[i]) for i in group), "-and-".join(names[i] for i in group), prompt, s,
-            ImageRequest(prompt, group, seed_for(s, "image", 0)),
+            tuple(str(objects[i]) for i in group), " and ".join(names[i] for i in group), written, s,
+            ImageRequest(prompt, tuple(group[i] for i in places), seed_for(s, "image", 0)),
         )
         for group in groups
-        for prompt in prompts
+        for written, prompt, places in placed
         for s in range(seed, seed + images)
     ]  # fmt: skip
-    files = [image.file for image in requested]
-    if duplicates := {n for n in files if files.count(n) > 1}:
+
+
+def require_prompts(prompts: Sequence[str]) -> Sequence[str]:
+    """The prompts; raises TamingError if there is none."""
+    if not prompts:
         raise TamingError(
-            f"Two images would have the file name {min(duplicates)}. Rename a photo, or shorten a prompt."
+            "There is no prompt. Give --prompt 'a photo of <object> on the beach', or a file by --prompts."
         )
-    return requested
+    return prompts
 
 
-def require_placeholders(prompts: Sequence[str], objects: int) -> None:
-    """Raises TamingError if a prompt lacks `<object>`, or does not have it once for each of several objects."""
-    for prompt in prompts:
-        if OBJECT not in prompt:
-            raise TamingError(
-                f"The prompt '{prompt}' does not say where the object goes. "
-                f"Write {OBJECT} in it, such as 'a photo of {OBJECT} on the beach'."
-            )
-        if objects > 1 and prompt.count(OBJECT) != objects:
-            raise TamingError(f"The prompt '{prompt}' does not say where each of the {objects} objects goes. "
-                              f"Write {OBJECT} in it {objects} times, in the order of --object.")  # fmt: skip
+def unique(items: Iterable[T]) -> list[T]:
+    """The items without repetitions, in order."""
+    return list(dict.fromkeys(items))
+
+
+def require_equal_photos(photos: Sequence[Sequence[Path]]) -> None:
+    """Raises TamingError if objects of one image have different numbers of photos, and so of tokens."""
+    if len(counts := unique(map(len, photos))) > 1:
+        raise TamingError(f"The objects have {' and '.join(map(str, counts))} photos, and --together takes equally "
+                          "many of each. Name as many photos of each object.")  # fmt: skip
 
 
 def override_sampling(sampling: Sampling, **values: object) -> Sampling:
@@ -117,24 +127,40 @@ def requested_size(width: int | None, height: int | None) -> tuple[int, int] | N
 
 def with_encoder_captions(images: Sequence[RequestedImage], captions: str) -> list[RequestedImage]:
     """The images with prompts in the scheme of the encoder's captions; with class nouns `<object>` becomes "object"."""
-    prompts = {w.prompt: prompt_for(w.prompt, captions, "object") for w in images}
-    return [replace(w, request=replace(w.request, prompt=prompts[w.prompt])) for w in images]
+    prompts = {w.request.prompt: prompt_for(w.request.prompt, captions, "object") for w in images}
+    return [replace(w, request=replace(w.request, prompt=prompts[w.request.prompt])) for w in images]
 
 
 def sheet(
     subjects: Sequence[Sequence[Image.Image]], requested: Sequence[RequestedImage], images: Sequence[Image.Image]
 ) -> Image.Image:
-    """The contact sheet: a row for each group of objects, with its subjects and then its images under their prompts."""
-    side = min(max(images[0].width, 128), 256)
-    rows: list[list[Cell]] = []
-    for group in dict.fromkeys(w.request.objects for w in requested):
-        of_group = [(w, image) for w, image in zip(requested, images, strict=True) if w.request.objects == group]
-        inputs = tile_images([picture for i in group for picture in subjects[i]], side)
-        rows.append([Cell(inputs, of_group[0][0].name), *(Cell(image, f"seed {w.seed}") for w, image in of_group)])
-    first = requested[0].request.objects
-    columns = ["the object" if len(first) == 1 else "the objects",
-               *(w.prompt for w in requested if w.request.objects == first)]  # fmt: skip
-    return grid("Cut out of their photos; nothing was tuned", columns, rows, side)
+    """The contact sheet: a row for each group of objects, with its subjects and then its images under their prompts.
+
+    More than `COLUMNS` images of a group go on below, under their own prompts.
+    """
+    side = min(max(*images[0].size, 128), SIDE)
+    groups = dict[tuple[int, ...], list[tuple[RequestedImage, Image.Image]]]()
+    for w, image in zip(requested, images, strict=True):
+        groups.setdefault(tuple(sorted(w.request.objects)), []).append((w, image))
+    inputs = [Cell(tile_images([cut for i in group for cut in subjects[i]], side), shorten(of_group[0][0].name, 60))
+              for group, of_group in groups.items()]  # fmt: skip
+    first = next(iter(groups.values()))
+    parts: list[Image.Image] = []
+    for start in range(0, len(first), COLUMNS):
+        shown = [of_group[start : start + COLUMNS] for of_group in groups.values()]
+        rows = [[cell, *(Cell(image, f"seed {w.seed}") for w, image in row)]
+                for cell, row in zip(inputs, shown, strict=True)]  # fmt: skip
+        columns = ["the object" if len(first[0][0].photos) == 1 else "the objects",
+                   *(shorten(w.prompt) for w, _ in shown[0])]  # fmt: skip
+        parts.append(grid("" if parts else "Cut out of their photos; nothing was tuned", columns, rows, side))
+    return stack(parts)
+
+
+def thumbnail(image: Image.Image) -> Image.Image:
+    """The image as large as the sheet shows it: a thousand large ones would fill the memory."""
+    small = image.copy()
+    small.thumbnail((SIDE, SIDE))
+    return small
 
 
 def tile_images(pictures: Sequence[Image.Image], side: int) -> Image.Image:
@@ -149,29 +175,36 @@ def tile_images(pictures: Sequence[Image.Image], side: int) -> Image.Image:
     return board
 
 
-def record(
+def records(
     images: Iterable[RequestedImage],
-    sampling: Sampling,
-    encoder: str,
-    weights: str,
+    subjects: Sequence[Sequence[Image.Image]],
+    settings: DrawSettings,
+    encoder: Mapping[str, str],
     versions: Mapping[str, str],
-    scale: float,
-    size: tuple[int, int] | None,
     precision: str,
-) -> dict[str, Any]:
-    """The record of each image by file name, with all that reproduces it."""
-    settings = {
-        "encoder": {"folder": encoder, "fingerprint": weights},
-        "sampling": sampling.model_dump(),
-        "object_scale": scale,
-        "size": size,
+) -> list[dict[str, Any]]:
+    """The record of each image: all that reproduces it.
+
+    Args:
+        images: the images.
+        subjects: the cut-outs of each object, which `ImageRequest.objects` indexes.
+        settings: of the drawing.
+        encoder: its folder and its fingerprint.
+        versions: of packages.
+        precision: of the drawing.
+    """
+    of_all = {
+        "encoder": dict(encoder),
+        "sampling": settings.sampling.model_dump(),
+        "negative_prompt": settings.negative_prompt,
+        "object_scale": settings.object_scale,
+        "size": settings.size and list(settings.size),
         "precision": precision,
         "versions": dict(versions),
     }
-    return {w.file: {"objects": list(w.photos), "prompt": w.prompt, "seed": w.seed, **settings} for w in images}
-
-
-def add_record(images: Mapping[str, Any], path: Path) -> None:
-    """Write generation.json; its records of other images are kept."""
-    earlier: dict[str, Any] = read_json(path) if path.is_file() else {}
-    write_json(path, {**earlier, **images})
+    digests = [digest(subject.tobytes() for subject in of_object) for of_object in subjects]
+    return [
+        {"objects": list(w.photos), "subjects": [digests[i] for i in w.request.objects], "prompt": w.prompt,
+         "seed": w.seed, **of_all}
+        for w in images
+    ]  # fmt: skip

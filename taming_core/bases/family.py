@@ -13,8 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
+from taming_core.bases import limits
 from taming_core.language.placeholder import OBJECT
 from taming_core.language.token_limit import words_beyond
+from taming_core.params import arguments
 
 
 class Text(NamedTuple):
@@ -141,7 +143,7 @@ class Family(ABC):
     @property
     def vae_scale_factor(self) -> int:
         """Pixels per latent, along each side."""
-        return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+        return limits.vae_scale_factor(self.vae.config)
 
     @property
     @abstractmethod
@@ -251,8 +253,8 @@ def dynamic_shift(config: Mapping[str, Any], shape: Sequence[int]) -> float:
 
 
 def is_flow_matching(scheduler: Any) -> bool:
-    """Whether a scheduler is for flow matching (Lipman et al., 2023) rather than for a diffusion process (DDPM)."""
-    return type(scheduler).__name__.startswith("FlowMatch") or bool(scheduler.config.get("use_flow_sigmas", False))
+    """`arguments.is_flow_matching` of a loaded scheduler."""
+    return arguments.is_flow_matching(type(scheduler).__name__, scheduler.config)
 
 
 def token_ids(

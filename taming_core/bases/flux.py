@@ -8,10 +8,11 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taming_core.bases import limits
 from taming_core.bases.family import Text, time_shift
 from taming_core.bases.transformer import Transformer
 
-T5_LENGTH = 512  # tokens, as in diffusers' pipeline
+T5_LENGTH = limits.T5_LENGTHS["FluxTransformer2DModel"]
 
 
 class Flux(Transformer):
@@ -19,7 +20,7 @@ class Flux(Transformer):
 
     text_encoder_names = ("text_encoder", "text_encoder_2")
     pipeline_name = "FluxPipeline"
-    states_encoder = 1
+    states_encoder = limits.OBJECT_READERS["FluxTransformer2DModel"]
 
     @property
     def lengths(self) -> list[int]:
@@ -32,7 +33,7 @@ class Flux(Transformer):
 
     @property
     def size_multiple(self) -> int:
-        return self.vae_scale_factor * 2
+        return limits.packed_multiple(self.denoiser.config, self.vae.config)
 
     @property
     def image_size(self) -> int:

@@ -3,6 +3,7 @@
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taming_core.bases import limits
 from taming_core.bases.family import Family, Text
 
 
@@ -20,7 +21,7 @@ class StableDiffusion(Family):
 
     @property
     def size_multiple(self) -> int:
-        return self.vae_scale_factor * 2 ** (len(self.denoiser.config["block_out_channels"]) - 1)
+        return limits.unet_multiple(self.denoiser.config, self.vae.config)
 
     def text(self, ids: Int[Tensor, "batch length"]) -> Text:
         return Text(self.components["text_encoder"](input_ids=ids).last_hidden_state, None)

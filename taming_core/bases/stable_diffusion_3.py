@@ -5,10 +5,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from taming_core.bases import limits
 from taming_core.bases.family import Text
 from taming_core.bases.transformer import Transformer
 
-T5_LENGTH = 256  # tokens, as in diffusers' pipeline
+T5_LENGTH = limits.T5_LENGTHS["SD3Transformer2DModel"]
 
 
 class StableDiffusion3(Transformer):
@@ -29,11 +30,11 @@ class StableDiffusion3(Transformer):
 
     @property
     def size_multiple(self) -> int:
-        return self.vae_scale_factor * self.denoiser.config["patch_size"]
+        return limits.patch_multiple(self.denoiser.config, self.vae.config)
 
     @property
     def max_size(self) -> int:
-        return self.size_multiple * self.denoiser.config["pos_embed_max_size"]
+        return limits.longest_side(self.denoiser.config, self.vae.config)
 
     def text(self, ids: Int[Tensor, "batch length"]) -> Text:
         first, second, *rest = self.split_token_ids(ids)

@@ -17,6 +17,7 @@ from taming_core.evaluation.protocol import (
     Drawn,
     EvalImage,
     EvalSubject,
+    file_names,
     scene_prompt,
     style_prompt,
 )
@@ -122,7 +123,7 @@ def score_all(
 
 def image_rows(images: Sequence[EvalImage], subjects: Sequence[EvalSubject]) -> list[ImageScores]:
     """One row for each generated image, and then for each other photo of the subjects."""
-    drawn = [_drawn_row(w, subjects) for w in images]
+    drawn = [_drawn_row(w, file, subjects) for w, file in zip(images, file_names(images, subjects), strict=True)]
     return [*drawn, *(_photo_row(t, number) for t in subjects for number in range(len(t.photos)))]
 
 
@@ -131,9 +132,9 @@ def load_images(paths: Sequence[Path], subjects: Sequence[EvalSubject]) -> list[
     return [*(Image.open(path).convert("RGB") for path in paths), *(photo for t in subjects for photo in t.photos)]
 
 
-def _drawn_row(w: EvalImage, subjects: Sequence[EvalSubject]) -> ImageScores:
+def _drawn_row(w: EvalImage, file: str, subjects: Sequence[EvalSubject]) -> ImageScores:
     shown = subjects[w.request.objects[0]].identity if w.request.objects else None
-    about = {"asked": w.asked, "prompt": w.request.prompt, "seed": w.request.seed, "image": w.file(subjects)}
+    about = {"asked": w.asked, "prompt": w.request.prompt, "seed": w.request.seed, "image": file}
     subject = subjects[w.subject]
     return {**_row(w.condition, subject.identity, w.kind, shown, bool(subject.others)), **about}
 

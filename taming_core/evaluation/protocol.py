@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from taming_core.files import slug
+from taming_core.files import MAX_NAME, distinct_names, safe_name
 from taming_core.images.draw import draw_missing
 from taming_core.images.families import TamingPipeline
 from taming_core.images.requests import ImageRequest
@@ -29,6 +29,7 @@ from taming_core.tables.schema import SPLITS, Row
 
 REFERENCES = 3  # other photos of an identity that images are compared with
 OURS, NO_OBJECT, ANOTHER, REAL = "ours", "no_object", "another_object", "real_photos"
+MAX_WORDS = MAX_NAME - 26  # bytes of identity and scene or style in a file name
 # Params that change scores, not images.
 SCORING_ONLY = frozenset({"scene_choices", "style_choices", "judge", "strict_judge", "text_judge"})
 
@@ -67,11 +68,6 @@ class EvalImage:
     asked: str  # the scene, or the style
     number: int  # among the images of one prompt
     request: ImageRequest  # `objects` are the subjects whose tokens are used
-
-    def file(self, subjects: Sequence[EvalSubject]) -> str:
-        """The file name: condition, subject, scene or style, and number."""
-        words = slug(f"{subjects[self.subject].identity}-{self.asked}")
-        return f"{self.condition}-{self.subject:03d}-{words}-{self.number}.png"
 
 
 def eval_subjects(folder: Path, p: EvaluateParams, background: Background) -> list[EvalSubject]:
@@ -152,6 +148,13 @@ def plan_images(subjects: Sequence[EvalSubject], p: EvaluateParams, captions: st
     return [*planned, *donors, *(_with_objects(w, NO_OBJECT, ()) for w in scenes)]
 
 
+def file_names(images: Sequence[EvalImage], subjects: Sequence[EvalSubject]) -> list[str]:
+    """A file name for each image: condition, subject, scene or style, and number; a hash where two would be equal."""
+    words = [safe_name(f"{subjects[i.subject].identity}-{i.asked}", MAX_WORDS) for i in images]
+    names = [f"{i.condition}-{i.subject:03d}-{w}-{i.number}" for i, w in zip(images, words, strict=True)]
+    return [f"{name}.png" for name in distinct_names(names, list(map(repr, images)))]
+
+
 def scene_prompt(scene: str) -> str:
     """The prompt of a scene, for the model and for the text judge.
 
@@ -202,7 +205,7 @@ def draw(pipeline: TamingPipeline, subjects: Sequence[EvalSubject], p: EvaluateP
     """Draw every image of the protocol into `folder`; images that are there from an interrupted run are kept."""
     embeds, encoding = encode_subjects(pipeline, [s.encoder_image for s in subjects])
     images = plan_images(subjects, p, pipeline.object_encoder.captions)
-    paths = [folder / image.file(subjects) for image in images]
+    paths = [folder / name for name in file_names(images, subjects)]
     missing, start = sum(not path.exists() for path in paths), perf_counter()
     requests = [image.request for image in images]
     track_to(draw_missing(pipeline, requests, paths, embeds, p.sampling), "draw", len(images))

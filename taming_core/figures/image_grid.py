@@ -44,6 +44,14 @@ def grid(heading: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], s
     return sheet
 
 
+def stack(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Sheets below each other."""
+    sheet = Image.new("RGB", (max(s.width for s in sheets), sum(s.height for s in sheets)), PAPER)
+    for i, part in enumerate(sheets):
+        sheet.paste(part, (0, sum(s.height for s in sheets[:i])))
+    return sheet
+
+
 def _left(column: int, side: int) -> int:
     return MARGIN + column * (side + GAP) + (GAP if column else 0)
 

@@ -1,6 +1,5 @@
 """Draw images from seeds; every image has its own generator, so that it does not depend on its batch."""
 
-import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from taming_core.bases.family import is_flow_matching
-from taming_core.errors import TamingError
 from taming_core.files import replacing
 from taming_core.images.families import TamingPipeline
 from taming_core.images.requests import ImageRequest, batch_requests
-from taming_core.params.arguments import require_scheduler
+from taming_core.params.arguments import require_fitting_scheduler
 from taming_core.params.sections import Sampling
 
 
@@ -26,23 +24,12 @@ def load_scheduler(name: str, like: Any) -> SchedulerMixin:
     Raises:
         TamingError: diffusers has no such scheduler, or it does not fit the model's noise schedule.
     """
-    require_scheduler(name)
+    require_fitting_scheduler(name, type(like).__name__, like.config)
     scheduler_class: Any = getattr(diffusers, name)
-    options = inspect.signature(scheduler_class).parameters
-    for_flow_matching = name.startswith("FlowMatch")
-    if is_flow_matching(like) and not for_flow_matching and "use_flow_sigmas" not in options:
-        raise TamingError(f"{name} does not support flow-matching models. Name FlowMatchEulerDiscreteScheduler or "
-                          "DPMSolverMultistepScheduler.")  # fmt: skip
-    if is_flow_matching(like) and like.config.get("use_dynamic_shifting") and "use_dynamic_shifting" not in options:
-        raise TamingError(f"{name} does not support dynamic shifting, which this model needs. Name "
-                          "FlowMatchEulerDiscreteScheduler or DPMSolverMultistepScheduler.")  # fmt: skip
-    if is_flow_matching(like) and not for_flow_matching:
+    if is_flow_matching(like) and not name.startswith("FlowMatch"):
         shift = like.config.get("shift") or like.config.get("flow_shift") or 1.0
         flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
         return scheduler_class.from_config(like.config, **flow)
-    if for_flow_matching and not is_flow_matching(like):
-        raise TamingError(f"{name} is for flow-matching models, and this is none. Name another, such as "
-                          "DDIMScheduler.")  # fmt: skip
     return scheduler_class.from_config(like.config)
 
 
@@ -53,6 +40,7 @@ def draw(
     sampling: Sampling,
     object_scale: float = 1.0,
     size: tuple[int, int] | None = None,
+    negative_prompt: str = "",
 ) -> Iterator[Image.Image]:
     """Draw the requested images, in order, `sampling.batch_size` at a time.
 
@@ -64,6 +52,7 @@ def draw(
         sampling: scheduler, steps and guidance.
         object_scale: see `TamingPipeline.__call__`.
         size: width and height in pixels; None for the model's default.
+        negative_prompt: see `TamingPipeline.__call__`.
     """
     scheduler, (width, height) = pipeline.scheduler, size or (None, None)
     pipeline.scheduler = load_scheduler(sampling.scheduler, scheduler)
@@ -77,6 +66,7 @@ def draw(
                 guidance_object=sampling.guidance_object,
                 guidance_text=sampling.guidance_text,
                 guidance_embedded=sampling.guidance_embedded,
+                negative_prompt=negative_prompt,
                 object_scale=object_scale,
                 width=width,
                 height=height,

@@ -1,7 +1,9 @@
 """The base class of every TamingPipeline: a photo of an object and a prompt to images (docs/method.md section 6)."""
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,18 +19,29 @@ from torch import Tensor
 
 from taming_core.bases.families import family_class, family_of
 from taming_core.bases.family import Family, Text, pool_at_eos
+from taming_core.bases.limits import require_image_size
 from taming_core.bases.load import dtype_of
 from taming_core.bases.record import BaseRecord, base_parts, record_of
 from taming_core.errors import TamingError
+from taming_core.images.checks import (
+    negative_prompts,
+    require_base_effect,
+    require_embedded_guidance,
+    require_guided,
+    require_object_scale,
+    require_read,
+)
 from taming_core.images.guidance import EncodedPrompts, guidance_passes, guided_prediction
+from taming_core.images.prompts import shorten
 from taming_core.language.placeholder import OBJECT
 from taming_core.model import lora
-from taming_core.model.attention import LAYERS, eject, inject, set_object_scale
+from taming_core.model.attention import eject, inject, set_object_scale
 from taming_core.model.conditioning import find_placeholders, placeholder_states
 from taming_core.model.inputs import EncoderInputs, subject_pixels
 from taming_core.model.object_encoder import ObjectEncoder, encode_subjects
 from taming_core.model.subject_model import subject_model
 
+logger = logging.getLogger(__name__)
 StepEnd = Callable[[DiffusionPipeline, int, int, dict[str, Tensor]], dict[str, Tensor]]
 SubjectPhotos = Image.Image | Sequence[Image.Image]  # one subject, in one or several photos
 DEFAULT_EMBEDDED_GUIDANCE = 3.5  # diffusers' default for FLUX.1-dev
@@ -80,9 +93,8 @@ class TamingPipeline(DiffusionPipeline):
         kind, record = cls.class_for(index), record_of(index)
         # Without a dtype transformers would keep the stored fp16, and diffusers convert to fp32.
         dtype = options["dtype"] = options.pop("dtype", None) or options.pop("torch_dtype", None) or torch.float32
-        if record is None and base is not None:
-            raise TamingError(f"{pretrained_model_name_or_path} holds all of its components, so that --base has no "
-                              "effect. Leave it out.")  # fmt: skip
+        if base is not None:
+            require_base_effect(pretrained_model_name_or_path, record)
         if record is not None:
             pretrained_model_name_or_path = _local_folder(str(pretrained_model_name_or_path), from_hub)
             options = {**base_parts(pretrained_model_name_or_path, record, base, dtype), **options}
@@ -171,7 +183,7 @@ class TamingPipeline(DiffusionPipeline):
         guidance_object: float = 3.5,
         guidance_text: float = 3.5,
         guidance_embedded: float | None = None,
-        negative_prompt: str = "",
+        negative_prompt: str | Sequence[str] | None = None,
         object_scale: float = 1.0,
         height: int | None = None,
         width: int | None = None,
@@ -194,7 +206,7 @@ class TamingPipeline(DiffusionPipeline):
             guidance_object: s_obj; higher values favour the object's identity.
             guidance_text: s_txt; higher values favour the prompt.
             guidance_embedded: the scale for a guidance-distilled denoiser (FLUX.1-dev); None for 3.5.
-            negative_prompt: replaces the empty prompt in guidance.
+            negative_prompt: one for all prompts, or one per prompt, which replaces the empty prompt in guidance.
             object_scale: weight of the attention that `decoupled`, `gated` and `reference` add to the base model's.
             height, width: pixels; None for the model's default size.
             num_images_per_prompt: images of one prompt are consecutive.
@@ -207,11 +219,13 @@ class TamingPipeline(DiffusionPipeline):
             callback_on_step_end_tensor_inputs: names of the callback's tensors; only `latents` is available.
 
         Raises:
-            TamingError: there is neither one object nor one per prompt; `subject` and `object_embeds` are both given;
-                a prompt has not as many `<object>` as there are objects; the model does not support this image size;
-                or an argument has no effect with this encoder or base.
+            TamingError: there is neither one object nor one per prompt, or neither one negative prompt; `subject` and
+                `object_embeds` are both given; a prompt has not as many `<object>` as there are objects, or has one
+                beyond what the text encoder reads; the model does not support this image size; or an argument has no
+                effect with this encoder or base.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        negatives = negative_prompts(negative_prompt, len(prompts))
         self._require_effect(guidance_embedded, callback_on_step_end_tensor_inputs)
         self._inject()
         self._set_object_scale(object_scale)
@@ -219,10 +233,12 @@ class TamingPipeline(DiffusionPipeline):
         count = len(prompts) * num_images_per_prompt
         objects_per_image = 0 if embeds is None else embeds.shape[1]
         placeholders = EncoderInputs.of(self.object_encoder.config).empty_prompt_for(objects_per_image)
-        empty_prompt = f"{negative_prompt} {placeholders}".strip()
+        empty_prompts = [f"{negative} {placeholders}".strip() for negative in negatives]
+        for negative in negatives:
+            require_guided(negative, guidance_text if embeds is None else guidance_object, guidance_text)
+        self._require_read(prompts if embeds is None else [*prompts, *empty_prompts], with_objects=embeds is not None)
         text, null, null_with_object = (
-            self._encode_prompts(texts, objects_per_image, count)
-            for texts in (prompts, [negative_prompt], [empty_prompt])
+            self._encode_prompts(texts, objects_per_image, count) for texts in (prompts, negatives, empty_prompts)
         )
         embeds = None if embeds is None else embeds.repeat_interleave(num_images_per_prompt, 0)
 
@@ -253,17 +269,24 @@ class TamingPipeline(DiffusionPipeline):
         return len(self.scheduler.timesteps)
 
     def _require_effect(self, guidance_embedded: float | None, callback_inputs: Sequence[str]) -> None:
-        if guidance_embedded is not None and not self.family.reads_guidance:
-            raise TamingError("guidance_embedded has no effect on this base, which is not guidance-distilled. Leave it "
-                              "out, and set guidance_text.")  # fmt: skip
+        require_embedded_guidance(guidance_embedded, self.family.reads_guidance)
         if unknown := set(callback_inputs) - set(self._callback_tensor_inputs):
             raise TamingError(f"A callback can get {', '.join(self._callback_tensor_inputs)}, but not {min(unknown)}. "
                               "Leave it out of callback_on_step_end_tensor_inputs.")  # fmt: skip
 
     def _set_object_scale(self, scale: float) -> None:
-        if scale != 1 and self.injection not in LAYERS:
-            raise TamingError(f"object_scale has no effect on {self.injection}, which adds no layers. Leave it at 1.")
+        require_object_scale(scale, self.injection)
         set_object_scale(self.denoiser, scale)
+
+    def _require_read(self, prompts: Sequence[str], *, with_objects: bool) -> None:
+        """Warn of words that no text encoder reads; raises TamingError if an `<object>` is among them."""
+        family = self.family
+        if with_objects:
+            require_read(prompts, family.tokenizers[family.states_encoder], family.lengths[family.states_encoder])
+        for prompt, end in zip(prompts, family.lost_words(prompts), strict=True):
+            if end:
+                warn_once(f"The prompt '{shorten(prompt)}' is too long for the text encoder, which does not read "
+                          f"'{shorten(end)}'.")  # fmt: skip
 
     def _encode_prompts(self, prompts: Sequence[str], objects: int, count: int) -> EncodedPrompts:
         """Encode prompts and repeat each equally often, to a batch of `count`."""
@@ -311,12 +334,7 @@ class TamingPipeline(DiffusionPipeline):
         if latents is not None:
             return latents.to(self._execution_device, self.denoiser.dtype)
         sides = [family.image_size if side is None else side for side in (height, width)]
-        if any(side % family.size_multiple for side in sides):
-            raise TamingError(f"This base cannot draw {sides[1]} x {sides[0]} pixels. Set height and width to "
-                              f"multiples of {family.size_multiple}.")  # fmt: skip
-        if family.max_size is not None and max(sides) > family.max_size:
-            raise TamingError(f"This base cannot draw {sides[1]} x {sides[0]} pixels. Set height and width to "
-                              f"{family.max_size} at most.")  # fmt: skip
+        require_image_size(sides[1], sides[0], family.size_multiple, family.max_size)
         shape = (count, family.latent_channels, *(side // family.vae_scale_factor for side in sides))
         generator = generator if generator is None or isinstance(generator, torch.Generator) else list(generator)
         return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=self.denoiser.dtype)
@@ -334,6 +352,12 @@ def _local_folder(place: str, from_hub: Mapping[str, Any]) -> Path:
     """A folder, or that of a hub name in the cache, which holds all files then."""
     hub: Any = huggingface_hub  # its download functions are partly untyped
     return Path(place if Path(place).is_dir() else hub.snapshot_download(place, **from_hub))
+
+
+@lru_cache(1024)  # a prompt is drawn many times
+def warn_once(text: str) -> None:
+    """Log a warning, as diffusers does, once."""
+    logger.warning(text)
 
 
 def _takes_generator(scheduler: Any) -> bool:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from taming_core.params.sections import Sampling
+
 
 @dataclass(frozen=True)
 class ImageRequest:
@@ -11,6 +13,16 @@ class ImageRequest:
     prompt: str
     objects: tuple[int, ...]  # indices of object embeddings; several for several objects, none for plain text-to-image
     seed: int
+
+
+@dataclass(frozen=True)
+class DrawSettings:
+    """What all images of a call have in common."""
+
+    sampling: Sampling
+    negative_prompt: str = ""  # takes the place of the empty prompt in guidance
+    object_scale: float = 1.0  # see `TamingPipeline.__call__`
+    size: tuple[int, int] | None = None  # width and height in pixels; None for the model's own
 
 
 def batch_requests(

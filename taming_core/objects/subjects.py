@@ -83,6 +83,23 @@ def require_masks(photos: Sequence[Path], masks: Sequence[Path]) -> None:
         raise TamingError(f"There are {len(masks)} masks for {len(photos)} photos. Give --mask once for each photo.")
 
 
+def require_photos(photos: Sequence[Path], masks: Sequence[Path]) -> bool:
+    """Decode every photo and mask, before anything is loaded that takes longer; whether a finder is needed.
+
+    Raises:
+        TamingError: a file cannot be read, a mask has another size or is empty, or there is not one for each photo.
+    """
+    require_masks(photos, masks)
+    pairs = zip(photos, masks or [None] * len(photos), strict=True)
+    known = [_known_mask(photo, _photo(photo), mask) is not None for photo, mask in pairs]
+    return not all(known)
+
+
+def _known_mask(path: Path, photo: Photo, mask_file: Path | None) -> Mask | None:
+    """The mask of the file, beside the photo, or of its alpha channel; None if there is none of them."""
+    return _read_mask(mask_file, photo) if mask_file is not None else _mask_of(path, photo)
+
+
 def subject_of(photo: Path, mask_file: Path | None, find: Finder, p: MaterializeParams, background: str) -> Image.Image:
     """The subject (RGBA, square) of a photo: by the mask file, a mask beside the photo, its alpha channel, or `find`.
 
@@ -90,7 +107,7 @@ def subject_of(photo: Path, mask_file: Path | None, find: Finder, p: Materialize
         TamingError: a file cannot be read, the mask has another size or is empty, or no object is found.
     """
     read = _photo(photo)
-    mask = _read_mask(mask_file, read) if mask_file is not None else _mask_of(photo, read)
+    mask = _known_mask(photo, read, mask_file)
     if mask is None:
         mask = next(iter(find(read.image)), None)
     if mask is None:

@@ -1,8 +1,9 @@
 """Checks of command-line arguments that import nothing heavy, so that mistakes are reported at once."""
 
+import ast
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache, reduce
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,20 +51,79 @@ def require_precision(precision: str, device: str, offload: bool) -> None:
                           "or use another --device.")  # fmt: skip
 
 
-@cache
-def schedulers() -> frozenset[str]:
-    """Class names of diffusers' schedulers, read from its source files: importing it takes seconds."""
+def diffusers_folder() -> Path:
+    """Where diffusers is installed; importing it takes seconds."""
     spec = find_spec("diffusers")
     assert spec is not None
     assert spec.origin is not None
-    files = Path(spec.origin).parent.glob("schedulers/**/scheduling_*.py")
-    return frozenset(name for file in files for name in SCHEDULER.findall(file.read_text(encoding="utf-8")))
+    return Path(spec.origin).parent
+
+
+@cache
+def schedulers() -> Mapping[str, Path]:
+    """The source files of diffusers' schedulers by class name."""
+    files = diffusers_folder().glob("schedulers/**/scheduling_*.py")
+    return {name: file for file in files for name in SCHEDULER.findall(file.read_text(encoding="utf-8"))}
 
 
 def require_scheduler(name: str) -> None:
     """Raises TamingError if diffusers has no scheduler of this class name."""
     if name not in schedulers():
         raise TamingError(f"diffusers has no scheduler '{name}'. Name one of its classes, such as DDIMScheduler.")
+    if package := missing_package(name):
+        raise TamingError(f"{name} needs the package {package}. Run `pip install {package}`, or name another.")
+
+
+def missing_package(scheduler: str) -> str | None:
+    """The optional package of diffusers that a scheduler needs, if it is not installed."""
+    for file in sorted(diffusers_folder().glob("utils/dummy_torch_and_*_objects.py")):
+        package = file.stem.removeprefix("dummy_torch_and_").removesuffix("_objects")
+        if f"class {scheduler}(" in file.read_text(encoding="utf-8") and find_spec(package) is None:
+            return package
+    return None
+
+
+def scheduler_options(name: str) -> set[str]:
+    """The names of a scheduler's options, read from its source file."""
+    classes = (n for n in ast.parse(schedulers()[name].read_text(encoding="utf-8")).body if isinstance(n, ast.ClassDef))
+    body = next(c.body for c in classes if c.name == name)
+    start = next(n for n in body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
+    return {argument.arg for argument in start.args.args}
+
+
+def require_fitting_scheduler(name: str, model: str, config: Mapping[str, Any]) -> None:
+    """Require a scheduler that fits a model's noise schedule.
+
+    Args:
+        name: its class name.
+        model: the class name of the model's own scheduler.
+        config: of the model's own scheduler.
+
+    Raises:
+        TamingError: diffusers has no such scheduler, or only one of the two is for flow matching.
+    """
+    require_scheduler(name)
+    flow_matching, options = is_flow_matching(model, config), scheduler_options(name)
+    for_flow_matching = name.startswith("FlowMatch")
+    if flow_matching and not for_flow_matching and "use_flow_sigmas" not in options:
+        raise TamingError(f"{name} does not support flow-matching models. Name FlowMatchEulerDiscreteScheduler or "
+                          "DPMSolverMultistepScheduler.")  # fmt: skip
+    if flow_matching and config.get("use_dynamic_shifting") and "use_dynamic_shifting" not in options:
+        raise TamingError(f"{name} does not support dynamic shifting, which this model needs. Name "
+                          "FlowMatchEulerDiscreteScheduler or DPMSolverMultistepScheduler.")  # fmt: skip
+    if for_flow_matching and not flow_matching:
+        raise TamingError(f"{name} is for flow-matching models, and this is none. Name another, such as "
+                          "DDIMScheduler.")  # fmt: skip
+
+
+def is_flow_matching(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether a scheduler is for flow matching (Lipman et al., 2023) rather than for a diffusion process (DDPM).
+
+    Args:
+        name: its class name.
+        config: its config.
+    """
+    return name.startswith("FlowMatch") or bool(config.get("use_flow_sigmas", False))
 
 
 def require_encoder_out(out: Path) -> None:

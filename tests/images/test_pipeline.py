@@ -120,6 +120,43 @@ def test_guidance_leads_away_from_a_negative_prompt_as_in_diffusers(family: str)
     np.testing.assert_allclose(found, theirs, atol=2e-5)
 
 
+def test_each_prompt_may_have_its_own_negative_prompt(pipeline: TamingPipeline, family: str) -> None:
+    both = images(pipeline, family, negative_prompt=["a beach", ""])
+    for i, negative in enumerate(["a beach", None]):
+        np.testing.assert_allclose(both[i], images(pipeline, family, negative_prompt=negative)[i], atol=1e-4)
+    np.testing.assert_allclose(both[1], images(pipeline, family)[1], atol=1e-4)
+    assert np.abs(both[0] - images(pipeline, family)[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"negative_prompt": ["ugly"] * 3}, "3 negative prompts for 2 prompts"),
+        ({"negative_prompt": "an ugly <object>"}, "The negative prompt holds <object>"),
+        ({"negative_prompt": "ugly", "guidance_object": 1.0, "guidance_text": 1.0}, "negative prompt has no effect"),
+        ({"prompt": ["very " * 600 + "<object>"] * 2}, "and loses 'very .*<object>'. Write <object> earlier"),
+    ],
+)
+def test_prompts_that_would_be_ignored_are_refused(asked: dict[str, Any], words: str) -> None:
+    call = {**SHOWN, **OURS["sd15"], "object_embeds": embeds(taught("sd15")), "prompt": PROMPTS, **asked}
+    with pytest.raises(TamingError, match=words):
+        taught("sd15")(**call)
+
+
+def test_without_guidance_of_the_text_no_prompt_leads_away() -> None:
+    with pytest.raises(TamingError, match="negative prompt has no effect"):
+        taught("flux")(PROMPTS, negative_prompt="ugly", **{**CALL, **OURS["flux"]})
+
+
+def test_words_that_no_text_encoder_reads_are_named_once(family: str, caplog: pytest.LogCaptureFixture) -> None:
+    pipeline = taught(family)
+    lost = f"a <object> on {'the ' * max(pipeline.family.lengths)}{family}"
+    for _ in range(2):
+        images(pipeline, family, [lost, "a cat"])
+    (said,) = [r.getMessage() for r in caplog.records if "too long" in r.getMessage()]
+    assert said.endswith(f"{family}'.")
+
+
 def test_an_object_encoded_before_is_the_object(family: str) -> None:
     pipeline = taught(family)
     z = pipeline.encode_objects([SUBJECT])

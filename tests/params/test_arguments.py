@@ -118,9 +118,13 @@ def test_a_mistake_is_answered_before_anything_large_is_imported(mistake: str, s
 
 
 def test_the_schedulers_that_are_read_from_files_are_diffusers_own() -> None:
-    assert {"DDIMScheduler", "DPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler"} <= arguments.schedulers()
+    assert {
+        "DDIMScheduler",
+        "DPMSolverMultistepScheduler",
+        "FlowMatchEulerDiscreteScheduler",
+    } <= arguments.schedulers().keys()
     exported = {name: getattr(diffusers, name) for name in dir(diffusers) if name.endswith("Scheduler")}
-    assert {n for n, kind in exported.items() if issubclass(kind, SchedulerMixin)} <= arguments.schedulers()
+    assert {n for n, kind in exported.items() if issubclass(kind, SchedulerMixin)} <= arguments.schedulers().keys()
 
 
 def test_precisions_have_dtypes() -> None:

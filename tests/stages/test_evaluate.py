@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -101,9 +102,20 @@ def test_seeds_do_not_change_with_what_is_judged_beside_them() -> None:
 
 def test_every_image_has_a_file_of_its_own(folder: Path) -> None:
     things = protocol.eval_subjects(folder / "rows", params(), "removed")
-    names = [w.file(things) for w in protocol.plan_images(things, params(images_per_prompt=2), "object_token")]
+    names = protocol.file_names(protocol.plan_images(things, params(images_per_prompt=2), "object_token"), things)
     assert len(set(names)) == len(names)
     assert names[0] == f"ours-000-{things[0].identity}-on-the-beach-0.png"
+
+
+def test_files_stay_apart_whatever_identities_scenes_and_styles_are_called() -> None:
+    things = [replace(t, identity=name) for t, name in zip(things_of(3), ["x" * 200, "樱桃" * 60, "a/b"], strict=True)]
+    words = {"scenes": ["on a hill", "on a hill!", "on a hill", "在雪地里" * 20], "styles": ["on a hill", "z" * 200]}
+    choices = {"scene_choices": [*words["scenes"], "at home"], "style_choices": [*words["styles"], "a photo of"]}
+    images = protocol.plan_images(things, params(objects=3, **words, **choices), "object_token")
+    names = protocol.file_names(images, things)
+    assert len({name.lower() for name in names}) == len(names)
+    assert all(re.fullmatch(r"[a-z0-9_-]+\.png", name) and len(name) <= 100 for name in names)
+    assert names == protocol.file_names(images, things)
 
 
 def test_a_thing_is_its_first_view_and_the_other_photos(folder: Path) -> None:
@@ -167,7 +179,7 @@ def test_a_batch_is_drawn_as_a_whole_or_left_alone(folder: Path, tmp_path: Path)
     p, pipeline = params(), load_pipeline("mini")
     things = protocol.eval_subjects(folder / "rows", p, "removed")
     wants = protocol.plan_images(things, p, "object_token")[:4]
-    paths = [tmp_path / w.file(things) for w in wants]
+    paths = [tmp_path / name for name in protocol.file_names(wants, things)]
     embeds, _ = protocol.encode_subjects(pipeline, [t.encoder_image for t in things])
     sampling = p.sampling.model_copy(update={"steps": 1})
     assert list(draw_missing(pipeline, [w.request for w in wants], paths, embeds, sampling)) == [2, 4]
