@@ -25,6 +25,7 @@ def detect(
     from functools import partial
 
     from taming_core.fingerprints import fingerprint
+    from taming_core.locks import exclusive
     from taming_core.objects import detection
     from taming_core.params import arguments
     from taming_core.params.load import load_params
@@ -33,9 +34,12 @@ def detect(
     from taming_core.tables import drop_counts, schema, shards
 
     p = load_params(params).detect
+    schema.require_out(out, schema.OBJECTS, raw)
     arguments.require_device(device)
     arguments.require_models(p)
     sources = detection.list_sources(raw, p.identity)
+    stamped = schema.add_fingerprint(schema.OBJECTS, fingerprint(p))
+    state = shards.RUNS / f"detect-{fingerprint(p, schema.VERSION, folder_state(raw))}"
 
     from taming_core.objects.detector import load_detector
     from taming_core.objects.segmenter import load_segmenter
@@ -43,13 +47,12 @@ def detect(
 
     where = pick_device(device)
     has_masks = p.segmenter == "detector"
-    find = load_detector(
-        p.detector, where, p.image_size, p.score_floor, p.max_found, classes=p.classes, with_masks=has_masks
-    )
-    segment = None if has_masks else load_segmenter(p.segmenter, where)
-    make = partial(detection.rows_of, detect=find, segment=segment, p=p)
-
-    stamped = schema.add_fingerprint(schema.OBJECTS, fingerprint(p))
-    state = shards.RUNS / f"detect-{fingerprint(p, schema.VERSION, folder_state(raw))}"
-    track_to(shards.write_shards(sources, p.shard_size, state, stamped, make), "detect", len(sources))
-    drop_counts.print_counts(shards.join(state, stamped, out), f"{out}: {len(sources)} photos")
+    with exclusive(out, state):
+        find = load_detector(
+            p.detector, where, p.image_size, p.score_floor, p.max_found, classes=p.classes, with_masks=has_masks
+        )
+        segment = None if has_masks else load_segmenter(p.segmenter, where)
+        make = partial(detection.rows_of, detect=find, segment=segment, p=p)
+        track_to(shards.write_shards(sources, p.shard_size, state, stamped, make), "detect", len(sources))
+        counts = shards.join(state, stamped, out, [s.file_name for s in sources])
+    drop_counts.print_counts(counts, f"{out}: {len(sources)} photos")

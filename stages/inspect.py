@@ -31,7 +31,7 @@ def inspect(
     from taming_core.tables import drop_counts
 
     target = out or table.with_suffix(".png")
-    contact_sheet.check_name(target)
+    contact_sheet.require_sheet_out(target, table, raw)
     dataset, layout = inspection.open_table(table)
     kinds = inspection.reasons(dataset)
     chosen = inspection.choose_rows(kinds, rows, only)

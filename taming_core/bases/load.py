@@ -1,6 +1,5 @@
 """Load the components of a text-to-image model."""
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 from taming_core.bases.families import family_class
 from taming_core.bases.supported import Config, require_text_to_image
 from taming_core.errors import TamingError
+from taming_core.files import read_json
 from taming_core.weights.load import no_progress_bars
 from taming_core.weights.locate import is_hub_name
 from taming_core.weights.mini import BASE
@@ -85,7 +85,7 @@ def model_index(place: str, revision: str | None = None) -> dict[str, Any]:
     if folder.is_dir() and not (folder / "model_index.json").is_file():
         if not (folder / "unet" / "config.json").is_file():
             raise OSError(f"{folder} holds no model")
-        scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["_class_name"]
+        scheduler = read_json(folder / "scheduler" / "scheduler_config.json")["_class_name"]
         return {
             "vae": ["diffusers", "AutoencoderKL"], "text_encoder": ["transformers", "CLIPTextModel"],
             "tokenizer": ["transformers", "AutoTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from taming_core.drop_reasons import reason_of
+from taming_core.errors import TamingError
 from taming_core.params.sections import MaterializeParams
 from taming_core.photos.view_hash import hamming
 from taming_core.seeds import seed_for
 from taming_core.tables import schema
-from taming_core.tables.parquet import read_column, read_rows
+from taming_core.tables.parquet import read_column, read_rows, row_count
 from taming_core.tables.schema import SPLITS
 
 GROUP = 16  # rows per row group, which one random access reads
@@ -58,6 +59,9 @@ def write_splits(shards: Sequence[Path], folder: Path, expected: pa.Schema, p: M
 
     `datasets` takes the split from the file name; files that begin with `dropped` belong to none. Existing files are
     final.
+
+    Raises:
+        TamingError: in the end the files do not hold as many rows as the shards.
     """
     folder.mkdir(parents=True, exist_ok=True)
     db = views(shards)
@@ -70,6 +74,10 @@ def write_splits(shards: Sequence[Path], folder: Path, expected: pa.Schema, p: M
             groups = (schema.table(part[i : i + GROUP], expected) for i in range(0, len(part), GROUP))
             schema.write(groups, expected, out)
         yield number + 1
+    given, written = (sum(map(row_count, paths)) for paths in (shards, folder.glob("*.parquet")))
+    if given != written:
+        raise TamingError(f"{folder} should hold {given} rows and holds {written}: another program changed it. Remove "
+                          f"{folder.parent}, and run the same command again.")  # fmt: skip
 
 
 def count(folder: Path, column: str) -> Counter[Any]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from taming_core.errors import TamingError
 from taming_core.tables import schema
-from taming_core.tables.parquet import read_column
+from taming_core.tables.parquet import read_column, reading
 
 CACHED = 16  # row groups kept in memory
 ALL_COLUMNS = tuple(schema.ROWS.names)
@@ -117,7 +117,7 @@ class Rows:
 
 @lru_cache(maxsize=CACHED)
 def _read_group(path: Path, number: int, mtime: int, columns: tuple[str, ...]) -> pa.Table:  # noqa: ARG001  see `groups`
-    with pq.ParquetFile(path) as file:
+    with reading(path), pq.ParquetFile(path) as file:
         reader: Any = file  # partly untyped
         return reader.read_row_group(number, columns=list(columns))
 

@@ -53,7 +53,7 @@ MISTAKES = {
     "export: no encoder": (["export", "--to", "lora", "--out", "o", "--encoder", "absent"], "absent holds no encoder"),
     "export: unknown": (["export", "--to", "paper", "--out", "o", "--encoder", "mini"], "paper"),
     "inspect: no table": (["inspect", "absent.parquet"], "absent.parquet"),
-    "world: a full folder": (["world", "--out", "full"], "full is not empty"),
+    "world: a full folder": (["world", "--out", "full"], "full is not an empty folder"),
     "doctor: no device": (["doctor", "--device", "abacus"], "abacus"),
     "bench: no encoder": (["bench", "generate", "--encoder", "absent"], "absent holds no encoder"),
     "bench: no rows": (["bench", "train", "--in", "absent"], "absent holds no rows"),

@@ -103,10 +103,16 @@ def test_without_a_state_a_run_stays_at_its_beginning(tmp_path: Path) -> None:
 
 def test_the_fingerprint_covers_what_changes_weights_and_no_more(folder: Path, tmp_path: Path) -> None:
     p, model = tiny.train_params(), subject_model(tiny.pipeline().components)
-    own = checkpoint.fingerprint(p, folder, model)
-    assert own == checkpoint.fingerprint(tiny.train_params(save_every=5), folder, model)
-    assert own == checkpoint.fingerprint(p, folder, subject_model(tiny.pipeline().components))
-    assert own != checkpoint.fingerprint(tiny.train_params(learning_rate=0.5), folder, model)
-    assert own != checkpoint.fingerprint(p, folder, subject_model(tiny.pipeline(seed=1).components))
-    assert own != checkpoint.fingerprint(p, tiny.write_rows(tmp_path / "more", identities=3), model)
-    assert own == checkpoint.fingerprint(p, tiny.write_rows(tmp_path / "again"), model)  # the same rows, written later
+    own = checkpoint.fingerprint(p, checkpoint.origin_of(folder, model))
+    assert own == checkpoint.fingerprint(tiny.train_params(save_every=5), checkpoint.origin_of(folder, model))
+    assert own == checkpoint.fingerprint(p, checkpoint.origin_of(folder, subject_model(tiny.pipeline().components)))
+    assert own != checkpoint.fingerprint(tiny.train_params(learning_rate=0.5), checkpoint.origin_of(folder, model))
+    assert own != checkpoint.fingerprint(
+        p, checkpoint.origin_of(folder, subject_model(tiny.pipeline(seed=1).components))
+    )
+    assert own != checkpoint.fingerprint(
+        p, checkpoint.origin_of(tiny.write_rows(tmp_path / "more", identities=3), model)
+    )
+    assert own == checkpoint.fingerprint(
+        p, checkpoint.origin_of(tiny.write_rows(tmp_path / "again"), model)
+    )  # the same rows, written later
