@@ -345,8 +345,8 @@ def test_a_run_that_begins_anew_says_what_is_different(project: Path, capsys: py
     write_params(project, steps=2, batch_size=4, micro_batch_size=2)
     run()
     assert capsys.readouterr().err == (
-        f"data/encoder: a new run, from step 1. It is not {first}, the last with this output: train.batch_size is 4 and "
-        "was 2, train.micro_batch_size is 2 and was 1, train.steps is 2 and was 4.\n"
+        f"data/encoder: a new run, from step 1. It is not {first}, the last with this output: train.batch_size is 4 "
+        "and was 2, train.micro_batch_size is 2 and was 1, train.steps is 2 and was 4.\n"
     )
     tiny.write_rows(project / "data/rows", identities=3)
     run()
