@@ -197,7 +197,8 @@ def require_out(out: Path, expected: pa.Schema, *inputs: Path | None) -> None:
 def name_of(path: Path) -> str | None:
     """Which table of this program, of any version, a file holds; None for another file."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        with pq.ParquetFile(path) as file:
+            metadata = file.schema_arrow.metadata or {}
     except (pa.ArrowInvalid, OSError):
         return None
     return metadata.get(b"taming.table", b"").decode() or None

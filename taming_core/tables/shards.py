@@ -73,7 +73,7 @@ def join(folder: Path, expected: pa.Schema, out: Path, names: Sequence[str]) -> 
         for path in shard_paths(folder):
             t = read_table(path)
             reasons.update(reason_of(r) for r in t.column("drop_reason").to_pylist())
-            found.update(t.column("file_name").to_pylist())
+            found.update(map(str, t.column("file_name").to_pylist()))
             yield t
         require_photos(found, names, folder)
 
