@@ -24,6 +24,7 @@ def detect(
     """
     from functools import partial
 
+    from taming_core.curation import curate
     from taming_core.fingerprints import fingerprint
     from taming_core.locks import exclusive
     from taming_core.objects import detection
@@ -53,6 +54,7 @@ def detect(
         )
         segment = None if has_masks else load_segmenter(p.segmenter, where)
         make = partial(detection.rows_of, detect=find, segment=segment, p=p)
+        make = curate.curated(make, raw, where, p.curation, p.batch_size)
         track_to(shards.write_shards(sources, p.shard_size, state, stamped, make), "detect", len(sources))
         counts = shards.join(state, stamped, out, [s.file_name for s in sources])
     drop_counts.print_counts(counts, f"{out}: {len(sources)} photos")

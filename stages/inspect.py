@@ -1,7 +1,7 @@
 """table -> counts and a contact sheet"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,23 +18,38 @@ def inspect(
     only: Annotated[
         str | None, typer.Option("--only", help="Show only rows with this drop reason, or kept ones.")
     ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option("--sort", help="Show rows by a number: score, sharpness, match_score, or a score of your own."),
+    ] = None,
+    show: Annotated[
+        Literal["lowest", "highest", "spread"] | None,
+        typer.Option("--show", help="With --sort: which rows. Default: spread over all values."),
+    ] = None,
 ) -> None:
     """Count the kept and dropped rows of a table, and draw a contact sheet.
 
     \b
     Example: taming inspect data/objects.parquet --out objects.png
+    Example: taming inspect data/objects.parquet --only kept --sort sharpness --show lowest
     """
     from collections import Counter
 
     from taming_core import inspection
+    from taming_core.errors import TamingError
     from taming_core.figures import contact_sheet
     from taming_core.tables import drop_counts
 
+    if show and sort is None:
+        raise TamingError("--show has no effect without --sort. Name what to sort by, or leave --show out.")
     target = out or table.with_suffix(".png")
     contact_sheet.require_sheet_out(target, table, raw)
     dataset, layout = inspection.open_table(table)
     kinds = inspection.reasons(dataset)
     chosen = inspection.choose_rows(kinds, rows, only)
+    values = None if sort is None else inspection.values_of(dataset, sort)
+    if values is not None:
+        chosen = inspection.choose_sorted(values, kinds == (only or kinds), rows, show or "spread")
     counts = Counter[str](kinds.tolist())
     contact_sheet.save(
         inspection.cards(dataset, layout, chosen, raw),
@@ -43,4 +58,5 @@ def inspect(
         target,
     )
     drop_counts.print_counts(counts, f"{table}: {len(kinds)} rows")
-    print(f"{target} shows {len(chosen)} of them")
+    by = "" if values is None else f", by {sort} from {values[chosen[0]]:.3g} to {values[chosen[-1]]:.3g}"
+    print(f"{target} shows {len(chosen)} of them{by}")

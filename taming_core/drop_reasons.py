@@ -23,6 +23,8 @@ CUT_OFF = "cut off"
 MASK_FILL = "mask does not fill its box"
 INSIDE_ANOTHER = "inside another"
 TOO_MANY_OBJECTS = "too many objects"
+BLURRED = "blurred"
+EXCLUDED = "excluded class"
 
 # Captions
 NOT_DETECTED = "photo is not in the objects table"
@@ -53,3 +55,12 @@ def reason_of(drop_reason: str | None) -> str:
     ('unreadable', 'kept')
     """
     return KEPT if drop_reason is None else drop_reason.split(":")[0]
+
+
+def score_too(bound: str, name: str) -> str:
+    """The reason for a score of `detect.curation` outside its bounds; `bound` is low or high.
+
+    >>> score_too("high", "nsfw")
+    'nsfw too high'
+    """
+    return f"{name} too {bound}"

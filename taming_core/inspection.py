@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from taming_core.tables import schema
 from taming_core.tables.parquet import reading
 
 Row = Mapping[str, Any]
+End = Literal["lowest", "highest", "spread"]
 
 CUTOUT_FILL = 0.94  # share of its tile; display only
 
@@ -102,11 +103,52 @@ def choose_rows(kinds: NDArray[Any], count: int, only: str | None) -> list[int]:
     return [int(candidates[i]) for i in spread_over_kinds(kinds[candidates], count)]
 
 
+def values_of(table: ds.Dataset, name: str) -> NDArray[np.float64]:
+    """A number per row, NaN where it has none: a numeric column, or a score of `detect.curation` by its name.
+
+    Raises:
+        TamingError: the table has no such numbers; the message lists those it has.
+    """
+    numeric = [f.name for f in cast(Any, table.schema) if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)]
+    if name in numeric:
+        with reading(_place(table)):
+            column = cast(Any, table.to_table(columns=[name]).column(0)).cast(pa.float64())
+        return column.to_numpy(zero_copy_only=False)
+    scored = table.to_table(columns=["scores"]).column(0).to_pylist() if "scores" in table.schema.names else []
+    scores = [{s["name"]: s["score"] for s in of_row or ()} for of_row in scored]
+    names = sorted({key for of_row in scores for key in of_row})
+    if name not in names:
+        raise TamingError(f"The table has no numbers named {name}. What --sort can name: {', '.join(numeric + names)}.")
+    return np.array([of_row.get(name, np.nan) for of_row in scores], np.float64)
+
+
+def choose_sorted(values: NDArray[np.float64], candidates: NDArray[np.bool_], count: int, end: End) -> list[int]:
+    """The rows with a value in its order: the lowest, the highest (from above), or evenly spread over all ranks.
+
+    >>> values = np.array([3.0, np.nan, 1.0, 2.0, 5.0, 4.0])
+    >>> [choose_sorted(values, values < 9, 3, end) for end in ("lowest", "highest", "spread")]
+    [[2, 3, 0], [4, 5, 0], [2, 0, 4]]
+
+    Raises:
+        TamingError: no candidate has a value.
+    """
+    order = np.argsort(values, kind="stable")
+    order = order[(candidates & ~np.isnan(values))[order]]
+    if not len(order):
+        raise TamingError("No row that --only leaves has a value to sort by. Name another one, or leave --only out.")
+    shown = min(count, len(order))
+    if end == "spread":
+        return [int(i) for i in order[np.linspace(0, len(order) - 1, shown).round().astype(np.intp)]]
+    return [int(i) for i in (order if end == "lowest" else order[::-1])[:shown]]
+
+
 def object_card(row: Row, raw: Path, side: int) -> Card:
     """The photo with box and mask, and the cut-out."""
     name = row["class"] or row["file_name"]
     title = name if row["score"] is None else f"{name} {row['score']:.2f}"
-    lines = () if name == row["file_name"] else (row["file_name"],)
+    measures = [] if row["sharpness"] is None else [f"sharpness {row['sharpness']:.0f}"]
+    measures += [f"{s['name']} {s['score']:.2f}" for s in row["scores"] or ()]
+    lines = (*(() if name == row["file_name"] else (row["file_name"],)), *([", ".join(measures)] if measures else ()))
     photo = _photo(row, raw)
     if isinstance(photo, str):
         return Card((text_tile(photo, side),), title, lines, row["drop_reason"])

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoProcessor, BlipForConditionalGeneration, PreTrainedModel
 
 from taming_core.captions.captioning import Captioner
-from taming_core.weights.load import as_taming_error, load_network, no_progress_bars
+from taming_core.weights.load import as_taming_error, load_network, no_progress_bars, preprocess_images
 from taming_core.weights.locate import source_of
 from taming_core.weights.mini import MINI
 
@@ -79,12 +79,6 @@ def load_blip(spec: str, role: str, kind: type[PreTrainedModel], device: str) ->
 def preprocess(processor: Any, photos: Sequence[NDArray[np.uint8]]) -> Float[Tensor, "n 3 height width"]:
     """Photos (H, W, 3) of any sizes, resized and normalized for the model."""
     return preprocess_images(processor.image_processor, photos)
-
-
-def preprocess_images(processor: Any, photos: Sequence[NDArray[np.uint8]]) -> Float[Tensor, "n 3 height width"]:
-    """`preprocess` by an image processor."""
-    arrays = [np.array(photo) for photo in photos]  # a copy: the processor warns about read-only arrays
-    return processor(images=arrays, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
 
 
 def prompt_ids(tokenizer: Any, prefix: str, config: Any) -> Int[Tensor, "1 length"]:

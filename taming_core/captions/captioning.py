@@ -25,7 +25,17 @@ from taming_core.tables.parquet import read_column
 Captioner = Callable[[Sequence[Image], str], list[str]]  # photos, prefix -> captions
 Matcher = Callable[[Sequence[Image], Sequence[str]], NDArray[np.float32]]  # photos, captions -> probabilities
 DEFAULT_NOUN = "object"  # the class of an object without one
-NEEDED = ("photo_id", "file_name", "photo_width", "object_id", "class", "box_xyxy", "given_caption", "drop_reason")
+NEEDED = (
+    "photo_id",
+    "file_name",
+    "photo_width",
+    "object_id",
+    "class",
+    "box_xyxy",
+    "given_caption",
+    "photo_reason",
+    "drop_reason",
+)
 
 
 @dataclass(frozen=True)
@@ -104,9 +114,9 @@ def _detected_source(path: Path, rows: Sequence[schema.Row]) -> CaptionSource:
     first = rows[0]
     kept = [r for r in rows if r["object_id"] and r["drop_reason"] is None]
     kept.sort(key=lambda r: r["box_xyxy"][0] + r["box_xyxy"][2])
-    read_error = first["drop_reason"] if first["photo_width"] is None else None
+    photo_reason = first["drop_reason"] if first["photo_width"] is None else first["photo_reason"]
     targets = tuple(Target(r["object_id"], r["class"], r["row"]) for r in kept)
-    return CaptionSource(path, first["file_name"], first["photo_id"], targets, first["given_caption"], read_error)
+    return CaptionSource(path, first["file_name"], first["photo_id"], targets, first["given_caption"], photo_reason)
 
 
 def rows_of(

@@ -117,11 +117,16 @@ def require_models(*sections: Section) -> None:
         TamingError: a path does not exist; the message names its key.
     """
     for section in sections:
-        for name in MODELS[type(section)]:
-            spec = reduce(_get, name.split(".")[1:], section)
+        named = [(name, reduce(_get, name.split(".")[1:], section)) for name in MODELS[type(section)]]
+        for name, spec in named + (score_models(section) if isinstance(section, DetectParams) else []):
             if isinstance(spec, str) and looks_local(spec) and not Path(spec).expanduser().exists():
                 raise TamingError(f"{name} is {spec}, and there is no such file or folder. Correct it, or set it to "
                                   "mini.")  # fmt: skip
+
+
+def score_models(p: DetectParams) -> list[tuple[str, str]]:
+    """The models of `detect.curation`, by their keys."""
+    return [(f"detect.curation.scores.{s.name}.model", s.model) for s in p.curation.scores] if p.curation else []
 
 
 def _get(section: Any, key: str) -> Any:

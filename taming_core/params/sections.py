@@ -24,6 +24,47 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class ScoreParams(Section):
+    """A score of photos or objects by a model, and the bounds outside of which they are dropped."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]  # as `taming inspect --sort` names it
+    model: str  # an image classifier of transformers; with texts, mini or a CLIP
+    label: str | None  # of the classifier: its probability is the score; null with texts, or for a single output
+    texts: Annotated[list[str], Field(min_length=1)] | None  # {class} stands for the object's class
+    view: Literal["photo", "object"]  # what the model sees; a photo that is dropped is not used in any way
+    min: float | None
+    max: float | None
+
+    @model_validator(mode="after")
+    def _label_or_texts(self) -> "ScoreParams":
+        if self.texts and self.label is not None:
+            raise ValueError(
+                f"detect.curation.scores.{self.name} must have a label or texts: the first text is the label"
+            )
+        if self.view == "photo" and any("{class}" in text for text in self.texts or ()):
+            raise ValueError(
+                f"detect.curation.scores.{self.name}.texts must not hold {{class}} where its view is photo"
+            )
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"detect.curation.scores.{self.name}.min must not be above its max")
+        return self
+
+
+class CurationParams(Section):
+    """What of the kept objects is measured, and what is dropped by it."""
+
+    sharpness_min: NonNegativeFloat | None  # variance of the Laplacian of the object at 256 px; null drops none
+    exclude: list[str]  # classes of objects, with every word for them, such as person
+    scores: list[ScoreParams]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "CurationParams":
+        names = [score.name for score in self.scores]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"detect.curation.scores must not have the name {twice[0]} twice")
+        return self
+
+
 class DetectParams(Section):
     """photos -> objects."""
 
@@ -44,6 +85,7 @@ class DetectParams(Section):
     containment: Fraction  # share of a box inside a larger one, from which it is dropped
     mask_fill: Fraction  # share of the box that the mask must cover
     max_objects: PositiveInt  # kept per photo, best score first
+    curation: CurationParams | None  # null measures and drops nothing more
     batch_size: PositiveInt  # photos in memory at once
     shard_size: PositiveInt  # photos per crash-safe shard
 

@@ -22,6 +22,7 @@ from taming_core.bases.record import find_base, missing_base, record_of
 from taming_core.errors import TamingError
 from taming_core.files import read_json
 from taming_core.objects.published import DETECTOR, SEGMENTER
+from taming_core.params.arguments import score_models
 from taming_core.params.load import Params
 from taming_core.weights.locate import PublishedWeights, find_on_disk, is_hub_name, not_found_message, weights_folder
 from taming_core.weights.mini import BASE, MINI
@@ -154,6 +155,7 @@ def named_models(params: Params) -> list[NamedModel]:
         ("evaluate.strict_judge", e.strict_judge, "judge", MINI / "strict_judge", None),
         ("evaluate.text_judge", e.text_judge, "judge", MINI / "clip", None),
     ]  # fmt: skip
+    maybe += [(key, spec, "classifier", MINI / "clip", None) for key, spec in score_models(d)]
     return [NamedModel(key, spec, what, mini, role) for key, spec, what, mini, role in maybe if spec is not None]
 
 

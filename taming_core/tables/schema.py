@@ -38,6 +38,9 @@ ATTRIBUTE = pa.struct(
      ("decision", pa.string())]
 )  # fmt: skip
 
+# A score of `detect.curation`.
+SCORE = pa.struct([("name", pa.string()), ("score", pa.float32())])
+
 PHOTO = [
     column("photo_id", pa.string(), "content hash of the photo file, 16 hex digits"),
     column("file_name", pa.string(), "path below the raw folder, with forward slashes"),
@@ -60,6 +63,9 @@ OBJECTS = _schema(
         column("mask_quality", pa.float32(), "the segmenter's predicted IoU in [0, 1]", nullable=True),
         column("area_fraction", pa.float32(), "mask pixels / photo pixels", nullable=True),
         column("mask_fill", pa.float32(), "mask pixels inside the box / box pixels", nullable=True),
+        column("sharpness", pa.float32(), "of the object, by detect.curation; null if not measured", nullable=True),
+        column("scores", pa.list_(SCORE), "of detect.curation; null if there are none", nullable=True),
+        column("photo_reason", pa.string(), "why the photo is not used in any way; null means it is", nullable=True),
         column("given_caption", pa.string(), "caption from the folder's metadata file", nullable=True),
         column("given_split", pa.string(), "split from the folder's metadata file", nullable=True),
         column("drop_reason", pa.string(), "why this is not used further on; null means kept", nullable=True),

@@ -2,12 +2,16 @@
 
 import os
 import pickle
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers.utils import logging
 
 from taming_core.errors import TamingError
@@ -62,3 +66,9 @@ def no_progress_bars() -> Generator[None, None, None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def preprocess_images(processor: Any, images: Sequence[NDArray[np.uint8]]) -> Float[Tensor, "n 3 height width"]:
+    """Images (H, W, 3) of any sizes, resized and normalized for a model by its image processor."""
+    arrays = [np.array(image) for image in images]  # a copy: the processor warns about read-only arrays
+    return processor(images=arrays, input_data_format="channels_last", return_tensors="pt")["pixel_values"]

@@ -1,0 +1,164 @@
+"""Measure photos and kept objects, and drop what is outside the bounds of `detect.curation`."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from taming_core.curation.sharpness import sharpness
+from taming_core.drop_reasons import BLURRED, EXCLUDED, score_too, with_details
+from taming_core.language.wordnet import likeness
+from taming_core.params.sections import CurationParams, ScoreParams
+from taming_core.photos.decode import PhotoError, read_photo
+from taming_core.photos.masks import crop_in_photo, decode_mask
+from taming_core.tables import schema
+
+if TYPE_CHECKING:
+    from taming_core.curation.scores import Score
+
+SIDE, FILL, GREY = 512, 0.92, 128  # pixels of the longer side of what models see, framing of an object, its ground
+
+
+def load_scores(p: CurationParams, device: str) -> list["Score"]:
+    """The models of the scores, in their order.
+
+    Raises:
+        TamingError: one of them is missing, or has no such label.
+    """
+    if not p.scores:
+        return []
+    from taming_core.curation.scores import load_score  # imports torch
+
+    return [load_score(score, device) for score in p.scores]
+
+
+def curate(
+    rows: Sequence[schema.Row], raw: Path, scores: Sequence["Score"], p: CurationParams, batch_size: int
+) -> list[schema.Row]:
+    """The rows of the objects table with their measures, and with drop reasons of what is outside the bounds.
+
+    Photos are decoded a second time here, which only a run with curation pays for. `scores` are those of
+    `load_scores`; their models see `batch_size` images at once.
+    """
+    measured = [row for photo in _by_photo(rows) for row in _measured(photo, raw, p)]
+    for score, compute in zip(p.scores, scores, strict=True):
+        measured = _scored(measured, score, compute, batch_size)
+    return [_without_views(row) for photo in _by_photo(measured) for row in _judged(photo, p)]
+
+
+def _by_photo(rows: Sequence[schema.Row]) -> Iterator[list[dict[str, Any]]]:
+    for _, group in groupby(rows, lambda row: row["file_name"]):
+        yield [dict(row) for row in group]
+
+
+def _measured(rows: Sequence[dict[str, Any]], raw: Path, p: CurationParams) -> Iterator[dict[str, Any]]:
+    """The rows of one photo with its view, and kept objects with theirs and their sharpness."""
+    image = _pixels(raw, rows[0]) if rows[0]["photo_width"] is not None else None
+    if image is None:
+        yield from rows
+        return
+    photo = np.asarray(_thumbnail(image)) if any(s.view == "photo" for s in p.scores) else None
+    for row in rows:
+        views = {"view_photo": photo}
+        if row["object_id"] is not None and row["drop_reason"] is None:
+            mask = decode_mask(row["mask_png"])
+            row |= {"sharpness": sharpness(image, mask)}
+            if any(s.view == "object" for s in p.scores):
+                views |= {"view_object": _on_grey(crop_in_photo(image, mask, SIDE, FILL))}
+        yield {**row, **views}
+
+
+def _pixels(raw: Path, row: schema.Row) -> NDArray[np.uint8] | None:
+    """The photo of a row; None if it changed or went away since it was read, which the next stage says."""
+    try:
+        return read_photo(raw / row["file_name"]).image
+    except PhotoError:
+        return None
+
+
+def _thumbnail(image: NDArray[np.uint8]) -> Image.Image:
+    picture = Image.fromarray(image)
+    picture.thumbnail((SIDE, SIDE))
+    return picture
+
+
+def _on_grey(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    picture = Image.fromarray(rgba)
+    return np.asarray(
+        Image.alpha_composite(Image.new("RGBA", picture.size, (GREY,) * 3 + (255,)), picture).convert("RGB")
+    )
+
+
+def _scored(rows: Sequence[dict[str, Any]], p: ScoreParams, compute: "Score", batch_size: int) -> list[dict[str, Any]]:
+    """The rows with one more score; a photo's is computed once."""
+    key = f"view_{p.view}"
+    places = [n for n, row in enumerate(rows) if row.get(key) is not None]
+    if p.view == "photo":
+        names = [rows[n]["file_name"] for n in places]
+        places = [n for n, name, before in zip(places, names, [None, *names], strict=False) if name != before]
+    values: list[float] = []
+    for start in range(0, len(places), batch_size):
+        batch = [rows[n] for n in places[start : start + batch_size]]
+        values += compute([row[key] for row in batch], [row["class"] or "object" for row in batch]).tolist()
+    found: Mapping[Any, float] = dict(zip((_key(rows[n], p) for n in places), values, strict=True))
+    return [_with_score(row, p.name, found.get(_key(row, p))) for row in rows]
+
+
+def _key(row: schema.Row, p: ScoreParams) -> tuple[Any, ...]:
+    return (row["file_name"],) if p.view == "photo" else (row["file_name"], row["object_id"])
+
+
+def _with_score(row: dict[str, Any], name: str, value: float | None) -> dict[str, Any]:
+    if value is None:
+        return row
+    return {**row, "scores": [*(row["scores"] or []), {"name": name, "score": value}]}
+
+
+def _judged(rows: Sequence[dict[str, Any]], p: CurationParams) -> Iterator[dict[str, Any]]:
+    """The rows of one photo with their reasons; that of the photo holds for all of its objects."""
+    bounds = {view: [s for s in p.scores if s.view == view] for view in ("photo", "object")}
+    of_photo = next((reason for row in rows if (reason := _out_of_bounds(row, bounds["photo"]))), None)
+    for row in rows:
+        kept = row["object_id"] is not None and row["drop_reason"] is None
+        reason = of_photo or _object_reason(row, bounds["object"], p) if kept else row["drop_reason"]
+        yield {**row, "drop_reason": reason, "photo_reason": of_photo or row["photo_reason"]}
+
+
+def _object_reason(row: schema.Row, scores: Sequence[ScoreParams], p: CurationParams) -> str | None:
+    if row["class"] and any(likeness(excluded, row["class"]) for excluded in p.exclude):
+        return with_details(EXCLUDED, row["class"])
+    if p.sharpness_min is not None and row["sharpness"] is not None and row["sharpness"] < p.sharpness_min:
+        return with_details(BLURRED, f"{row['sharpness']:.0f}")
+    return _out_of_bounds(row, scores)
+
+
+def _out_of_bounds(row: schema.Row, scores: Sequence[ScoreParams]) -> str | None:
+    """The reason of the first score outside its bounds."""
+    values = {s["name"]: s["score"] for s in row["scores"] or ()}
+    for score in scores:
+        value = values.get(score.name)
+        if value is None:
+            continue
+        if score.min is not None and value < score.min:
+            return with_details(score_too("low", score.name), f"{value:.3f}")
+        if score.max is not None and value > score.max:
+            return with_details(score_too("high", score.name), f"{value:.3f}")
+    return None
+
+
+def _without_views(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if not key.startswith("view_")}
+
+
+def curated(
+    make: Callable[[Any], Sequence[schema.Row]], raw: Path, device: str, p: CurationParams | None, batch_size: int
+) -> Callable[[Any], Sequence[schema.Row]]:
+    """`make` with `curate` after it; `make` itself without params."""
+    if p is None:
+        return make
+    scores = load_scores(p, device)
+    return lambda items: curate(make(items), raw, scores, p, batch_size)
