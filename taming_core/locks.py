@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from taming_core.errors import TamingError
-from taming_core.files import remove_parts
+from taming_core.files import naming, remove_parts
 
 
 @contextmanager
@@ -41,7 +41,8 @@ def _locked(path: Path) -> Generator[None]:
         # The lock's own file may be unreadable while it is held, so that a second file names the holder.
         with FileLock(lock, timeout=0):
             try:
-                holder.write_text(json.dumps(this_process()), encoding="utf-8")
+                with naming(holder):
+                    holder.write_text(json.dumps(this_process()), encoding="utf-8")
                 yield
             finally:
                 for file in (holder, lock):  # in this order, while the lock is held
