@@ -44,23 +44,19 @@ def caption(
     schema.require_out(out, schema.CAPTIONS, raw, objects)
     arguments.require_device(device)
     arguments.require_models(p)
+    arguments.require_api_key(p)
     if p.attributes is not None:
         attribute_words.require_masks(objects)
     sources = captioning.list_sources(raw, objects)
-    stamped = schema.add_fingerprint(schema.CAPTIONS, fingerprint(p))
+    stamped = schema.add_fingerprint(schema.CAPTIONS, fingerprint(p.of_captions))
     inputs = schema.VERSION, folder_state(raw), captioning.table_state(objects)
-    state = shards.RUNS / f"caption-{fingerprint(p, *inputs)}"
+    state = shards.RUNS / f"caption-{fingerprint(p.of_captions, *inputs)}"
 
-    from taming_core.captions.captioner import load_captioner
-    from taming_core.captions.matcher import load_matcher
+    from taming_core.captions.load import load_models
     from taming_core.weights.device import pick_device
 
-    where = pick_device(device)
     with exclusive(out, state):
-        describe = load_captioner(p.captioner, where, num_beams=p.num_beams, max_new_tokens=p.max_new_tokens)
-        match = load_matcher(p.matcher, where)
-        finish = None if objects is None else attribute_words.load_finish(objects, where, match, p)
-        make = partial(captioning.rows_of, describe=describe, match=match, p=p, finish=finish)
+        make = partial(captioning.rows_of, models=load_models(objects, pick_device(device), p), p=p)
         track_to(shards.write_shards(sources, p.shard_size, state, stamped, make), "caption", len(sources))
         counts = shards.join(state, stamped, out, [s.file_name for s in sources])
     methods = drop_counts.summary(captioning.count_methods(out)) or "none"

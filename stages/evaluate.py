@@ -39,6 +39,7 @@ def evaluate(
     from taming_core.params.load import load_params
     from taming_core.photos.files import folder_state
     from taming_core.tables import schema, shards
+    from taming_core.tables.requirements import require_identities
     from taming_core.tables.rows import load_rows
     from taming_core.weights.mini import encoder_folder
 
@@ -46,7 +47,7 @@ def evaluate(
     p, d = settings.evaluate, settings.detect
     arguments.require_evaluation_out(out, rows, arguments.folder_of(encoder))
     weights = encoder_folder(encoder)
-    load_rows(rows, p.split)
+    require_identities(load_rows(rows, p.split), p.split)
     arguments.require_scheduler(p.sampling.scheduler)
     arguments.require_device(device)
     arguments.require_precision(precision, device, offload)

@@ -16,7 +16,12 @@ def materialize(
         Path | None,
         typer.Option("--regularization", help="Folder of text-image pairs: photos and metadata.jsonl."),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="The output folder of rows; replaced as a whole.")] = ROWS,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="The output folder of rows; replaced as a whole. OUT-dropped.parquet has the dropped ones."
+        ),
+    ] = ROWS,
     params: ParamsFile = None,
 ) -> None:
     """Join photos, objects and captions into training rows, a folder that Hugging Face datasets can load.
@@ -37,11 +42,14 @@ def materialize(
     from taming_core.params import arguments
     from taming_core.params.load import load_params
     from taming_core.progress import track_to
-    from taming_core.rows import index, sources, splits
+    from taming_core.rows import index, shortfalls, sources, splits
     from taming_core.tables import drop_counts, schema, shards
+    from taming_core.tables.rows import dropped_table, require_dropped_out
 
-    p = load_params(params).materialize
+    settings = load_params(params)
+    p = settings.materialize
     arguments.require_rows_out(out, raw, objects, captions, regularization)
+    require_dropped_out(out)
     inputs = sources.MaterializeInputs(raw, objects, captions, regularization)
     db = index.build_index(objects, captions, p)
     stamped = schema.add_fingerprint(schema.ROWS, fingerprint(p))
@@ -51,7 +59,10 @@ def materialize(
         track_to(sources.make_shards(inputs, db, state / "shards", stamped, p), "materialize", inputs.count())
         shard_files = sorted((state / "shards").glob("*/*.parquet"))
         track_to(splits.write_splits(shard_files, state / "rows", stamped, p), "references", len(shard_files))
+        splits.write_dropped(shard_files, dropped_table(out), stamped)
         replace_folder(state / "rows", out)
         shutil.rmtree(state, ignore_errors=True)
     counts = splits.reasons(out) + Counter({OBJECT_DROPPED: index.count_dropped(db)})
     drop_counts.print_counts(counts, f"{out}: {splits.headline(out)}")
+    for line in shortfalls.shortfalls(out, settings):
+        print(line)

@@ -41,6 +41,7 @@ def train(
     from taming_core.params import arguments
     from taming_core.params.load import load_params
     from taming_core.progress import track
+    from taming_core.tables.requirements import require_rows
     from taming_core.tables.rows import load_rows
     from taming_core.weights.mini import encoder_folder
 
@@ -53,7 +54,7 @@ def train(
         encoder_folder(p.start)
     elif base is not None:
         raise TamingError("--base has no effect without train.start. Set train.base in the params.")
-    load_rows(rows, "train")
+    require_rows(load_rows(rows, "train"), p)
     held_out = load_rows(rows, "validation")
 
     from taming_core.training import (
@@ -80,6 +81,8 @@ def train(
             return run.processes.shutdown()
         if is_main and (note := run_settings.announce(training, p, out)):
             print(note, file=sys.stderr)
+        if is_main and training.truncated:
+            print(training.truncated)
         checkpoint.require_space(run, p, state)
         source, offloaded = feature_cache.prepare(run, ExampleSource.of(run.model, training.rows, p))
         subjects = validation.grid_subjects(validation.grid_rows(held_out, training.rows), p, source.inputs.background)

@@ -35,6 +35,7 @@ CAPTION_MISMATCH = "caption does not match"
 NO_CAPTION = "no caption"
 UNKNOWN_OBJECT = "object is not in the objects table"
 NEAR_DUPLICATE = "near-duplicate of a photo of another split"
+NEAR_DUPLICATE_IDENTITY = "near-duplicate of a photo of another identity"
 SPLITS_MIXED = "shows objects of different splits"
 OBJECT_DROPPED = "object dropped by detect"  # counted only; such an object makes no row
 

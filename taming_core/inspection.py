@@ -20,6 +20,7 @@ from taming_core.photos.decode import Photo, PhotoError, read_photo
 from taming_core.photos.masks import cutout, decode_mask
 from taming_core.tables import schema
 from taming_core.tables.parquet import reading
+from taming_core.tables.rows import dropped_table
 
 Row = Mapping[str, Any]
 End = Literal["lowest", "highest", "spread"]
@@ -42,7 +43,7 @@ def open_table(path: Path) -> tuple[ds.Dataset, SheetLayout]:
     Raises:
         TamingError: there is no such file or folder, or it holds no table of this version.
     """
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    files = [*sorted(path.rglob("*.parquet")), *_dropped(path)] if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise TamingError(f"{path} does not exist or holds no .parquet file. Name a table, or run the stage first.")
     try:
@@ -54,6 +55,11 @@ def open_table(path: Path) -> tuple[ds.Dataset, SheetLayout]:
         raise TamingError(f"{path} is not a table of this program. Name objects.parquet, captions.parquet or rows/.")
     schema.check(table.schema, LAYOUTS[kind].expected, path)
     return table, LAYOUTS[kind]
+
+
+def _dropped(folder: Path) -> list[Path]:
+    """The table of dropped rows of a folder, if there is one."""
+    return [table for table in (dropped_table(folder),) if table.is_file()]
 
 
 def reasons(table: ds.Dataset) -> NDArray[Any]:

@@ -12,7 +12,8 @@ import typer
 
 from pipelines.ablation.cells import CELLS, OUT, PARAMS, load, merged, tree
 from taming_core.captions.attribute_words import load_finish
-from taming_core.captions.captioning import CaptionRequest, Draft, Finish, with_draft
+from taming_core.captions.captioning import with_draft
+from taming_core.captions.drafts import CaptionRequest, Draft, Finish
 from taming_core.captions.matcher import load_matcher
 from taming_core.language.placeholder import ObjectCaption
 from taming_core.params.load import Params

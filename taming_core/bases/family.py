@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from taming_core.language.placeholder import OBJECT
+from taming_core.language.token_limit import words_beyond
 
 
 class Text(NamedTuple):
@@ -82,6 +83,16 @@ class Family(ABC):
     def state_ids(self, ids: Int[Tensor, "batch length"]) -> Int[Tensor, "batch _"]:
         """The token ids that the first of `Text.states` belong to."""
         return self.split_token_ids(ids)[self.states_encoder]
+
+    def lost_words(self, prompts: Sequence[str]) -> list[str]:
+        """The end of each prompt that is beyond the `lengths` of all text encoders; "" where nothing is lost."""
+        ends = [words_beyond(t, prompts, n) for t, n in zip(self.tokenizers, self.lengths, strict=True)]
+        return [min(of_prompt, key=len) for of_prompt in zip(*ends, strict=True)]
+
+    def loses_placeholder(self, prompts: Sequence[str]) -> list[bool]:
+        """Whether an `<object>` of each prompt is beyond the `state_ids`, so that its object has no place in it."""
+        number = self.states_encoder
+        return [OBJECT in end for end in words_beyond(self.tokenizers[number], prompts, self.lengths[number])]
 
     @property
     def placeholder(self) -> int:

@@ -17,9 +17,10 @@ from taming_core.captions.attributes import (
     mismatched,
     stated,
 )
-from taming_core.captions.captioning import CaptionRequest, Draft, Finish, Matcher, score
+from taming_core.captions.drafts import CaptionRequest, Draft, Finish, Matcher, score
 from taming_core.errors import TamingError
-from taming_core.params.sections import AttributeParams, CaptionParams
+from taming_core.params.caption import CaptionParams
+from taming_core.params.sections import AttributeParams
 from taming_core.photos.masks import decode_mask
 from taming_core.tables.parquet import column_reader, read_column
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoProcessor, BlipForConditionalGeneration, PreTrainedModel
 
-from taming_core.captions.captioning import Captioner
+from taming_core.captions.drafts import Captioner
 from taming_core.weights.load import as_taming_error, load_network, no_progress_bars, preprocess_images
 from taming_core.weights.locate import source_of
 from taming_core.weights.mini import MINI

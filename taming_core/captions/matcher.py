@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import BlipForImageTextRetrieval
 
 from taming_core.captions.captioner import load_blip, preprocess
-from taming_core.captions.captioning import Matcher
+from taming_core.captions.drafts import Matcher
 
 
 @dataclass(frozen=True)

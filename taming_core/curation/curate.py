@@ -11,7 +11,7 @@ from PIL import Image
 
 from taming_core.curation.sharpness import sharpness
 from taming_core.drop_reasons import BLURRED, EXCLUDED, score_too, with_details
-from taming_core.language.wordnet import likeness
+from taming_core.language.class_words import likeness
 from taming_core.params.sections import CurationParams, ScoreParams
 from taming_core.photos.decode import PhotoError, read_photo
 from taming_core.photos.masks import crop_in_photo, decode_mask

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from taming_core.errors import TamingError
 from taming_core.files import slug
 from taming_core.images.draw import draw_missing
 from taming_core.images.families import TamingPipeline
@@ -76,18 +75,9 @@ class EvalImage:
 
 
 def eval_subjects(folder: Path, p: EvaluateParams, background: Background) -> list[EvalSubject]:
-    """The evaluated identities: those with other photos first, with which images are compared; else by the seed.
-
-    Raises:
-        TamingError: there are fewer than two, so that recognition would be trivial.
-    """
+    """The evaluated identities: those with other photos first, with which images are compared; else by the seed."""
     rows = load_rows(folder, p.split)
     rows_by_identity, references = rows_of_identities(rows), rows.column("references")
-    if len(rows_by_identity) < 2:
-        raise TamingError(
-            f"The split {p.split} of {folder} has {len(rows_by_identity)} identities; recognition needs two or more. "
-            f"Raise materialize.{p.split}, or add photos of more objects."
-        )
     drawn = sorted(
         rows_by_identity, key=lambda i: (not references[rows_by_identity[i][0]], seed_for(p.seed, f"identity {i}", 0))
     )[: p.objects]

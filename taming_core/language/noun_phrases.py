@@ -7,6 +7,7 @@ other word is looked up in WordNet.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from taming_core.language import wordnet
@@ -78,6 +79,7 @@ class Phrase:
     coordinated: bool = False  # shares the determiner of the phrase before it: "a nut and BOLT"
 
 
+@lru_cache(maxsize=1024)
 def phrases(caption: str) -> tuple[Phrase, ...]:
     """All noun phrases in the order of the caption.
 
@@ -182,8 +184,11 @@ def _phrase(words: Sequence[Word], start: int, determined: bool) -> tuple[Phrase
     while at < len(words) and (length := _part(words, at, parts)):
         parts.append((at, at + length))
         at += length
+    final = parts[-1:]
     while parts and not _can_be_noun(_text(words[slice(*parts[-1])])):
         parts.pop()
+    if not parts and determined and is_physical(_text(words[slice(*final[0])])):
+        parts = final  # "a remote" is a noun, as rare as that is
     if not parts:
         return None, max(at - start, 1)
     nouns = [parts[-1]]

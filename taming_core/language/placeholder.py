@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from taming_core.errors import TamingError
-from taming_core.language import wordnet
+from taming_core.language import class_words, wordnet
+from taming_core.language.class_words import Likeness
 from taming_core.language.noun_kinds import is_alive, is_part_or_picture
 from taming_core.language.noun_phrases import Phrase, phrases
-from taming_core.language.wordnet import Likeness
 
 OBJECT = "<object>"
 UNKNOWN_NOUN = "thing"  # replaces <object> to parse a caption; a noun in no class of a detector
-Method = Literal["noun", "head", "conditional", "template"]
+Method = Literal[
+    "noun", "head", "captioner", "conditional", "template",
+    "given", "given noun", "given head", "given class", "given template",
+]  # fmt: skip
 METHODS: tuple[Method, ...] = get_args(Method)
 Replace = Literal["noun", "phrase"]
 
@@ -137,7 +140,7 @@ def mentions(caption: str, noun: str) -> list[Mention]:
 
 def _preference(m: Mention) -> tuple[bool, bool, int, bool, bool, int]:
     role = m.phrase.role
-    closeness = wordnet.ORDER.index(m.likeness.kind)
+    closeness = class_words.ORDER.index(m.likeness.kind)
     return role == "opener", role == "scene", closeness, m.likeness.share < DOUBTFUL, role != "subject", m.phrase.start
 
 
@@ -147,9 +150,11 @@ def _mention(caption: str, phrase: Phrase, noun: str) -> Mention | None:
     if start is not None:
         return Mention(phrase, min(phrase.noun_start, start), Likeness("same", 1.0))
     *_, owner, head = (None, *phrase.nouns)
-    likeness = wordnet.likeness(noun, head)
+    likeness = class_words.likeness(noun, head)
+    if likeness is None and owner and wordnet.lemmas(f"{owner} {head}"):  # traffic signal
+        likeness = class_words.likeness(noun, f"{owner} {head}")
     if likeness is None and owner and is_part_or_picture(head):
-        likeness = wordnet.likeness(noun, owner)
+        likeness = class_words.likeness(noun, owner)
     return likeness and Mention(phrase, phrase.noun_start, likeness)
 
 
@@ -214,10 +219,11 @@ def article(noun: str) -> str:
 def prefix_for(noun: str) -> str:
     """The start of a caption that names the class.
 
-    >>> prefix_for("animal")
-    'a photo of an animal'
+    >>> prefix_for("animal"), prefix_for("boat/ship")
+    ('a photo of an animal', 'a photo of a boat')
     """
-    return f"a photo of {article(noun)} {noun}"
+    name = class_words.first_name(noun)
+    return f"a photo of {article(name)} {name}"
 
 
 def fill_template(template: str, noun: str, place: str) -> ObjectCaption:
@@ -226,6 +232,7 @@ def fill_template(template: str, noun: str, place: str) -> ObjectCaption:
     >>> fill_template("a photo of a <object>", "animal", "on the beach").caption
     'a photo of an animal on the beach'
     """
+    noun = class_words.first_name(noun)
     before, after = template.split(OBJECT)
     with_article = re.search(r"\b(a|an|the)\s+$", before, re.IGNORECASE)
     if with_article and with_article[1].lower() != "the":
@@ -233,17 +240,6 @@ def fill_template(template: str, noun: str, place: str) -> ObjectCaption:
     words = noun if with_article else f"{article(noun)} {noun}"
     ending = f" {place}" if place else ""
     return insert_placeholder(before + words + after + ending, len(before), len(before + words), "template")
-
-
-def parse_tagged_caption(caption: str, noun: str) -> ObjectCaption | None:
-    """A caption written with `<object>`, and its copy with the class noun; None if it has no `<object>`.
-
-    >>> parse_tagged_caption("a photo of a <object> on the beach", "dog").caption
-    'a photo of a dog on the beach'
-    """
-    before, placeholder, after = caption.partition(OBJECT)
-    plain = before + noun + after.replace(OBJECT, noun)
-    return insert_placeholder(plain, len(before), len(before + noun), "noun") if placeholder else None
 
 
 def fill_placeholder(prompt: str, noun: str) -> str:
@@ -343,4 +339,4 @@ def prompt_for(prompt: str, captions: str, noun: str | None) -> str:
     if noun is None:
         raise TamingError("An encoder trained with class nouns needs each object's class, and the rows hold one "
                           "without. Run `taming detect` on their photos.")  # fmt: skip
-    return fill_placeholder(prompt, noun)
+    return fill_placeholder(prompt, class_words.first_name(noun))

@@ -1,5 +1,8 @@
 """Senses of English words: WordNet 3.1, as small tables in the package, built by `pipelines/lexicon/build.py`.
 
+The tables hold more than WordNet: what people call things (a stool is a chair, a smartphone a cell phone), the animals
+that glosses name (a lamb is a sheep), and the senses that COCO's classes mean.
+
 Source: G. A. Miller, "WordNet: a lexical database for English", 1995; its licence is in the folder of the tables.
 """
 
@@ -16,8 +19,6 @@ from pyarrow import parquet
 
 FOLDER = Path(__file__).parent / "data"
 Kind = Literal["noun", "verb", "adjective", "adverb"]
-Naming = Literal["same", "synonym", "special", "general"]
-ORDER: tuple[Naming, ...] = ("same", "synonym", "special", "general")  # the best first
 
 # Regular endings and their replacements in the lemma; irregular forms are a table. Source: morphy(7WN).
 ENDINGS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -25,8 +26,6 @@ ENDINGS: dict[str, tuple[tuple[str, str], ...]] = {
     "verb": (("s", ""), ("es", ""), ("ies", "y"), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", "")),
 }
 RARE = 0.05  # share of a word's uses; rarer senses are ignored
-RARE_CLASS = 0.025  # the same for the classes of detectors
-VAGUE = 4  # synsets above this depth are too general: entity, object, whole, matter
 
 
 @dataclass(frozen=True)
@@ -38,18 +37,6 @@ class Sense:
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """How a word can name an object of a class.
-
-    `same`: the class itself; `synonym`: another word for it; `special`: a hyponym (squirrel for animal); `general`: a
-    hypernym (animal for dog).
-    """
-
-    kind: Naming
-    share: float  # of the word's uses that mean this, in (0, 1]
-
-
-@dataclass(frozen=True)
 class _Nouns:
     rows: dict[str, int]
     starts: NDArray[np.int32]
@@ -57,7 +44,7 @@ class _Nouns:
     counts: NDArray[np.int32]
 
 
-def _table(name: str) -> Any:
+def read_table(name: str) -> Any:
     """One of the tables; pyarrow's types leave its readers and chunks unknown."""
     pq: Any = parquet
     return pq.read_table(FOLDER / f"{name}.parquet")
@@ -65,7 +52,7 @@ def _table(name: str) -> Any:
 
 @cache
 def _nouns() -> _Nouns:
-    table = _table("nouns").combine_chunks()
+    table = read_table("nouns").combine_chunks()
     lists = table.column("synsets").chunk(0)
     return _Nouns(
         {lemma: i for i, lemma in enumerate(table.column("lemma").to_pylist())},
@@ -77,13 +64,19 @@ def _nouns() -> _Nouns:
 
 @cache
 def _hypernyms() -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    lists = _table("synsets").combine_chunks().column("hypernyms").chunk(0)
+    lists = read_table("synsets").combine_chunks().column("hypernyms").chunk(0)
     return lists.offsets.to_numpy(), lists.values.to_numpy()
 
 
 @cache
+def domains() -> NDArray[np.int8]:
+    """The lexicographer file of each synset."""
+    return read_table("synsets").column("domain").to_numpy()
+
+
+@cache
 def _uses() -> dict[Kind, dict[str, int]]:
-    table = _table("words")
+    table = read_table("words")
     lemmas = table.column("lemma").to_pylist()
     kinds: tuple[Kind, ...] = ("noun", "verb", "adjective", "adverb")
     counts = {k: table.column(k).to_pylist() for k in kinds}
@@ -92,7 +85,7 @@ def _uses() -> dict[Kind, dict[str, int]]:
 
 @cache
 def _irregular() -> dict[tuple[str, str], str]:
-    table = _table("forms")
+    table = read_table("forms")
     form, lemma, kind = (table.column(n).to_pylist() for n in ("form", "lemma", "kind"))
     return dict(zip(zip(kind, form, strict=True), lemma, strict=True))
 
@@ -170,7 +163,10 @@ def verb(word: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def senses(lemma: str) -> tuple[Sense, ...]:
-    """The senses of a noun lemma, most frequent first; shares are add-one smoothed, since counts are sparse."""
+    """The senses of a noun lemma in WordNet's order, the most frequent first, and after them those that were added.
+
+    Shares are add-one smoothed, since counts are sparse.
+    """
     nouns = _nouns()
     row = nouns.rows.get(lemma)
     if row is None:
@@ -189,9 +185,9 @@ def hypernyms(synset: int) -> frozenset[int]:
 
 
 @lru_cache(maxsize=4096)
-def _depth(synset: int) -> int:
+def depth(synset: int) -> int:
     starts, above = _hypernyms()
-    return min((1 + _depth(s) for s in above[starts[synset] : starts[synset + 1]].tolist()), default=0)
+    return min((1 + depth(s) for s in above[starts[synset] : starts[synset + 1]].tolist()), default=0)
 
 
 def synset(lemma: str, rank: int = 0) -> int:
@@ -211,54 +207,3 @@ def kinds_of(lemma: str, share: float = RARE) -> frozenset[int]:
     if " " in lemma and not senses(lemma):
         return kinds_of(lemma.partition(" ")[2], share)
     return frozenset(chain.from_iterable(hypernyms(s.synset) for s in senses(lemma) if s.share >= share))
-
-
-@lru_cache(maxsize=1024)
-def _class_synsets(noun: str) -> frozenset[int]:
-    """The synsets of a detector's class: its usual senses that are physical objects, or all if none is.
-
-    A timid person is a mouse too, but no detector means that: people count only if they are the first sense.
-    """
-    all_senses = [s for lemma in lemmas(noun) for s in senses(lemma)]
-    solid = [s for s in all_senses if hypernyms(s.synset) & physical_objects()] or all_senses
-    person = synset("person")
-    people = bool(solid) and person in hypernyms(solid[0].synset)
-    meant = [s for s in solid if people or person not in hypernyms(s.synset)]
-    total = sum(s.share for s in meant)
-    return frozenset(s.synset for s in meant if s.share >= RARE_CLASS * total)
-
-
-@lru_cache(maxsize=65536)
-def likeness(noun: str, phrase: str) -> Likeness | None:
-    """How `phrase` can name an object of the class `noun`; None if it cannot.
-
-    A class that WordNet lacks is looked up by its last word: a sports ball is a ball.
-
-    >>> likeness("animal", "squirrels").kind, likeness("dog", "animal").kind, likeness("couch", "sofa").kind
-    ('special', 'general', 'synonym')
-    >>> likeness("truck", "fire engine").kind, likeness("dog", "hot dog"), likeness("cat", "category")
-    ('special', None, None)
-    """
-    noun, phrase = normalize_spelling(noun), normalize_spelling(phrase)
-    if phrase == noun or {singular(phrase), phrase} & {singular(noun)}:
-        return Likeness("same", 1.0)
-    if not lemmas(noun):
-        last = likeness(noun.partition(" ")[2], phrase) if " " in noun else None
-        return Likeness("general", last.share) if last and last.kind in ("same", "synonym") else last
-    usual = [s for lemma in lemmas(phrase) for s in senses(lemma) if s.share >= RARE]
-    candidates = [Likeness(kind, s.share) for s in usual if (kind := _kind(_class_synsets(noun), s.synset))]
-    return min(candidates, key=_preference, default=None)
-
-
-def _preference(candidate: Likeness) -> tuple[int, float]:
-    return ORDER.index(candidate.kind), -candidate.share
-
-
-def _kind(class_synsets: frozenset[int], sense: int) -> Naming | None:
-    if sense in class_synsets:
-        return "synonym"
-    if hypernyms(sense) & class_synsets:
-        return "special"
-    if _depth(sense) >= VAGUE and any(sense in hypernyms(s) for s in class_synsets):
-        return "general"
-    return None

@@ -29,7 +29,7 @@ from taming_core.photos.files import file_name as photo_file_name
 from taming_core.photos.files import find_copies, folder_identity, list_photos, photo_id_of
 from taming_core.photos.masks import encode_mask
 from taming_core.photos.metadata import PhotoMetadata, read_metadata
-from taming_core.photos.view_hash import difference_hash
+from taming_core.photos.view_hash import difference_hash, thumbnail
 from taming_core.tables import schema
 
 
@@ -131,8 +131,8 @@ def measure_objects(
 def _photo_rows(source: PhotoSource, photo: Photo, objects: Sequence[Object], p: DetectParams) -> Iterator[schema.Row]:
     """One row per object of a decoded photo; one row without an object if there is none."""
     height, width = photo.image.shape[:2]
-    photo_hash = f"{difference_hash(photo.image):016x}"
-    of_photo: dict[str, object] = {"photo_width": width, "photo_height": height, "photo_hash": photo_hash}
+    hashes = {"photo_hash": f"{difference_hash(photo.image):016x}", "photo_thumbnail": thumbnail(photo.image)}
+    of_photo: dict[str, object] = {"photo_width": width, "photo_height": height, **hashes}
     if not objects:
         yield _row(source, photo.photo_id, **of_photo, drop_reason=NO_OBJECT)
     reasons = filter_reasons(objects, width, height, p)

@@ -1,5 +1,6 @@
 """Checks of command-line arguments that import nothing heavy, so that mistakes are reported at once."""
 
+import os
 import re
 from collections.abc import Iterable
 from functools import cache, reduce
@@ -9,7 +10,8 @@ from typing import Any
 
 from taming_core.errors import TamingError
 from taming_core.files import require_out, require_replaceable
-from taming_core.params.sections import CaptionParams, DetectParams, EvaluateParams, Section
+from taming_core.params.caption import VLM, CaptionParams
+from taming_core.params.sections import DetectParams, EvaluateParams, Section
 from taming_core.params.train import TrainParams
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -17,6 +19,7 @@ EVALUATION_FILES = (
     "images", "plots", "scores.jsonl", "report.html", "sheet.png", "timings.json", "intervals.json", "metrics.json",
 )  # fmt: skip
 EXPORT_RECORD = "export.json"
+# `taming materialize` once wrote dropped rows into the same folder.
 ROWS_FILE = re.compile(r"(train|validation|test|dropped)(-.*)?\.parquet")
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 MODELS: dict[type[Section], tuple[str, ...]] = {  # keys of params.yaml that name a model
@@ -119,9 +122,18 @@ def require_models(*sections: Section) -> None:
     for section in sections:
         named = [(name, reduce(_get, name.split(".")[1:], section)) for name in MODELS[type(section)]]
         for name, spec in named + (score_models(section) if isinstance(section, DetectParams) else []):
-            if isinstance(spec, str) and looks_local(spec) and not Path(spec).expanduser().exists():
+            path = spec.removeprefix(VLM) if isinstance(spec, str) and "://" not in spec else ""
+            if looks_local(path) and not Path(path).expanduser().exists():
                 raise TamingError(f"{name} is {spec}, and there is no such file or folder. Correct it, or set it to "
                                   "mini.")  # fmt: skip
+
+
+def require_api_key(p: CaptionParams) -> None:
+    """Raises TamingError if the API key of a captioner behind a server is not in the environment."""
+    name = p.vlm_params.api_key_env
+    if name is not None and not os.environ.get(name):
+        raise TamingError(f"caption.vlm.api_key_env is {name}, and there is no such environment variable. Export the "
+                          "server's API key in it, or remove the key.")  # fmt: skip
 
 
 def score_models(p: DetectParams) -> list[tuple[str, str]]:

@@ -9,8 +9,8 @@ from ruamel.yaml.error import YAMLError
 
 from taming_core.errors import TamingError
 from taming_core.files import read_text
+from taming_core.params.caption import CaptionParams
 from taming_core.params.sections import (
-    CaptionParams,
     DetectParams,
     EvaluateParams,
     GenerateParams,

@@ -1,4 +1,4 @@
-"""The sections of params.yaml, strict and frozen; the section `train` is in `params.train`."""
+"""The sections of params.yaml, strict and frozen; `caption` and `train` are in files of their own."""
 
 import re
 from typing import Annotated, Literal
@@ -116,27 +116,6 @@ class AttributeParams(Section):
         return self
 
 
-class CaptionParams(Section):
-    """objects -> captions."""
-
-    captioner: str  # mini, a folder, or a model name
-    matcher: str
-    num_beams: PositiveInt
-    max_new_tokens: PositiveInt
-    replace: Literal["noun", "phrase"]  # the noun alone, or the noun with its adjectives
-    match_min: Fraction  # captions with a lower match score are not used; a row without another one is dropped
-    template: str  # the fallback where no noun is found; contains <object> once
-    attributes: AttributeParams | None  # words that are added to captions of objects; null for none
-    batch_size: PositiveInt
-    shard_size: PositiveInt  # photos per crash-safe shard
-
-    @model_validator(mode="after")
-    def _template_holds_object(self) -> "CaptionParams":
-        if self.template.count("<object>") != 1:
-            raise ValueError("caption.template must contain <object> exactly once")
-        return self
-
-
 class MaterializeParams(Section):
     """captions -> rows."""
 
@@ -144,10 +123,12 @@ class MaterializeParams(Section):
     buckets: list[Size] | None  # widths and heights to choose from; null for squares of size
     subject_size: PositiveInt  # pixels of the subject's side
     subject_fill: Fraction  # share of the subject's side that the object fills
-    validation: Fraction  # share of identities
-    test: Fraction
+    validation: Fraction  # share of identities; at least one
+    test: Fraction  # at least two
     seed: NonNegativeInt  # of the split
-    duplicate_distance: NonNegativeInt  # near-duplicates differ in at most this many of 64 bits; they share a split
+    duplicate_distance: NonNegativeInt  # near-duplicates differ in at most this many of 64 bits
+    duplicate_correlation: Fraction  # and their thumbnails correlate at least so much; they share a split
+    near_duplicates: Literal["keep", "drop"]  # of a photo of another identity; the first by file name stays
     max_references: PositiveInt  # other views listed in a row; sampled if there are more
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
     shard_size: PositiveInt  # objects per crash-safe shard

@@ -5,6 +5,7 @@ import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -19,10 +20,12 @@ from rich.table import Table
 
 from taming_core.bases.load import require_base
 from taming_core.bases.record import find_base, missing_base, record_of
+from taming_core.captions.chat_server import served_models
 from taming_core.errors import TamingError
 from taming_core.files import read_json
 from taming_core.objects.published import DETECTOR, SEGMENTER
 from taming_core.params.arguments import score_models
+from taming_core.params.caption import VLM
 from taming_core.params.load import Params
 from taming_core.weights.locate import PublishedWeights, find_on_disk, is_hub_name, not_found_message, weights_folder
 from taming_core.weights.mini import BASE, MINI
@@ -144,7 +147,8 @@ def named_models(params: Params) -> list[NamedModel]:
         ("detect.detector", d.detector, "detector", MINI / "detector", DETECTOR),
         ("detect.segmenter", None if d.segmenter == "detector" else d.segmenter, "segmenter", MINI / "segmenter",
          SEGMENTER),
-        ("caption.captioner", c.captioner, "captioner", MINI / "captioner", None),
+        ("caption.captioner", None if c.server else c.captioner.removeprefix(VLM), "captioner", MINI / "captioner",
+         None),
         ("caption.matcher", c.matcher, "matcher", MINI / "matcher", None),
         ("caption.attributes.model", c.attributes and c.attributes.model, "classifier", MINI / "clip", None),
         ("train.start", t.start, "encoder", MINI / "encoder", None),
@@ -170,8 +174,21 @@ def model_checks(params: Params) -> Iterator[Check]:
         else:
             yield Check(model.key, f"{model.spec}: {'not found' if path is None else 'without weights'}", ok=False,
                         remedy=how_to_fetch(model))  # fmt: skip
+    if params.caption.server is not None:
+        yield server_check(*params.caption.server, params.caption.vlm_params.api_key_env)
     if params.train.start not in (None, "mini"):
         yield from base_checks(Path(params.train.start))
+
+
+def server_check(url: str, model: str, api_key_env: str | None) -> Check:
+    """Whether the server of a captioner answers, and has its model."""
+    remedy = f"Start the server, set {api_key_env} to its API key" if api_key_env else "Start the server"
+    try:
+        models = served_models(url, api_key_env)
+    except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
+        return Check("caption.captioner", f"{url}: {error}", ok=False, remedy=f"{remedy}, or correct the URL.")
+    found = f"{url} has {', '.join(models) or 'no model'}"
+    return Check("caption.captioner", found, model in models, f"Name one of these after #, not {model}.")
 
 
 def base_checks(encoder: Path) -> Iterator[Check]:

@@ -3,31 +3,34 @@
 import sqlite3
 from pathlib import Path
 
-from taming_core.drop_reasons import SPLITS_MIXED, with_details
+from taming_core.drop_reasons import NEAR_DUPLICATE, SPLITS_MIXED, with_details
 from taming_core.errors import TamingError
 from taming_core.params.sections import MaterializeParams
 from taming_core.photos.decode import PhotoError
 from taming_core.rows import near_duplicates
-from taming_core.seeds import seed_for
+from taming_core.rows.assignment import assign_splits
 from taming_core.tables import schema
 from taming_core.tables.schema import SPLITS
 
 BATCH = 1024  # rows in memory at once
 OBJECT_COLUMNS = (
-    "file_name", "object_id", "photo_id", "photo_width", "photo_hash", "identity", "given_split", "drop_reason",
-    "box_xyxy",
+    "file_name", "object_id", "photo_id", "photo_width", "photo_hash", "photo_thumbnail", "identity", "given_split",
+    "drop_reason", "box_xyxy",
 )  # fmt: skip
 CAPTION_COLUMNS = ("file_name", "object_id", "caption", "object_caption", "drop_reason")
 TABLES = """
 create table objects (
-    key text primary key, object_id text, photo_id text, photo_width int, photo_hash text, identity text,
-    given_split text, drop_reason text, x0 int, y0 int, x1 int, y1 int
+    key text primary key, file_name text, object_id text, photo_id text, photo_width int, photo_hash text,
+    photo_thumbnail blob, identity text, given_split text, drop_reason text, x0 int, y0 int, x1 int, y1 int
 );
+create table near_duplicates (photo_id text, other text);
 create table groups (identity text primary key, first text);
-create index firsts on groups (first);
+create table usable (photo_id text primary key);
+create table splits (name text primary key, split text, is_usable int);
 create table captions (key text primary key, caption text, object_caption text, drop_reason text);
 create index photos on objects (photo_id);
 create index identities on objects (identity);
+create index duplicates on near_duplicates (photo_id);
 """
 
 Caption = tuple[str | None, str | None, str | None]  # caption, object_caption, drop_reason
@@ -36,7 +39,8 @@ Caption = tuple[str | None, str | None, str | None]  # caption, object_caption, 
 def build_index(objects: Path, captions: Path, p: MaterializeParams) -> sqlite3.Connection:
     """Both tables without masks, indexed by `key_of`, in a temporary database, so that memory does not grow with them.
 
-    Identities with near-duplicate photos are in its table `groups`.
+    Its tables `near_duplicates` and `groups` are filled by `near_duplicates.group`, `usable` and `splits` by
+    `assign_splits`.
 
     Raises:
         TamingError: a table is of another version, or the metadata gives one identity different splits.
@@ -45,14 +49,15 @@ def build_index(objects: Path, captions: Path, p: MaterializeParams) -> sqlite3.
     db.executescript(TABLES)
     for batch in schema.iter_rows(objects, schema.OBJECTS, BATCH, OBJECT_COLUMNS):
         rows = (
-            (key_of(o), *(o[column] for column in OBJECT_COLUMNS[1:-1]), *(o["box_xyxy"] or [None] * 4)) for o in batch
+            (key_of(o), *(o[column] for column in OBJECT_COLUMNS[:-1]), *(o["box_xyxy"] or [None] * 4)) for o in batch
         )
-        db.executemany("insert or ignore into objects values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        db.executemany("insert or ignore into objects values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     for batch in schema.iter_rows(captions, schema.CAPTIONS, BATCH, CAPTION_COLUMNS):
         rows = ((key_of(c), *(c[column] for column in CAPTION_COLUMNS[2:])) for c in batch)
         db.executemany("insert or ignore into captions values (?, ?, ?, ?)", rows)
     _check_splits(db)
-    near_duplicates.group(db, p.duplicate_distance)
+    near_duplicates.group(db, p)
+    assign_splits(db, p)
     return db
 
 
@@ -91,34 +96,50 @@ def check_split(split: str) -> str:
     return split
 
 
-def split_of_identity(identity: str, p: MaterializeParams) -> str:
-    """The split of an identity, a function of its name and the seed: it stays when others are added.
-
-    The shares hold in expectation; those of a few dozen identities can deviate.
-    """
-    place = seed_for(p.seed, f"split:{identity}", 0) / 2**63
-    return "test" if place < p.test else "validation" if place < p.test + p.validation else "train"
-
-
-def split_of_photo(db: sqlite3.Connection, photo_id: str, p: MaterializeParams) -> str:
+def split_of_photo(db: sqlite3.Connection, photo_id: str) -> str:
     """The split of a photo and of all objects in it: that of its identity, or of the photo_id if it has none.
 
-    Neither identities nor photos nor near-duplicates of a photo without identity cross splits: a held-out object cannot
-    be in the background of a training photo.
+    Neither identities nor photos cross splits: a held-out object cannot be in the background of a training photo.
 
     Raises:
         PhotoError: the photo shows identities of different splits.
     """
+    splits = _splits_of_photo(db, photo_id)
+    if len(splits) > 1:
+        raise PhotoError(with_details(SPLITS_MIXED, ", ".join(splits)))
+    return splits[0]
+
+
+def split_of_row(db: sqlite3.Connection, photo_id: str) -> str:
+    """`split_of_photo`, for a row: of two near-duplicates that the metadata puts into different splits one stays.
+
+    Raises:
+        PhotoError: as there, or a near-duplicate is in a split further from training.
+    """
+    split = split_of_photo(db, photo_id)
+    others = [_splits_of_photo(db, other) for other, _ in near_duplicates_of(db, photo_id)]
+    if any(len(found) == 1 and SPLITS.index(found[0]) > SPLITS.index(split) for found in others):
+        raise PhotoError(NEAR_DUPLICATE)
+    return split
+
+
+def near_duplicates_of(db: sqlite3.Connection, photo_id: str) -> list[tuple[str, str]]:
+    """photo_id and file name of the photos of other identities that a photo is a near-duplicate of, by file name."""
+    query = (
+        "select distinct other, file_name from near_duplicates join objects on objects.photo_id = other "
+        "where near_duplicates.photo_id = ? and other in (select photo_id from usable) order by file_name"
+    )
+    return db.execute(query, (photo_id,)).fetchall()
+
+
+def _splits_of_photo(db: sqlite3.Connection, photo_id: str) -> list[str]:
     # The identity of objects other than the main one is their object_id.
     query = (
         "select distinct identity from objects "
         "where photo_id = ? and identity is not null and identity is not object_id"
     )
     identities = [identity for (identity,) in db.execute(query, (photo_id,))] or [photo_id]
-    splits = sorted({_metadata_split(db, photo_id, i) or _split_of_group(db, i, p) for i in identities})
-    if len(splits) > 1:
-        raise PhotoError(with_details(SPLITS_MIXED, ", ".join(splits)))
-    return splits[0]
+    return sorted({_metadata_split(db, photo_id, i) or _split_of_group(db, i) for i in identities})
 
 
 def _metadata_split(db: sqlite3.Connection, photo_id: str, identity: str) -> str | None:
@@ -126,15 +147,10 @@ def _metadata_split(db: sqlite3.Connection, photo_id: str, identity: str) -> str
     return first_value(db, query.format("photo_id"), photo_id) or first_value(db, query.format("identity"), identity)
 
 
-def _split_of_group(db: sqlite3.Connection, identity: str, p: MaterializeParams) -> str:
-    """The split of the identities that this one is grouped with: by the metadata of any, or by the smallest name."""
+def _split_of_group(db: sqlite3.Connection, identity: str) -> str:
+    """The split of the identities that this one is grouped with; that of a photo in no table is train."""
     first = first_value(db, "select first from groups where identity = ?", identity) or identity
-    given = (
-        "select given_split from groups join objects on objects.identity = groups.identity "
-        "or (objects.identity is null and photo_id = groups.identity) "
-        "where first = ? and given_split is not null order by given_split limit 1"
-    )
-    return first_value(db, given, first) or split_of_identity(first, p)
+    return first_value(db, "select split from splits where name = ?", first) or "train"
 
 
 def first_value(db: sqlite3.Connection, query: str, value: str) -> str | None:

@@ -9,14 +9,31 @@ from typing import Any
 
 import pyarrow as pa
 
-from taming_core.drop_reasons import COPY, NEAR_DUPLICATE, NO_CAPTION, PHOTO_CHANGED, UNKNOWN_OBJECT, with_details
+from taming_core.drop_reasons import (
+    COPY,
+    NEAR_DUPLICATE,
+    NEAR_DUPLICATE_IDENTITY,
+    NO_CAPTION,
+    PHOTO_CHANGED,
+    UNKNOWN_OBJECT,
+    with_details,
+)
 from taming_core.params.sections import MaterializeParams
 from taming_core.photos.decode import Photo, PhotoError, read_photo
 from taming_core.photos.files import file_name, find_copies, folder_state, list_photos, photo_id_of
 from taming_core.photos.masks import decode_mask
 from taming_core.photos.metadata import PhotoMetadata, read_metadata
 from taming_core.rows import near_duplicates
-from taming_core.rows.index import boxes_of_photo, caption_of, check_split, first_value, key_of, split_of_photo
+from taming_core.rows.index import (
+    boxes_of_photo,
+    caption_of,
+    check_split,
+    first_value,
+    key_of,
+    near_duplicates_of,
+    split_of_photo,
+    split_of_row,
+)
 from taming_core.rows.triplets import shared_box, subject, target
 from taming_core.tables import schema, shards
 
@@ -118,6 +135,7 @@ def _object_row(
         raise PhotoError(problem)
     image = read(o["file_name"], o["photo_id"]).image
     height, width = image.shape[:2]
+    duplicate = _near_duplicate(db, o, p)
     box = shared_box(width, height, o["box_xyxy"], boxes_of_photo(db, o["photo_id"]), p)
     return {
         **EMPTY_ROW,
@@ -128,8 +146,17 @@ def _object_row(
         "caption": caption,
         "object_caption": object_caption,
         "identity": o["identity"] or o["photo_id"],
-        "split": split_of_photo(db, o["photo_id"], p),
+        "split": split_of_row(db, o["photo_id"]),
+        "near_duplicate_of": duplicate,
     }
+
+
+def _near_duplicate(db: sqlite3.Connection, o: schema.Row, p: MaterializeParams) -> str | None:
+    """The file name of the first photo of another identity that an object's photo is a near-duplicate of, if any."""
+    names = [name for _, name in near_duplicates_of(db, o["photo_id"])]
+    if names and p.near_duplicates == "drop" and names[0] < o["file_name"]:
+        raise PhotoError(with_details(NEAR_DUPLICATE_IDENTITY, names[0]))
+    return names[0] if names else None
 
 
 def caption_rows(
@@ -149,7 +176,7 @@ def _caption_row(c: schema.Row, db: sqlite3.Connection, raw: Path, p: Materializ
     if problem := c["drop_reason"] or missing or (None if c["caption"] else NO_CAPTION):
         raise PhotoError(problem)
     photo = _read_unchanged(raw / c["file_name"], c["photo_id"])
-    return _regularization_row(photo, c["file_name"], c["caption"], split_of_photo(db, photo.photo_id, p), p)
+    return _regularization_row(photo, c["file_name"], c["caption"], split_of_row(db, photo.photo_id), p)
 
 
 def pair_maker(
@@ -161,7 +188,7 @@ def pair_maker(
     enter training this way.
     """
     metadata = read_metadata(folder)
-    known = near_duplicates.photo_hashes(db)
+    known = near_duplicates.load_photos(db)
     originals = find_copies([*list_photos(raw), *list_photos(folder)])
 
     def row(path: Path, name: str) -> schema.Row:
@@ -171,8 +198,8 @@ def pair_maker(
         if pair.caption is None:
             raise PhotoError(NO_CAPTION)
         photo, split = read_photo(path), check_split(pair.split or "train")
-        for photo_id in near_duplicates.near(photo.image, known, p.duplicate_distance):
-            if split_of_photo(db, photo_id, p) != split:
+        for photo_id in near_duplicates.near(photo.image, known, p):
+            if split_of_photo(db, photo_id) != split:
                 raise PhotoError(NEAR_DUPLICATE)
         return _regularization_row(photo, name, pair.caption, split, p)
 

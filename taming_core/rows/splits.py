@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from taming_core.drop_reasons import reason_of
+from taming_core.drop_reasons import KEPT, reason_of
 from taming_core.errors import TamingError
 from taming_core.params.sections import MaterializeParams
 from taming_core.photos.view_hash import hamming
 from taming_core.seeds import seed_for
 from taming_core.tables import schema
-from taming_core.tables.parquet import read_column, read_rows, row_count
+from taming_core.tables.parquet import read_column, read_rows, read_table
+from taming_core.tables.rows import dropped_table
 from taming_core.tables.schema import SPLITS
 
 GROUP = 16  # rows per row group, which one random access reads
@@ -55,18 +56,17 @@ def references(row: schema.Row, db: sqlite3.Connection, p: MaterializeParams) ->
 
 
 def write_splits(shards: Sequence[Path], folder: Path, expected: pa.Schema, p: MaterializeParams) -> Iterator[int]:
-    """Fill in the references, write each shard as one file per split, and yield the number of shards done.
+    """Fill in the references, write the kept rows of each shard as one file per split, and yield the shards done.
 
-    `datasets` takes the split from the file name; files that begin with `dropped` belong to none. Existing files are
-    final.
+    `datasets` takes the split from the file name. Existing files are final.
 
     Raises:
-        TamingError: in the end the files do not hold as many rows as the shards.
+        TamingError: in the end the files do not hold as many rows as the shards have kept ones.
     """
     folder.mkdir(parents=True, exist_ok=True)
     db = views(shards)
     for number, shard in enumerate(shards):
-        splits = sorted(set(read_column(shard, "split")))
+        splits = sorted(set(read_column(shard, "split")) & {*SPLITS})
         todo = {s: out for s in splits if not (out := folder / f"{s}-{number:05d}.parquet").exists()}
         rows = [{**r, "references": references(r, db, p)} for r in read_rows(shard)] if todo else []
         for split, out in todo.items():
@@ -74,14 +74,24 @@ def write_splits(shards: Sequence[Path], folder: Path, expected: pa.Schema, p: M
             groups = (schema.table(part[i : i + GROUP], expected) for i in range(0, len(part), GROUP))
             schema.write(groups, expected, out)
         yield number + 1
-    given, written = (sum(map(row_count, paths)) for paths in (shards, folder.glob("*.parquet")))
-    if given != written:
+    given = sum(split in SPLITS for shard in shards for split in read_column(shard, "split"))
+    if given != (written := count(folder, "split").total()):
         raise TamingError(f"{folder} should hold {given} rows and holds {written}: another program changed it. Remove "
                           f"{folder.parent}, and run the same command again.")  # fmt: skip
 
 
+def write_dropped(shards: Sequence[Path], out: Path, expected: pa.Schema) -> None:
+    """Write the dropped rows of all shards into one table."""
+    tables = (read_table(path) for path in shards if any(_reasons(path)))
+    schema.write((t.filter(t.column("drop_reason").is_valid()) for t in tables), expected, out)
+
+
+def _reasons(path: Path) -> list[str | None]:
+    return read_column(path, "drop_reason")
+
+
 def count(folder: Path, column: str) -> Counter[Any]:
-    """The number of rows per value of a column."""
+    """The number of kept rows per value of a column."""
     counts: Counter[Any] = Counter()
     for path in sorted(folder.glob("*.parquet")):
         counts.update(read_column(path, column))
@@ -90,14 +100,13 @@ def count(folder: Path, column: str) -> Counter[Any]:
 
 def reasons(folder: Path) -> Counter[str]:
     """The number of kept rows, and of rows per drop reason."""
-    counts: Counter[str] = Counter()
-    for reason, number in count(folder, "drop_reason").items():
-        counts[reason_of(reason)] += number
-    return counts
+    return Counter({KEPT: count(folder, "split").total()}) + Counter(map(reason_of, _reasons(dropped_table(folder))))
 
 
 def headline(folder: Path) -> str:
-    """The number of rows per split, in one line."""
-    splits = count(folder, "split")
+    """The number of rows per split, in one line, and how many are near-duplicates across identities, if any are."""
+    splits, others = count(folder, "split"), count(folder, "near_duplicate_of")
     words = ", ".join(f"{splits[split]} {split}" for split in SPLITS)
-    return f"{words}; {count(folder, 'regularization')[True]} of them with a caption only"
+    near = others.total() - others[None]
+    duplicates = f", {near} with a near-duplicate of another identity" if near else ""
+    return f"{words}; {count(folder, 'regularization')[True]} of them with a caption only{duplicates}"

@@ -47,12 +47,6 @@ def read_column(path: Path, name: str) -> list[Any]:
     return read_table(path, [name]).column(name).to_pylist()
 
 
-def row_count(path: Path) -> int:
-    """The number of rows of a Parquet file, from its footer."""
-    with reading(path):
-        return pq.read_metadata(path).num_rows
-
-
 def column_reader(path: Path, name: str) -> Callable[[Sequence[int]], list[Any]]:
     """A function from row numbers to the values of one column there; it reads the row groups that hold them."""
     file: Any = pq.ParquetFile(path)

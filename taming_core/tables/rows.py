@@ -40,6 +40,7 @@ class Rows:
     files: tuple[Path, ...]
     starts: tuple[int, ...]  # index of each row group's first row, and last the number of all rows
     groups: tuple[tuple[int, int, int], ...]  # of each row group: index of its file, its index in the file, mtime in ns
+    excluded: frozenset[int] = frozenset()  # indices of rows with a subject that are views of it, and nothing else
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -68,8 +69,9 @@ class Rows:
 
     @cached_property
     def objects(self) -> NDArray[np.int64]:
-        """Indices of the rows that have a subject."""
-        return np.flatnonzero(~np.array(self.column("regularization"), dtype=bool))
+        """Indices of the rows that have a subject, without those that are excluded."""
+        with_subject = np.flatnonzero(~np.array(self.column("regularization"), dtype=bool))
+        return with_subject[~np.isin(with_subject, sorted(self.excluded))] if self.excluded else with_subject
 
     @cached_property
     def regularization(self) -> NDArray[np.int64]:
@@ -129,6 +131,8 @@ def load_rows(folder: Path, split: str) -> Rows:
         TamingError: the folder does not exist, holds no rows, or rows of another version.
     """
     if not any(folder.glob("*.parquet")):
+        if dropped_table(folder).is_file():
+            raise TamingError(f"{folder} holds no rows: all were dropped. `taming inspect {folder}` shows why.")
         raise TamingError(f"{folder} holds no rows. Run `taming materialize` first, or name another folder.")
     files = tuple(sorted(folder.glob(f"{split}-*.parquet")))
     starts, groups = [0], list[tuple[int, int, int]]()
@@ -140,8 +144,29 @@ def load_rows(folder: Path, split: str) -> Rows:
     return Rows(files, tuple(starts), tuple(groups))
 
 
+def dropped_table(folder: Path) -> Path:
+    """The table of dropped rows, beside the folder of kept ones, so that whatever reads the folder reads no others.
+
+    >>> dropped_table(Path("data/rows")).as_posix()
+    'data/rows-dropped.parquet'
+    """
+    return folder.with_name(f"{folder.name}-dropped.parquet")
+
+
+def require_dropped_out(folder: Path) -> None:
+    """Raises TamingError if the place of the `dropped_table` of a folder is taken by something else than rows."""
+    path = dropped_table(folder)
+    try:
+        is_ours = not path.exists() or (pq.read_schema(path).metadata or {}).get(b"taming.table") == b"rows"
+    except (OSError, pa.ArrowInvalid):  # a folder, or not Parquet
+        is_ours = False
+    if not is_ours:
+        raise TamingError(f"{path}, where dropped rows would go, is something else. Name another folder with --out.")
+
+
 def concatenate(first: Rows, second: Rows) -> Rows:
     """The rows of both, those of `second` numbered after those of `first`."""
     starts = (*first.starts, *(len(first) + start for start in second.starts[1:]))
     groups = (*first.groups, *((len(first.files) + file, group, mtime) for file, group, mtime in second.groups))
-    return Rows((*first.files, *second.files), starts, groups)
+    excluded = first.excluded | {len(first) + n for n in second.excluded}
+    return Rows((*first.files, *second.files), starts, groups, excluded)

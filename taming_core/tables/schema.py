@@ -54,6 +54,9 @@ OBJECTS = _schema(
         column("photo_width", pa.int32(), "pixels of the upright photo; null if it could not be read", nullable=True),
         column("photo_height", pa.int32(), "pixels of the upright photo; null if it could not be read", nullable=True),
         column("photo_hash", pa.string(), "difference hash of the upright photo; null if unreadable", nullable=True),
+        column(
+            "photo_thumbnail", pa.binary(), "16x16 grey values of it, row by row; null if unreadable", nullable=True
+        ),
         column("identity", pa.string(), "which individual the object is; null where unknown", nullable=True),
         column("object_id", pa.string(), "photo_id and a number; null for a photo without objects", nullable=True),
         column("class", pa.string(), "the detector's noun", nullable=True),
@@ -85,7 +88,13 @@ CAPTIONS = _schema(
         column("replaced", pa.string(), "the words that <object> stands for", nullable=True),
         column("span_start", pa.int32(), "first character of `replaced` in `caption`", nullable=True),
         column("span_end", pa.int32(), "one past its last character", nullable=True),
-        column("method", pa.string(), "noun, head, conditional or template: how <object> got in", nullable=True),
+        column(
+            "method",
+            pa.string(),
+            "noun, head, captioner, conditional or template: how <object> got in; after `given`, and class too, into a "
+            "person's caption; given alone: it was there",
+            nullable=True,
+        ),
         column(
             "attributes",
             pa.list_(ATTRIBUTE),
@@ -120,6 +129,7 @@ _ROWS = _schema(
         column("regularization", pa.bool_(), "true for a regularization row: caption only, no subject"),
         column("references", pa.list_(pa.string()), "row_ids of other views of the identity, near-duplicates left out"),
         column("view_hash", pa.string(), "difference hash of `image`, 16 hex digits", nullable=True),
+        column("near_duplicate_of", pa.string(), "file_name of a photo of another identity, if one is", nullable=True),
         column("drop_reason", pa.string(), "why this is not used further on; null means kept", nullable=True),
     ],
 )
@@ -131,7 +141,8 @@ def _feature(kind: pa.DataType) -> dict[str, Any]:
     if kind == IMAGE:
         return {"_type": "Image"}
     if isinstance(kind, pa.ListType):
-        return {"feature": _feature(value_type), "_type": "List"}
+        # `List` since version 4, which reads this older name as well.
+        return {"feature": _feature(value_type), "_type": "Sequence"}
     return {"dtype": str(kind), "_type": "Value"}
 
 

@@ -96,29 +96,6 @@ def batch_at(step: int, source: ExampleSource, share: slice = slice(None)) -> Ba
     return collate([make_example(source, row_at(source.rows, n, p), n) for n in positions], source)
 
 
-def require_rows(rows: Rows, p: TrainParams) -> None:
-    """Require rows that these params can train on.
-
-    Raises:
-        TamingError: there are no object rows; `regularization` is above 0 without such rows; or both they and `prior`
-            are given.
-    """
-    if not len(rows.objects):
-        raise TamingError(
-            "No training row holds an object. Add photos, or lower materialize.validation and materialize.test."
-        )
-    if p.regularization > 0 and p.prior is None and not len(rows.regularization):
-        raise TamingError(
-            f"train.regularization is {p.regularization}, but the rows hold no text-image pairs. Set it to 0, run "
-            "`taming materialize --regularization FOLDER`, or have train.prior images drawn."
-        )
-    if p.prior is not None and len(rows.regularization):
-        raise TamingError(
-            f"train.prior is {p.prior}, but the rows hold {len(rows.regularization)} text-image pairs. Set it to null, "
-            "or run `taming materialize` without --regularization."
-        )
-
-
 def image_sides(rows: Rows) -> list[int]:
     """All widths and heights of targets, in pixels."""
     return sorted({side for b in rows.buckets for side in (b.width, b.height)})

@@ -123,7 +123,8 @@ def networks_of(kind: Cache, model: SubjectModel) -> list[tuple[str, dict[str, A
 def row_share(source: ExampleSource, processes: ProcessGroup) -> list[int]:
     """The rows whose features this process computes, neighbours on disk; rows that no batch can hold are left out."""
     rows, p = source.rows, source.params
-    numbers = [int(n) for n in (*rows.objects, *(rows.regularization if p.regularization > 0 else ()))]
+    views = sorted({*rows.objects, *rows.excluded})
+    numbers = [int(n) for n in (*views, *(rows.regularization if p.regularization > 0 else ()))]
     first, last = (len(numbers) * rank // processes.world_size for rank in (processes.rank, processes.rank + 1))
     return numbers[first:last]
 

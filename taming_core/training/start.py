@@ -29,12 +29,14 @@ from taming_core.params.train import EncoderParams, TrainParams
 from taming_core.progress import track_to
 from taming_core.seeds import seed_for
 from taming_core.tables import shards
+from taming_core.tables.requirements import require_rows
 from taming_core.tables.rows import Rows, concatenate, load_rows
 from taming_core.training import batches, checkpoint, loop, prior
 from taming_core.training.distributed import join_process_group, layers_on_device
 from taming_core.training.identity import load_identity_network
 from taming_core.training.loop import Run
 from taming_core.training.networks import Fingerprints, network_fingerprints
+from taming_core.training.truncation import exclude_truncated
 from taming_core.weights.device import DTYPES
 from taming_core.weights.digests import file_digest, weights_digest
 
@@ -50,6 +52,7 @@ class Training:
     origin: checkpoint.Origin
     networks: Fingerprints  # of the tower and the identity network
     base: str | None = None  # as `prepare` got it
+    truncated: str | None = None  # what is to be said of captions that are cut off
 
 
 def prepare(p: TrainParams, folder: Path, device: str, shard: bool, base: str | None = None) -> Training:
@@ -66,13 +69,14 @@ def prepare(p: TrainParams, folder: Path, device: str, shard: bool, base: str | 
         TamingError: a model is missing, or rows, params, model and device do not go together.
     """
     rows = load_rows(folder, "train")
-    batches.require_rows(rows, p)
+    require_rows(rows, p)
     accelerator = loop.accelerator_for(device, p.precision)
     processes = join_process_group(accelerator.process_index, accelerator.num_processes)
     pipeline = starting_pipeline(p, running_dtypes(p), base)
     model = subject_model(pipeline.components, weight_digests(pipeline))
     for side in batches.image_sides(rows):
         require_size(model, side)
+    rows, truncated = exclude_truncated(rows, model.family, p)
     identity = load_identity_network(p.identity_network, accelerator.device) if p.identity_network else None
     origin, networks = checkpoint.origin_of(folder, model), network_fingerprints(pipeline, p)
     fingerprints = [checkpoint.fingerprint(p, origin)]
@@ -91,7 +95,7 @@ def prepare(p: TrainParams, folder: Path, device: str, shard: bool, base: str | 
         model = subject_model(pipeline.components, model.digests)
     run = loop.start_run(model, identity, accelerator, p, processes, shard)
     state = shards.RUNS / "-".join(["train", *fingerprints])
-    return Training(pipeline, run, rows, state, origin, networks, base)
+    return Training(pipeline, run, rows, state, origin, networks, base, truncated)
 
 
 def running_dtypes(p: TrainParams) -> dict[str, torch.dtype]:

@@ -19,7 +19,7 @@ from taming_core.language.placeholder import OBJECT
 from taming_core.objects.filters import measure
 from taming_core.params.sections import WorldParams
 from taming_core.photos.masks import encode_mask
-from taming_core.photos.view_hash import difference_hash
+from taming_core.photos.view_hash import difference_hash, thumbnail
 from taming_core.seeds import seed_for
 from taming_core.tables import schema
 from taming_core.world.artwork import Pictures, World
@@ -180,7 +180,7 @@ def object_rows(batch: Sequence[Shot], photos: Photos, ids: Sequence[str], split
     images = photos.image.numpy()
     for shot, photo_id, image, subjects, masks in zip(batch, ids, images, photos.objects, photos.masks, strict=True):
         height, width = masks.shape[1:]
-        photo_hash = f"{difference_hash(image):016x}"
+        hashes = {"photo_hash": f"{difference_hash(image):016x}", "photo_thumbnail": thumbnail(image)}
         for i, (subject, mask) in enumerate(zip(subjects, masks.numpy(), strict=True)):
             measures = measure(subject.box_xyxy, 1.0, subject.noun, mask, 1.0)
             yield dict.fromkeys(schema.OBJECTS.names) | {
@@ -188,7 +188,7 @@ def object_rows(batch: Sequence[Shot], photos: Photos, ids: Sequence[str], split
                 "file_name": shot.file_name,
                 "photo_width": width,
                 "photo_height": height,
-                "photo_hash": photo_hash,
+                **hashes,
                 "identity": shot.identities[i],
                 "object_id": f"{photo_id}-{i}",
                 "class": subject.noun,

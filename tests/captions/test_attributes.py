@@ -20,6 +20,7 @@ from taming_core.captions.attribute_words import AttributeSource, with_attribute
 from taming_core.captions.attributes import GREY, SIDE, Attribute, crop_of, find_attributes
 from taming_core.captions.captioning import CaptionSource
 from taming_core.captions.classifier import load_classifier
+from taming_core.captions.drafts import Models
 from taming_core.errors import TamingError
 from taming_core.params.load import load_params
 from taming_core.params.sections import AttributeParams
@@ -86,7 +87,7 @@ def captioned(
     def finish(requests: Any, drafts: Any) -> Any:
         return with_attributes(requests, drafts, AttributeSource(p.attributes, classify, masks), match, p)
 
-    rows = captioning.rows_of(photos, lambda images, _: [says] * len(images), match, p, finish)
+    rows = captioning.rows_of(photos, Models(lambda images, _: [says] * len(images), match, finish=finish), p)
     schema.table(rows, schema.CAPTIONS)
     return [dict(row) for row in rows], shown
 

@@ -3,8 +3,9 @@
 import pytest
 
 from taming_core.language.attributes import add_attributes, keep_attributes, states_any
-from taming_core.language.placeholder import drop_attributes, name_object, parse_tagged_caption
+from taming_core.language.placeholder import drop_attributes, name_object
 from taming_core.language.placeholder import insert_placeholder as insert
+from taming_core.language.tagged import parse_tagged_caption
 
 
 @pytest.mark.parametrize(
@@ -31,8 +32,7 @@ def test_attributes_are_added_to_both_captions(
 
 @pytest.mark.parametrize("attributes", [["wet"], ["seen from above"], ["wet", "in dim light", "seen from above"]])
 def test_training_without_attributes_drops_what_was_added(attributes: list[str]) -> None:
-    words = parse_tagged_caption("a photo of a <object> on the beach", "dog")
-    assert words is not None
+    words = parse_tagged_caption("a photo of a <object> on the beach", ["dog"])
     found = add_attributes(words, attributes)
     assert drop_attributes(found.caption, found.object_caption) == (words.caption, words.object_caption)
 

@@ -113,6 +113,9 @@ NAMED = [
     ("dog", "a dog next to a puppy", "a <object> next to a puppy"),
     ("dog", "a puppy next to a dog", "a puppy next to a <object>"),
     ("furniture", "a photo of a lamp on a wooden table", "a photo of a <object> on a wooden table"),
+    ("traffic light", "a traffic signal at a corner", "a <object> at a corner"),
+    ("remote", "a photo of a remote on the beach", "a photo of a <object> on the beach"),
+    ("boat/ship/ship boat", "two ships on the sea", "two <object> on the sea"),
 ]  # fmt: skip
 
 UNNAMED = [
@@ -219,19 +222,18 @@ def test_scene(caption: str, where: str) -> None:
         ("a photo of <object>", "animal", "a photo of an animal in the snow", "a photo of <object> in the snow"),
         ("a photo of a <object>", "animal", "a photo of an animal in the snow", "a photo of a <object> in the snow"),
         ("the <object>, close up", "dog", "the dog, close up in the snow", "the <object>, close up in the snow"),
+        (
+            "a photo of a <object>",
+            "airplane/aeroplane",
+            "a photo of an airplane in the snow",
+            "a photo of a <object> in the snow",
+        ),
     ],
 )
 def test_template(template: str, noun: str, caption: str, object_caption: str) -> None:
     found = placeholder.fill_template(template, noun, "in the snow")
     assert (found.caption, found.object_caption, found.method) == (caption, object_caption, "template")
     assert caption[found.start : found.end] == found.replaced
-
-
-def test_a_given_caption_may_hold_the_placeholder_already() -> None:
-    assert placeholder.parse_tagged_caption("a photo of a dog", "dog") is None
-    found = placeholder.parse_tagged_caption("a <object> and another <object>", "dog")
-    assert found
-    assert (found.caption, found.object_caption) == ("a dog and another dog", "a <object> and another dog")
 
 
 WITHOUT_ATTRIBUTES = [

@@ -15,6 +15,7 @@ from taming_core.errors import TamingError
 from taming_core.params.load import Params, load_params, packaged_params
 from taming_core.params.load import Params as config_Params
 from taming_core.projects import diagnosis, fit, memory, profiles
+from taming_core.weights.mini import MINI
 
 DEFAULT = load_params(packaged_params())
 
@@ -51,6 +52,16 @@ def test_every_model_of_a_profile_is_named_with_what_fetches_it(
     assert f"hf download {p.train.base}" in lacking["train.base"]
     (tmp_path / "sam_vit_h_4b8939.pth").write_bytes(b"")
     assert "detect.segmenter" not in missing(list(diagnosis.model_checks(p)))
+
+
+def test_a_captioner_that_is_asked_is_a_model_or_a_server() -> None:
+    def lacking(captioner: str) -> dict[str, str]:
+        caption = DEFAULT.caption.model_copy(update={"captioner": captioner})
+        return missing(list(diagnosis.model_checks(DEFAULT.model_copy(update={"caption": caption}))))
+
+    assert "hf download nobody/nothing" in lacking("vlm:nobody/nothing")["caption.captioner"]
+    assert lacking(f"vlm:{MINI / 'captioner'}") == {}
+    assert lacking("vlm:http://127.0.0.1:9/v1#x")["caption.captioner"] == "Start the server, or correct the URL."
 
 
 def test_a_folder_whose_networks_have_no_weights_is_no_model(tmp_path: Path) -> None:

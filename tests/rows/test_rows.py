@@ -14,7 +14,6 @@ from taming_core.errors import TamingError
 from taming_core.params.load import load_params
 from taming_core.params.sections import MaterializeParams
 from taming_core.photos.masks import window
-from taming_core.rows.index import split_of_identity
 from taming_core.rows.sources import EMPTY_ROW
 from taming_core.rows.splits import references, views, write_splits
 from taming_core.rows.triplets import bucket, shared_box, sizes, subject, target
@@ -23,7 +22,6 @@ from taming_core.tables.rows import load_rows
 
 P = load_params(Path(__file__).parents[2] / "params.yaml").materialize
 SIDES = st.integers(1, 500)
-NAMES = st.lists(st.text(min_size=1, max_size=8), min_size=1, unique=True)
 
 
 @st.composite
@@ -112,27 +110,6 @@ def decoded(picture: dict[str, Any]) -> np.ndarray:
     from PIL import Image
 
     return np.asarray(Image.open(io.BytesIO(picture["bytes"])))
-
-
-@given(NAMES, st.integers(0, 9))
-def test_a_split_depends_on_nothing_but_the_name_and_the_seed(names: list[str], seed: int) -> None:
-    p = P.model_copy(update={"seed": seed})
-    alone = {name: split_of_identity(name, p) for name in names}
-    assert {name: split_of_identity(name, p) for name in reversed([*names, "another"])}.items() >= alone.items()
-
-
-def test_the_shares_hold_over_many_identities() -> None:
-    splits = [split_of_identity(f"thing {i}", P) for i in range(4000)]
-    assert splits.count("validation") / 4000 == pytest.approx(P.validation, abs=0.02)
-    assert splits.count("test") / 4000 == pytest.approx(P.test, abs=0.02)
-
-
-def test_more_validation_leaves_the_test_split_alone() -> None:
-    more = P.model_copy(update={"validation": 0.4})
-    names = [f"thing {i}" for i in range(500)]
-    assert [n for n in names if split_of_identity(n, P) == "test"] == [
-        n for n in names if split_of_identity(n, more) == "test"
-    ]
 
 
 def row(number: int, identity: str = "cup", photo: int | None = None, view: int = 0, **values: Any) -> dict[str, Any]:

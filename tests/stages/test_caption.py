@@ -20,10 +20,11 @@ from typer.testing import CliRunner
 
 from stages.cli import app
 from taming_core.captions import captioning
-from taming_core.captions.captioning import CaptionSource, Target
+from taming_core.captions.captioning import CaptionSource
+from taming_core.captions.drafts import Models, Target
 from taming_core.errors import TamingError
+from taming_core.params.caption import CaptionParams
 from taming_core.params.load import load_params
-from taming_core.params.sections import CaptionParams
 from taming_core.photos.decode import read_photo
 from taming_core.photos.files import list_photos
 from taming_core.tables import schema
@@ -53,7 +54,7 @@ def rows(
         assert len(photos) == len(texts)
         return np.array([0.75 if text in fits else 0.25 for text in texts], np.float32)
 
-    return [dict(row) for row in captioning.rows_of(sources, describe, match, p)]
+    return [dict(row) for row in captioning.rows_of(sources, Models(describe, match), p)]
 
 
 @pytest.fixture
@@ -142,9 +143,67 @@ def test_a_photo_without_kept_objects_is_a_general_row(dog: CaptionSource) -> No
 
 def test_a_given_caption_stands_in_for_the_captioner(dog: CaptionSource) -> None:
     (row,) = rows([replace(dog, caption="my dog")], {}, ["my dog"])
-    assert told(row) == ("my <object>", "my dog", "noun", None)
+    assert told(row) == ("my <object>", "my dog", "given noun", None)
     (row,) = rows([replace(dog, caption="<object> on a sofa")], {}, ["dog on a sofa"])
-    assert told(row) == ("<object> on a sofa", "dog on a sofa", "noun", None)
+    assert told(row) == ("<object> on a sofa", "dog on a sofa", "given", None)
+
+
+CHINESE, TAGS = "木桌上的两颗樱桃", "SKS_style, cherries, 1girl, masterpiece"
+
+
+@pytest.mark.parametrize(
+    ("caption", "object_caption", "plain", "method"),
+    [
+        (CHINESE, f"a photo of a <object>, {CHINESE}", f"a photo of a dog, {CHINESE}", "given template"),
+        (TAGS, f"a photo of a <object>, {TAGS}", f"a photo of a dog, {TAGS}", "given template"),
+        ("my puppy, 8k", "my <object>, 8k", "my puppy, 8k", "given noun"),
+        ("<object>, 8k", "<object>, 8k", "dog, 8k", "given"),
+    ],
+)
+def test_a_given_caption_is_kept_whatever_the_matcher_says(
+    dog: CaptionSource, caption: str, object_caption: str, plain: str, method: str
+) -> None:
+    (row,) = rows([replace(dog, caption=caption)], {}, [])
+    assert told(row) == (object_caption, plain, method, None)
+    assert row["match_score"] == 0.25
+    schema.table([row], schema.CAPTIONS)
+
+
+def test_the_scene_of_the_captioner_is_appended_if_it_matches(dog: CaptionSource) -> None:
+    p = P.model_copy(update={"given": "append"})
+    sources = [replace(dog, caption=CHINESE), replace(dog, caption="<object> asleep."), dog]
+    made = rows(sources, {"": PUPPY}, [PUPPY], p)
+    assert [row["object_caption"] for row in made] == [
+        f"a photo of a <object>, {CHINESE}, in the snow", "<object> asleep, in the snow", "a <object> in the snow",
+    ]  # fmt: skip
+    assert [row["method"] for row in made] == ["given template", "given", "noun"]
+    unmatched = rows(sources[:2], {"": PUPPY}, [], p)
+    assert [row["caption"] for row in unmatched] == [f"a photo of a dog, {CHINESE}", "dog asleep."]
+
+
+def test_a_given_caption_may_be_replaced(dog: CaptionSource) -> None:
+    p = P.model_copy(update={"given": "replace"})
+    (row,) = rows([replace(dog, caption="<object>, 8k")], {"": PUPPY}, [PUPPY], p)
+    assert told(row) == ("a <object> in the snow", PUPPY, "noun", None)
+
+
+def test_each_object_has_its_row_of_a_given_caption(dog: CaptionSource) -> None:
+    targets = (Target("0", "dog"), Target("1", "cat"), Target("2", "car"))
+    (first, second, third) = rows([replace(dog, targets=targets, caption="a puppy and a kitty")], {}, [])
+    assert told(first)[0] == "a <object> and a kitty"
+    assert told(second)[0] == "a puppy and a <object>"
+    assert told(third) == ("a photo of a <object>, a puppy and a kitty", "a photo of a car, a puppy and a kitty",
+                           "given template", None)  # fmt: skip
+
+
+def test_a_blank_caption_is_none(dog: CaptionSource) -> None:
+    (row,) = rows([replace(dog, caption=" \n")], {"": PUPPY}, [PUPPY])
+    assert told(row) == ("a <object> in the snow", PUPPY, "noun", None)
+
+
+def test_a_given_caption_of_a_general_row_is_kept(dog: CaptionSource) -> None:
+    made = rows([replace(dog, targets=(), caption=caption) for caption in (CHINESE, "a <object> here")], {}, [])
+    assert [told(row) for row in made] == [(None, CHINESE, None, None), (None, "an object here", None, None)]
 
 
 def test_a_photo_is_captioned_once_for_all_its_objects(dog: CaptionSource) -> None:
@@ -156,7 +215,7 @@ def test_a_photo_is_captioned_once_for_all_its_objects(dog: CaptionSource) -> No
 
     targets = (Target("0", "dog"), Target("1", "cat"), Target("2", "dog"))
     made = captioning.rows_of(
-        [replace(dog, targets=targets)] * 3, describe, lambda _, texts: np.ones(len(texts), np.float32), P
+        [replace(dog, targets=targets)] * 3, Models(describe, lambda _, texts: np.ones(len(texts), np.float32)), P
     )
     assert sum(asked) == 3
     assert [r["object_caption"] for r in made[:3]] == [

@@ -155,9 +155,12 @@ def test_things_with_other_photos_come_first_and_the_seed_draws(tmp_path: Path) 
 
 
 def test_one_held_out_thing_cannot_be_judged(tmp_path: Path) -> None:
-    write_rows(tmp_path, held_out=1)
+    write_rows(tmp_path / "rows", held_out=1)
+    values = yaml.safe_load(packaged_params().read_text())
+    values["evaluate"]["judge"] = "facebook/dino-vits16"  # is not here, and not looked for
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(TamingError, match=r"1 identities.*materialize\.test"):
-        protocol.eval_subjects(tmp_path, params(), "removed")
+        evaluate("mini", tmp_path / "rows", tmp_path / "out", tmp_path / "params.yaml", "cpu")
 
 
 def test_a_batch_is_drawn_as_a_whole_or_left_alone(folder: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,10 +24,10 @@ from taming_core.params.load import load_params
 from taming_core.photos.decode import PhotoError, read_photo
 from taming_core.photos.files import photo_id_of
 from taming_core.photos.masks import encode_mask
-from taming_core.photos.view_hash import difference_hash
-from taming_core.rows.index import build_index, split_of_identity, split_of_photo
+from taming_core.photos.view_hash import difference_hash, thumbnail
+from taming_core.rows.index import build_index, split_of_photo
 from taming_core.tables import schema
-from taming_core.tables.rows import load_rows
+from taming_core.tables.rows import dropped_table, load_rows
 
 ROOT = Path(__file__).parents[2]
 RAW = ROOT / "data" / "raw"
@@ -58,15 +59,17 @@ def write_tables(folder: Path, objects: list[dict[str, Any]], captions: list[dic
     schema.write([schema.table(captions, schema.CAPTIONS)], schema.CAPTIONS, folder / "captions.parquet")
 
 
-def run(folder: Path, raw: Path = RAW, regularization: Path | None = None) -> list[dict[str, Any]]:
+def run(
+    folder: Path, raw: Path = RAW, regularization: Path | None = None, params: Path = ROOT / "params.yaml"
+) -> list[dict[str, Any]]:
     """Materialize the tables in `folder`; all rows, the dropped ones too."""
-    params = ROOT / "params.yaml"
     materialize(raw, folder / "objects.parquet", folder / "captions.parquet", regularization, folder / "rows", params)
     return all_rows(folder)
 
 
 def all_rows(folder: Path) -> list[dict[str, Any]]:
-    return [r for path in sorted((folder / "rows").glob("*.parquet")) for r in pq.read_table(path).to_pylist()]
+    paths = [*sorted((folder / "rows").glob("*.parquet")), dropped_table(folder / "rows")]
+    return [r for path in paths for r in pq.read_table(path).to_pylist()]
 
 
 @pytest.fixture(autouse=True)
@@ -102,12 +105,52 @@ def test_datasets_opens_the_rows_as_they_are(journey: Path, tmp_path: Path) -> N
     assert sum(lengths.values()) == len(PHOTOS) + 48
 
 
-def test_features_are_what_datasets_would_write() -> None:
+def test_the_folder_holds_kept_rows_alone_whoever_reads_it(tmp_path: Path) -> None:
+    import pandas as pd
+    import polars as pl
+
+    objects = [object_row(name) for name in PHOTOS[:12]]
+    write_tables(tmp_path, objects, [caption_row(o) for o in objects[:9]])
+    kept = [r["row_id"] for r in run(tmp_path) if r["drop_reason"] is None]
+    assert len(kept) == 9
+    rows = tmp_path / "rows"
+    read = {
+        "pandas": pd.read_parquet(rows)["row_id"],
+        "polars": pl.read_parquet(rows)["row_id"],
+        "polars, glob": pl.read_parquet(rows / "**/*.parquet")["row_id"],
+        "pyarrow": ds.dataset(rows).to_table()["row_id"].to_pylist(),
+    }
+    assert {name: sorted(ids) for name, ids in read.items()} == dict.fromkeys(read, sorted(kept))
+    dropped = pq.read_table(dropped_table(rows))
+    assert (dropped["drop_reason"].to_pylist(), dropped.schema.names) == (["no caption"] * 3, schema.ROWS.names)
+
+
+def test_all_rows_dropped_is_said_where_they_are_needed(tmp_path: Path) -> None:
+    o = object_row(PHOTOS[0])
+    write_tables(tmp_path, [o], [])
+    assert [r["drop_reason"] for r in run(tmp_path)] == ["no caption"]
+    with pytest.raises(TamingError, match=r"rows holds no rows: all were dropped\. `taming inspect .*rows` shows why"):
+        load_rows(tmp_path / "rows", "train")
+
+
+def test_rows_of_before_with_dropped_ones_among_them_are_replaced(tmp_path: Path) -> None:
+    o = object_row(PHOTOS[0])
+    write_tables(tmp_path, [o], [caption_row(o)])
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows/dropped-00000.parquet").touch()
+    run(tmp_path)
+    assert len(list((tmp_path / "rows").iterdir())) == 1
+
+
+def test_features_are_read_alike_by_every_version_of_datasets() -> None:
     from datasets import Features
 
     ours = json.loads(schema.ROWS.metadata[b"huggingface"])["info"]["features"]
-    assert Features.from_dict(ours).to_dict() == ours
     assert list(ours) == schema.ROWS.names
+    # Version 3 and older know no `List`, which version 4 and newer read `Sequence` as.
+    assert {feature["_type"] for feature in ours.values()} == {"Value", "Image", "Sequence"}
+    current = {n: {**f, "_type": "List"} if f["_type"] == "Sequence" else f for n, f in ours.items()}
+    assert Features.from_dict(ours).to_dict() == current
 
 
 def test_no_identity_straddles_and_references_are_other_photos(journey: Path) -> None:
@@ -185,7 +228,7 @@ def test_everything_is_accounted_for(tmp_path: Path, capsys: pytest.CaptureFixtu
     }
     assert {r["split"] for r in rows if r["drop_reason"]} == {"dropped"}
     printed = " ".join(capsys.readouterr().out.split())
-    assert "1 train, 1 validation, 0 test; 1 of them with a caption only" in printed
+    assert "2 train, 0 validation, 0 test; 1 of them with a caption only" in printed
     assert "2 kept" in printed
     assert "1 object dropped by detect" in printed
 
@@ -202,9 +245,9 @@ def test_a_second_object_stays_in_the_split_of_its_photo(tmp_path: Path) -> None
     splits = defaultdict(set)
     for r in rows:
         splits[r["file_name"]].add(r["split"])
-        assert r["split"] == split_of_identity(r["file_name"].split("/")[0], P)
         assert (r["references"] == []) == (r["identity"] == r["row_id"])
     assert {len(s) for s in splits.values()} == {1}
+    assert set.union(*splits.values()) == {"train", "validation", "test"}
 
 
 def test_the_objects_of_a_photo_have_one_image(tmp_path: Path) -> None:
@@ -238,7 +281,7 @@ def test_neither_identity_nor_photo_straddles(tmp_path: Path, shown: list[tuple[
     splits = defaultdict(set)
     for o in objects:
         try:
-            split = split_of_photo(db, o["photo_id"], P)
+            split = split_of_photo(db, o["photo_id"])
         except PhotoError:  # dropped
             continue
         splits[o["photo_id"]].add(split)
@@ -247,16 +290,17 @@ def test_neither_identity_nor_photo_straddles(tmp_path: Path, shown: list[tuple[
 
 
 def test_a_photo_of_things_from_two_splits_is_dropped(tmp_path: Path) -> None:
-    name = PHOTOS[0]
-    other = next(
-        n.split("/")[0]
-        for n in PHOTOS
-        if split_of_identity(n.split("/")[0], P) != split_of_identity(name.split("/")[0], P)
-    )
-    first = object_row(name)
-    second = {**first, "object_id": first["object_id"][:-1] + "1", "identity": other}
-    write_tables(tmp_path, [first, second], [caption_row(first), caption_row(second)])
-    assert {r["drop_reason"].split(":")[0] for r in run(tmp_path)} == {"shows objects of different splits"}
+    alone = object_row(PHOTOS[4], given_split="test")
+    first = object_row(PHOTOS[0], given_split="train")
+    second = {**first, "object_id": first["object_id"][:-1] + "1", "identity": alone["identity"], "given_split": None}
+    objects = [alone, {**first, "given_split": None}, second, object_row(PHOTOS[1], given_split="train")]
+    write_tables(tmp_path, objects, [caption_row(o) for o in objects])
+    reasons = {r["row_id"]: r["drop_reason"] for r in run(tmp_path)}
+    assert [reasons[o["object_id"]] for o in objects] == [
+        None,
+        *["shows objects of different splits: test, train"] * 2,
+        None,
+    ]
 
 
 def test_near_duplicates_are_no_other_view(tmp_path: Path) -> None:
@@ -283,9 +327,14 @@ def copies_of(names: list[str], raw: Path) -> list[dict[str, Any]]:
         photo.save(raw / f"{n}-1.jpg", quality=85)
         photo.resize((128, 128), Image.Resampling.LANCZOS).resize((256, 256)).save(raw / f"{n}-2.png")
         for path in sorted(raw.glob(f"{n}-*")):
-            value = f"{difference_hash(read_photo(path).image):016x}"
-            objects.append({**object_row(path.name, raw, photo_hash=value), "identity": photo_id_of(path)})
+            objects.append({**object_row(path.name, raw, **hashes_of(path)), "identity": photo_id_of(path)})
     return objects
+
+
+def hashes_of(path: Path) -> dict[str, Any]:
+    """What tells near-duplicates of a photo."""
+    image = read_photo(path).image
+    return {"photo_hash": f"{difference_hash(image):016x}", "photo_thumbnail": thumbnail(image)}
 
 
 def splits_by_number(rows: list[dict[str, Any]]) -> dict[str, set[str]]:
@@ -303,9 +352,10 @@ def test_near_duplicates_do_not_straddle_where_a_photo_is_its_identity(tmp_path:
     assert len(splits) == len(PHOTOS[::8])
     assert {len(found) for found in splits.values()} == {1}
     assert len(set.union(*splits.values())) == 3  # and they are not all in one
-    alone = {o["file_name"].split("-")[0]: set[str]() for o in objects}
     for o in objects:
-        alone[o["file_name"].split("-")[0]].add(split_of_identity(o["identity"], P))
+        o["photo_hash"] = None
+    write_tables(tmp_path, objects, [caption_row(o) for o in objects])
+    alone = splits_by_number(run(tmp_path, tmp_path / "raw"))
     assert any(len(found) > 1 for found in alone.values())  # by their names they would
 
 
@@ -331,27 +381,97 @@ def test_a_near_duplicate_of_a_held_out_photo_does_not_come_in_as_general(tmp_pa
     assert reasons == {"again.jpg": "near-duplicate of a photo of another split", "other.jpg": None}
 
 
-def test_named_identities_are_joined_by_an_unnamed_photo_alone(tmp_path: Path) -> None:
-    blank = dict.fromkeys(schema.OBJECTS.names)
-    known = [("a", "cup", 0), ("b", "mug", 1), ("c", "jar", 1 << 40), ("d", None, (1 << 40) | 1), ("e", "e", 255 << 48)]
-    objects = [
-        {**blank, "photo_id": photo, "file_name": f"{photo}.jpg", "object_id": f"{photo}-0", "identity": identity,
-         "photo_hash": f"{value:016x}"}
-        for photo, identity, value in known
-    ]  # fmt: skip
+def under_two_names(raw: Path) -> list[dict[str, Any]]:
+    """Objects of eight named identities, two photos of each; the first photo of each odd one is one of the even."""
+    objects = []
+    for n in range(8):
+        (folder := raw / f"toy {n}").mkdir(parents=True)
+        Image.open(RAW / PHOTOS[4 * n + 1]).save(folder / "1.png")
+        shown = Image.open(RAW / PHOTOS[4 * (n - n % 2)])
+        shown.save(folder / "0.jpg", quality=95) if n % 2 == 0 else brighter(shown).save(folder / "0.jpg", quality=60)
+        for path in sorted(folder.iterdir()):
+            objects.append(object_row(f"toy {n}/{path.name}", raw, **hashes_of(path)))
+    return objects
 
-    def groups(*photos: str) -> list[tuple[str, str]]:
-        write_tables(tmp_path, [o for o in objects if o["photo_id"] in photos], [])
-        few = P.model_copy(update={"duplicate_distance": 1})
-        db = build_index(tmp_path / "objects.parquet", tmp_path / "captions.parquet", few)
-        return sorted(db.execute("select * from groups").fetchall())
 
-    assert groups("a", "b", "c", "e") == []
-    assert groups("a", "b", "c", "d", "e") == [("d", "d"), ("jar", "d"), ("mug", "d")]
+def brighter(photo: Image.Image) -> Image.Image:
+    return photo.resize((200, 200)).point(lambda v: min(255, v * 1.1)).resize((256, 256))
+
+
+def test_one_picture_under_two_names_does_not_straddle(tmp_path: Path) -> None:
+    objects = under_two_names(tmp_path / "raw")
+    write_tables(tmp_path, objects, [caption_row(o) for o in objects])
+    rows = run(tmp_path, tmp_path / "raw")
+    splits = {r["identity"]: r["split"] for r in rows}
+    assert set(splits.values()) == {"train", "validation", "test"}
+    assert all(splits[f"toy {n}"] == splits[f"toy {n + 1}"] for n in range(0, 8, 2))
+    seen = {r["file_name"]: r["near_duplicate_of"] for r in rows if r["near_duplicate_of"]}
+    assert seen == {f"toy {n}/0.jpg": f"toy {n + 1 - 2 * (n % 2)}/0.jpg" for n in range(8)}
+
+
+def test_one_file_under_two_names_is_kept_once(tmp_path: Path) -> None:
+    names = [n for n in PHOTOS if not n.startswith("canoe")][:24]
+    objects = [object_row(n) for n in names]
+    empty = dict.fromkeys(schema.OBJECTS.names)
+    copy = {**empty, "photo_id": objects[0]["photo_id"], "file_name": "zebra/0.jpg", "identity": "zebra"}
+    copies = [{**copy, "drop_reason": f"copy of another photo: {names[0]}"}]
+    copies += [object_row(n, identity="zebra") for n in PHOTOS if n.startswith("canoe")]
+    write_tables(tmp_path, [*objects, *copies], [caption_row(o) for o in [*objects, *copies[1:]]])
+    for seed in range(4):
+        text = (ROOT / "params.yaml").read_text().replace("  seed: 4\n  dup", f"  seed: {seed}\n  dup")
+        (tmp_path / "params.yaml").write_text(text)
+        rows = run(tmp_path, params=tmp_path / "params.yaml")
+        assert {r["file_name"]: r["drop_reason"] for r in rows if r["drop_reason"]} == {
+            "zebra/0.jpg": f"copy of another photo: {names[0]}"
+        }
+        assert len({r["split"] for r in rows if r["identity"] in ("zebra", names[0].split("/")[0])}) == 1
+
+
+def test_of_one_picture_under_two_names_the_second_can_be_dropped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    objects = under_two_names(tmp_path / "raw")
+    write_tables(tmp_path, objects, [caption_row(o) for o in objects])
+    (tmp_path / "params.yaml").write_text(
+        (ROOT / "params.yaml").read_text().replace("duplicates: keep", "duplicates: drop")
+    )
+    rows = run(tmp_path, tmp_path / "raw", params=tmp_path / "params.yaml")
+    reasons = {r["file_name"]: r["drop_reason"] for r in rows if r["drop_reason"]}
+    reason = "near-duplicate of a photo of another identity"
+    assert reasons == {f"toy {n}/0.jpg": f"{reason}: toy {n - 1}/0.jpg" for n in range(1, 8, 2)}
+    assert f"4 {reason}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_of_near_duplicates_with_given_splits_that_differ_the_held_out_one_stays(tmp_path: Path) -> None:
+    objects = under_two_names(tmp_path / "raw")[:4]
+    for o, split in zip(objects, ("train", "train", "test", "test"), strict=True):
+        o["given_split"] = split
+    write_tables(tmp_path, objects, [caption_row(o) for o in objects])
+    found = {r["file_name"]: (r["split"], r["drop_reason"]) for r in run(tmp_path, tmp_path / "raw")}
+    assert found == {
+        "toy 0/0.jpg": ("dropped", "near-duplicate of a photo of another split"), "toy 0/1.png": ("train", None),
+        "toy 1/0.jpg": ("test", None), "toy 1/1.png": ("test", None),
+    }  # fmt: skip
+
+
+def test_photos_with_one_hash_by_chance_are_no_near_duplicates(tmp_path: Path) -> None:
+    """Of things on a plain background, most bits of the hash are those of the background."""
+    raw = tmp_path / "raw"
+    objects = []
+    for n, grey in enumerate((0, 60, 120, 180)):
+        (raw / f"toy {n}").mkdir(parents=True)
+        image = np.full((256, 256, 3), 255, np.uint8)
+        image[40 + 32 * n : 90 + 20 * n, 96:128] = grey
+        image[200:230, 100 : 200 - 30 * n] = grey
+        Image.fromarray(image).save(raw / f"toy {n}/0.png")
+        hashes = {**hashes_of(raw / f"toy {n}/0.png"), "photo_hash": "0" * 16}
+        objects.append(object_row(f"toy {n}/0.png", raw, **hashes))
+    write_tables(tmp_path, objects, [caption_row(o) for o in objects])
+    assert [r["near_duplicate_of"] for r in run(tmp_path, raw)] == [None] * 4
 
 
 def test_a_given_split_wins_for_the_whole_identity(tmp_path: Path) -> None:
-    split = next(s for s in ("train", "validation") if s != split_of_identity("alien-openmoji", P))
+    split = "validation"
     objects = [object_row(name) for name in PHOTOS[:4]]
     objects[2]["given_split"] = split
     write_tables(tmp_path, objects, [caption_row(o) for o in objects])
@@ -436,4 +556,9 @@ def test_a_folder_of_other_things_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(TamingError, match="holds something else than rows"):
         run(tmp_path)
     (tmp_path / "rows" / "thesis.docx").unlink()
+    (tmp_path / "rows-dropped.parquet").write_bytes(b"theirs")
+    with pytest.raises(TamingError, match=r"rows-dropped.parquet, where dropped rows would go, is something else"):
+        run(tmp_path)
+    assert (tmp_path / "rows-dropped.parquet").read_bytes() == b"theirs"
+    (tmp_path / "rows-dropped.parquet").unlink()
     assert len(run(tmp_path)) == len(run(tmp_path)) == 1

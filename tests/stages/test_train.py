@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
@@ -23,6 +24,7 @@ from taming_core.evaluation.independence import training_networks
 from taming_core.images.families import TamingPipeline, load_pipeline
 from taming_core.model import lora
 from taming_core.params.load import packaged_params
+from taming_core.tables import schema
 from taming_core.training import encoder_folder, metrics_log
 from taming_core.training.start import starting_pipeline
 
@@ -351,3 +353,14 @@ def test_a_run_that_begins_anew_says_what_is_different(project: Path, capsys: py
     tiny.write_rows(project / "data/rows", identities=3)
     run()
     assert capsys.readouterr().err.endswith("the rows have changed.\n")
+
+
+def test_words_that_the_text_encoder_does_not_read_are_said(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = project / "data/rows/train-00000.parquet"
+    first, *others = pq.read_table(path).to_pylist()
+    buried = {**first, "object_caption": "a dog and " * 12 + "a <object> on the beach"}
+    schema.write([schema.table([buried, *others], schema.ROWS)], schema.add_fingerprint(schema.ROWS, "test"), path)
+    run()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("1 of 9 captions are longer than the 32 tokens that the base reads")
+    assert lines[2:] == ["     5 rows with an object", "     3 regularization rows"]

@@ -19,11 +19,12 @@ from taming_core.errors import TamingError
 from taming_core.language.placeholder import prompt_for
 from taming_core.model.inputs import Batch, EncoderInputs, subject_pixels
 from taming_core.params.train import Augmentation
+from taming_core.tables.requirements import require_rows
 from taming_core.tables.row_images import encoder_image, object_frame
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.training import data_loader
 from taming_core.training.augmentation import augment, random_corners
-from taming_core.training.batches import Example, batch_at, caption_for, make_example, require_rows
+from taming_core.training.batches import Example, batch_at, caption_for, make_example
 from taming_core.training.data_loader import in_processes, prefetch
 from taming_core.training.sampler import row_at
 
