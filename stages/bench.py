@@ -9,7 +9,9 @@ import typer
 from stages.options import Device, ParamsFile
 
 app = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="Measure the speed of training, loading and generation."
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Measure the speed of training, loading and generation, and the memory of detection.",
 )
 
 Rounds = Annotated[
@@ -158,6 +160,30 @@ def start(
         raise TamingError(f"--only {min(unknown)} is unknown. Name some of {', '.join(startup.NAMES)}.")
     with tempfile.TemporaryDirectory() as folder:
         print_results([vars(t) for t in startup.measure(Path(folder), rounds, only)], out)
+
+
+@app.command("memory")
+def memory(
+    counts: Annotated[
+        list[int] | None, typer.Option("--photos", min=1, help="Photos of a run; repeatable. Default: 1, 8 and 32.")
+    ] = None,
+    params: ParamsFile = None,
+    out: Out = None,
+) -> None:
+    """Measure the peak memory of `taming detect` on camera photos of 24 and 108 megapixels.
+
+    Each run is a process of its own; runs on photos of 256 pixels show what the program needs by itself.
+
+    \b
+    Example: taming bench memory --photos 1 --photos 8
+    """
+    import tempfile
+
+    from taming_core.benchmarks import peak_memory
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = peak_memory.measure(Path(folder), counts or [1, 8, 32], params)
+        print_results([vars(one) for one in found], out)
 
 
 def print_results(results: Sequence[Mapping[str, Any]], out: Path | None) -> None:

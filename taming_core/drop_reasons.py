@@ -6,8 +6,12 @@ A reason may be followed by a colon and details; tables are counted by what stan
 KEPT = "kept"  # what rows without a reason are counted as
 
 # Photo files
+AVIF = "AVIF photo"
+CAMERA_RAW = "camera raw photo"
 COPY = "copy of another photo"
 EMPTY_FILE = "empty file"
+HEIC = "HEIC photo"
+JPEG_XL = "JPEG XL photo"
 NOT_AN_IMAGE = "not an image"
 PHOTO_TOO_SMALL = "photo too small"
 TOO_MANY_PIXELS = "too many pixels"
@@ -33,11 +37,20 @@ CAPTION_MISMATCH = "caption does not match"
 
 # Rows
 NO_CAPTION = "no caption"
+UNUSABLE_MASK = "unusable mask"
 UNKNOWN_OBJECT = "object is not in the objects table"
 NEAR_DUPLICATE = "near-duplicate of a photo of another split"
 NEAR_DUPLICATE_IDENTITY = "near-duplicate of a photo of another identity"
 SPLITS_MIXED = "shows objects of different splits"
 OBJECT_DROPPED = "object dropped by detect"  # counted only; such an object makes no row
+
+ADVICE = {  # what makes the photos that were dropped for a reason usable
+    AVIF: "pip install --upgrade pillow",
+    CAMERA_RAW: "convert it to JPEG, PNG or TIFF",
+    HEIC: "pip install 'taming[heif]'",
+    JPEG_XL: "pip install 'taming[jxl]'",
+    TOO_MANY_PIXELS: "raise detect.max_pixels",
+}
 
 
 def with_details(reason: str, details: object) -> str:

@@ -17,7 +17,7 @@ from PIL import Image
 from taming_core.errors import TamingError
 from taming_core.figures.contact_sheet import Card, draw_outlines, text_tile
 from taming_core.photos.decode import Photo, PhotoError, read_photo
-from taming_core.photos.masks import cutout, decode_mask
+from taming_core.photos.masks import cutout, decode_mask, fit_mask, scale_box
 from taming_core.tables import schema
 from taming_core.tables.parquet import reading
 from taming_core.tables.rows import dropped_table
@@ -160,11 +160,13 @@ def object_card(row: Row, raw: Path, side: int) -> Card:
         return Card((text_tile(photo, side),), title, lines, row["drop_reason"])
     with _decoding("mask_png"):
         mask = decode_mask(row["mask_png"]) if row["mask_png"] else None
-    pictures = [draw_outlines(photo.image, mask, row["box_xyxy"], side)]
+    size = photo.image.shape[1], photo.image.shape[0]
+    box = scale_box(row["box_xyxy"], (photo.width, photo.height), size) if row["box_xyxy"] else None
+    pictures = [draw_outlines(photo.image, mask, box, side)]
     if mask is not None and mask.any():
-        pictures.append(Image.fromarray(cutout(photo.image, mask, side, CUTOUT_FILL)))
-    elif row["box_xyxy"]:
-        pictures.append(Image.fromarray(photo.image).crop(row["box_xyxy"]))
+        pictures.append(Image.fromarray(cutout(photo.image, fit_mask(mask, *size), side, CUTOUT_FILL)))
+    elif box:
+        pictures.append(Image.fromarray(photo.image).crop(box))
     return Card(tuple(pictures), title, lines, row["drop_reason"])
 
 

@@ -7,9 +7,10 @@ from PIL import Image
 from taming_core.params.sections import DetectParams
 
 P = DetectParams(
-    detector="mini", segmenter="mini", classes=None, image_size=160, identity="folder", min_side=1, score_floor=0.05,
-    max_found=9, score=0.3, island=0.05, area_min=0.04, area_max=0.9, aspect_max=3.34, border=1, containment=0.8,
-    mask_fill=0.6, max_objects=2, curation=None, batch_size=2, shard_size=2,
+    detector="mini", segmenter="mini", classes=None, image_size=160, identity="folder", min_side=1,
+    max_pixels=250_000_000, score_floor=0.05, max_found=9, score=0.3, island=0.05, area_min=0.04, area_max=0.9,
+    aspect_max=3.34, border=1, containment=0.8, mask_fill=0.6, max_objects=2, curation=None, batch_size=2,
+    shard_size=2,
 )  # fmt: skip
 COLOURS = {"ball": (255, 0, 0), "leaf": (0, 255, 0)}
 

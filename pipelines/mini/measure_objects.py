@@ -145,7 +145,9 @@ def main(
     """Render held-out photos, detect and segment their objects, and compare with the truth."""
     require_outside_package(out)
     p, data = load_section(MeasureParams, "measure_objects", params), load_data(world, device, render_on_cpu=True)
-    detect = load_detector(str(weights / "detector"), data.device, p.image_size, p.min_score, p.max_detections)
+    detect = load_detector(
+        str(weights / "detector"), data.device, p.image_size, p.min_score, p.max_detections, with_masks=True
+    )
     models = Models(detect, load_segmenter(str(weights / "segmenter"), data.device))
     results = {name: list(results_on(models, data, *which, p)) for name, which in SETS.items()}
     size = {"photos": p.photos, "size": p.size, "two_objects": p.two_objects}

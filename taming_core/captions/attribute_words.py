@@ -67,7 +67,9 @@ def with_attributes(
     shown = [requests[n] for n in places]
     rows = [r.row for r in shown if r.row is not None]
     masks = [decode_mask(png) for png in source.read_masks(rows)]
-    crops = [crop_of(r.image, mask) for r, mask in zip(shown, masks, strict=True)]
+    sound = [n for n, mask in enumerate(masks) if mask.any()]
+    places, shown = [places[n] for n in sound], [shown[n] for n in sound]
+    crops = [crop_of(r.image, masks[n]) for r, n in zip(shown, sound, strict=True)]
     found = find_attributes(crops, [r.noun for r in shown], p.template, source.classify, source.params)
     bare = [_with_kept_words(drafts[n], of_object, source.params) for n, of_object in zip(places, found, strict=True)]
     final = list(drafts)

@@ -75,6 +75,11 @@ def name_class(caption: str, noun: str, rank: int = 0) -> ObjectCaption | None:
     >>> name_class("zwei Katzen", "Katze") is None
     True
     """
+    found = (_name_verbatim(caption, name, rank) for name in noun.split("/") if name)
+    return next((words for words in found if words), None)
+
+
+def _name_verbatim(caption: str, noun: str, rank: int) -> ObjectCaption | None:
     edge = "" if unicodedata.name(noun[-1], "").startswith(WITHOUT_SPACES) else r"\b"
     spans = [m.span() for m in re.finditer(edge + re.escape(noun) + edge, caption, re.IGNORECASE)]
     return insert_placeholder(caption, *spans[rank if rank < len(spans) else 0], "given class") if spans else None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from taming_core.language.class_words import first_name
 from taming_core.language.placeholder import OBJECT, ObjectCaption, Replace, agree_article, head_object, name_object
 
 DEFAULT_NOUN = "object"  # the class of an object without one
@@ -27,7 +28,7 @@ def parse_tagged_caption(caption: str, nouns: Sequence[str | None], number: int 
     parts = caption.split(OBJECT)
     one_each = len(parts) == len(nouns) + 1
     kept = number if one_each else 0
-    fillers = [noun or DEFAULT_NOUN for noun in (nouns if one_each else [nouns[number]] * (len(parts) - 1))]
+    fillers = [first_name(noun or DEFAULT_NOUN) for noun in (nouns if one_each else [nouns[number]] * (len(parts) - 1))]
     start = len(agree_article(_join(parts[: kept + 1], fillers[:kept]), fillers[kept]))
     end = start + len(fillers[kept])
     object_caption = _join(parts, [*fillers[:kept], OBJECT, *fillers[kept + 1 :]])

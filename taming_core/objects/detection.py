@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from taming_core.objects.filters import (
     Segmenter,
     filter_reasons,
     measure,
+    need_mask,
     pixel_box,
     remove_islands,
 )
@@ -27,7 +28,7 @@ from taming_core.params.sections import DetectParams
 from taming_core.photos.decode import Photo, PhotoError, read_photo
 from taming_core.photos.files import file_name as photo_file_name
 from taming_core.photos.files import find_copies, folder_identity, list_photos, photo_id_of
-from taming_core.photos.masks import encode_mask
+from taming_core.photos.masks import Size, encode_mask, scale_box
 from taming_core.photos.metadata import PhotoMetadata, read_metadata
 from taming_core.photos.view_hash import difference_hash, thumbnail
 from taming_core.tables import schema
@@ -85,57 +86,79 @@ def _batch_rows(
 ) -> Iterator[schema.Row]:
     """The rows of one batch of photos."""
     with ThreadPoolExecutor() as pool:
-        photos = list(pool.map(partial(_read, min_side=p.min_side), sources))
+        photos = list(pool.map(partial(_read, p=p), sources))
     readable = [photo for photo in photos if isinstance(photo, Photo)]
     detections = iter(detect([photo.image for photo in readable]) if readable else [])
     for source, photo_or_reason in zip(sources, photos, strict=True):
         if isinstance(photo_or_reason, Photo):
-            objects = measure_objects(photo_or_reason.image, next(detections), segment, p)
-            yield from _photo_rows(source, photo_or_reason, objects, p)
+            photo = photo_or_reason
+            objects = measure_objects(photo.image, next(detections), segment, p, (photo.width, photo.height))
+            yield from _photo_rows(source, photo, objects, p)
         else:
             yield _row(source, photo_id_of(source.path), drop_reason=photo_or_reason)
 
 
-def _read(source: PhotoSource, min_side: int) -> Photo | str:
+def _read(source: PhotoSource, p: DetectParams) -> Photo | str:
     """The photo, or its drop reason."""
     if source.copy_of:
         return with_details(COPY, source.copy_of)
     try:
-        return read_photo(source.path, min_side)
+        return read_photo(source.path, p.min_side, p.max_pixels)
     except PhotoError as error:
         return str(error)
 
 
 def measure_objects(
-    image: NDArray[np.uint8], detections: Detections, segment: Segmenter | None, p: DetectParams
+    image: NDArray[np.uint8], detections: Detections, segment: Segmenter | None, p: DetectParams, size: Size
 ) -> list[Object]:
-    """The detections in one photo (H, W, 3) as measured objects, in order; those below `score` get no mask."""
+    """The detections in the image (H, W, 3) of a photo as measured objects, in order.
+
+    Those that are dropped for their score or their box get no mask.
+
+    Args:
+        image: of the photo, at any size.
+        detections: in the pixels of the image.
+        segment: makes the masks; None uses the detector's.
+        p: the params.
+        size: width and height of the upright photo, whose pixels the boxes of the objects are in.
+    """
     height, width = image.shape[:2]
     boxes = [pixel_box(b, width, height) for b in detections.boxes_xyxy]
-    confident = np.flatnonzero(detections.scores >= p.score)
-    masks = Masks(detections.masks[confident], np.full(len(confident), np.nan, np.float32))
-    if segment is not None and len(confident):
-        masks = segment(image, detections.boxes_xyxy[confident])
-    mask_index = {int(i): n for n, i in enumerate(confident)}
+    found = [
+        Object(scale_box(box, (width, height), size), float(score), noun, None, None, None, None)
+        for box, score, noun in zip(boxes, detections.scores, detections.classes, strict=True)
+    ]
+    chosen = need_mask(found, *size, p)
+    for i, (mask, quality) in zip(chosen, masks_of(image, detections, chosen, segment, p), strict=True):
+        measured = measure(boxes[i], found[i].score, found[i].noun, mask, quality)
+        found[i] = replace(measured, box_xyxy=found[i].box_xyxy)
+    return found
 
-    def measured(i: int) -> Object:
-        score, noun = float(detections.scores[i]), detections.classes[i]
-        if i not in mask_index:
-            return Object(boxes[i], score, noun, None, None, None, None)
-        quality = float(masks.quality[mask_index[i]]) if segment is not None else None
-        return measure(boxes[i], score, noun, remove_islands(masks.masks[mask_index[i]], p.island), quality)
 
-    return [measured(i) for i in range(len(boxes))]
+def masks_of(
+    image: NDArray[np.uint8], detections: Detections, chosen: Sequence[int], segment: Segmenter | None, p: DetectParams
+) -> Iterator[tuple[NDArray[np.bool_], float | None]]:
+    """The masks (H, W) of the chosen detections in an image (H, W, 3), and their qualities if a segmenter makes them.
+
+    `segment` makes the masks; None uses the detector's.
+    """
+    if not chosen:
+        return
+    masks = detections.masks if segment is None else segment(image, detections.boxes_xyxy[list(chosen)])
+    for n, i in enumerate(chosen):
+        if isinstance(masks, Masks):
+            yield remove_islands(masks.masks[n], p.island), float(masks.quality[n])
+        else:
+            yield remove_islands(masks[i], p.island), None
 
 
 def _photo_rows(source: PhotoSource, photo: Photo, objects: Sequence[Object], p: DetectParams) -> Iterator[schema.Row]:
     """One row per object of a decoded photo; one row without an object if there is none."""
-    height, width = photo.image.shape[:2]
     hashes = {"photo_hash": f"{difference_hash(photo.image):016x}", "photo_thumbnail": thumbnail(photo.image)}
-    of_photo: dict[str, object] = {"photo_width": width, "photo_height": height, **hashes}
+    of_photo: dict[str, object] = {"photo_width": photo.width, "photo_height": photo.height, **hashes}
     if not objects:
         yield _row(source, photo.photo_id, **of_photo, drop_reason=NO_OBJECT)
-    reasons = filter_reasons(objects, width, height, p)
+    reasons = filter_reasons(objects, photo.width, photo.height, p)
     main = main_object(objects, reasons, source.metadata.noun)
     identity = photo.photo_id if p.identity == "photo" else source.identity
     for i, (obj, reason) in enumerate(zip(objects, reasons, strict=True)):

@@ -1,12 +1,11 @@
 """Object detection with ultralytics YOLO: closed vocabulary (YOLO11) or open vocabulary (YOLOE, YOLO-World)."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import torch as safetensors_torch
 
@@ -32,7 +31,7 @@ def load_detector(
     classes: Sequence[str] | None = None,
     with_masks: bool = False,
 ) -> Detector:
-    """A callable from photos (H, W, 3) of any sizes to the detections in each, best score first.
+    """A callable from images (H, W, 3) of any sizes to the detections in each, best score first.
 
     Args:
         spec: `mini`, a YOLO checkpoint (.pt), a folder with one or with config.json and model.safetensors, a published
@@ -42,7 +41,7 @@ def load_detector(
         score_floor: detections below it are not returned.
         max_objects: detections per photo, at most.
         classes: class names for an open-vocabulary detector; None uses its built-in ones.
-        with_masks: require a segmentation head; without one the masks are all False.
+        with_masks: the masks of the detector's segmentation head too; without this they are all False.
 
     Raises:
         TamingError: there is no such file, it needs code to be unpickled, or it cannot detect `classes`.
@@ -56,7 +55,7 @@ def load_detector(
         )
     set_classes(yolo, classes, path if path.is_dir() else path.parent)
     settings = {"imgsz": image_size, "conf": score_floor, "max_det": max_objects, "device": device}
-    return partial(detect, yolo, settings)
+    return partial(detect, yolo, settings, with_masks)
 
 
 def open_yolo(path: Path) -> Any:
@@ -103,24 +102,49 @@ def _from_folder(folder: Path) -> Any:
     return yolo
 
 
-def detect(yolo: Any, settings: dict[str, Any], photos: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+def detect(
+    yolo: Any, settings: dict[str, Any], with_masks: bool, photos: Sequence[NDArray[np.uint8]]
+) -> Iterator[Detections]:
     """The detections of `yolo` in each photo, after class-agnostic non-maximum suppression."""
     if not photos:
-        return []
+        return
     bgr = [np.ascontiguousarray(photo[..., ::-1]) for photo in photos]
+    predictor = _packing_predictor(with_masks) if yolo.task == "segment" else None
     # rect=False pads every photo to a square, so that its detections do not depend on the rest of the batch.
     with keep_thread_count():
-        results = yolo.predict(bgr, agnostic_nms=True, retina_masks=True, rect=False, verbose=False, **settings)
-    return [_detections(result) for result in results]
+        results = yolo.predict(
+            bgr, predictor=predictor, agnostic_nms=True, retina_masks=True, rect=False, verbose=False, **settings
+        )
+    yield from map(_detections, results)
+
+
+@cache  # ultralytics starts anew with another class
+def _packing_predictor(with_masks: bool) -> Any:
+    """Ultralytics' predictor of masks, which keeps them at a bit per pixel, or not at all.
+
+    It makes the masks of a whole batch of photos at once, and a byte per pixel of each would fill the memory.
+    """
+    from ultralytics.models.yolo.segment import SegmentationPredictor
+
+    class PackingPredictor(SegmentationPredictor):
+        def construct_result(self, *inputs: Any) -> Any:
+            result: Any = super().construct_result(*inputs)
+            masks, result.masks = result.masks, None
+            if with_masks and masks is not None:
+                result.packed_masks = np.packbits(masks.data.cpu().numpy() > 0, -1)
+            return result
+
+    return PackingPredictor
 
 
 def _detections(result: Any) -> Detections:
     height, width = result.orig_shape
     order = result.boxes.conf.argsort(descending=True, stable=True).cpu()
-    masks = torch.zeros(len(order), height, width) if result.masks is None else result.masks.data.cpu()
+    packed = getattr(result, "packed_masks", None)
+    no_masks = np.broadcast_to(np.False_, (len(order), height, width))
     return Detections(
         boxes_xyxy=result.boxes.xyxy.cpu()[order].float().numpy(),
         scores=result.boxes.conf.cpu()[order].float().numpy(),
         classes=tuple(result.names[int(i)].lower() for i in result.boxes.cls.cpu()[order]),
-        masks=(masks > 0.5)[order].numpy(),
+        masks=no_masks if packed is None else np.unpackbits(packed[order.numpy()], -1, width).view(np.bool_),
     )

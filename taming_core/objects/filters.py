@@ -1,6 +1,6 @@
 """Measurements of detected objects, and the reasons for dropping them (numpy; OpenCV for connected components)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,36 +14,36 @@ from taming_core.photos.masks import Box
 
 @dataclass(frozen=True)
 class Detections:
-    """The detections in one photo: N objects, best score first."""
+    """The detections in the image of one photo: N objects, best score first."""
 
-    boxes_xyxy: NDArray[np.float32]  # (N, 4) pixels of the photo, half-open
+    boxes_xyxy: NDArray[np.float32]  # (N, 4) pixels of the image, half-open
     scores: NDArray[np.float32]  # (N,) in [0, 1]
     classes: tuple[str, ...]  # N nouns, lower case
-    masks: NDArray[np.bool_]  # (N, H, W) the detector's masks, at photo size
+    masks: NDArray[np.bool_]  # (N, H, W) the detector's masks, of the image's size
 
 
 @dataclass(frozen=True)
 class Masks:
-    """A segmenter's masks for N boxes of one photo."""
+    """A segmenter's masks for N boxes of one image."""
 
-    masks: NDArray[np.bool_]  # (N, H, W) at photo size
+    masks: NDArray[np.bool_]  # (N, H, W) of the image's size
     quality: NDArray[np.float32]  # (N,) predicted intersection over union, in [0, 1]
 
 
-Detector = Callable[[Sequence[NDArray[np.uint8]]], list[Detections]]  # photos (H, W, 3) of any sizes
-Segmenter = Callable[[NDArray[np.uint8], NDArray[np.float32]], Masks]  # a photo (H, W, 3) and boxes (N, 4)
+Detector = Callable[[Sequence[NDArray[np.uint8]]], Iterable[Detections]]  # images (H, W, 3) of any sizes
+Segmenter = Callable[[NDArray[np.uint8], NDArray[np.float32]], Masks]  # an image (H, W, 3) and boxes (N, 4)
 
 
 @dataclass(frozen=True)
 class Object:
-    """One measured object in a photo; the values of a mask are None if the score was too low to segment it."""
+    """One object in a photo; the values of a mask are None if it was dropped for its score or box, without one."""
 
-    box_xyxy: Box
+    box_xyxy: Box  # pixels of the upright photo
     score: float  # in [0, 1]
     noun: str
-    mask: NDArray[np.bool_] | None  # (H, W)
+    mask: NDArray[np.bool_] | None  # (H, W) of the image that was segmented
     quality: float | None  # in [0, 1]
-    area_fraction: float | None  # mask pixels / photo pixels
+    area_fraction: float | None  # mask pixels / image pixels
     mask_fill: float | None  # mask pixels inside the box / box pixels
 
 
@@ -106,7 +106,7 @@ def containment(inner: Box, outer: Box) -> float:
 
 
 def measure(box: Box, score: float, noun: str, mask: NDArray[np.bool_], quality: float | None) -> Object:
-    """The object of a mask (H, W), with the measurements that the filters use."""
+    """The object of a mask (H, W) and a box in its pixels, with the measurements that the filters use."""
     x0, y0, x1, y1 = box
     fill = mask[y0:y1, x0:x1].sum() / box_area(box)
     return Object(box, score, noun, mask, quality, float(mask.mean()), float(fill))
@@ -116,28 +116,56 @@ def filter_reasons(objects: Sequence[Object], width: int, height: int, p: Detect
     """The drop reason of each object of one photo, best score first; None for those that are kept.
 
     Containment is that of boxes. Of two objects that contain each other the better score stays.
+
+    Args:
+        objects: of the photo; those without a mask are judged by their box.
+        width: pixels of the upright photo.
+        height: likewise.
+        p: the thresholds.
     """
     found = [_single_reason(o, width, height, p) for o in objects]
-    found = [r or _containment_reason(i, objects, p) for i, r in enumerate(found)]
-    kept = [i for i, r in enumerate(found) if r is None]
+    areas = [min(_area(o, width, height), _box_share(o, width, height)) for o in objects]
+    found = [r or _containment_reason(i, objects, areas, p) for i, r in enumerate(found)]
+    kept = [i for i, r in enumerate(found) if r is None and objects[i].mask is not None]
     for i in kept[p.max_objects :]:
         found[i] = with_details(drop_reasons.TOO_MANY_OBJECTS, f"over {p.max_objects}")
     return found
 
 
+def need_mask(objects: Sequence[Object], width: int, height: int, p: DetectParams) -> list[int]:
+    """The indices of the objects without masks that the filters cannot judge by their boxes.
+
+    One whose box is larger than `area_max` is among them although it touches the photo's edge: only its mask tells
+    whether others are dropped because they lie inside it.
+    """
+    reasons = filter_reasons(objects, width, height, p)
+    large = [o.score >= p.score and _box_share(o, width, height) > p.area_max for o in objects]
+    return [i for i, reason in enumerate(reasons) if reason is None or large[i]]
+
+
+def _area(o: Object, width: int, height: int) -> float:
+    """The share of the photo that an object covers; without a mask that of its box, which is no smaller."""
+    return _box_share(o, width, height) if o.area_fraction is None else o.area_fraction
+
+
+def _box_share(o: Object, width: int, height: int) -> float:
+    return box_area(o.box_xyxy) / (width * height)
+
+
 def _single_reason(o: Object, width: int, height: int, p: DetectParams) -> str | None:
     """The drop reason of an object regardless of the other objects in the photo."""
-    if o.score < p.score or o.area_fraction is None or o.mask_fill is None:
+    area = _area(o, width, height)
+    if o.score < p.score:
         return with_details(drop_reasons.LOW_SCORE, f"{o.score:.2f}")
-    if o.area_fraction < p.area_min:
-        return with_details(drop_reasons.TOO_SMALL, f"{o.area_fraction:.3f}")
-    if o.area_fraction > p.area_max:
+    if area < p.area_min or area == 0:
+        return with_details(drop_reasons.TOO_SMALL, f"{area:.3f}")
+    if o.area_fraction is not None and o.area_fraction > p.area_max:
         return with_details(drop_reasons.TOO_LARGE, f"{o.area_fraction:.3f}")
     if aspect(o.box_xyxy) > p.aspect_max:
         return with_details(drop_reasons.TOO_THIN, f"{aspect(o.box_xyxy):.2f}")
     if side := cut_off_side(o.box_xyxy, width, height, p.border):
         return with_details(drop_reasons.CUT_OFF, side)
-    if o.mask_fill < p.mask_fill:
+    if o.mask_fill is not None and o.mask_fill < p.mask_fill:
         return with_details(drop_reasons.MASK_FILL, f"{o.mask_fill:.2f}")
     return None
 
@@ -152,12 +180,12 @@ def cut_off_side(box: Box, width: int, height: int, border: int) -> str | None:
     return next((side for side, pixels in distances.items() if pixels < border), None)
 
 
-def _containment_reason(i: int, objects: Sequence[Object], p: DetectParams) -> str | None:
+def _containment_reason(i: int, objects: Sequence[Object], areas: Sequence[float], p: DetectParams) -> str | None:
     """The drop reason if object `i` lies inside another one that reaches `score` and is not too large."""
 
     def inside(a: int, b: int) -> bool:
         return containment(objects[a].box_xyxy, objects[b].box_xyxy) >= p.containment
 
-    candidates = (j for j, o in enumerate(objects) if o.score >= p.score and (o.area_fraction or 0) <= p.area_max)
+    candidates = (j for j, o in enumerate(objects) if o.score >= p.score and areas[j] <= p.area_max)
     outer = next((j for j in candidates if j != i and inside(i, j) and (j < i or not inside(j, i))), None)
     return None if outer is None else with_details(drop_reasons.INSIDE_ANOTHER, objects[outer].noun)

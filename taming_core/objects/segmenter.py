@@ -49,7 +49,7 @@ class CropSettings:
 
 
 def load_segmenter(spec: str, device: str) -> Segmenter:
-    """A callable from a photo (H, W, 3) and boxes (N, 4), xyxy in pixels, to N masks at photo size.
+    """A callable from an image (H, W, 3) and boxes (N, 4), xyxy in its pixels, to N masks of the image's size.
 
     Args:
         spec: `mini`, a SAM file (.pth or .safetensors), a folder with one and optionally a config.json with the values
@@ -180,15 +180,39 @@ def assemble(
 
 @torch.no_grad()
 def segment(predictor: SamPredictor, photo: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32]) -> Masks:
-    """One mask per box (N, 4) of `photo` (H, W, 3), at photo size, with the predicted quality."""
+    """One mask per box (N, 4) of `photo` (H, W, 3), at its size, with the predicted quality."""
     height, width = photo.shape[:2]
     if len(boxes_xyxy) == 0:
         return Masks(np.zeros((0, height, width), np.bool_), np.zeros(0, np.float32))
     predictor.set_image(photo)
     boxes = torch.as_tensor(boxes_xyxy, dtype=torch.float32, device=predictor.device)
     scaled = predictor.transform.apply_boxes_torch(boxes, (height, width))
-    masks, quality, _ = predictor.predict_torch(None, None, scaled, multimask_output=False)
-    return Masks(masks[:, 0].cpu().numpy(), quality[:, 0].clamp(0, 1).float().cpu().numpy())
+    logits, quality = decode_boxes(predictor, scaled)
+    # One by one: as float32, and in two sizes, the masks of all boxes would need ten times the memory of the result.
+    masks = [_at_size_of(predictor, of_box[None]) for of_box in logits]
+    return Masks(np.stack(masks), quality[:, 0].clamp(0, 1).float().cpu().numpy())
+
+
+def decode_boxes(
+    predictor: SamPredictor, boxes: Float[Tensor, "n 4"]
+) -> tuple[Float[Tensor, "n 1 h w"], Float[Tensor, "n 1"]]:
+    """Mask logits, at the decoder's own size, and predicted qualities of boxes in the image that is set."""
+    sam: Any = predictor.model
+    sparse, dense = sam.prompt_encoder(points=None, boxes=boxes, masks=None)
+    return sam.mask_decoder(
+        image_embeddings=predictor.get_image_embedding(),
+        image_pe=sam.prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=False,
+    )
+
+
+def _at_size_of(predictor: SamPredictor, logits: Float[Tensor, "1 1 h w"]) -> NDArray[np.bool_]:
+    """The mask (H, W) of logits, at the size of the image that is set."""
+    sam: Any = predictor.model
+    masks = sam.postprocess_masks(logits, predictor.input_size, predictor.original_size)
+    return (masks[0, 0] > sam.mask_threshold).cpu().numpy()
 
 
 @torch.no_grad()
@@ -208,8 +232,10 @@ def segment_squares(
     ])  # fmt: skip
     logits, quality = predict_masks(sam, sam.image_encoder(crops), boxes.to(sam.device))
     shares = snap_to_edges(upsample(logits, sam.image_encoder.img_size).sigmoid(), crops, settings)
-    masks = [paste(share, square, height, width) for share, square in zip(shares, squares, strict=True)]
-    return Masks(torch.cat(masks).cpu().numpy(), quality[:, 0].clamp(0, 1).float().cpu().numpy())
+    masks = [
+        paste(share, square, height, width)[0].cpu().numpy() for share, square in zip(shares, squares, strict=True)
+    ]
+    return Masks(np.stack(masks), quality[:, 0].clamp(0, 1).float().cpu().numpy())
 
 
 def normalize(sam: Sam, pixels: Float[Tensor, "*n 3 height width"]) -> Float[Tensor, "*n 3 height width"]:

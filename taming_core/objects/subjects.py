@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from taming_core.errors import TamingError
-from taming_core.objects.detection import measure_objects
+from taming_core.objects.detection import masks_of
 from taming_core.objects.filters import Detector, Segmenter
 from taming_core.params.sections import DetectParams, MaterializeParams
-from taming_core.photos.decode import PhotoError, read_photo
+from taming_core.photos.closeup import closeup
+from taming_core.photos.decode import Photo, PhotoError, read_photo
 from taming_core.photos.masks import crop_in_photo, cutout
 
 Mask = NDArray[np.bool_]
@@ -23,8 +24,9 @@ def finder(detect: Detector, segment: Segmenter | None, p: DetectParams) -> Find
     """A callable from a photo (H, W, 3) to the masks (H, W) of the objects that reach `score`, best score first."""
 
     def find(image: NDArray[np.uint8]) -> list[Mask]:
-        masks = [o.mask for o in measure_objects(image, detect([image])[0], segment, p)]
-        return [m for m in masks if m is not None and m.any()]
+        (found,) = detect([image])
+        confident = [int(i) for i in np.flatnonzero(found.scores >= p.score)]
+        return [mask for mask, _ in masks_of(image, found, confident, segment, p) if mask.any()]
 
     return find
 
@@ -91,41 +93,39 @@ def subject_of(photo: Path, mask_file: Path | None, find: Finder, p: Materialize
     Raises:
         TamingError: a file cannot be read, the mask has another size or is empty, or no object is found.
     """
-    image = _pixels(photo)
-    mask = _read_mask(mask_file, image) if mask_file is not None else alpha_mask(photo)
+    read = _photo(photo)
+    mask = _read_mask(mask_file, read) if mask_file is not None else alpha_mask(read)
     if mask is None:
-        mask = next(iter(find(image)), None)
+        mask = next(iter(find(read.image)), None)
     if mask is None:
         raise TamingError(
             f"No object was found in {photo}. Name its mask, white on black and of the photo's size, with --mask."
         )
     frame = cutout if background == "removed" else crop_in_photo
-    return Image.fromarray(frame(image, mask, p.subject_size, p.subject_fill))
+    pixels = closeup(photo, read, mask, p.subject_size, p.subject_fill)
+    return Image.fromarray(frame(*pixels, p.subject_size, p.subject_fill))
 
 
-def alpha_mask(photo: Path) -> Mask | None:
+def alpha_mask(photo: Photo) -> Mask | None:
     """The opaque pixels (H, W) of a photo that is already cut out; None if it is all opaque or all transparent."""
-    with Image.open(photo) as opened:
-        if not opened.has_transparency_data:
-            return None
-        upright = ImageOps.exif_transpose(opened)
-        opaque = np.asarray(upright.convert("RGBA"))[..., 3] > 127
-    return opaque if opaque.any() and not opaque.all() else None
+    opaque = photo.opaque
+    return opaque if opaque is not None and opaque.any() and not opaque.all() else None
 
 
-def _read_mask(path: Path, image: NDArray[np.uint8]) -> Mask:
-    mask = _pixels(path).mean(-1) > 127
-    if mask.shape != image.shape[:2]:
-        (h, w), (height, width) = mask.shape, image.shape[:2]
-        raise TamingError(f"{path} is {w}x{h}, the photo is {width}x{height}. Give a mask of the photo's size.")
+def _read_mask(path: Path, photo: Photo) -> Mask:
+    read = _photo(path)
+    if (read.width, read.height) != (photo.width, photo.height):
+        raise TamingError(f"{path} is {read.width}x{read.height}, the photo is {photo.width}x{photo.height}. Give a "
+                          "mask of the photo's size.")  # fmt: skip
+    mask = read.image.mean(-1) > 127
     if not mask.any():
         raise TamingError(f"{path} is black all over. Paint the object white.")
     return mask
 
 
-def _pixels(path: Path) -> NDArray[np.uint8]:
-    """The upright photo (H, W, 3); raises TamingError if it cannot be decoded."""
+def _photo(path: Path) -> Photo:
+    """The upright photo; raises TamingError if it cannot be decoded."""
     try:
-        return read_photo(path).image
+        return read_photo(path)
     except PhotoError as error:
         raise TamingError(f"{path} is not a readable image: {error}. Name another file.") from error

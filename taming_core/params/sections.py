@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+MAX_PIXELS = 2**29  # of a photo, the most that can be allowed: to decode a PNG of that size takes 2 GB
 Size = Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]  # width and height in pixels
 
 
@@ -74,6 +75,7 @@ class DetectParams(Section):
     image_size: PositiveInt  # pixels of the longer side of the detector's input
     identity: Literal["folder", "metadata", "photo"]  # where a photo's identity comes from
     min_side: PositiveInt  # pixels of the photo's shorter side
+    max_pixels: Annotated[int, Field(gt=0, le=MAX_PIXELS)]  # width times height of a photo; larger ones are dropped
     score_floor: Fraction  # detections below it are noise and make no row
     max_found: PositiveInt  # detections per photo, best score first; more make no row
     score: Fraction  # below it an object is dropped

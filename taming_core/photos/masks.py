@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from io import BytesIO
+from math import ceil, floor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,24 @@ def decode_mask(png: bytes) -> NDArray[np.bool_]:
     """The mask (H, W) in a PNG that `encode_mask` made."""
     with Image.open(BytesIO(png)) as image:
         return np.asarray(image.convert("1"), dtype=np.bool_)
+
+
+def fit_mask(mask: NDArray[np.bool_], width: int, height: int) -> NDArray[np.bool_]:
+    """A mask (H, W) scaled to an image of the same photo, of another size."""
+    if mask.shape == (height, width):
+        return mask
+    return np.asarray(Image.fromarray(mask).convert("L").resize((width, height), Image.Resampling.BILINEAR)) > 127
+
+
+def scale_box(box: Sequence[float], size: Size, to: Size) -> Box:
+    """A box in an image of one size, in the pixels of the same image at another size, rounded outwards.
+
+    >>> scale_box((10, 10, 21, 20), (100, 50), (50, 25))
+    (5, 5, 11, 10)
+    """
+    across, down = to[0] / size[0], to[1] / size[1]
+    x0, y0, x1, y1 = box[0] * across, box[1] * down, box[2] * across, box[3] * down
+    return floor(x0), floor(y0), min(ceil(x1), to[0]), min(ceil(y1), to[1])
 
 
 def mask_box(mask: NDArray[np.bool_]) -> Box:

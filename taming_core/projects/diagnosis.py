@@ -43,6 +43,8 @@ SHOWN = (
 OPTIONAL = {  # packages that are not required
     "dvc": "`dvc repro` needs it: pip install 'taming[dvc]'",
     "tensorboard": "training writes events for it: pip install 'taming[tensorboard]'",
+    "pillow-heif": "photos in HEIC need it: pip install 'taming[heif]'",
+    "pillow-jxl-plugin": "photos in JPEG XL need it: pip install 'taming[jxl]'",
     "resvg-py": "only needed to rebuild the artwork of mini",
 }
 WEIGHTS = (".safetensors", ".pt", ".pth")

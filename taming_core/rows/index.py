@@ -63,7 +63,10 @@ def build_index(objects: Path, captions: Path, p: MaterializeParams) -> sqlite3.
 
 def boxes_of_photo(db: sqlite3.Connection, photo_id: str) -> list[tuple[int, int, int, int]]:
     """The boxes of the kept objects of a photo."""
-    query = "select x0, y0, x1, y1 from objects where photo_id = ? and object_id is not null and drop_reason is null"
+    query = (
+        "select x0, y0, x1, y1 from objects "
+        "where photo_id = ? and object_id is not null and drop_reason is null and x0 is not null"
+    )
     return db.execute(query, (photo_id,)).fetchall()
 
 

@@ -7,7 +7,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from taming_core.drop_reasons import (
     COPY,
@@ -16,9 +18,11 @@ from taming_core.drop_reasons import (
     NO_CAPTION,
     PHOTO_CHANGED,
     UNKNOWN_OBJECT,
+    UNUSABLE_MASK,
     with_details,
 )
 from taming_core.params.sections import MaterializeParams
+from taming_core.photos.closeup import closeup
 from taming_core.photos.decode import Photo, PhotoError, read_photo
 from taming_core.photos.files import file_name, find_copies, folder_state, list_photos, photo_id_of
 from taming_core.photos.masks import decode_mask
@@ -34,7 +38,7 @@ from taming_core.rows.index import (
     split_of_photo,
     split_of_row,
 )
-from taming_core.rows.triplets import shared_box, subject, target
+from taming_core.rows.triplets import image_side, shared_box, subject, target
 from taming_core.tables import schema, shards
 
 EMPTY_ROW: Mapping[str, Any] = dict.fromkeys(schema.ROWS.names) | {"regularization": False, "references": []}
@@ -97,9 +101,14 @@ def _row_or_reason(source: schema.Row, make: Callable[[], schema.Row]) -> schema
         return {**EMPTY_ROW, **dropped, "photo_id": source["photo_id"], "file_name": source["file_name"]}
 
 
-def _read_unchanged(path: Path, photo_id: str) -> Photo:
+def _read(path: Path, p: MaterializeParams) -> Photo:
+    """The photo, at the size that its target needs."""
+    return read_photo(path, side_of=partial(image_side, p=p))
+
+
+def _read_unchanged(path: Path, photo_id: str, p: MaterializeParams) -> Photo:
     """The photo; raises PhotoError if its file has changed since the table was made."""
-    photo = read_photo(path)
+    photo = _read(path, p)
     if photo.photo_id != photo_id:
         raise PhotoError(PHOTO_CHANGED)
     return photo
@@ -115,9 +124,9 @@ def object_rows(
 
     @lru_cache(maxsize=1)  # the objects of a photo are adjacent, so it is read once
     def read(name: str, photo_id: str) -> Photo:
-        return _read_unchanged(raw / name, photo_id)
+        return _read_unchanged(raw / name, photo_id, p)
 
-    return [_row_or_reason(o, lambda o=o: _object_row(o, db, read, p)) for o in rows if _becomes_row(o, db)]
+    return [_row_or_reason(o, lambda o=o: _object_row(o, db, raw, read, p)) for o in rows if _becomes_row(o, db)]
 
 
 def _becomes_row(o: schema.Row, db: sqlite3.Connection) -> bool:
@@ -128,20 +137,21 @@ def _becomes_row(o: schema.Row, db: sqlite3.Connection) -> bool:
 
 
 def _object_row(
-    o: schema.Row, db: sqlite3.Connection, read: Callable[[str, str], Photo], p: MaterializeParams
+    o: schema.Row, db: sqlite3.Connection, raw: Path, read: Callable[[str, str], Photo], p: MaterializeParams
 ) -> schema.Row:
     caption, object_caption, reason = caption_of(db, key_of(o)) or (None, None, None)
     if problem := o["drop_reason"] or reason or (None if caption and object_caption else NO_CAPTION):
         raise PhotoError(problem)
-    image = read(o["file_name"], o["photo_id"]).image
-    height, width = image.shape[:2]
     duplicate = _near_duplicate(db, o, p)
-    box = shared_box(width, height, o["box_xyxy"], boxes_of_photo(db, o["photo_id"]), p)
+    mask, photo = _mask_of(o), read(o["file_name"], o["photo_id"])
+    size = photo.width, photo.height
+    box = shared_box(*size, o["box_xyxy"], boxes_of_photo(db, o["photo_id"]), p)
+    near = closeup(raw / o["file_name"], photo, mask, p.subject_size, p.subject_fill)
     return {
         **EMPTY_ROW,
         **{name: o[name] for name in ("photo_id", "file_name", "class")},
-        **target(image, p, box),
-        **subject(image, decode_mask(o["mask_png"]), p, box),
+        **target(photo.image, p, box, size),
+        **subject(photo.image, mask, p, box, size, near),
         "row_id": o["object_id"],
         "caption": caption,
         "object_caption": object_caption,
@@ -157,6 +167,19 @@ def _near_duplicate(db: sqlite3.Connection, o: schema.Row, p: MaterializeParams)
     if names and p.near_duplicates == "drop" and names[0] < o["file_name"]:
         raise PhotoError(with_details(NEAR_DUPLICATE_IDENTITY, names[0]))
     return names[0] if names else None
+
+
+def _mask_of(o: schema.Row) -> NDArray[np.bool_]:
+    """The mask (H, W) of an object; raises PhotoError if there is none, or nothing in it, or no box around it."""
+    if o["mask_png"] is None or o["box_xyxy"] is None:
+        raise PhotoError(with_details(UNUSABLE_MASK, "mask or box is missing"))
+    try:
+        mask = decode_mask(o["mask_png"])
+    except (OSError, SyntaxError) as error:  # what Pillow raises for damaged PNG files
+        raise PhotoError(with_details(UNUSABLE_MASK, "damaged")) from error
+    if not mask.any():
+        raise PhotoError(with_details(UNUSABLE_MASK, "empty"))
+    return mask
 
 
 def caption_rows(
@@ -175,7 +198,7 @@ def _caption_row(c: schema.Row, db: sqlite3.Connection, raw: Path, p: Materializ
     missing = UNKNOWN_OBJECT if c["object_id"] else None
     if problem := c["drop_reason"] or missing or (None if c["caption"] else NO_CAPTION):
         raise PhotoError(problem)
-    photo = _read_unchanged(raw / c["file_name"], c["photo_id"])
+    photo = _read_unchanged(raw / c["file_name"], c["photo_id"], p)
     return _regularization_row(photo, c["file_name"], c["caption"], split_of_row(db, photo.photo_id), p)
 
 
@@ -197,7 +220,7 @@ def pair_maker(
             raise PhotoError(with_details(COPY, originals[path].name))
         if pair.caption is None:
             raise PhotoError(NO_CAPTION)
-        photo, split = read_photo(path), check_split(pair.split or "train")
+        photo, split = _read(path, p), check_split(pair.split or "train")
         for photo_id in near_duplicates.near(photo.image, known, p):
             if split_of_photo(db, photo_id) != split:
                 raise PhotoError(NEAR_DUPLICATE)
@@ -213,4 +236,10 @@ def pair_maker(
 
 def _regularization_row(photo: Photo, name: str, caption: str, split: str, p: MaterializeParams) -> schema.Row:
     columns = {"row_id": photo.photo_id, "photo_id": photo.photo_id, "file_name": name, "caption": caption}
-    return {**EMPTY_ROW, **columns, **target(photo.image, p), "split": split, "regularization": True}
+    return {
+        **EMPTY_ROW,
+        **columns,
+        **target(photo.image, p, size=(photo.width, photo.height)),
+        "split": split,
+        "regularization": True,
+    }

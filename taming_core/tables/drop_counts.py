@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from taming_core.drop_reasons import ADVICE
+
 
 def sort_counts(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     """Kept rows first, then the reasons by decreasing count.
@@ -21,6 +23,19 @@ def summary(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in sort_counts(counts))
 
 
+def advice(counts: Mapping[str, int]) -> list[str]:
+    """A line for each reason that the user can do something about.
+
+    >>> advice({"HEIC photo": 12, "camera raw photo": 1, "kept": 3})
+    ["12 HEIC photos: pip install 'taming[heif]'", '1 camera raw photo: convert it to JPEG, PNG or TIFF']
+    """
+    return [
+        f"{count} {reason}{'s' if reason.endswith('photo') and count > 1 else ''}: {ADVICE[reason]}"
+        for reason, count in sort_counts(counts)
+        if reason in ADVICE
+    ]
+
+
 def print_counts(counts: Mapping[str, int], title: str) -> None:
     """A heading and a small table on standard output."""
     from rich.console import Console
@@ -36,3 +51,5 @@ def print_counts(counts: Mapping[str, int], title: str) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(title, style="bold")
     console.print(table)
+    for line in advice(counts):
+        console.print(line, style="yellow", markup=False)

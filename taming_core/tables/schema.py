@@ -62,9 +62,15 @@ OBJECTS = _schema(
         column("class", pa.string(), "the detector's noun", nullable=True),
         column("score", pa.float32(), "the detector's confidence in [0, 1]", nullable=True),
         column("box_xyxy", pa.list_(pa.int32(), 4), "pixels of the upright photo, half-open", nullable=True),
-        column("mask_png", pa.binary(), "1-bit PNG of the size of the upright photo", nullable=True),
+        column(
+            "mask_png",
+            pa.binary(),
+            "1-bit PNG of the size at which models see the photo: the upright photo's, its longer side scaled down to "
+            "2048 pixels if it is longer; null where score or box were enough to drop the object",
+            nullable=True,
+        ),
         column("mask_quality", pa.float32(), "the segmenter's predicted IoU in [0, 1]", nullable=True),
-        column("area_fraction", pa.float32(), "mask pixels / photo pixels", nullable=True),
+        column("area_fraction", pa.float32(), "mask pixels / pixels of the photo at that size", nullable=True),
         column("mask_fill", pa.float32(), "mask pixels inside the box / box pixels", nullable=True),
         column("sharpness", pa.float32(), "of the object, by detect.curation; null if not measured", nullable=True),
         column("scores", pa.list_(SCORE), "of detect.curation; null if there are none", nullable=True),

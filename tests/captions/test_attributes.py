@@ -109,6 +109,15 @@ def test_a_likely_word_is_added_and_an_unlikely_one_is_not(photos: list[CaptionS
     assert rows[0]["caption"][rows[0]["span_start"] : rows[0]["span_end"]] == rows[0]["replaced"] == "dog"
 
 
+def test_an_object_with_an_empty_mask_has_no_attributes(tmp_path: Path, photos: list[CaptionSource]) -> None:
+    table = schema.open_table(tmp_path / "objects.parquet", schema.OBJECTS).read().to_pylist()
+    table[3]["mask_png"] = encode_mask(np.zeros((40, 60), bool))
+    schema.write([schema.table(table, schema.OBJECTS)], schema.OBJECTS, tmp_path / "objects.parquet")
+    rows, shown = captioned(photos, ASLEEP)
+    assert [r["attributes"] is None for r in rows] == [False, True, False]
+    assert len(shown) == 2
+
+
 def test_where_the_plain_text_is_likeliest_no_word_fits(photos: list[CaptionSource]) -> None:
     rows, _ = captioned(photos, {"a photo of a dog": 3.0})
     assert decisions(rows[0]) == [("pose", None, "none fits"), ("view", None, "none fits")]

@@ -34,7 +34,7 @@ def photos(world: World, pictures: Pictures) -> Photos:
 
 @pytest.fixture(scope="module")
 def mini() -> Detector:
-    return load_detector("mini", "cpu", image_size=160, score_floor=0.1, max_objects=5)
+    return load_detector("mini", "cpu", image_size=160, score_floor=0.1, max_objects=5, with_masks=True)
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -67,7 +67,7 @@ def test_mini_finds_objects_it_never_saw(photos: Photos, mini: Detector) -> None
 
 def test_a_photo_is_read_alone_and_in_company(photos: Photos, mini: Detector) -> None:
     wide = np.pad(photos.image[0].numpy(), [(0, 0), (64, 32), (0, 0)], constant_values=128)
-    together = mini([photos.image[1].numpy(), wide])[1]
+    _, together = mini([photos.image[1].numpy(), wide])
     (alone,) = mini([wide])
     assert_well_formed(alone, 256, 352)
     np.testing.assert_allclose(alone.boxes_xyxy, together.boxes_xyxy, atol=0.1)
@@ -99,7 +99,7 @@ def test_nothing_found_and_nothing_asked(photos: Photos) -> None:
     (found,) = detector([photos.image[0].numpy()[:100]])
     assert_well_formed(found, 100, 256)
     assert len(found.scores) == 0
-    assert detector([]) == []
+    assert list(detector([])) == []
 
 
 def test_a_checkpoint_gives_what_the_same_weights_give_from_a_folder(
@@ -108,7 +108,8 @@ def test_a_checkpoint_gives_what_the_same_weights_give_from_a_folder(
     open_yolo(MINI / "detector").save(tmp_path / "best.pt")
     images = list(photos.image[:2].numpy())
     for spec in (tmp_path, tmp_path / "best.pt"):
-        for found, expected in zip(load_detector(str(spec), "cpu", 160, 0.1, 5)(images), mini(images), strict=True):
+        detector = load_detector(str(spec), "cpu", 160, 0.1, 5, with_masks=True)
+        for found, expected in zip(detector(images), mini(images), strict=True):
             assert found.classes == expected.classes
             np.testing.assert_allclose(found.boxes_xyxy, expected.boxes_xyxy, atol=1.0)  # .pt files are half precision
             assert (found.masks != expected.masks).mean() < 0.01
@@ -122,6 +123,15 @@ def test_a_yolo_without_masks_gives_masks_that_are_all_false(tmp_path: Path) -> 
     assert_well_formed(found, 80, 120)
     assert len(found.scores) == 3
     assert not found.masks.any()
+
+
+def test_masks_that_are_not_wanted_are_not_made(photos: Photos, mini: Detector) -> None:
+    images = list(photos.image[:2].numpy())
+    for found, expected in zip(load_detector("mini", "cpu", 160, 0.1, 5)(images), mini(images), strict=True):
+        assert expected.masks.any()
+        assert not found.masks.any()
+        assert found.masks.strides[0] == 0  # a view of one value
+        assert np.array_equal(found.boxes_xyxy, expected.boxes_xyxy)
 
 
 class Trap:

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from stages import bench as stage
-from taming_core.benchmarks import speed, startup
+from taming_core.benchmarks import peak_memory, speed, startup
 from taming_core.errors import TamingError
 from taming_core.model import diffusion
 from taming_core.params.load import packaged_params
@@ -120,3 +120,29 @@ def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
 def test_only_commands_that_there_are_can_be_measured() -> None:
     with pytest.raises(TamingError, match="--only paint"):
         stage.start(only=["paint"])
+
+
+def test_the_peak_of_a_process_is_its_own(tmp_path: Path) -> None:
+    """What a process of 300 MB more takes is measured as that, and not as the largest of all children."""
+    code = "import sys; data = bytearray(int(sys.argv[1])); data[::4096] = b'x' * len(data[::4096])"
+    large, small = (_peak(tmp_path, code, size) for size in (300_000_000, 1))
+    assert large - small == pytest.approx(286, abs=20)
+
+
+def _peak(folder: Path, code: str, size: int) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(peak_memory, "WHOLE", code)
+        return peak_memory.peak_of((str(size),), folder)
+
+
+def test_a_run_that_fails_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TamingError, match=r"^taming detect failed: .* Run it by itself"):
+        peak_memory.peak_of(("detect", "--in", "nowhere"), tmp_path)
+
+
+def test_a_mosaic_shows_its_tiles(tmp_path: Path) -> None:
+    for name, colour in (("0.jpg", (200, 0, 0)), ("1.jpg", (0, 0, 200))):
+        speed.Image.new("RGB", (32, 32), colour).save(tmp_path / name)
+    photo = peak_memory.mosaic(sorted(tmp_path.glob("*.jpg")), (300, 200))
+    assert photo.size == (300, 200)
+    assert [photo.getpixel((50 + 100 * i, 50))[0] > 100 for i in range(3)] == [True, False, True]

@@ -13,7 +13,7 @@ COMMANDS = [
     "init", "doctor", "detect", "caption", "materialize", "train", "eval", "generate", "export", "inspect", "world",
     "bench",
 ]  # fmt: skip
-BENCHES = ["bench train", "bench data", "bench generate", "bench start"]
+BENCHES = ["bench train", "bench data", "bench generate", "bench start", "bench memory"]
 HEAVY = "{'torch', 'diffusers', 'transformers', 'ultralytics', 'pyarrow', 'numpy', 'PIL', 'datasets'}"
 
 

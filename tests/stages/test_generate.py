@@ -15,6 +15,7 @@ from taming_core.errors import TamingError
 from taming_core.objects import subjects
 from taming_core.params.load import load_params, packaged_params
 from taming_core.params.sections import Sampling
+from taming_core.photos.decode import read_photo
 from taming_core.photos.masks import cutout
 
 BEACH, SNOW = "a photo of a <object> on the beach", "a photo of a <object> in the snow"
@@ -180,7 +181,7 @@ def test_a_transparent_photo_is_cut_out_already(tmp_path: Path) -> None:
 
 def test_an_opaque_alpha_channel_is_no_cut_out(tmp_path: Path) -> None:
     Image.fromarray(composed(artwork(1)[0], 0)[0]).convert("RGBA").save(tmp_path / "photo.png")
-    assert subjects.alpha_mask(tmp_path / "photo.png") is None
+    assert subjects.alpha_mask(read_photo(tmp_path / "photo.png")) is None
 
 
 def test_the_detector_and_the_segmenter_find_the_thing(tmp_path: Path) -> None:

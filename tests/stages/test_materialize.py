@@ -233,6 +233,49 @@ def test_everything_is_accounted_for(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "1 object dropped by detect" in printed
 
 
+def test_an_object_without_a_usable_mask_is_a_row_with_the_reason(tmp_path: Path) -> None:
+    empty, absent, damaged, boxless, sound = (object_row(name) for name in PHOTOS[:5])
+    empty["mask_png"] = encode_mask(np.zeros((256, 256), bool))
+    absent["mask_png"] = None
+    damaged["mask_png"] = damaged["mask_png"][:20]
+    boxless["box_xyxy"] = None
+    second = sound["object_id"][:-1] + "1"
+    again = {**sound, "object_id": second, "identity": second, "box_xyxy": None}
+    objects = [empty, absent, damaged, boxless, sound, again]
+    write_tables(tmp_path, objects, [caption_row(o) for o in objects])
+    assert {r["row_id"]: r["drop_reason"] for r in run(tmp_path)} == {
+        empty["object_id"]: "unusable mask: empty",
+        absent["object_id"]: "unusable mask: mask or box is missing",
+        damaged["object_id"]: "unusable mask: damaged",
+        boxless["object_id"]: "unusable mask: mask or box is missing",
+        again["object_id"]: "unusable mask: mask or box is missing",
+        sound["object_id"]: None,
+    }
+
+
+def test_a_camera_photo_gives_a_sharp_target_and_a_sharp_subject(tmp_path: Path) -> None:
+    """Masks are at the working size, boxes in pixels of the photo, and a small object keeps the file's detail."""
+    raw, box = tmp_path / "raw" / "cup", (2400, 1500, 2520, 1620)
+    raw.mkdir(parents=True)
+    photo = np.full((4000, 5000, 3), 90, np.uint8)
+    photo[box[1] : box[3], box[0] : box[2]] = 0
+    photo[box[1] : box[3], box[0] : box[2] : 2] = 255
+    Image.fromarray(photo).save(raw / "0.png")
+    mask = np.zeros((1638, 2048), bool)
+    mask[614:664, 983:1032] = True
+    found = {"photo_width": 5000, "photo_height": 4000, "box_xyxy": list(box), "mask_png": encode_mask(mask)}
+    o = object_row("cup/0.png", raw.parent, **found)
+    write_tables(tmp_path, [o], [caption_row(o)])
+    (row,) = run(tmp_path, raw.parent)
+    assert (row["photo_width"], row["photo_height"], row["crop_left"], row["crop_top"]) == (5000, 4000, 16, 0)
+    ys, xs = np.nonzero(decoded(row["mask"]["bytes"]))
+    scale = P.size / 4000
+    expected = ((2400 - 500) * scale, 1500 * scale, (2520 - 500) * scale, 1620 * scale)
+    assert np.abs(np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) - expected).max() <= 1
+    subject = decoded(row["subject"]["bytes"])[40:88, 40:88, 0].astype(int)
+    assert np.abs(np.diff(subject, axis=1)).mean() > 100
+
+
 def test_a_second_object_stays_in_the_split_of_its_photo(tmp_path: Path) -> None:
     objects = []
     for name in PHOTOS[:24]:
