@@ -156,11 +156,7 @@ def dropped_table(folder: Path) -> Path:
 def require_dropped_out(folder: Path) -> None:
     """Raises TamingError if the place of the `dropped_table` of a folder is taken by something else than rows."""
     path = dropped_table(folder)
-    try:
-        is_ours = not path.exists() or (pq.read_schema(path).metadata or {}).get(b"taming.table") == b"rows"
-    except (OSError, pa.ArrowInvalid):  # a folder, or not Parquet
-        is_ours = False
-    if not is_ours:
+    if path.exists() and schema.name_of(path) != "rows":
         raise TamingError(f"{path}, where dropped rows would go, is something else. Name another folder with --out.")
 
 
