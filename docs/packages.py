@@ -18,8 +18,8 @@ PICTURE = Path(__file__).with_suffix(".svg")
 
 # Lowest first: a package, or a module outside of all packages, imports only what stands before it.
 ORDER = (
-    "errors", "seeds", "progress", "files", "fingerprints", "drop_reasons", "params", "photos", "tables", "language",
-    "weights", "figures", "objects", "curation", "captions", "rows", "bases", "model", "images", "training",
+    "errors", "seeds", "progress", "files", "locks", "fingerprints", "drop_reasons", "params", "photos", "tables",
+    "language", "weights", "figures", "objects", "curation", "captions", "rows", "bases", "model", "images", "training",
     "evaluation", "inspection", "generation", "exports", "projects", "world", "benchmarks",
 )  # fmt: skip
 

@@ -34,10 +34,10 @@ def main() -> None:
 
 def write(page: Path, marks: tuple[str, str], head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Replace the table between two marks of the page."""
-    before, rest = page.read_text().split(marks[0])
+    before, rest = page.read_text(encoding="utf-8").split(marks[0])
     _, after = rest.split(marks[1])
     table = "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *rows])
-    page.write_text(f"{before}{marks[0]}\n{table}\n{marks[1]}{after}")
+    page.write_text(f"{before}{marks[0]}\n{table}\n{marks[1]}{after}", encoding="utf-8")
 
 
 def rows_of(profile: str) -> Iterable[list[str]]:
@@ -57,7 +57,7 @@ def preset_params(profile: str, memory: int) -> Params:
 def params_of(text: str) -> Params:
     """The params of a params file with this text."""
     with TemporaryDirectory() as folder:
-        (Path(folder) / "params.yaml").write_text(text)
+        (Path(folder) / "params.yaml").write_text(text, encoding="utf-8")
         return load_params(Path(folder) / "params.yaml")
 
 

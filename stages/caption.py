@@ -31,6 +31,7 @@ def caption(
 
     from taming_core.captions import attribute_words, captioning
     from taming_core.fingerprints import fingerprint
+    from taming_core.locks import exclusive
     from taming_core.params import arguments
     from taming_core.params.load import load_params
     from taming_core.photos.files import folder_state
@@ -42,6 +43,7 @@ def caption(
     if objects is None and raw == RAW and OBJECTS.is_file():
         objects = OBJECTS
     p = load_params(params).caption
+    schema.require_out(out, schema.CAPTIONS, raw, objects)
     arguments.require_device(device)
     arguments.require_models(p)
     arguments.require_api_key(p)
@@ -49,17 +51,17 @@ def caption(
         attribute_words.require_masks(objects)
     folder = read_folder(raw)
     sources = captioning.list_sources(folder, objects)
+    stamped = schema.add_fingerprint(schema.CAPTIONS, fingerprint(p.of_captions))
+    inputs = schema.VERSION, folder_state(raw), captioning.table_state(objects)
+    state = shards.RUNS / f"caption-{fingerprint(p.of_captions, *inputs)}"
 
     from taming_core.captions.load import load_models
     from taming_core.weights.device import pick_device
 
-    make = partial(captioning.rows_of, models=load_models(objects, pick_device(device), p), p=p)
-
-    stamped = schema.add_fingerprint(schema.CAPTIONS, fingerprint(p.of_captions))
-    inputs = schema.VERSION, folder_state(raw), captioning.table_state(objects)
-    state = shards.RUNS / f"caption-{fingerprint(p.of_captions, *inputs)}"
-    track_to(shards.write_shards(sources, p.shard_size, state, stamped, make), "caption", len(sources))
-    counts = shards.join(state, stamped, out)
+    with exclusive(out, state):
+        make = partial(captioning.rows_of, models=load_models(objects, pick_device(device), p), p=p)
+        track_to(shards.write_shards(sources, p.shard_size, state, stamped, make), "caption", len(sources))
+        counts = shards.join(state, stamped, out, [s.file_name for s in sources])
     methods = drop_counts.summary(captioning.count_methods(out)) or "none"
     words = f", {attribute_words.count_added(out)} attributes" if p.attributes else ""
     drop_counts.print_counts(counts, f"{out}: {len(sources)} photos, <object> by {methods}{words}")

@@ -1,18 +1,19 @@
 """The command table; `main` is the `taming` entry point."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from stages import bench, caption, detect, doctor, evaluate, export, generate, init, inspect, materialize, train, world
-from stages.process import prepare
-from taming_core.errors import TamingError
+from stages.process import prepare, use_utf8
+from taming_core.errors import TamingError, explain_os_error
 
 app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,  # a bug has a plain traceback, which can be copied into an issue
     help="Train an object encoder for a text-to-image model. The stages: detect, caption, materialize, train, eval.",
 )
 
@@ -51,9 +52,19 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> None:
     """Run one command; an error that the user can fix is one line on standard error and exit status 1."""
+    use_utf8()
     prepare()
     try:
         app()
     except TamingError as error:
-        print(f"taming: {error}", file=sys.stderr)
-        sys.exit(1)
+        fail(str(error))
+    except OSError as error:
+        if error.errno is None:  # not of the operating system, but of a library
+            raise
+        fail(explain_os_error(error))
+
+
+def fail(message: str) -> NoReturn:
+    """End the process with a message on standard error."""
+    print(f"taming: {message}", file=sys.stderr)
+    sys.exit(1)

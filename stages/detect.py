@@ -26,6 +26,7 @@ def detect(
 
     from taming_core.curation import curate
     from taming_core.fingerprints import fingerprint
+    from taming_core.locks import exclusive
     from taming_core.objects import detection, sources
     from taming_core.objects.mixed_identities import mixed_identities
     from taming_core.params import arguments
@@ -37,23 +38,25 @@ def detect(
     from taming_core.tables import drop_counts, schema, shards
 
     p = load_params(params).detect
+    schema.require_out(out, schema.OBJECTS, raw)
     arguments.require_device(device)
     arguments.require_models(p)
     folder = read_folder(raw)
     found = sources.list_sources(folder, p.identity)
+    stamped = schema.add_fingerprint(schema.OBJECTS, fingerprint(p))
+    state = shards.RUNS / f"detect-{fingerprint(p, schema.VERSION, folder_state(raw))}"
 
     from taming_core.objects.networks import load_networks
     from taming_core.weights.device import pick_device
 
     where = pick_device(device)
-    find, segment = load_networks(p, where)
-    make = partial(detection.rows_of, detect=find, segment=segment, p=p)
-    make = curate.curated(make, raw, where, p)
-
-    stamped = schema.add_fingerprint(schema.OBJECTS, fingerprint(p))
-    state = shards.RUNS / f"detect-{fingerprint(p, schema.VERSION, folder_state(raw))}"
-    track_to(shards.write_shards(found, p.shard_size, state, stamped, make), "detect", len(found))
-    drop_counts.print_counts(shards.join(state, stamped, out), f"{out}: {len(found)} photos")
+    with exclusive(out, state):
+        find, segment = load_networks(p, where)
+        make = partial(detection.rows_of, detect=find, segment=segment, p=p)
+        make = curate.curated(make, raw, where, p)
+        track_to(shards.write_shards(found, p.shard_size, state, stamped, make), "detect", len(found))
+        counts = shards.join(state, stamped, out, [s.file_name for s in found])
+    drop_counts.print_counts(counts, f"{out}: {len(found)} photos")
     print_notes([folder])
     for line in mixed_identities(out):
         print(line)

@@ -33,6 +33,7 @@ def evaluate(
     import shutil
 
     from taming_core.fingerprints import fingerprint, folder_fingerprint
+    from taming_core.locks import exclusive
     from taming_core.objects.subjects import load_finder, require_finder
     from taming_core.params import arguments
     from taming_core.params.load import load_params
@@ -44,7 +45,7 @@ def evaluate(
 
     settings = load_params(params)
     p, d = settings.evaluate, settings.detect
-    arguments.require_evaluation_out(out)
+    arguments.require_evaluation_out(out, rows, arguments.folder_of(encoder))
     weights = encoder_folder(encoder)
     require_identities(load_rows(rows, p.split), p.split)
     arguments.require_scheduler(p.sampling.scheduler)
@@ -65,15 +66,16 @@ def evaluate(
     digest = folder_fingerprint(weights)
     inputs = schema.VERSION, precision, digest, folder_state(rows)
     state = shards.RUNS / f"evaluate-{fingerprint(p, *inputs, without=protocol.SCORING_ONLY)}"
-    drawn = protocol.draw(pipeline, subjects, p, state)
+    with exclusive(out, state):
+        drawn = protocol.draw(pipeline, subjects, p, state)
 
-    from taming_core.evaluation import folder, measures  # imported when all images are drawn
-    from taming_core.evaluation.report import Evaluation
+        from taming_core.evaluation import folder, measures  # imported when all images are drawn
+        from taming_core.evaluation.report import Evaluation
 
-    text_role = independence.text_judge_role(networks, trained_with)
-    scored = measures.score_all(drawn, subjects, networks, load_finder(d, where), rows, p)
-    facts = folder.facts(encoder, digest, precision, scored.known, subjects, p, text_role)
-    result = Evaluation(subjects, scored.rows, scored.images, scored.summary, p, facts)
-    folder.write(result, drawn.timings, state, out)
-    shutil.rmtree(state)
+        text_role = independence.text_judge_role(networks, trained_with)
+        scored = measures.score_all(drawn, subjects, networks, load_finder(d, where), rows, p)
+        facts = folder.facts(encoder, digest, precision, scored.known, subjects, p, text_role)
+        result = Evaluation(subjects, scored.rows, scored.images, scored.summary, p, facts)
+        folder.write(result, drawn.timings, state, out)
+        shutil.rmtree(state, ignore_errors=True)
     print(folder.summary(result, drawn.timings, out))

@@ -36,14 +36,18 @@ def export(
     Example: taming export --encoder data/encoder --to diffusers --out out/exported
     """
     from taming_core.exports.options import ExportOptions, require_valid
+    from taming_core.files import require_out
+    from taming_core.locks import exclusive
     from taming_core.params import arguments
     from taming_core.weights.mini import encoder_folder
 
     options = ExportOptions(to, base, rank, dtype, scores, push)
+    require_out(out, (*map(arguments.folder_of, (encoder, base)), scores))
     require_valid(options, out)
     encoder_folder(encoder)
     arguments.require_files([] if scores is None else [scores])
 
     from taming_core.exports import export as exports
 
-    print("\n".join(exports.export(encoder, out, options)))
+    with exclusive(out):
+        print("\n".join(exports.export(encoder, out, options)))

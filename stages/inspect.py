@@ -43,7 +43,7 @@ def inspect(
     if show and sort is None:
         raise TamingError("--show has no effect without --sort. Name what to sort by, or leave --show out.")
     target = out or table.with_suffix(".png")
-    contact_sheet.check_name(target)
+    contact_sheet.require_sheet_out(target, table, raw)
     dataset, layout = inspection.open_table(table)
     kinds = inspection.reasons(dataset)
     chosen = inspection.choose_rows(kinds, rows, only)

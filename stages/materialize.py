@@ -38,6 +38,7 @@ def materialize(
     from taming_core.drop_reasons import OBJECT_DROPPED
     from taming_core.files import replace_folder
     from taming_core.fingerprints import fingerprint
+    from taming_core.locks import exclusive
     from taming_core.params import arguments
     from taming_core.params.load import load_params
     from taming_core.photos.folder_notes import print_notes
@@ -48,19 +49,20 @@ def materialize(
 
     settings = load_params(params)
     p = settings.materialize
-    arguments.require_rows_out(out)
+    arguments.require_rows_out(out, raw, objects, captions, regularization)
     require_dropped_out(out)
     inputs = sources.MaterializeInputs(raw, objects, captions, regularization)
     db = index.build_index(objects, captions, p)
     stamped = schema.add_fingerprint(schema.ROWS, fingerprint(p))
     state = shards.RUNS / f"materialize-{fingerprint(p, schema.VERSION, *inputs.state())}"
 
-    track_to(sources.make_shards(inputs, db, state / "shards", stamped, p), "materialize", inputs.count())
-    shard_files = sorted((state / "shards").glob("*/*.parquet"))
-    track_to(splits.write_splits(shard_files, state / "rows", stamped, p), "references", len(shard_files))
-    splits.write_dropped(shard_files, dropped_table(out), stamped)
-    replace_folder(state / "rows", out)
-    shutil.rmtree(state, ignore_errors=True)
+    with exclusive(out, state):
+        track_to(sources.make_shards(inputs, db, state / "shards", stamped, p), "materialize", inputs.count())
+        shard_files = sorted((state / "shards").glob("*/*.parquet"))
+        track_to(splits.write_splits(shard_files, state / "rows", stamped, p), "references", len(shard_files))
+        splits.write_dropped(shard_files, dropped_table(out), stamped)
+        replace_folder(state / "rows", out)
+        shutil.rmtree(state, ignore_errors=True)
     counts = splits.reasons(out) + Counter({OBJECT_DROPPED: index.count_dropped(db)})
     drop_counts.print_counts(counts, f"{out}: {splits.headline(out)}")
     for line in shortfalls.shortfalls(out, settings):

@@ -1,10 +1,16 @@
 """Settings of the whole process of a command, made before any large import (docs/speed.md, "Start")."""
 
 import atexit
+import codecs
 import ctypes
 import gc
+import locale
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt(3)
 LARGEST = 32 << 20  # bytes; the highest threshold that glibc takes
@@ -24,6 +30,36 @@ def prepare() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
     keep_memory()
+    ensure_home()
+
+
+def use_utf8() -> None:
+    """Where the locale's encoding is another, start the command again in UTF-8 mode: libraries open files in it.
+
+    The mode can only be set when Python starts. It is the default from Python 3.15 on (PEP 686).
+    """
+    if sys.flags.utf8_mode or codecs.lookup(locale.getencoding()).name == "utf-8":
+        return
+    if os.environ.get("PYTHONUTF8") == "1":  # Python was told to ignore it
+        return
+    os.environ["PYTHONUTF8"] = "1"  # also for the processes of the data loader
+    command = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
+    if os.name == "posix":
+        os.execv(sys.executable, command)
+    sys.exit(subprocess.run(command).returncode)  # elsewhere `execv` returns to the shell before the command has ended
+
+
+def ensure_home() -> None:
+    """Where there is no home folder, or none that can be written, caches of all libraries go to a temporary folder."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # no HOME, and the user is in no list of users
+        home = Path(os.devnull)
+    if (home / ".cache").is_dir() or (home.is_dir() and os.access(home, os.W_OK)):
+        return
+    folder = tempfile.mkdtemp(prefix="taming-home-")
+    os.environ |= {"HOME": folder, "USERPROFILE": folder}
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def keep_memory() -> None:

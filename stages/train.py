@@ -34,7 +34,10 @@ def train(
     \b
     Example: taming train --in data/rows --out data/encoder
     """
+    import sys
+
     from taming_core.errors import TamingError
+    from taming_core.locks import exclusive
     from taming_core.params import arguments
     from taming_core.params.load import load_params
     from taming_core.progress import track
@@ -43,7 +46,7 @@ def train(
     from taming_core.weights.mini import encoder_folder
 
     p = load_params(params).train
-    arguments.require_encoder_out(out)
+    arguments.require_encoder_out(out, rows, *map(arguments.folder_of, (p.start, p.base)))
     arguments.require_device(device)
     arguments.require_models(p)
     arguments.require_scheduler(p.validation.sampling.scheduler)
@@ -54,29 +57,47 @@ def train(
     require_rows(load_rows(rows, "train"), p)
     held_out = load_rows(rows, "validation")
 
-    from taming_core.training import checkpoint, data_loader, feature_cache, loop, metrics_log, start, validation
+    from taming_core.training import (
+        checkpoint,
+        data_loader,
+        feature_cache,
+        loop,
+        metrics_log,
+        run_settings,
+        start,
+        validation,
+    )
     from taming_core.training import encoder_folder as trained
     from taming_core.training.batches import ExampleSource
     from taming_core.weights.device import pick_device
 
     training = start.prepare(p, rows, pick_device(device), shard, base)
-    run, state = training.run, training.state
-    if training.truncated and run.processes.is_main:
-        print(training.truncated)
-    source, offloaded = feature_cache.prepare(run, ExampleSource.of(run.model, training.rows, p))
-    subjects = validation.grid_subjects(validation.grid_rows(held_out, training.rows), p, source.inputs.background)
-    batches = data_loader.prefetched_batches(source, run.processes, run.accelerator.device)
-    steps = loop.measure_seconds(loop.train(run, p, batches))
+    run, state, is_main = training.run, training.state, training.run.processes.is_main
+    with exclusive(*((out, state) if is_main else ())):
+        checkpoint.load(run, state)
+        if message := run_settings.finished(training, out, standalone):
+            if is_main:
+                print(message)
+            return run.processes.shutdown()
+        if is_main and (note := run_settings.announce(training, p, out)):
+            print(note, file=sys.stderr)
+        if is_main and training.truncated:
+            print(training.truncated)
+        checkpoint.require_space(run, p, state)
+        source, offloaded = feature_cache.prepare(run, ExampleSource.of(run.model, training.rows, p))
+        subjects = validation.grid_subjects(validation.grid_rows(held_out, training.rows), p, source.inputs.background)
+        batches = data_loader.prefetched_batches(source, run.processes, run.accelerator.device)
+        steps = loop.measure_seconds(loop.train(run, p, batches))
 
-    with metrics_log.open_metrics_log(state, run.step, enabled=run.processes.is_main) as log:
-        for report, seconds in track(steps, "train", p.steps - run.step):
-            log(metrics_log.step_metrics(report, seconds, p))
-            if loop.is_due(report.step, p.validation.every, p.steps):
-                with feature_cache.on_device(offloaded, run.accelerator.device):
-                    picture = state / metrics_log.grid_name(report.step)
-                    validation.save_grid(training.pipeline, run, subjects, p, picture)
-            if loop.is_due(report.step, p.save_every, p.steps):  # last: what was saved is never done again
-                checkpoint.save(run, state)
-    if summary := trained.write(training, held_out, rows, p, out, standalone):
-        print(summary)
-    run.processes.shutdown()
+        with metrics_log.open_metrics_log(state, run.step, enabled=is_main) as log:
+            for report, seconds in track(steps, "train", p.steps - run.step):
+                log(metrics_log.step_metrics(report, seconds, p))
+                if loop.is_due(report.step, p.validation.every, p.steps):
+                    with feature_cache.on_device(offloaded, run.accelerator.device):
+                        picture = state / metrics_log.grid_name(report.step)
+                        validation.save_grid(training.pipeline, run, subjects, p, picture)
+                if loop.is_due(report.step, p.save_every, p.steps):  # last: what was saved is never done again
+                    checkpoint.save(run, state)
+        if summary := trained.write(training, held_out, rows, p, out, standalone):
+            print(summary)
+    return run.processes.shutdown()

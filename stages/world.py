@@ -44,7 +44,9 @@ def world(
     Example: taming world --out photos --photos 200 --split unseen-concepts
     """
     from taming_core.errors import TamingError
+    from taming_core.files import require_out
     from taming_core.fingerprints import fingerprint
+    from taming_core.locks import exclusive
     from taming_core.params import arguments
     from taming_core.params.load import load_params
     from taming_core.progress import track
@@ -53,10 +55,14 @@ def world(
     p = load_params(params).world
     arguments.require_device(device)
     arguments.require_files([] if artwork is None else [artwork])
-    if out.exists() and any(out.iterdir()):
-        raise TamingError(f"{out} is not empty. Name a new folder, or empty this one first.")
+    require_out(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise TamingError(f"{out} is not an empty folder. Name a new folder, or empty this one first.")
     if regularization and truth:
         raise TamingError("--truth does not go with --regularization. Leave one of them out.")
+    if truth:
+        schema.require_out(truth / "objects.parquet", schema.OBJECTS, artwork)
+        schema.require_out(truth / "captions.parquet", schema.CAPTIONS, artwork)
 
     from taming_core.weights.device import pick_device
     from taming_core.weights.mini import MINI
@@ -70,12 +76,13 @@ def world(
     batches = folder.write(mini_world, pictures, shots, licences(tables), out, p)
     objects: list[Table] = []
     captions: list[Table] = []
-    for batch in track(batches, "world", -(-len(shots) // folder.AT_ONCE)):
+    with exclusive(out):
+        for batch in track(batches, "world", -(-len(shots) // folder.AT_ONCE)):
+            if truth:
+                objects.append(schema.table(list(folder.object_rows(*batch, split)), schema.OBJECTS))
+                captions.append(schema.table(list(folder.caption_rows(*batch)), schema.CAPTIONS))
         if truth:
-            objects.append(schema.table(list(folder.object_rows(*batch, split)), schema.OBJECTS))
-            captions.append(schema.table(list(folder.caption_rows(*batch)), schema.CAPTIONS))
-    if truth:
-        schema.write(objects, schema.add_fingerprint(schema.OBJECTS, fingerprint(p)), truth / "objects.parquet")
-        schema.write(captions, schema.add_fingerprint(schema.CAPTIONS, fingerprint(p)), truth / "captions.parquet")
+            schema.write(objects, schema.add_fingerprint(schema.OBJECTS, fingerprint(p)), truth / "objects.parquet")
+            schema.write(captions, schema.add_fingerprint(schema.CAPTIONS, fingerprint(p)), truth / "captions.parquet")
     identities = len({s.identities[s.main] for s in shots} - {None})
     print(f"{out}: {len(shots)} photos" + (f" of {identities} objects" if identities else ""))

@@ -1,10 +1,11 @@
 """Files and folders that are written whole or not at all, and names that any file system takes."""
 
 import json
+import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -14,21 +15,55 @@ from taming_core.errors import TamingError
 
 MAX_NAME = 90  # bytes of a file name without its endings: encrypted file systems allow 143, a path of Windows 260
 RESERVED = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # names of devices on Windows, whatever their ending
+PART = re.compile(r"\.\d+\.part")  # what `part_path` appends
+RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # how Rust's io::Error, of safetensors and tokenizers, gives errno
 
 
 def part_path(path: Path) -> Path:
-    """Where a file or folder is written before it takes its name."""
-    return path.with_name(f"{path.name}.part")
+    """Where this process writes a file or folder before it takes its name."""
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what crashed processes left of `path` and of anything in it; no other process may be writing them."""
+    siblings = (p for p in path.parent.glob("*.part") if PART.fullmatch(p.name.removeprefix(path.name)))
+    for part in [*siblings, *(p for p in path.rglob("*.part") if PART.search(p.name))]:
+        remove(part)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Generator[None]:
+    """Makes errors of the operating system in the block name the path, also where a library drops it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+    except Exception as error:
+        if number := RUST_ERROR.search(str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        raise
 
 
 @contextmanager
 def replacing(path: Path) -> Generator[Path]:
     """The path of a temporary file that becomes `path` when the block ends; after an error `path` is unchanged."""
+    path = path.resolve()  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_path(path)
     try:
-        yield part
-        part.replace(path)
+        with naming(path):
+            yield part
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
@@ -36,13 +71,15 @@ def replacing(path: Path) -> Generator[Path]:
 @contextmanager
 def replacing_folder(out: Path) -> Generator[Path]:
     """A new empty folder that takes the place of `out` when the block ends; after an error `out` is unchanged."""
+    out = out.resolve()  # a link stays one
     part = part_path(out)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        yield part
-        shutil.rmtree(out, ignore_errors=True)
-        part.rename(out)
+        with naming(out):
+            yield part
+            shutil.rmtree(out, ignore_errors=True)
+            part.rename(out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -52,6 +89,52 @@ def replace_folder(made: Path, out: Path) -> None:
     with replacing_folder(out) as part:
         part.rmdir()
         shutil.move(made, part)
+
+
+def require_out(out: Path, inputs: Iterable[Path | None] = ()) -> None:
+    """Check before the work that an output can be written, and that writing it destroys no input.
+
+    Args:
+        out: the file or folder to write.
+        inputs: files and folders that the command reads; None for one that is not used.
+
+    Raises:
+        TamingError: `out` is an input, in a folder of inputs or around one, below a file, or may not be written.
+    """
+    place = Path(os.path.realpath(out))
+    for given in (path for path in inputs if path is not None):
+        source = Path(os.path.realpath(given))
+        if place == source or source in place.parents or place in source.parents:
+            relation = "is" if place == source else "is in" if source in place.parents else "holds"
+            raise TamingError(f"{out} {relation} {given}, which the command reads. Name another place with --out.")
+    parent = next(folder for folder in place.parents if os.path.lexists(folder))
+    if not parent.is_dir():
+        raise TamingError(f"{out} cannot be written: {parent} is a file. Name another place with --out.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise TamingError(f"{out} cannot be written: {parent} allows no new files. Name another place with --out.")
+
+
+def require_out_file(out: Path, example: str, inputs: Iterable[Path | None] = ()) -> None:
+    """`require_out` for a file; `example` is a file name for the message.
+
+    Raises:
+        TamingError: as `require_out`, or `out` is a folder.
+    """
+    if out.is_dir():
+        raise TamingError(f"{out} is a folder. Name a file with --out, such as {out / example}.")
+    require_out(out, inputs)
+
+
+def require_space(folder: Path, size: int, what: str) -> None:
+    """Check that the disk of a folder, which may not exist yet, has `size` bytes left for `what`.
+
+    Raises:
+        TamingError: it has not.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if (free := shutil.disk_usage(there).free) < size:
+        raise TamingError(f"The disk of {folder} has {free / 1e9:.2f} GB free, and {what} takes {size / 1e9:.2f} GB. "
+                          "Free some space, or run the command in a folder on another disk.")  # fmt: skip
 
 
 def require_replaceable(out: Path, is_ours: Callable[[Path], bool], what: str) -> None:
@@ -80,9 +163,31 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        TamingError: the file is in another encoding; the message names the line.
+    """
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise TamingError(f"{path} is not text in UTF-8: line {line} has a byte of another encoding. Save it again as "
+                          "UTF-8, which every editor can.") from error  # fmt: skip
+
+
 def read_json(path: Path) -> Any:
-    """The value in a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The value in a JSON file.
+
+    Raises:
+        TamingError: the file is not JSON in UTF-8.
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise TamingError(f"{path} is not JSON: {error}. Correct it, or get the file again.") from error
 
 
 def safe_name(text: str, limit: int = MAX_NAME) -> str:

@@ -1,6 +1,7 @@
 """Rows of the tables between stages as cards of a contact sheet: which rows are shown, and how."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +20,7 @@ from taming_core.photos.decode import Photo, PhotoError, read_photo
 from taming_core.photos.files import photo_path
 from taming_core.photos.masks import cutout, decode_mask, fit_mask, scale_box
 from taming_core.tables import schema
+from taming_core.tables.parquet import reading
 from taming_core.tables.rows import dropped_table
 
 Row = Mapping[str, Any]
@@ -48,7 +50,7 @@ def open_table(path: Path) -> tuple[ds.Dataset, SheetLayout]:
         raise TamingError(f"{path} does not exist or holds no .parquet file. Name a table, or run the stage first.")
     try:
         table = ds.dataset(files)
-    except ValueError as error:  # what pyarrow raises for files that are not Parquet
+    except (ValueError, OSError) as error:  # what pyarrow raises for files that are not Parquet
         raise TamingError(f"{path} is not a Parquet table. Name objects.parquet, captions.parquet or rows/.") from error
     kind = (table.schema.metadata or {}).get(b"taming.table", b"").decode()
     if kind not in LAYOUTS:
@@ -65,7 +67,8 @@ def _dropped(folder: Path) -> list[Path]:
 def reasons(table: ds.Dataset) -> NDArray[Any]:
     """The countable part of each row's drop reason, `kept` if it has none; see `drop_reasons.reason_of`."""
     compute = cast(Any, pc)  # partly untyped
-    texts = compute.fill_null(table.to_table(columns=["drop_reason"]).column(0), "kept")
+    with reading(_place(table)):
+        texts = compute.fill_null(table.to_table(columns=["drop_reason"]).column(0), "kept")
     parts = compute.call_function("split_pattern", [texts], pc.SplitPatternOptions(":", max_splits=1))
     return np.asarray(compute.call_function("list_element", [parts, 0]).to_numpy(), dtype=np.str_)
 
@@ -116,7 +119,8 @@ def values_of(table: ds.Dataset, name: str) -> NDArray[np.float64]:
     """
     numeric = [f.name for f in cast(Any, table.schema) if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)]
     if name in numeric:
-        column = cast(Any, table.to_table(columns=[name]).column(0)).cast(pa.float64())
+        with reading(_place(table)):
+            column = cast(Any, table.to_table(columns=[name]).column(0)).cast(pa.float64())
         return column.to_numpy(zero_copy_only=False)
     scored = table.to_table(columns=["scores"]).column(0).to_pylist() if "scores" in table.schema.names else []
     scores = [{s["name"]: s["score"] for s in of_row or ()} for of_row in scored]
@@ -158,7 +162,8 @@ def object_card(row: Row, raw: Path, side: int) -> Card:
     photo = _photo(row, raw)
     if isinstance(photo, str):
         return Card((text_tile(photo, side),), title, tuple(lines), row["drop_reason"])
-    mask = decode_mask(row["mask_png"]) if row["mask_png"] else None
+    with _decoding("mask_png"):
+        mask = decode_mask(row["mask_png"]) if row["mask_png"] else None
     size = photo.image.shape[1], photo.image.shape[0]
     box = scale_box(row["box_xyxy"], (photo.width, photo.height), size) if row["box_xyxy"] else None
     pictures = [draw_outlines(photo.image, mask, box, side)]
@@ -184,14 +189,19 @@ def training_card(row: Row, _raw: Path, side: int) -> Card:
     """The target image with its mask, the subject, and the conditions of training."""
     if row["image"] is None:
         return Card((text_tile(row["drop_reason"] or "no image", side),), row["file_name"], (), row["drop_reason"])
-    mask = np.asarray(_open_image(row["mask"])) > 127 if row["mask"] else None
-    pictures = [draw_outlines(np.asarray(_open_image(row["image"]).convert("RGB")), mask, None, side)]
-    if row["subject"]:
-        pictures.append(_open_image(row["subject"]))
+    pictures = _training_pictures(row, side)
     caption = row["object_caption"] or row["caption"] or ""
     kind = "regularization" if row["regularization"] else f"{row['class']}, {len(row['references'])} other views"
     lines = caption, f"{row['split']}, {kind}"
     return Card(tuple(pictures), row["identity"] or row["file_name"], lines, row["drop_reason"])
+
+
+def _training_pictures(row: Row, side: int) -> list[Image.Image]:
+    """The target image with its mask, and the subject if there is one; raises DamagedImageError."""
+    image, mask, subject = (_open_image(row, name) for name in ("image", "mask", "subject"))
+    assert image is not None
+    outlined = draw_outlines(np.asarray(image.convert("RGB")), mask and np.asarray(mask) > 127, None, side)
+    return [outlined] if subject is None else [outlined, subject]
 
 
 def _photo(row: Row, raw: Path) -> Photo | str:
@@ -202,8 +212,27 @@ def _photo(row: Row, raw: Path) -> Photo | str:
         return str(error)
 
 
-def _open_image(image: Mapping[str, bytes]) -> Image.Image:
-    return Image.open(BytesIO(image["bytes"]))
+class DamagedImageError(Exception):
+    """An image of a row that cannot be decoded."""
+
+
+@contextmanager
+def _decoding(name: str) -> Generator[None]:
+    """Turns what Pillow's decoders raise in the block into a DamagedImageError that names the column."""
+    try:
+        yield
+    except (OSError, SyntaxError, ValueError, TypeError) as error:
+        raise DamagedImageError(f"{name} is damaged: {error}") from error
+
+
+def _open_image(row: Row, name: str) -> Image.Image | None:
+    """An image of a row; None where the row has none."""
+    if row[name] is None:
+        return None
+    with _decoding(name):
+        image = Image.open(BytesIO(row[name]["bytes"]))
+        image.load()
+    return image
 
 
 LAYOUTS = {
@@ -214,5 +243,20 @@ LAYOUTS = {
 
 
 def cards(table: ds.Dataset, layout: SheetLayout, chosen: Sequence[int], raw: Path) -> list[Card]:
-    """The cards of the chosen rows, in that order."""
-    return [layout.card(row, raw, layout.side) for row in table.take(pa.array(chosen)).to_pylist()]
+    """The cards of the chosen rows, in that order; that of a row with a damaged image says so."""
+    with reading(_place(table)):
+        rows = table.take(pa.array(chosen)).to_pylist()
+    return [_card(row, layout, raw) for row in rows]
+
+
+def _card(row: Row, layout: SheetLayout, raw: Path) -> Card:
+    try:
+        return layout.card(row, raw, layout.side)
+    except DamagedImageError as error:
+        return Card((text_tile(str(error), layout.side),), row["file_name"], (str(error),), row["drop_reason"])
+
+
+def _place(table: ds.Dataset) -> Path:
+    """The file of a table, or the folder of its files."""
+    files = [Path(file) for file in cast(Any, table).files]
+    return files[0] if len(files) == 1 else files[0].parent

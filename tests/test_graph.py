@@ -13,7 +13,7 @@ from taming_core.params import load
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # What changes no result: params are tracked by value, and the rest is how files are written and errors read.
-UNTRACKED = {"params", "errors", "progress", "files", "fingerprints"}
+UNTRACKED = {"params", "errors", "progress", "files", "locks", "fingerprints"}
 
 
 def code_of(paths: Iterable[Path]) -> set[str]:

@@ -20,6 +20,7 @@ from safetensors import safe_open
 
 from pipelines.mini.metrics import write_metrics
 from pipelines.mini.stage_params import HERE, OUT, Section, require_outside_package
+from taming_core.files import read_json
 from taming_core.weights.mini import BASE, MINI
 
 CARD = "README.md"
@@ -98,7 +99,7 @@ def _folder(name: str, weights: Path, base: Path) -> Path:
 
 def evaluated(folder: Path) -> dict[str, float]:
     """Every metric of an evaluation with its interval, as `condition/metric`."""
-    means, ends = (json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "intervals"))
+    means, ends = (read_json(folder / f"{name}.json") for name in ("metrics", "intervals"))
     found: dict[str, float] = {}
     for condition, measures in means.items():
         for key, value in measures.items():

@@ -44,7 +44,7 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(table(folders, titles), encoding="utf-8")
     save(sheet(folders, titles, shared, subjects_of(rows), objects, prompts), out / "sheet.png")
-    print((out / "table.md").read_text(), out / "sheet.png", sep="\n")
+    print((out / "table.md").read_text(encoding="utf-8"), out / "sheet.png", sep="\n")
 
 
 def scores_of(folder: Path) -> list[Score]:
@@ -71,7 +71,7 @@ def subjects_of(rows: Path) -> dict[str, Image.Image]:
 def table(folders: Sequence[Path], titles: Sequence[str]) -> str:
     """Every metric that both have, with its interval, and seconds per image."""
     metrics, intervals, timings = (
-        [json.loads((folder / name).read_text()) for folder in folders]
+        [json.loads((folder / name).read_text(encoding="utf-8")) for folder in folders]
         for name in ("metrics.json", "intervals.json", "timings.json")
     )
     lines = [f"| | {' | '.join(titles)} |", "|---|---|---|"]

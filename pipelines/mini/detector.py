@@ -63,7 +63,7 @@ def write_data(source: WorldData, folder: Path, p: DetectorParams) -> Path:
             photos = render(source.world, source.pictures, p.seed, index, BATCH, p.size, part, p.chances)
             write_photos(photos, folder, split, index * BATCH, count, p.min_pixels)
     config = {"path": str(folder.resolve()), "train": "images/train", "val": "images/val", "names": list(class_nouns())}
-    data.write_text(yaml.safe_dump(config))  # last: where it exists, all photos do
+    data.write_text(yaml.safe_dump(config), encoding="utf-8")  # last: where it exists, all photos do
     return data
 
 
@@ -77,7 +77,7 @@ def write_photos(photos: Photos, folder: Path, split: str, first: int, end: int,
             for s, mask in zip(subjects, masks, strict=True)
             if mask.sum() >= min_pixels
         ]
-        (folder / "labels" / split / f"{i:06}.txt").write_text("\n".join(lines))
+        (folder / "labels" / split / f"{i:06}.txt").write_text("\n".join(lines), encoding="utf-8")
 
 
 def outline(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -122,7 +122,7 @@ def save(model: torch.nn.Module, out: Path, size: int) -> None:
     save_file({name: t.cpu().contiguous() for name, t in state.items()}, part)
     part.replace(out / "model.safetensors")
     config = {"architecture": ARCHITECTURE, "names": list(class_nouns()), "image_size": size}
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def main(

@@ -123,7 +123,7 @@ def save(matcher: MatcherModel, captioner: Path, out: Path) -> None:
     tower = os.path.relpath(captioner / "model.safetensors", out)
     files = {k: "text.safetensors" if k in own else tower for k in model.state_dict()}
     index = json.dumps({"metadata": {}, "weight_map": files}, indent=1)
-    (out / "model.safetensors.index.json").write_text(index + "\n")
+    (out / "model.safetensors.index.json").write_text(index + "\n", encoding="utf-8")
 
 
 def main(

@@ -16,7 +16,7 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     """Write metrics.json beside the weights, rounded to four digits."""
     folder.mkdir(parents=True, exist_ok=True)
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in metrics.items()}
-    (folder / "metrics.json").write_text(json.dumps(rounded, indent=2) + "\n")
+    (folder / "metrics.json").write_text(json.dumps(rounded, indent=2) + "\n", encoding="utf-8")
 
 
 def with_interval(

@@ -83,7 +83,7 @@ def save(sam: Sam, view: CropSettings, out: Path) -> None:
     part = out / "model.safetensors.part"
     save_file({name: t.detach().half().cpu().contiguous() for name, t in sam.state_dict().items()}, part)
     part.replace(out / "model.safetensors")
-    (out / "config.json").write_text(json.dumps(asdict(view), indent=2) + "\n")
+    (out / "config.json").write_text(json.dumps(asdict(view), indent=2) + "\n", encoding="utf-8")
 
 
 def train_segmenter(sam: Sam, patch: int, data: WorldData, p: SegmenterParams, folder: Path) -> Iterator[Report]:

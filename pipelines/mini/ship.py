@@ -49,7 +49,7 @@ def main(
         replace(parts / name, weights / name)
     replace(parts / "base", base)
     shipped = {name: folder_fingerprint(weights / name) for name in (*COPIED, "encoder")}
-    out.write_text(json.dumps({**shipped, "base": folder_fingerprint(base)}, indent=2) + "\n")
+    out.write_text(json.dumps({**shipped, "base": folder_fingerprint(base)}, indent=2) + "\n", encoding="utf-8")
 
 
 def collect(made: Path, parts: Path) -> None:

@@ -151,7 +151,7 @@ def _reports(unread: list[tuple[Tensor, Logs]], last: int, start: float) -> list
 def run_with_progress(reports: Iterator[Report], stage: str, steps: int, folder: Path) -> None:
     """Run a training with a progress bar and append one line per step to metrics.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "metrics.jsonl").open("a") as log:
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as log:
         for r in track(reports, stage, steps):
             line = {"step": r.step, "loss": r.loss, **r.logs, "seconds": round(r.seconds, 4)}
             print(json.dumps(line), file=log, flush=True)

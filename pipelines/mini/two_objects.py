@@ -139,7 +139,7 @@ def main(
     sides = [sides_of(i, r.objects, features, judge, find, p) for i, r in zip(images, requests, strict=True)]
     write_metrics(out, {"pairs": pairs, **metrics_of(sides, images)})
     save(sheet(subjects, images, sides, requests), out / "sheet.png")
-    print((out / "metrics.json").read_text(), end="")
+    print((out / "metrics.json").read_text(encoding="utf-8"), end="")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Load the components of a text-to-image model."""
 
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from huggingface_hub import constants, try_to_load_from_cache
 from taming_core.bases.families import family_class
 from taming_core.bases.supported import Config, require_text_to_image
 from taming_core.errors import TamingError
+from taming_core.files import read_json
+from taming_core.weights.digests import weight_files
 from taming_core.weights.load import no_progress_bars
 from taming_core.weights.locate import is_hub_name
 from taming_core.weights.mini import BASE
@@ -43,17 +45,48 @@ def load_base(
                           "set train.start to mini, or name another train.base.")  # fmt: skip
     # Offline the loader of tokenizers asks the hub for files that a repository does not have, so it gets the folder.
     place = str(folder_of(spec, revision)) if constants.HF_HUB_OFFLINE else place_of(spec)
-    try:
-        index = model_index(place, revision)
-        family = family_class(index)
-        wanted = names or [n for n in family.component_names() if index.get(n, [None])[0] is not None]
-        require_text_to_image(spec, configs_of(place, index, family.denoiser_name, revision))
+    with as_base_error(spec):
+        kinds = component_kinds(spec, place, revision)
         logging.disable_progress_bar()  # of diffusers; `no_progress_bars` does it for transformers
         with no_progress_bars():
-            return {name: _component(place, name, index[name], dtype_of(name, dtype), revision) for name in wanted}
+            return {n: _component(place, n, kinds[n], dtype_of(n, dtype), revision) for n in names or kinds}
+
+
+@contextmanager
+def as_base_error(spec: str) -> Generator[None]:
+    """Turns what diffusers raises in the block for a missing model or a missing part of one into a TamingError."""
+    try:
+        yield
     except (OSError, KeyError) as error:
         raise TamingError(f"There is no text-to-image model {spec}. Name `mini`, a folder in the layout of "
                           f"diffusers, or one that `hf download {spec}` finds.") from error  # fmt: skip
+
+
+def component_kinds(spec: str, place: str, revision: str | None = None) -> dict[str, list[str]]:
+    """Library and class of each component that a base has, by its name; only configs are read.
+
+    Raises:
+        OSError, KeyError: there is no such model.
+        TamingError: its family is not supported, or it takes more than a text.
+    """
+    index = model_index(place, revision)
+    family = family_class(index)
+    require_text_to_image(spec, configs_of(place, index, family.denoiser_name, revision))
+    return {n: index[n] for n in family.component_names() if index.get(n, [None])[0] is not None}
+
+
+def require_base(spec: str, folder: Path) -> None:
+    """Check the base `spec`, whose files are in `folder`, as `load_base` does, but without reading its weights.
+
+    Raises:
+        TamingError: `load_base` would raise it, or a network has no weights.
+    """
+    with as_base_error(spec):
+        kinds = component_kinds(spec, str(folder))
+    for name in kinds:
+        if name != "scheduler" and not name.startswith("tokenizer") and not weight_files(folder / name):
+            raise TamingError(f"{folder / name} holds no weights in the safetensors format. Get the whole model, such "
+                              "as by `hf download`.")  # fmt: skip
 
 
 def place_of(spec: str) -> str:
@@ -85,7 +118,7 @@ def model_index(place: str, revision: str | None = None) -> dict[str, Any]:
     if folder.is_dir() and not (folder / "model_index.json").is_file():
         if not (folder / "unet" / "config.json").is_file():
             raise OSError(f"{folder} holds no model")
-        scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["_class_name"]
+        scheduler = read_json(folder / "scheduler" / "scheduler_config.json")["_class_name"]
         return {
             "vae": ["diffusers", "AutoencoderKL"], "text_encoder": ["transformers", "CLIPTextModel"],
             "tokenizer": ["transformers", "AutoTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],

@@ -18,7 +18,7 @@ from taming_core.bases.family import tokenizer_of
 from taming_core.bases.load import Dtypes, folder_of, load_base
 from taming_core.bases.placeholder import add_placeholder_token, placeholder_embedding
 from taming_core.errors import TamingError
-from taming_core.files import write_text
+from taming_core.files import read_text, write_text
 from taming_core.fingerprints import digest
 from taming_core.weights.digests import weights_digest
 from taming_core.weights.locate import cache_folder, find_on_disk, is_hub_name, weights_folder
@@ -100,7 +100,7 @@ def base_parts(folder: Path, record: BaseRecord, base: str | None, dtype: Dtypes
 def find_base(folder: Path, record: BaseRecord) -> str:
     """Where the base is: as named, beside the encoder, among the weights, or where this machine last had it."""
     known = remembered(record)
-    found = find_on_disk(record.name, folder.parent) or (Path(known.read_text()) if known.is_file() else None)
+    found = find_on_disk(record.name, folder.parent) or (Path(read_text(known)) if known.is_file() else None)
     return str(found) if found is not None and found.is_dir() else record.name
 
 

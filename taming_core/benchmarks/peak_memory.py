@@ -67,7 +67,7 @@ def peak_of(words: Sequence[str], folder: Path) -> int:
     if not hasattr(os, "wait4"):
         raise TamingError("This system does not count the memory of a process. Measure on Linux or macOS.")
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with (folder / "output.txt").open("w") as output:
+    with (folder / "output.txt").open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", WHOLE, *words], cwd=folder, env=env, stdout=output, stderr=output
         )

@@ -14,7 +14,7 @@ from taming_core.evaluation.plots import NAMES
 from taming_core.evaluation.protocol import OURS, REAL, REFERENCES, EvalSubject
 from taming_core.evaluation.report import Evaluation
 from taming_core.figures import image_grid
-from taming_core.files import part_path, write_json
+from taming_core.files import naming, part_path, write_json
 from taming_core.fingerprints import versions
 from taming_core.params.arguments import EVALUATION_FILES
 from taming_core.params.sections import EvaluateParams
@@ -33,6 +33,13 @@ def write(e: Evaluation, timings: Mapping[str, float], images: Path, out: Path) 
     part = part_path(out)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    with naming(out):
+        _fill(part, e, timings, images)
+        _replace(part, out)
+
+
+def _fill(part: Path, e: Evaluation, timings: Mapping[str, float], images: Path) -> None:
+    """Write all files of the evaluation into the folder `part`."""
     shutil.copytree(images, part / "images")
     plots.write(part / "plots", e.summary, e.rows)
     lines = (json.dumps(row, ensure_ascii=False) for row in e.rows)
@@ -44,7 +51,6 @@ def write(e: Evaluation, timings: Mapping[str, float], images: Path, out: Path) 
     write_json(part / "timings.json", timings)
     write_json(part / "intervals.json", measures.intervals(e.summary))
     write_json(part / "metrics.json", measures.metrics(e.summary))
-    _replace(part, out)
 
 
 def _replace(part: Path, out: Path) -> None:

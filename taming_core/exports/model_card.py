@@ -1,6 +1,5 @@
 """The model card of an export, in the format of the Hugging Face hub."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from huggingface_hub.repocard_data import EvalResult
 
 from taming_core.errors import TamingError
 from taming_core.evaluation.protocol import OURS
+from taming_core.files import read_json
 
 TAGS = ["subject-driven-generation", "personalization", "taming-encoder"]
 LICENCE = ("license", "license_name", "license_link")
@@ -97,7 +97,7 @@ def read_scores(folder: Path) -> dict[str, float]:
     path = folder / METRICS
     if not path.is_file():
         raise TamingError(f"{folder} holds no {METRICS}. Run `taming eval` first, or leave out --scores.")
-    scores: Mapping[str, object] | None = json.loads(path.read_text(encoding="utf-8")).get(OURS)
+    scores: Mapping[str, object] | None = read_json(path).get(OURS)
     if scores is None:
         raise TamingError(f"{path} holds no scores of '{OURS}'. Run `taming eval` again.")
     return {name: float(value) for name, value in scores.items() if isinstance(value, int | float)}

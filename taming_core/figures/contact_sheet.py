@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from taming_core.errors import TamingError
-from taming_core.files import replacing, write_text
+from taming_core.files import replacing, require_out_file, write_text
 
 PAPER, CARD, INK, FAINT = "#eceae6", "#ffffff", "#22252a", "#7a7f87"
 KEPT, DROPPED, OUTLINE, BOX = "#2e8b57", "#c0392b", "#ff2fb3", "#ffe14d"
+PROGRAM = "taming inspect"  # that sheets name as the one that made them
 GAP, PAD, LINE = 14, 10, 18  # pixels
 WIDTH = 1320  # pixels of a sheet, about
 
@@ -166,7 +168,14 @@ def save(cards: Sequence[Card], heading: str, side: int, out: Path) -> None:
         write_text(out, sheet_html(cards, heading, side))
     else:
         with replacing(out) as part:
-            sheet_image(cards, heading, side).save(part, "PNG")
+            sheet_image(cards, heading, side).save(part, "PNG", pnginfo=_made_by())
+
+
+def _made_by() -> PngInfo:
+    """The keyword of the PNG specification for the program that made a file."""
+    info = PngInfo()
+    info.add_text("Software", PROGRAM)
+    return info
 
 
 def check_name(out: Path) -> None:
@@ -175,10 +184,23 @@ def check_name(out: Path) -> None:
         raise TamingError(f"{out} is neither a .png nor a .html file. Name the sheet with --out sheet.png.")
 
 
+def require_sheet_out(out: Path, *inputs: Path) -> None:
+    """Check before the work that a sheet can be written, and that it replaces nothing but a sheet.
+
+    Raises:
+        TamingError: as `files.require_out_file`, or `out` is another file.
+    """
+    check_name(out)
+    require_out_file(out, "sheet.png", inputs)
+    if out.exists() and PROGRAM.encode() not in out.read_bytes()[:1000]:
+        raise TamingError(f"{out} is another file than a contact sheet. Name a new file with --out.")
+
+
 def sheet_html(cards: Sequence[Card], heading: str, side: int) -> str:
     """The sheet as a self-contained HTML page."""
     figures = "\n".join(_figure(card, side) for card in cards)
-    return PAGE.format(heading=escape(heading), figures=figures, kept=KEPT, dropped=DROPPED, mark=OUTLINE, paper=PAPER)
+    colours = {"kept": KEPT, "dropped": DROPPED, "mark": OUTLINE, "paper": PAPER}
+    return PAGE.format(heading=escape(heading), figures=figures, program=PROGRAM, **colours)
 
 
 def _figure(card: Card, side: int) -> str:
@@ -202,7 +224,7 @@ def _data_url(picture: Image.Image) -> str:
 
 
 PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{heading}</title>
+<html lang="en"><meta charset="utf-8"><meta name="generator" content="{program}"><title>{heading}</title>
 <style>
 body {{ font: 14px/1.4 system-ui, sans-serif; background: {paper}; color: #22252a; margin: 1.5rem }}
 main {{ display: flex; flex-wrap: wrap; gap: 1rem; align-items: stretch }}

@@ -1,6 +1,5 @@
 """Vision towers of an object encoder: CLIP, DINOv2, SigLIP, or the tower of an earlier object encoder."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModel, Dinov2Model, SiglipVisionModel
 
 from taming_core.errors import TamingError
+from taming_core.files import read_json
 from taming_core.model import clip
 from taming_core.weights.load import as_taming_error
 
@@ -41,7 +41,7 @@ def load_tower(spec: str) -> tuple[Any, int, clip.Channels, clip.Channels]:
         TamingError: there is no such model, or it is of another kind.
     """
     config = Path(spec) / "config.json"
-    if config.is_file() and "tower" in (settings := json.loads(config.read_text())):
+    if config.is_file() and "tower" in (settings := read_json(config)):
         return _tower_of_encoder(Path(spec), settings)
     auto_config: Any = AutoConfig
     with as_taming_error(clip.source(spec), "vision model", KEY):
@@ -72,7 +72,7 @@ def _load_weights(folder: Path, prefix: str) -> dict[str, Tensor]:
 def projector_of(spec: str, projector: str, tokens: int, width: int) -> dict[str, Tensor] | None:
     """The projector's weights, if `spec` is the folder of an object encoder with this projector, tokens and width."""
     path = Path(spec) / "config.json"
-    settings: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    settings: dict[str, Any] = read_json(path) if path.is_file() else {}
     matches = [settings.get(key) for key in ("projector", "tokens", "width")] == [projector, tokens, width]
     return _load_weights(Path(spec), "projection.") if matches else None
 

@@ -1,6 +1,5 @@
 """Object detection with ultralytics YOLO: closed vocabulary (YOLO11) or open vocabulary (YOLOE, YOLO-World)."""
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from safetensors import torch as safetensors_torch
 
 from taming_core.errors import TamingError
+from taming_core.files import read_json
 from taming_core.objects.filters import Detections, Detector
 from taming_core.objects.open_vocabulary import set_classes
 from taming_core.objects.published import DETECTOR
@@ -83,7 +83,7 @@ def open_yolo(path: Path) -> Any:
 
 def _config(path: Path) -> dict[str, Any]:
     file = path / "config.json"
-    return json.loads(file.read_text()) if file.is_file() else {}
+    return read_json(file) if file.is_file() else {}
 
 
 def _from_folder(folder: Path) -> Any:

@@ -5,7 +5,6 @@ whole photo is tiny: a folder whose config.json has a `zoom` holds a SAM that en
 instead, and whose masks can be refined to the edges in the photo.
 """
 
-import json
 import math
 import pickle
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import Tensor, nn
 
 from taming_core.errors import TamingError
+from taming_core.files import read_json
 from taming_core.objects.filters import Masks, Segmenter
 from taming_core.objects.published import SEGMENTER
 from taming_core.objects.sam_checkpoint import to_published_names
@@ -74,7 +74,7 @@ def load_segmenter(spec: str, device: str) -> Segmenter:
 def crop_settings(path: Path) -> CropSettings | None:
     """The crop settings in the config.json of a folder; None if it has no `zoom`."""
     file = path / "config.json"
-    config: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    config: dict[str, Any] = read_json(file) if file.is_file() else {}
     known = {key: config[key] for key in CropSettings.__dataclass_fields__ if key in config}
     return CropSettings(**known) if "zoom" in known else None
 

@@ -4,8 +4,10 @@ On import ultralytics resolves a host name and writes settings below the user's 
 loader unpickles. The variables below must be set before the first import, so no other module imports it.
 """
 
+import atexit
 import os
 import shutil
+import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +19,8 @@ INTEGRATIONS = ("sync", "raytune", "mlflow", "dvc", "clearml", "comet", "tensorb
 
 
 def import_ultralytics() -> Any:
-    """The ultralytics package; its files stay below `cache_folder()`."""
-    folder = cache_folder()
+    """The ultralytics package; its files stay below `settings_folder()`."""
+    folder = settings_folder()
     os.environ |= {
         "YOLO_OFFLINE": "1",
         "YOLO_AUTOINSTALL": "0",
@@ -27,7 +29,6 @@ def import_ultralytics() -> Any:
         "ULTRALYTICS_SAFE_LOAD": "1",
     }
     os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))  # matplotlib, which it imports, writes files too
-    _place_font(folder / "Ultralytics" / "Arial.ttf")
     threads = os.environ.get("OMP_NUM_THREADS")
     import ultralytics
 
@@ -50,6 +51,18 @@ def keep_thread_count() -> Generator[None, None, None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def settings_folder() -> Path:
+    """`cache_folder()` with the font in it, or a temporary folder, removed at exit, where it cannot be written."""
+    try:
+        _place_font(cache_folder() / "Ultralytics" / "Arial.ttf")
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="taming-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        _place_font(folder / "Ultralytics" / "Arial.ttf")
+        return folder
+    return cache_folder()
 
 
 def _place_font(target: Path) -> None:

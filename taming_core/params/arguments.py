@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from taming_core.errors import TamingError
-from taming_core.files import require_replaceable
+from taming_core.files import require_out, require_replaceable
 from taming_core.params.caption import VLM, CaptionParams
 from taming_core.params.sections import DetectParams, EvaluateParams, Section, is_salient
 from taming_core.params.train import TrainParams
@@ -126,24 +126,37 @@ def is_flow_matching(name: str, config: Mapping[str, Any]) -> bool:
     return name.startswith("FlowMatch") or bool(config.get("use_flow_sigmas", False))
 
 
-def require_encoder_out(out: Path) -> None:
-    """Raises TamingError if `out` holds something else than an encoder."""
+def require_encoder_out(out: Path, *inputs: Path | None) -> None:
+    """Raises TamingError if `out` cannot be written beside the inputs, or holds something else than an encoder."""
+    require_out(out, inputs)
     require_replaceable(out, lambda folder: (folder / "model_index.json").is_file(), "an encoder")
 
 
-def require_evaluation_out(out: Path) -> None:
-    """Raises TamingError if `out` holds something else than an evaluation; hidden files do not count."""
+def require_evaluation_out(out: Path, *inputs: Path | None) -> None:
+    """Raises TamingError if `out` cannot be written beside the inputs, or holds something else than an evaluation.
+
+    Hidden files do not count.
+    """
+    require_out(out, inputs)
     require_replaceable(out, lambda folder: names_in(folder) <= set(EVALUATION_FILES), "an evaluation")
 
 
-def require_rows_out(out: Path) -> None:
-    """Raises TamingError if `out` holds something else than files of rows."""
+def require_rows_out(out: Path, *inputs: Path | None) -> None:
+    """Raises TamingError if `out` cannot be written beside the inputs, or holds something else than files of rows."""
+    require_out(out, inputs)
     require_replaceable(out, lambda folder: all(map(ROWS_FILE.fullmatch, names_in(folder))), "rows")
 
 
-def require_export_out(out: Path) -> None:
-    """Raises TamingError if `out` holds something else than an export."""
+def require_export_out(out: Path, *inputs: Path | None) -> None:
+    """Raises TamingError if `out` cannot be written beside the inputs, or holds something else than an export."""
+    require_out(out, inputs)
     require_replaceable(out, lambda folder: (folder / EXPORT_RECORD).is_file(), "an export")
+
+
+def folder_of(spec: str | None) -> Path | None:
+    """The file or folder that a model's name means, for the check of an output; None for another kind of name."""
+    path = None if spec is None or spec == "mini" else Path(spec).expanduser()
+    return path if path is not None and path.exists() else None
 
 
 def names_in(folder: Path) -> set[str]:

@@ -8,6 +8,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from taming_core.errors import TamingError
+from taming_core.files import read_text
 from taming_core.params.caption import CaptionParams
 from taming_core.params.sections import (
     DetectParams,
@@ -55,7 +56,7 @@ def load_params(path: Path | None = None) -> Params:
     try:
         # YAML 1.2, as DVC reads and writes it: `dvc exp run -S` leaves 1e-05, which YAML 1.1 reads as a string.
         yaml: Any = YAML(typ="safe", pure=True)  # partly untyped
-        values = yaml.load(path.read_text(encoding="utf-8"))
+        values = yaml.load(read_text(path))
     except YAMLError as error:
         raise TamingError(f"{path} is not YAML: {' '.join(str(error).split())}. Correct it.") from error
     try:

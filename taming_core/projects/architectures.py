@@ -1,6 +1,5 @@
 """The configs of networks, without weights: from a model's own files, or for well-known models from bundled ones."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from taming_core.bases.record import find_base, record_of
 from taming_core.errors import TamingError
+from taming_core.files import read_json
 
 Config = dict[str, Any]
 
@@ -25,12 +25,12 @@ def read_config(spec: str, file: str) -> Config | None:
     """A JSON file of a folder, or of a hub repository in the local cache; None if there is none."""
     if Path(spec).is_dir():
         path = Path(spec) / file
-        return json.loads(path.read_text()) if path.is_file() else None
+        return read_json(path) if path.is_file() else None
     try:
         cached = try_to_load_from_cache(spec, file)
     except ValueError:  # huggingface_hub: not a repository name
         return None
-    return json.loads(Path(cached).read_text()) if isinstance(cached, str) else None
+    return read_json(Path(cached)) if isinstance(cached, str) else None
 
 
 def pipeline_configs(spec: str) -> dict[str, Config]:
@@ -64,4 +64,4 @@ def _read_bundled(spec: str, key: str) -> Config:
     if not bundled_config(spec).is_file():
         raise TamingError(f"{key} is {spec}, whose configs are not on this machine. Run `hf download {spec}`, or name "
                           "a folder.")  # fmt: skip
-    return json.loads(bundled_config(spec).read_text())
+    return read_json(bundled_config(spec))

@@ -19,8 +19,10 @@ from packaging.specifiers import SpecifierSet
 from rich.console import Console
 from rich.table import Table
 
+from taming_core.bases.load import require_base
 from taming_core.bases.record import find_base, missing_base, record_of
 from taming_core.captions.chat_server import served_models
+from taming_core.errors import TamingError
 from taming_core.files import read_json
 from taming_core.objects.published import DETECTOR, segmenter_role
 from taming_core.params.arguments import score_models
@@ -191,7 +193,9 @@ def model_checks(params: Params) -> Iterator[Check]:
     """Whether the weights of every model are on this machine."""
     for model in named_models(params):
         path = local_path(model)
-        if path is not None and holds_weights(path):
+        if model.key == "train.base" and path is not None:
+            yield base_check(model.key, model.spec, path)
+        elif path is not None and holds_weights(path):
             yield Check(model.key, model.spec)
         else:
             yield Check(model.key, f"{model.spec}: {'not found' if path is None else 'without weights'}", ok=False,
@@ -219,8 +223,17 @@ def base_checks(encoder: Path) -> Iterator[Check]:
     if index.is_file() and (record := record_of(read_json(index))) is not None:
         spec = find_base(encoder, record)
         path = local_path(NamedModel("train.base", spec, "text-to-image model", BASE))
-        yield Check("base of train.start", spec, path is not None and holds_weights(path),
-                    remedy=missing_base(encoder, spec))  # fmt: skip
+        key = "base of train.start"
+        yield base_check(key, spec, path) if path else Check(key, spec, ok=False, remedy=missing_base(encoder, spec))
+
+
+def base_check(what: str, spec: str, path: Path) -> Check:
+    """Whether a text-to-image model on this machine is one that training loads."""
+    try:
+        require_base(spec, path)
+    except TamingError as error:
+        return Check(what, spec, ok=False, remedy=str(error))
+    return Check(what, spec)
 
 
 def local_path(model: NamedModel) -> Path | None:

@@ -37,7 +37,7 @@ def memory_presets(profile: str) -> dict[int, Changes]:
     """The changes of a profile for a GPU, by its GB; `mini` has none."""
     if profile == MINI:
         return {}
-    return cast(Any, YAML(typ="safe", pure=True)).load((folder(profile) / "memory.yaml").read_text())
+    return cast(Any, YAML(typ="safe", pure=True)).load((folder(profile) / "memory.yaml").read_text(encoding="utf-8"))
 
 
 def params_text(profile: str, memory: int | None) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from taming_core.errors import TamingError
-from taming_core.files import write_text
+from taming_core.files import require_out, write_text
 from taming_core.projects import profiles
 
 
@@ -28,8 +28,11 @@ def write_project(folder: Path, files: dict[str, str]) -> None:
     """Write a new project; other files in the folder stay unchanged.
 
     Raises:
-        TamingError: one of the files exists; then nothing is written.
+        TamingError: one of the files exists, or the folder cannot be written; then nothing is written.
     """
+    require_out(folder)
+    if folder.exists() and not folder.is_dir():
+        raise TamingError(f"{folder} is a file. Name a folder for the project.")
     for name in files:
         if (folder / name).exists():
             raise TamingError(f"{folder / name} exists. Name another folder, or remove the file first.")

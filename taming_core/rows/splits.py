@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from taming_core.drop_reasons import KEPT, reason_of
+from taming_core.errors import TamingError
 from taming_core.params.sections import MaterializeParams
 from taming_core.photos.view_hash import hamming
 from taming_core.seeds import seed_for
@@ -58,6 +59,9 @@ def write_splits(shards: Sequence[Path], folder: Path, expected: pa.Schema, p: M
     """Fill in the references, write the kept rows of each shard as one file per split, and yield the shards done.
 
     `datasets` takes the split from the file name. Existing files are final.
+
+    Raises:
+        TamingError: in the end the files do not hold as many rows as the shards have kept ones.
     """
     folder.mkdir(parents=True, exist_ok=True)
     db = views(shards)
@@ -70,6 +74,10 @@ def write_splits(shards: Sequence[Path], folder: Path, expected: pa.Schema, p: M
             groups = (schema.table(part[i : i + GROUP], expected) for i in range(0, len(part), GROUP))
             schema.write(groups, expected, out)
         yield number + 1
+    given = sum(split in SPLITS for shard in shards for split in read_column(shard, "split"))
+    if given != (written := count(folder, "split").total()):
+        raise TamingError(f"{folder} should hold {given} rows and holds {written}: another program changed it. Remove "
+                          f"{folder.parent}, and run the same command again.")  # fmt: skip
 
 
 def write_dropped(shards: Sequence[Path], out: Path, expected: pa.Schema) -> None:

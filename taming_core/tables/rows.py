@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from taming_core.errors import TamingError
 from taming_core.tables import schema
-from taming_core.tables.parquet import read_column
+from taming_core.tables.parquet import read_column, reading
 
 CACHED = 16  # row groups kept in memory
 ALL_COLUMNS = tuple(schema.ROWS.names)
@@ -119,7 +119,7 @@ class Rows:
 
 @lru_cache(maxsize=CACHED)
 def _read_group(path: Path, number: int, mtime: int, columns: tuple[str, ...]) -> pa.Table:  # noqa: ARG001  see `groups`
-    with pq.ParquetFile(path) as file:
+    with reading(path), pq.ParquetFile(path) as file:
         reader: Any = file  # partly untyped
         return reader.read_row_group(number, columns=list(columns))
 
@@ -156,13 +156,7 @@ def dropped_table(folder: Path) -> Path:
 def require_dropped_out(folder: Path) -> None:
     """Raises TamingError if the place of the `dropped_table` of a folder is taken by something else than rows."""
     path = dropped_table(folder)
-    try:
-        is_ours = (
-            not path.exists() or (pq.ParquetFile(path).schema_arrow.metadata or {}).get(b"taming.table") == b"rows"
-        )
-    except (OSError, pa.ArrowInvalid):  # a folder, or not Parquet
-        is_ours = False
-    if not is_ours:
+    if path.exists() and schema.name_of(path) != "rows":
         raise TamingError(f"{path}, where dropped rows would go, is something else. Name another folder with --out.")
 
 

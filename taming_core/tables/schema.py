@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from taming_core.errors import TamingError
-from taming_core.files import replacing
+from taming_core.files import replacing, require_out_file
 
 VERSION = "5"  # incremented whenever a column changes; tables of another version are rejected
 
@@ -199,6 +199,33 @@ def write(tables: Iterable[pa.Table], schema: pa.Schema, out: Path) -> None:
     with replacing(out) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
         for t in tables:
             writer.write_table(t.cast(schema))
+
+
+def require_out(out: Path, expected: pa.Schema, *inputs: Path | None) -> None:
+    """Check before the work that a table can be written, and that it replaces nothing but a table of its kind.
+
+    Args:
+        out: the file to write.
+        expected: the schema of the table.
+        inputs: files and folders that the command reads; None for one that is not used.
+
+    Raises:
+        TamingError: as `files.require_out_file`, or `out` is another file.
+    """
+    name = expected.metadata[b"taming.table"]
+    require_out_file(out, f"{name.decode()}.parquet", inputs)
+    if out.exists() and name_of(out) != name.decode():
+        raise TamingError(f"{out} is another file than a table of {name.decode()}. Name a new file with --out.")
+
+
+def name_of(path: Path) -> str | None:
+    """Which table of this program, of any version, a file holds; None for another file."""
+    try:
+        with pq.ParquetFile(path) as file:
+            metadata = file.schema_arrow.metadata or {}
+    except (pa.ArrowInvalid, OSError):
+        return None
+    return metadata.get(b"taming.table", b"").decode() or None
 
 
 def check(actual: pa.Schema, expected: pa.Schema, path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from taming_core.drop_reasons import reason_of
+from taming_core.errors import TamingError
 from taming_core.tables import schema
 from taming_core.tables.parquet import read_table
 
@@ -36,26 +37,57 @@ def write_shards(
 def write_chunks(
     chunks: Iterable[list[T]], folder: Path, expected: pa.Schema, make: Callable[[list[T]], Sequence[schema.Row]]
 ) -> Iterator[int]:
-    """`write_shards` for items that come in chunks, such as the batches of a table that does not fit in memory."""
-    done = 0
+    """`write_shards` for items that come in chunks, such as the batches of a table that does not fit in memory.
+
+    Raises:
+        TamingError: when all are done, a shard is missing.
+    """
+    done, paths = 0, list[Path]()
     for number, chunk in enumerate(chunks):
-        path = folder / f"{number:06d}.parquet"
+        paths.append(path := folder / f"{number:06d}.parquet")
         if not path.exists():
             schema.write([schema.table(make(chunk), expected)], expected, path)
         done += len(chunk)
         yield done
+    if paths != shard_paths(folder):
+        raise TamingError(f"{folder} should hold {len(paths)} shards and holds {len(shard_paths(folder))}: another "
+                          "program changed it. Remove that folder, and run the same command again.")  # fmt: skip
 
 
-def join(folder: Path, expected: pa.Schema, out: Path) -> Counter[str]:
-    """Write all shards into one table, count its rows per drop reason, and remove the shards."""
+def join(folder: Path, expected: pa.Schema, out: Path, names: Sequence[str]) -> Counter[str]:
+    """Write all shards into one table, count its rows per drop reason, and remove the shards.
+
+    Args:
+        folder: of the shards.
+        expected: the schema of the table.
+        out: the table to write.
+        names: the `file_name` of every input photo, each of which must be in the table.
+
+    Raises:
+        TamingError: a photo is missing; then the shards are kept, and `out` is unchanged.
+    """
     reasons: Counter[str] = Counter()
+    found = set[str]()
 
     def tables() -> Iterator[pa.Table]:
         for path in shard_paths(folder):
             t = read_table(path)
             reasons.update(reason_of(r) for r in t.column("drop_reason").to_pylist())
+            found.update(map(str, t.column("file_name").to_pylist()))
             yield t
+        require_photos(found, names, folder)
 
     schema.write(tables(), expected, out)
     shutil.rmtree(folder, ignore_errors=True)
     return reasons
+
+
+def require_photos(found: set[str], names: Sequence[str], folder: Path) -> None:
+    """Check that the shards of `folder` have rows of all photos, and of no others.
+
+    Raises:
+        TamingError: they do not; the message names one.
+    """
+    if wrong := sorted(found ^ set(names)):
+        raise TamingError(f"Of {len(set(names))} photos {len(found & set(names))} are in the shards of {folder}; "
+                          f"{wrong[0]} differs. Remove that folder, and run the same command again.")  # fmt: skip

@@ -1,9 +1,9 @@
 """Checkpoints of a run: written atomically, resumed by the same command, restored bit for bit."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]  # PathLike[Unknown]
 from torch import Tensor, nn
 
-from taming_core.files import replacing_folder
+from taming_core import files
+from taming_core.files import read_json, replacing_folder, write_json
 from taming_core.fingerprints import digest
 from taming_core.fingerprints import fingerprint as config_fingerprint
 from taming_core.model.subject_model import SubjectModel
@@ -23,9 +24,22 @@ WITHOUT = frozenset({"save_every", "validation", "cache", "offload"})  # params 
 STATE = "state"  # a folder per saved step: state-000020
 
 
-def fingerprint(p: TrainParams, rows: Path, model: SubjectModel) -> str:
-    """A digest of everything that the trained weights depend on; `model` is the model before the first step."""
-    return config_fingerprint(p, rows_state(rows), model_state(model), without=WITHOUT)
+@dataclass(frozen=True)
+class Origin:
+    """What a training starts from, besides its params."""
+
+    rows: str  # `rows_state`
+    weights: str  # `model_state`, before the first step
+
+
+def origin_of(rows: Path, model: SubjectModel) -> Origin:
+    """The origin of a training of `model`, which has done no step."""
+    return Origin(rows_state(rows), model_state(model))
+
+
+def fingerprint(p: TrainParams, origin: Origin) -> str:
+    """A digest of everything that the trained weights depend on."""
+    return config_fingerprint(p, origin.rows, origin.weights, without=WITHOUT)
 
 
 def rows_state(folder: Path) -> str:
@@ -73,9 +87,26 @@ def write(run: Run, tensors: Mapping[str, Tensor], folder: Path) -> None:
     sidecar = {"step": run.step, "scaler": None if scaler is None else scaler.state_dict()}
     with replacing_folder(folder / f"{STATE}-{run.step:06d}") as part:
         save_file(dict(tensors), part / "tensors.safetensors")
-        (part / "run.json").write_text(json.dumps(sidecar))
+        write_json(part / "run.json", sidecar)
     for old in saved_states(folder)[:-1]:
         shutil.rmtree(old)
+
+
+def state_bytes(run: Run, p: TrainParams) -> int:
+    """About how large a saved state is: weights, both moments of Adam, and the EMA."""
+    weights = sum(weight.nbytes for named in run.trained.values() for weight in named.values())
+    moments = weights // 2 if p.optimizer == "adamw8bit" else 2 * weights
+    return weights + moments + (weights if run.ema is not None else 0)
+
+
+def require_space(run: Run, p: TrainParams, folder: Path) -> None:
+    """Check that the disk has room for the saved states: the newest is written before the one before it is removed.
+
+    Raises:
+        TamingError: it has not.
+    """
+    to_come = 1 if saved_states(folder) else 2
+    files.require_space(folder, to_come * state_bytes(run, p), "the state of this training")
 
 
 def scaler_of(run: Run) -> Any:
@@ -98,7 +129,7 @@ def remove_states(folder: Path) -> None:
 def load(run: Run, folder: Path) -> None:
     """Resume a new run from the last state below `folder`, if there is one."""
     for state in saved_states(folder)[-1:]:
-        sidecar: dict[str, Any] = json.loads((state / "run.json").read_text())
+        sidecar: dict[str, Any] = read_json(state / "run.json")
         restore(run, load_file(state / "tensors.safetensors"))
         if (scaler := scaler_of(run)) is not None:
             scaler.load_state_dict(sidecar["scaler"])

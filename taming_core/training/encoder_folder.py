@@ -14,7 +14,7 @@ import torch
 
 from taming_core.bases.record import MINI, BaseRecord
 from taming_core.figures.curves import curves
-from taming_core.files import replacing_folder, write_json, write_text
+from taming_core.files import read_json, replacing_folder, write_json, write_text
 from taming_core.images.families import TamingPipeline
 from taming_core.model import lora
 from taming_core.model.subject_model import subject_model
@@ -178,8 +178,8 @@ def summary(account: Mapping[str, Any], out: Path) -> str:
 
 def copy_records(runs: Path, part: Path) -> None:
     """Copy the metrics and validation grids of a run, without speeds, so that the folder is reproducible."""
-    lines = [drop_speed(line) for line in (runs / METRICS).read_text().splitlines()]
-    (part / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    lines = [drop_speed(line) for line in (runs / METRICS).read_text(encoding="utf-8").splitlines()]
+    write_text(part / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
     figure: Any = curves(lines)
     figure.savefig(part / "losses.png", dpi=130)
     for path in runs.glob("grid-*.png"):
@@ -189,9 +189,9 @@ def copy_records(runs: Path, part: Path) -> None:
 
 def strip_name(path: Path) -> None:
     """Remove `_name_or_path` from a JSON file, where diffusers stores the folder that a component was loaded from."""
-    config: dict[str, Any] | list[Any] = json.loads(path.read_text())
+    config: dict[str, Any] | list[Any] = read_json(path)
     if isinstance(config, dict) and "_name_or_path" in config:
-        path.write_text(json.dumps({k: v for k, v in config.items() if k != "_name_or_path"}, indent=2) + "\n")
+        write_json(path, {k: v for k, v in config.items() if k != "_name_or_path"})
 
 
 def portable_params(p: TrainParams) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def read_training(folder: Path) -> dict[str, Any]:
     path = folder / TRAINING
     if not path.is_file():
         return {}
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    record: dict[str, Any] = read_json(path)
     if "version" not in record:  # written before 0.1.0
         record["regularization_rows"] = record.pop("general_rows")
         params = record["params"]

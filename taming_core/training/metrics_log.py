@@ -33,7 +33,7 @@ def step_metrics(report: StepReport, seconds: float, p: TrainParams) -> Metrics:
 
 def last_metrics(folder: Path) -> dict[str, float | int | None]:
     """The metrics of the last step, without the speed."""
-    return drop_speed((folder / METRICS).read_text().splitlines()[-1])
+    return drop_speed((folder / METRICS).read_text(encoding="utf-8").splitlines()[-1])
 
 
 def drop_speed(line: str) -> dict[str, float | int | None]:
@@ -52,7 +52,7 @@ def open_metrics_log(folder: Path, step: int, enabled: bool = True) -> Generator
         yield log_nothing
         return
     truncate_after(folder, step)
-    with (folder / METRICS).open("a") as lines, tensorboard(folder, step) as event:
+    with (folder / METRICS).open("a", encoding="utf-8") as lines, tensorboard(folder, step) as event:
 
         def log(figures: Metrics) -> None:
             print(json.dumps(figures), file=lines, flush=True)
@@ -95,6 +95,6 @@ def truncate_after(folder: Path, step: int) -> None:
         if grid.name > grid_name(step):
             grid.unlink()
     path = folder / METRICS
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
     write_text(path, "".join(f"{line}\n" for line in kept))

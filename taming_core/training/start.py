@@ -18,6 +18,7 @@ from taming_core.bases.transformer import Transformer
 from taming_core.errors import TamingError
 from taming_core.fingerprints import digest
 from taming_core.images.families import TamingPipeline, assemble, load_pipeline
+from taming_core.locks import exclusive
 from taming_core.model import lora
 from taming_core.model.attention import LAYERS, GatedLayer, layer_channels
 from taming_core.model.diffusion import with_zero_terminal_snr
@@ -42,19 +43,20 @@ from taming_core.weights.digests import file_digest, weights_digest
 
 @dataclass(frozen=True)
 class Training:
-    """A training that is ready for its next step."""
+    """A training before its first step; `checkpoint.load` resumes it."""
 
     pipeline: TamingPipeline  # around the networks that are trained
     run: Run
     rows: Rows  # of the training split, followed by prior images
     state: Path  # folder of what can be resumed
+    origin: checkpoint.Origin
     networks: Fingerprints  # of the tower and the identity network
     base: str | None = None  # as `prepare` got it
     truncated: str | None = None  # what is to be said of captions that are cut off
 
 
 def prepare(p: TrainParams, folder: Path, device: str, shard: bool, base: str | None = None) -> Training:
-    """Load the networks, draw prior images if the params ask for them, and resume from the last saved state.
+    """Load the networks, and draw prior images if the params ask for them.
 
     Args:
         p: the params.
@@ -76,13 +78,14 @@ def prepare(p: TrainParams, folder: Path, device: str, shard: bool, base: str | 
         require_size(model, side)
     rows, truncated = exclude_truncated(rows, model.family, p)
     identity = load_identity_network(p.identity_network, accelerator.device) if p.identity_network else None
-    fingerprints, networks = [checkpoint.fingerprint(p, folder, model)], network_fingerprints(pipeline, p)
+    origin, networks = checkpoint.origin_of(folder, model), network_fingerprints(pipeline, p)
+    fingerprints = [checkpoint.fingerprint(p, origin)]
     loop.move_to_device(model, accelerator.device, p, shard)
     if p.prior is not None:
         drawn = shards.RUNS / f"prior-{prior.fingerprint(p, folder, model, pipeline)}"
         if processes.is_main:
             by_layer = layers_on_device(model.family.denoiser, accelerator.device) if shard else nullcontext()
-            with accelerator.autocast(), by_layer:
+            with exclusive(drawn), accelerator.autocast(), by_layer:
                 track_to(prior.make_prior(pipeline, rows, p, drawn), "prior", p.prior)
         processes.barrier()
         rows, fingerprints = concatenate(rows, load_rows(drawn, "train")), [*fingerprints, drawn.name]
@@ -92,8 +95,7 @@ def prepare(p: TrainParams, folder: Path, device: str, shard: bool, base: str | 
         model = subject_model(pipeline.components, model.digests)
     run = loop.start_run(model, identity, accelerator, p, processes, shard)
     state = shards.RUNS / "-".join(["train", *fingerprints])
-    checkpoint.load(run, state)
-    return Training(pipeline, run, rows, state, networks, base, truncated)
+    return Training(pipeline, run, rows, state, origin, networks, base, truncated)
 
 
 def running_dtypes(p: TrainParams) -> dict[str, torch.dtype]:

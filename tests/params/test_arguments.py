@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from taming_core.errors import TamingError
 from taming_core.params import arguments
 from taming_core.params.load import load_params, packaged_params
+from taming_core.tables import schema
 from taming_core.weights.device import DTYPES
 
 ROOT = Path(__file__).parents[2]
@@ -52,8 +54,34 @@ MISTAKES = {
     "eval: no scheduler": (["eval", "--encoder", "mini", "--in", "rows", "--params", "scheduler.yaml"], "Nothing"),
     "export: no encoder": (["export", "--to", "lora", "--out", "o", "--encoder", "absent"], "absent holds no encoder"),
     "export: unknown": (["export", "--to", "paper", "--out", "o", "--encoder", "mini"], "paper"),
+    "detect: a photo": (["detect", "--in", "raw", "--out", "raw/thing/0.jpg"], "is in raw, which"),
+    "detect: in the photos": (["detect", "--in", "raw", "--out", "raw/o.parquet"], "is in raw, which"),
+    "detect: a folder": (["detect", "--in", "raw", "--out", "full"], "full is a folder"),
+    "detect: in a file": (["detect", "--in", "raw", "--out", "full/thesis.txt/o.parquet"], "thesis.txt is a file"),
+    "detect: a file of the user": (["detect", "--in", "raw", "--out", "full/thesis.txt"], "another file than a table"),
+    "detect: another table": (["detect", "--in", "raw", "--out", "c.parquet"], "another file than a table"),
+    "caption: its input": (
+        ["caption", "--in", "raw", "--objects", "o.parquet", "--out", "o.parquet"], "o.parquet is o.parquet, which"
+    ),
+    "caption: the objects": (["caption", "--in", "raw", "--out", "o.parquet"], "another file than a table of captions"),
+    "materialize: the photos": (["materialize", "--in", "raw", "--out", "raw"], "raw is raw, which the command reads"),
+    "materialize: around": (["materialize", "--in", "raw/thing", "--out", "raw"], "raw holds raw/thing, which"),
+    "materialize: a table": (
+        ["materialize", "--in", "raw", "--objects", "o.parquet", "--out", "o.parquet"], "o.parquet is o.parquet, which"
+    ),
+    "train: the rows": (["train", "--in", "rows", "--out", "rows"], "rows is rows, which the command reads"),
+    "train: in a file": (["train", "--in", "rows", "--out", "full/thesis.txt/e"], "thesis.txt is a file"),
+    "eval: in the rows": (["eval", "--encoder", "mini", "--in", "rows", "--out", "rows/e"], "is in rows, which"),
+    "export: the encoder": (["export", "--to", "lora", "--encoder", "full", "--out", "full"], "full is full, which"),
+    "export: a file": (["export", "--to", "lora", "--encoder", "mini", "--out", "o.parquet"], "o.parquet holds"),
+    "inspect: a photo": (["inspect", "o.parquet", "--out", "photo.png", "--raw", "raw"], "than a contact sheet"),
+    "inspect: in the photos": (["inspect", "o.parquet", "--out", "raw/sheet.png", "--raw", "raw"], "is in raw, which"),
+    "world: a file": (["world", "--out", "o.parquet"], "o.parquet is not an empty folder"),
+    "world: a file of the user": (["world", "--out", "new", "--truth", "full"], "another file than a table"),
+    "init: a file": (["init", "o.parquet"], "o.parquet is a file"),
+    "init: in a file": (["init", "full/thesis.txt/project"], "thesis.txt is a file"),
     "inspect: no table": (["inspect", "absent.parquet"], "absent.parquet"),
-    "world: a full folder": (["world", "--out", "full"], "full is not empty"),
+    "world: a full folder": (["world", "--out", "full"], "full is not an empty folder"),
     "doctor: no device": (["doctor", "--device", "abacus"], "abacus"),
     "bench: no encoder": (["bench", "generate", "--encoder", "absent"], "absent holds no encoder"),
     "bench: no rows": (["bench", "train", "--in", "absent"], "absent holds no rows"),
@@ -81,6 +109,12 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     (folder / "empty").mkdir()
     (folder / "full").mkdir()
     (folder / "full" / "thesis.txt").write_text("years of work")
+    (folder / "full" / "objects.parquet").write_text("years of work")
+    (folder / "raw" / "thing").mkdir(parents=True)
+    shutil.copy(PHOTO, folder / "raw" / "thing")
+    (folder / "photo.png").write_bytes(b"\x89PNG of the user")
+    for name, expected in (("o", schema.OBJECTS), ("c", schema.CAPTIONS)):
+        schema.write([schema.table([], expected)], expected, folder / f"{name}.parquet")
     small_rows.write_rows(folder / "rows", held_out=2, seen=1)
     own = yaml.safe_load(packaged_params().read_text())
     no_models = {"detect": "detector", "caption": "captioner", "train": "identity_network", "evaluate": "judge"}

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import tiny
@@ -9,6 +10,7 @@ from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 from stages.cli import app
+from taming_core.bases.load import load_base
 from taming_core.errors import TamingError
 from taming_core.params.load import Params, load_params, packaged_params
 from taming_core.params.load import Params as config_Params
@@ -69,6 +71,26 @@ def test_a_folder_whose_networks_have_no_weights_is_no_model(tmp_path: Path) -> 
     assert "train.start" in missing(list(diagnosis.model_checks(p)))
     (tmp_path / "unet/model.safetensors").write_bytes(b"")
     assert "train.start" not in missing(list(diagnosis.model_checks(p)))
+
+
+def test_a_base_is_judged_as_training_judges_it(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    tiny.pipeline().save_pretrained(whole)
+    (tmp_path / "file.safetensors").write_bytes(b"weights")
+    (tmp_path / "empty").mkdir()
+    copytree(whole, tmp_path / "half")
+    (tmp_path / "half/unet/diffusion_pytorch_model.safetensors").unlink()
+    for name, right in {"whole": True, "file.safetensors": False, "empty": False, "half": False}.items():
+        spec = str(tmp_path / name)
+        p = DEFAULT.model_copy(update={"train": DEFAULT.train.model_copy(update={"start": None, "base": spec})})
+        remedy = missing(list(diagnosis.model_checks(p))).get("train.base")
+        assert (remedy is None) == right
+        if right:
+            load_base(spec)
+            continue
+        with pytest.raises(TamingError) as error:
+            load_base(spec)
+        assert remedy == str(error.value) or name == "half"
 
 
 def test_a_package_of_another_version_is_named() -> None:

@@ -325,6 +325,36 @@ def test_a_base_that_never_heard_of_the_placeholder_learns_it(project: Path) -> 
     assert number == len(pipeline.tokenizer) - 1 < len(weights)
 
 
+def test_a_finished_run_that_is_started_again_says_so_and_does_nothing(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run()
+    before, printed = content(project / "data/encoder"), capsys.readouterr().out
+    run()
+    again = capsys.readouterr()
+    assert "4 steps, loss" in printed
+    assert again.out.startswith("data/encoder is finished: this training has done all its 4 steps.")
+    assert content(project / "data/encoder") == before
+    (project / "data/encoder/training.json").unlink()  # as a folder that another run has written
+    run()
+    assert content(project / "data/encoder") == before
+
+
+def test_a_run_that_begins_anew_says_what_is_different(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run()
+    first = next((project / "runs").glob("train-*")).relative_to(project)
+    assert capsys.readouterr().err == ""
+    write_params(project, steps=2, batch_size=4, micro_batch_size=2)
+    run()
+    assert capsys.readouterr().err == (
+        f"data/encoder: a new run, from step 1. It is not {first}, the last with this output: train.batch_size is 4 "
+        "and was 2, train.micro_batch_size is 2 and was 1, train.steps is 2 and was 4.\n"
+    )
+    tiny.write_rows(project / "data/rows", identities=3)
+    run()
+    assert capsys.readouterr().err.endswith("the rows have changed.\n")
+
+
 def test_words_that_the_text_encoder_does_not_read_are_said(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = project / "data/rows/train-00000.parquet"
     first, *others = pq.read_table(path).to_pylist()

@@ -92,9 +92,9 @@ def test_a_finished_shard_is_final_and_the_rest_goes_on(tmp_path: Path) -> None:
         list(shards.write_shards(names, 2, state, schema.CAPTIONS, breaks))
     assert list(shards.write_shards(names, 2, state, schema.CAPTIONS, counts)) == [2, 4, 5]
     assert made == [["c", "d"], ["e"]]
-    reasons = shards.join(state, schema.CAPTIONS, tmp_path / "resumed.parquet")
+    reasons = shards.join(state, schema.CAPTIONS, tmp_path / "resumed.parquet", names)
     assert reasons == {"kept": 2, "late": 3}
     assert not state.exists()
     list(shards.write_shards(names, 2, state, schema.CAPTIONS, make))
-    shards.join(state, schema.CAPTIONS, tmp_path / "whole.parquet")
+    shards.join(state, schema.CAPTIONS, tmp_path / "whole.parquet", names)
     assert (tmp_path / "resumed.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()

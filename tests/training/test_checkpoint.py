@@ -8,7 +8,8 @@ import tiny
 import torch
 from tiny_runs import begun, state, steps
 
-from taming_core.model.subject_model import subject_model
+from taming_core.model.subject_model import SubjectModel, subject_model
+from taming_core.params.train import TrainParams
 from taming_core.training import checkpoint
 from taming_core.training.identity import IdentityNetwork, load_identity_network
 
@@ -103,10 +104,25 @@ def test_without_a_state_a_run_stays_at_its_beginning(tmp_path: Path) -> None:
 
 def test_the_fingerprint_covers_what_changes_weights_and_no_more(folder: Path, tmp_path: Path) -> None:
     p, model = tiny.train_params(), subject_model(tiny.pipeline().components)
-    own = checkpoint.fingerprint(p, folder, model)
-    assert own == checkpoint.fingerprint(tiny.train_params(save_every=5), folder, model)
-    assert own == checkpoint.fingerprint(p, folder, subject_model(tiny.pipeline().components))
-    assert own != checkpoint.fingerprint(tiny.train_params(learning_rate=0.5), folder, model)
-    assert own != checkpoint.fingerprint(p, folder, subject_model(tiny.pipeline(seed=1).components))
-    assert own != checkpoint.fingerprint(p, tiny.write_rows(tmp_path / "more", identities=3), model)
-    assert own == checkpoint.fingerprint(p, tiny.write_rows(tmp_path / "again"), model)  # the same rows, written later
+
+    def fingerprint(p: TrainParams, rows: Path, model: SubjectModel) -> str:
+        return checkpoint.fingerprint(p, checkpoint.origin_of(rows, model))
+
+    own = fingerprint(p, folder, model)
+    assert own == fingerprint(tiny.train_params(save_every=5), folder, model)
+    assert own == fingerprint(p, folder, subject_model(tiny.pipeline().components))
+    assert own != fingerprint(tiny.train_params(learning_rate=0.5), folder, model)
+    assert own != fingerprint(p, folder, subject_model(tiny.pipeline(seed=1).components))
+    assert own != fingerprint(p, tiny.write_rows(tmp_path / "more", identities=3), model)
+    assert own == fingerprint(p, tiny.write_rows(tmp_path / "again"), model)  # the same rows, written later
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_the_size_of_a_state_is_known_before_the_first_step(folder: Path, tmp_path: Path, ema: float) -> None:
+    p = tiny.train_params(ema=ema)
+    run = begun(p, "concat")
+    expected = checkpoint.state_bytes(run, p)
+    steps(run, p, folder, until=1)
+    checkpoint.save(run, tmp_path)
+    (saved,) = tmp_path.glob("state-*/tensors.safetensors")
+    assert saved.stat().st_size == pytest.approx(expected, rel=0.1)

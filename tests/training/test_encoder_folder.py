@@ -242,7 +242,8 @@ def state(values: dict[str, Any]) -> tuple[str, str]:
     p = load_params(Path("params.yaml")).train
     pipeline = start.starting_pipeline(p, start.running_dtypes(p))
     model = start.subject_model(pipeline.components, start.weight_digests(pipeline))
-    return checkpoint.fingerprint(p, Path("data/rows"), model), feature_cache.folder_name("latents", model, p)
+    origin = checkpoint.origin_of(Path("data/rows"), model)
+    return checkpoint.fingerprint(p, origin), feature_cache.folder_name("latents", model, p)
 
 
 @pytest.mark.parametrize("standalone", [False, True])

@@ -142,7 +142,7 @@ def test_a_second_round_of_things_comes_in_other_colours() -> None:
 
 
 def test_errors_say_what_to_do(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(TamingError, match="not empty"):
+    with pytest.raises(TamingError, match="not an empty folder"):
         stage(made / "raw", device="cpu")
     with pytest.raises(TamingError, match="unseen-concepts"):
         stage(tmp_path / "raw", split="test", device="cpu")

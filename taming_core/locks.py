@@ -1,0 +1,70 @@
+"""Locks of outputs and of resumable state: a second command that would write the same stops and names the first."""
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from taming_core.errors import TamingError
+from taming_core.files import naming, remove_parts
+
+
+@contextmanager
+def exclusive(*paths: Path) -> Generator[None]:
+    """Hold the locks of files or folders while the block writes them.
+
+    The operating system releases a lock when its process ends, however that happens. What a crashed process had begun
+    to write is removed.
+
+    Raises:
+        TamingError: another process holds one of the locks; the message names it.
+    """
+    with ExitStack() as held:
+        for path in paths:
+            held.enter_context(_locked(path))
+            remove_parts(path)
+        yield
+
+
+@contextmanager
+def _locked(path: Path) -> Generator[None]:
+    lock, holder = path.with_name(f".{path.name}.lock"), path.with_name(f".{path.name}.holder.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # The lock's own file may be unreadable while it is held, so that a second file names the holder.
+        with FileLock(lock, timeout=0):
+            try:
+                with naming(holder):
+                    holder.write_text(json.dumps(this_process()), encoding="utf-8")
+                yield
+            finally:
+                for file in (holder, lock):  # in this order, while the lock is held
+                    with suppress(OSError):
+                        file.unlink()
+    except Timeout as error:
+        if error.lock_file != str(lock):  # of a block inside
+            raise
+        raise TamingError(f"{path} is being written by {describe(holder)}. Wait until that has ended, or stop it; then "
+                          "run the same command again.") from error  # fmt: skip
+
+
+def this_process() -> dict[str, str | int]:
+    """What names this process to a user."""
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    since = datetime.now().astimezone().isoformat(" ", "seconds")
+    return {"command": command, "pid": os.getpid(), "host": platform.node(), "since": since}
+
+
+def describe(holder: Path) -> str:
+    """The process that holds a lock, in words."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        named = json.loads(holder.read_text(encoding="utf-8"))
+        return f"`{named['command']}` (process {named['pid']} on {named['host']}, since {named['since']})"
+    return "another process, which has only just begun or is about to end"
