@@ -84,6 +84,7 @@ def generate(
     from taming_core.images import checks, records
     from taming_core.images.prompts import read_prompts
     from taming_core.images.requests import DrawSettings
+    from taming_core.locks import exclusive
     from taming_core.objects.subjects import load_finder, require_finder, require_photos, subjects_of
     from taming_core.params import arguments
     from taming_core.params.load import load_params
@@ -129,14 +130,15 @@ def generate(
     embeds = [pipeline.encode_objects([group])[0] for group in subjects]
     made_with = {"folder": spec, "fingerprint": folder_fingerprint(weights)}
     entries = generation.records(requested, subjects, settings, made_with, versions(), precision)
-    files = records.file_names([w.readable_name for w in requested], entries, out)
-    drawn = draw(
-        pipeline, [w.request for w in requested], embeds, sampling, object_scale, settings.size, negative_prompt
-    )
     pictures: list[Image.Image] = []
-    for file, entry, picture in track(zip(files, entries, drawn, strict=True), "draw", len(files)):
-        save(picture, out / file)
-        records.add_record(file, entry, out)
-        pictures.append(generation.thumbnail(picture))
-    image_grid.save(generation.sheet(subjects, requested, pictures), out / records.SHEET)
+    with exclusive(out):
+        files = records.file_names([w.readable_name for w in requested], entries, out)
+        drawn = draw(
+            pipeline, [w.request for w in requested], embeds, sampling, object_scale, settings.size, negative_prompt
+        )
+        for file, entry, picture in track(zip(files, entries, drawn, strict=True), "draw", len(files)):
+            save(picture, out / file)
+            records.add_record(file, entry, out)
+            pictures.append(generation.thumbnail(picture))
+        image_grid.save(generation.sheet(subjects, requested, pictures), out / records.SHEET)
     print(f"{len(pictures)} images in {out}, with the encoder {spec}; {out / records.SHEET} shows them")

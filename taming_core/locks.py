@@ -35,7 +35,8 @@ def exclusive(*paths: Path) -> Generator[None]:
 
 @contextmanager
 def _locked(path: Path) -> Generator[None]:
-    lock, holder = path.with_name(f".{path.name}.lock"), path.with_name(f".{path.name}.holder.json")
+    place = path.absolute()  # the working directory, ".", has no name
+    lock, holder = place.with_name(f".{place.name}.lock"), place.with_name(f".{place.name}.holder.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         # The lock's own file may be unreadable while it is held, so that a second file names the holder.

@@ -54,7 +54,7 @@ def read_records(out: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     found: Any = None
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, TamingError):
         found = read_json(path)
     if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in cast("Json", found).values()):
         raise TamingError(f"{path} is no record of images that `taming generate` drew. Name another --out.")

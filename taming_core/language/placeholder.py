@@ -338,5 +338,5 @@ def prompt_for(prompt: str, captions: str, noun: str | None) -> str:
         return prompt
     if noun is None:
         raise TamingError("An encoder trained with class nouns needs each object's class, and the rows hold one "
-                          "without. Run `taming detect` on their photos.")  # fmt: skip
+                          "without. Name it in a column class of the photos' metadata.")  # fmt: skip
     return fill_placeholder(prompt, class_words.first_name(noun))
