@@ -37,15 +37,15 @@ def _taken(folder: PhotoFolder) -> list[str]:
     splits = sorted({split for name in folder.metadata if (split := top_split_folder(name))})
     parts = [
         *(file_name(path, folder.root) for path in folder.tables.paths),
-        *_counted(len(folder.captions.texts), "captions beside photos"),
-        *_counted(sum(row.mask is not None for row in folder.metadata.values()), "masks given"),
+        *_counted(len(folder.captions.texts), "caption", "beside photos"),
+        *_counted(sum(row.mask is not None for row in folder.metadata.values()), "mask", "given"),
         *([f"splits by the folders {', '.join(splits)}"] if splits else []),
     ]
     return [f"{folder.root}: {', '.join(parts)}"] if parts else []
 
 
-def _counted(number: int, what: str) -> list[str]:
-    return [f"{number} {what}"] if number else []
+def _counted(number: int, noun: str, more: str) -> list[str]:
+    return [f"{number} {noun}{'s' if number > 1 else ''} {more}"] if number else []
 
 
 def _overruled(folder: PhotoFolder) -> list[Path]:

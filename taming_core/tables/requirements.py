@@ -48,7 +48,8 @@ def require_identities(rows: Rows, split: str) -> None:
         TamingError: there are fewer.
     """
     if (count := len(identities_of(rows))) < 2:
+        found = "1 identity" if count else "no identities"
         raise TamingError(
-            f"The split {split} has {count} identities, and evaluation needs two or more. Add photos of more objects, "
-            f"or raise materialize.{split}, and run `taming materialize` again."
+            f"The split {split} has {found}, and evaluation needs two or more. Add photos of more objects, or raise "
+            f"materialize.{split}, and run `taming materialize` again."
         )

@@ -235,7 +235,7 @@ def test_a_mask_beside_a_photo_is_no_photo(tmp_path, mask):
     folder = read_folder(tmp_path)
     assert names(tmp_path) == ["toy/0.jpg"]
     assert folder.metadata["toy/0.jpg"].mask == tmp_path / mask
-    assert notes(folder) == [f"{tmp_path}: 1 masks given"]
+    assert notes(folder) == [f"{tmp_path}: 1 mask given"]
 
 
 def test_masks_in_place_of_a_folder_of_images(tmp_path):

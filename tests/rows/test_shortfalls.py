@@ -57,12 +57,12 @@ def test_of_rows_that_lack_nothing_nothing_is_said(tmp_path: Path) -> None:
         (
             {"held_out": 0},
             {},
-            r"The split test has 0 identities, and evaluation needs two or more\. Add photos of more",
+            r"The split test has no identities, and evaluation needs two or more\. Add photos of more",
         ),
         (
             {"held_out": 1},
             {},
-            r"The split test has 1 identities, and evaluation needs two or more\. Add photos of more",
+            r"The split test has 1 identity, and evaluation needs two or more\. Add photos of more",
         ),
         ({}, {"evaluate": {"objects": 3}}, r"evaluate.objects is 3, and the split test has 2 identities: .*\. Add"),
         (
@@ -70,7 +70,7 @@ def test_of_rows_that_lack_nothing_nothing_is_said(tmp_path: Path) -> None:
             {},
             r"2 of 2 identities in the split test have one view: .*\. Add photos of them in other scenes",
         ),
-        ({}, {"evaluate": {"split": "validation"}}, r"The split validation has 1 identities, and evaluation needs two"),
+        ({}, {"evaluate": {"split": "validation"}}, r"The split validation has 1 identity, and evaluation needs two"),
     ],
 )
 def test_what_is_lacking_is_said_in_one_line(

@@ -115,7 +115,7 @@ def test_the_counts_are_printed(home, resumed):
     for reason, count in Counter(map(reason_of, rows)).items():
         assert re.search(rf"^ *{count}  {reason} ", resumed, re.MULTILINE), resumed
     assert resumed.startswith("objects.parquet: 11 photos")
-    assert resumed.endswith("raw: 1 captions beside photos\nnot photos: README.md\n")
+    assert resumed.endswith("raw: 1 caption beside photos\nnot photos: README.md\n")
 
 
 @pytest.mark.usefixtures("resumed")

@@ -171,7 +171,7 @@ def test_one_held_out_thing_cannot_be_judged(tmp_path: Path) -> None:
     values = yaml.safe_load(packaged_params().read_text())
     values["evaluate"]["judge"] = "facebook/dino-vits16"  # is not here, and not looked for
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
-    with pytest.raises(TamingError, match=r"1 identities.*materialize\.test"):
+    with pytest.raises(TamingError, match=r"1 identity.*materialize\.test"):
         evaluate("mini", tmp_path / "rows", tmp_path / "out", tmp_path / "params.yaml", "cpu")
 
 
