@@ -8,22 +8,23 @@ import os
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from taming_core.errors import TamingError
 from taming_core.photos.files import file_name, is_file, photo_path
-from taming_core.photos.layout import split_name
+from taming_core.photos.layout import SPLITS, split_name
 from taming_core.photos.text import clean, read_text
 
 # The names of a column, preferred ones first: those of `datasets`, of diffusers' examples and of other toolkits.
 COLUMNS = {
-    "file_name": ("file_name", "filename", "image", "image_path", "file", "file_path", "path"),
+    "file_name": ("file_name", "filename", "image", "image_path", "file", "file_path", "path", "image_file_name"),
     "identity": ("identity",),
     "class": ("class",),
     "caption": ("caption", "text", "prompt"),
     "split": ("split",),
-    "mask": ("mask",),
+    "mask": ("mask", "mask_file_name"),
 }
 DELIMITERS = (",", ";", "\t")
 
@@ -98,9 +99,16 @@ def _photo_metadata(path: Path, cells: Mapping[str, str], folder: Path) -> Photo
         text.get("identity"),
         text.get("class"),
         text.get("caption"),
-        split_name(text["split"]) if "split" in text else None,
+        _split(path, text["split"]) if "split" in text else None,
         photo_path(folder, _named(path, cells["mask"], folder)) if "mask" in cells else None,
     )
+
+
+def _split(path: Path, cell: str) -> str:
+    split = split_name(cell)
+    if split not in SPLITS.values():
+        raise TamingError(f"{path} names a split '{cell}'. Use train, validation, test, or leave it out.")
+    return split
 
 
 def _named(path: Path, cell: str, folder: Path) -> str:
@@ -152,15 +160,23 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
     text = read_text(path)[0]
     first, _, rest = text.partition("\n")
     text = rest if first.strip('"').startswith("sep=") else text  # a line of Excel's
-    header = text.partition("\n")[0]
-    delimiter = max(DELIMITERS, key=header.count)
-    rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+    delimiter = max(DELIMITERS, key=partial(_column_count, text.partition("\n")[0]))
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows, columns = list(reader), [name.strip().lower() for name in reader.fieldnames or () if name.strip()]
+    if twice := {name for name in columns if columns.count(name) > 1}:
+        raise ValueError(f"it has the column {min(twice)} twice")
     for number, row in enumerate(rows, start=1):
         if None in row:
             raise ValueError(
                 f"row {number} has more cells than the header; a cell that holds {delimiter!r} needs quotes"
             )
     return rows
+
+
+def _column_count(header: str, delimiter: str) -> tuple[bool, int]:
+    """How well a delimiter divides the header of a table: whether it leaves a column of file names; and the columns."""
+    columns = next(csv.reader([header], delimiter=delimiter), [])
+    return any(column.strip().lower() in COLUMNS["file_name"] for column in columns), len(columns)
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
