@@ -1,5 +1,6 @@
 """What the name of a photo says: its split, its identity and its class, and which files beside it are its own."""
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -106,16 +107,20 @@ def class_folder(name: str) -> str | None:
 def by_name(photos: Iterable[Path]) -> Callable[[Path], list[Path]]:
     """A look-up of the photos that a file beside them is called after: with or without ending.
 
-    Those of the same case go first; file systems of phones and Windows do not tell cases apart.
+    Those of the same letters go first, and then those that phones, Macs and Windows do not tell apart.
 
     >>> look_up = by_name([Path("a/IMG.JPG"), Path("a/1.jpg"), Path("a/1.png")])
     >>> look_up(Path("a/1")) == [Path("a/1.jpg"), Path("a/1.png")], look_up(Path("a/img.jpg")), look_up(Path("a/2"))
     (True, [PosixPath('a/IMG.JPG')], [])
     """
+
+    def plain(name: Path) -> str:
+        return unicodedata.normalize("NFC", str(name)).casefold()
+
     named: dict[Path, list[Path]] = defaultdict(list)
     alike: dict[str, list[Path]] = defaultdict(list)
     for photo in photos:
         for name in (photo.with_suffix(""), photo):
             named[name].append(photo)
-            alike[str(name).casefold()].append(photo)
-    return lambda name: named.get(name) or alike.get(str(name).casefold(), [])
+            alike[plain(name)].append(photo)
+    return lambda name: named.get(name) or alike.get(plain(name), [])

@@ -152,7 +152,14 @@ def _metadata_rows(path: Path) -> list[dict[str, Any]]:
 
 def _read_jsonl(path: Path) -> list[Any]:
     # Not splitlines(), which splits at signs that a JSON string may hold, such as U+2028.
-    return [json.loads(line) for line in read_text(path)[0].split("\n") if line.strip()]
+    return [_json_row(line, n) for n, line in enumerate(read_text(path)[0].split("\n"), start=1) if line.strip()]
+
+
+def _json_row(line: str, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"line {number}, {str(error).replace(': line 1', ',')}") from error
 
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:
@@ -161,8 +168,14 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
     first, _, rest = text.partition("\n")
     text = rest if first.strip('"').startswith("sep=") else text  # a line of Excel's
     delimiter = max(DELIMITERS, key=partial(_column_count, text.partition("\n")[0]))
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    rows, columns = list(reader), [name.strip().lower() for name in reader.fieldnames or () if name.strip()]
+    # Strict, so that a quote that is not closed does not take the rows after it into its cell.
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows = list[dict[str, Any]]()
+    try:
+        rows.extend(reader)
+    except csv.Error as error:
+        raise ValueError(f"{error} after row {len(rows)}; quotes go around cells, and are doubled in them") from error
+    columns = [name.strip().lower() for name in reader.fieldnames or () if name.strip()]
     if twice := {name for name in columns if columns.count(name) > 1}:
         raise ValueError(f"it has the column {min(twice)} twice")
     for number, row in enumerate(rows, start=1):

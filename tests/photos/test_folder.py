@@ -220,6 +220,12 @@ def test_the_boxes_of_a_detection_data_set_are_no_caption(tmp_path):
     assert notes(folder) == [f"{tmp_path}: 2 captions beside photos", "captions without words: 0.txt"]
 
 
+def test_a_caption_belongs_to_a_photo_whose_accents_a_mac_took_apart(tmp_path):
+    put(tmp_path, "cafe\u0301.jpg")
+    write(tmp_path / "caf\xe9.txt", "a table")
+    assert read_folder(tmp_path).metadata["cafe\u0301.jpg"].caption == "a table"
+
+
 def test_folders_that_systems_write_are_left_out(tmp_path):
     put(tmp_path, "0.jpg", "@eaDir/0.jpg/SYNOPHOTO_THUMB_XL.jpg", "__MACOSX/._0.jpg")
     assert names(tmp_path) == ["0.jpg"]
@@ -368,12 +374,20 @@ def test_columns_that_are_not_used_are_named_once(tmp_path):
         ("file_name,caption\n0.jpg,red, round cherries\n", "row 1 has more cells than the header"),
         ('file_name,caption\n0.jpg,"' + "x" * 200_000 + '"\n', "cannot be read: field larger"),
         ("file_name,caption\n0.jpg\0,x\n", "cannot be read"),
+        ('file_name,caption\n0.jpg,x\n1.jpg,"red\n2.jpg,blue\n', "unexpected end of data after row 1; quotes"),
     ],
 )  # fmt: skip
 def test_a_damaged_table_is_one_line(tmp_path, text, complaint):
     put(tmp_path, "0.jpg")
     write(tmp_path / "metadata.csv", text)
     with pytest.raises(TamingError, match=complaint):
+        read_folder(tmp_path)
+
+
+def test_the_line_of_damaged_json_is_told(tmp_path):
+    put(tmp_path, "0.jpg")
+    write(tmp_path / "metadata.jsonl", '{"file_name": "0.jpg"}\n\n{"file_name" "1.jpg"}\n')
+    with pytest.raises(TamingError, match="line 3, Expecting ':' delimiter, column 14"):
         read_folder(tmp_path)
 
 
