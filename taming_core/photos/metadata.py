@@ -170,7 +170,7 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
     delimiter = max(DELIMITERS, key=partial(_column_count, text.partition("\n")[0]))
     # Strict, so that a quote that is not closed does not take the rows after it into its cell.
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows = list[dict[str, Any]]()
+    rows = list[dict[str | Any, Any]]()
     try:
         rows.extend(reader)
     except csv.Error as error:
@@ -188,7 +188,7 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
 
 def _column_count(header: str, delimiter: str) -> tuple[bool, int]:
     """How well a delimiter divides the header of a table: whether it leaves a column of file names; and the columns."""
-    columns = next(csv.reader([header], delimiter=delimiter), [])
+    columns = next(csv.reader([header], delimiter=delimiter), list[str]())
     return any(column.strip().lower() in COLUMNS["file_name"] for column in columns), len(columns)
 
 
