@@ -97,6 +97,19 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(home: Path) -> Non
     assert taming(home, *command)[0].startswith("o.parquet: 1 photos")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_command_that_is_interrupted_says_how_to_go_on(home: Path) -> None:
+    stop = "os.kill(os.getpid(), signal.SIGINT)"
+    code = f"import os, signal, stages.cli as c; c.app.command('wait')(lambda: {stop}); {MAIN}"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "wait"], cwd=home, text=True, capture_output=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 130
+    assert one_line(done.stderr), done.stderr
+    assert "interrupted. Run the same command again" in done.stderr
+
+
 def test_a_bug_has_a_plain_traceback(home: Path) -> None:
     code = f"import stages.cli as c; c.app.command('bug')(lambda: 1 / 0); {MAIN}"
     problems = taming(home, "bug", code=code)[1]
