@@ -51,6 +51,7 @@ def materialize(
     p = settings.materialize
     arguments.require_rows_out(out, raw, objects, captions, regularization)
     require_own_rows(out)
+    shards.require_runs()
     inputs = sources.MaterializeInputs(raw, objects, captions, regularization)
     db = index.build_index(objects, captions, p)
     stamped = schema.add_fingerprint(schema.ROWS, fingerprint(p))

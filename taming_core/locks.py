@@ -40,8 +40,10 @@ def exclusive(*paths: Path, nested: bool = True) -> Generator[None]:
 @contextmanager
 def _locked(path: Path) -> Generator[None]:
     place = Path(os.path.realpath(path))  # one lock for all names of a place
-    lock, holder = place.with_name(f".{place.name}.lock"), place.with_name(f".{place.name}.holder.json")
     place.parent.mkdir(parents=True, exist_ok=True)
+    # A folder of pictures may be the only one that can be written, such as a mounted one.
+    beside = place.parent if os.access(place.parent, os.W_OK) or not place.is_dir() else place
+    lock, holder = beside / f".{place.name}.lock", beside / f".{place.name}.holder.json"
     try:
         # The lock's own file may be unreadable while it is held, so that a second file names the holder.
         with FileLock(lock, timeout=0):

@@ -87,6 +87,15 @@ def test_a_place_has_one_lock_by_whatever_name(tmp_path: Path, monkeypatch: pyte
     process.communicate("")
 
 
+def test_a_folder_that_alone_can_be_written_holds_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mounted").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # noqa: ARG005  root may write everywhere
+    with exclusive(tmp_path / "mounted"):
+        assert [p.name for p in tmp_path.iterdir()] == ["mounted"]
+        assert (tmp_path / "mounted/.mounted.lock").exists()
+    assert list((tmp_path / "mounted").iterdir()) == []
+
+
 def test_an_error_in_the_block_frees_the_lock(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), exclusive(tmp_path / "out"):
         raise KeyboardInterrupt

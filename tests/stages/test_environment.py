@@ -97,6 +97,14 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(home: Path) -> Non
     assert taming(home, *command)[0].startswith("o.parquet: 1 photos")
 
 
+@pytest.mark.parametrize("command", ["detect --in raw", "caption --in raw", "train --in rows", "eval --in rows"])
+def test_where_state_cannot_be_written_nothing_starts(home: Path, command: str) -> None:
+    (home / "runs").touch()
+    problems = taming(home, *command.split(), "--out", "new")[1]
+    assert one_line(problems), problems
+    assert "runs allows no new files, and resumable state goes to runs there. Run the command in a folder" in problems
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_a_command_that_is_interrupted_says_how_to_go_on(home: Path) -> None:
     stop = "os.kill(os.getpid(), signal.SIGINT)"
