@@ -107,6 +107,7 @@ def require_out(out: Path, inputs: Iterable[Path | None] = ()) -> None:
     Raises:
         TamingError: `out` is an input, in a folder of inputs or around one, below a file, or may not be written.
     """
+    require_expanded(out)
     place = Path(os.path.realpath(out))
     for given in (path for path in inputs if path is not None):
         source = Path(os.path.realpath(given))
@@ -118,6 +119,12 @@ def require_out(out: Path, inputs: Iterable[Path | None] = ()) -> None:
         raise TamingError(f"{out} cannot be written: {parent} is a file. Name another place with --out.")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise TamingError(f"{out} cannot be written: {parent} allows no new files. Name another place with --out.")
+
+
+def require_expanded(out: Path) -> None:
+    """Raises TamingError if `out` begins with a tilde: shells leave it as it is after an equals sign and in quotes."""
+    if str(out).startswith("~"):
+        raise TamingError(f"{out} begins with ~, which the shell has not replaced. Write --out {out.expanduser()}.")
 
 
 def require_out_file(out: Path, example: str, inputs: Iterable[Path | None] = ()) -> None:
