@@ -139,15 +139,13 @@ def require_encoder_out(out: Path, *inputs: Path | None) -> None:
 
 def is_encoder(folder: Path) -> bool:
     """Whether a folder is what `taming train` wrote, and nothing was put into it; a downloaded model is not."""
-    if not (folder / "training.json").is_file():
-        return False
-    components: Any = _json_of(folder / "model_index.json")
-    return names_in(folder) <= {*ENCODER_FILES, *components}
+    components = _json_of(folder / "model_index.json")
+    return "object_encoder" in components and names_in(folder) <= {*ENCODER_FILES, *components}
 
 
 def is_export(folder: Path) -> bool:
     """Whether a folder is what `taming export` wrote, and nothing was put into it."""
-    record: Any = _json_of(folder / EXPORT_RECORD)
+    record = _json_of(folder / EXPORT_RECORD)
     return "to" in record and names_in(folder) <= {EXPORT_RECORD, *record.get("files", names_in(folder))}
 
 
