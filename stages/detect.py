@@ -59,5 +59,6 @@ def detect(
         counts = shards.join(state, stamped, out, [s.file_name for s in found])
     drop_counts.print_counts(counts, f"{out}: {len(found)} photos")
     print_notes([folder])
-    for line in mixed_identities(out):
+    notes = *sources.class_notes(folder, p.identity), *mixed_identities(out), *curate.exclusion_notes(out, p)
+    for line in notes:
         print(line)

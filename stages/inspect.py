@@ -31,7 +31,7 @@ def inspect(
 
     \b
     Example: taming inspect data/objects.parquet --out objects.png
-    Example: taming inspect data/objects.parquet --only kept --sort sharpness --show lowest
+    Example: taming inspect data/objects.parquet --only kept --sort score --show lowest
     """
     from collections import Counter
 

@@ -17,6 +17,7 @@ from taming_core.photos.decode import PhotoError, read_photo
 from taming_core.photos.files import photo_path
 from taming_core.photos.masks import crop_in_photo, decode_mask, fit_mask
 from taming_core.tables import schema
+from taming_core.tables.parquet import read_column
 
 if TYPE_CHECKING:
     from taming_core.curation.scores import Score
@@ -171,3 +172,11 @@ def curated(
         return make
     scores = load_scores(curation, device)
     return lambda items: curate(make(items), raw, scores, curation, p.batch_size, p.max_pixels)
+
+
+def exclusion_notes(table: Path, p: DetectParams) -> list[str]:
+    """A line that names the excluded classes that no object of a table has, as one that is misspelled; or none."""
+    classes = {noun for noun in read_column(table, "class") if noun} if p.curation else set[str]()
+    exclude = p.curation.exclude if p.curation else []
+    unused = [excluded for excluded in exclude if not any(likeness(excluded, noun) for noun in classes)]
+    return [f"detect.curation.exclude: no object is of the class {', '.join(unused)}"] if unused else []

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def _read(path: Path) -> Config:
     """A config; raises TamingError if it is damaged."""
     try:
         return dict(read_json(path))
-    except (OSError, JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise TamingError(f"{path} is damaged. Copy the folder again, or run `taming train`.") from error
 
 

@@ -27,7 +27,7 @@ def place_objects(caption: str, nouns: Sequence[str | None], form: Replace, temp
 
     1. given: the caption has `<object>` already, one for each object from left to right, or one for any of them.
     2. given noun: words name the class, in English; given head: the subject of a sentence, for an object without class.
-    3. given class: the class itself is in the caption, whatever the language.
+    3. given class: the class itself is in the caption, in another language; an English dog house holds no dog.
     4. given template: the template goes before the caption.
 
     Args:
@@ -39,20 +39,20 @@ def place_objects(caption: str, nouns: Sequence[str | None], form: Replace, temp
     >>> place_objects("zwei Kirschen", ["fruit"], "noun", "a photo of a <object>")[0].object_caption
     'a photo of a <object>, zwei Kirschen'
     """
+    caption = re.sub(OBJECT, OBJECT, caption, flags=re.IGNORECASE)
     if OBJECT in caption:
         return [parse_tagged_caption(caption, nouns, number) for number in range(len(nouns))]
-    named = _named(caption, nouns, form)
-    verbatim = [None if noun is None else name_class(caption, noun, _rank(nouns, n)) for n, noun in enumerate(nouns)]
-    return [
-        by_name or by_class or before(caption, noun or DEFAULT_NOUN, template)
-        for by_name, by_class, noun in zip(named, verbatim, nouns, strict=True)
-    ]
+    found = _named(caption, nouns, form) if is_english(caption) else _named_verbatim(caption, nouns)
+    return [w or before(caption, noun or DEFAULT_NOUN, template) for w, noun in zip(found, nouns, strict=True)]
+
+
+def _named_verbatim(caption: str, nouns: Sequence[str | None]) -> list[ObjectCaption | None]:
+    """By the classes themselves; None for those that the caption does not have."""
+    return [None if noun is None else name_class(caption, noun, _rank(nouns, n)) for n, noun in enumerate(nouns)]
 
 
 def _named(caption: str, nouns: Sequence[str | None], form: Replace) -> list[ObjectCaption | None]:
-    """By the words that name each object; None where none do, or where the language is not English."""
-    if not is_english(caption):
-        return [None] * len(nouns)
+    """By the English words that name each object; None where none do."""
     named = iter(name_objects(caption, [noun for noun in nouns if noun], form))
     head = None if is_tag_list(caption) else head_object(caption, form)
     return [_as_given(next(named) if noun else head) for noun in nouns]

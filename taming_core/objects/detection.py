@@ -137,7 +137,9 @@ def _photo_rows(
     of_photo: dict[str, object] = {"photo_width": photo.width, "photo_height": photo.height, **hashes}
     if not objects:
         yield _row(source, photo.photo_id, **of_photo, drop_reason=NO_OBJECT)
-    reasons = filter_reasons(objects, photo.width, photo.height, p)
+    # The edge of a cut-out's file is where it was trimmed; the object does not go on there.
+    limits = p.model_copy(update={"border": 0}) if mask_source == "alpha" else p
+    reasons = filter_reasons(objects, photo.width, photo.height, limits)
     main = main_object(objects, reasons, source.metadata.noun)
     identity = photo.photo_id if p.identity == "photo" else source.identity
     for i, (obj, reason) in enumerate(zip(objects, reasons, strict=True)):

@@ -47,9 +47,9 @@ def list_sources(
     def source(path: Path) -> PhotoSource:
         name = file_name(path, folder.root)
         row = folder.metadata[name]
-        by_folder = BY_FOLDER[identity](name) if identity in BY_FOLDER else None
+        by_folder = BY_FOLDER[identity](folder.place(name)) if identity in BY_FOLDER else None
         copy_of = file_name(original[path], folder.root) if path in original else None
-        row = replace(row, noun=row.noun or folder_class(name)) if identity == "folder" else row
+        row = replace(row, noun=row.noun or folder_class(folder.place(name))) if identity == "folder" else row
         return PhotoSource(path, name, None if identity == "photo" else row.identity or by_folder, row, copy_of)
 
     sources = [source(path) for path in folder.photos]
@@ -65,6 +65,14 @@ def folder_class(name: str) -> str | None:
     """
     upper = class_folder(name)
     return None if upper is None else _object_noun(upper)
+
+
+def class_notes(folder: PhotoFolder, identity: str) -> list[str]:
+    """A line that says which classes are those of folders, where the folders are used."""
+    names = [folder.place(name) for name, row in folder.metadata.items() if identity == "folder" and not row.noun]
+    classes = {class_folder(name): noun for name in names if (noun := folder_class(name))}
+    listed = (f"{noun} ({upper})" for upper, noun in sorted(classes.items(), key=str))
+    return [f"classes by folders: {', '.join(listed)}"] if classes else []
 
 
 @cache

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ def import_ultralytics() -> Any:
         "ULTRALYTICS_SAFE_LOAD": "1",
     }
     os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))  # matplotlib, which it imports, writes files too
+    _place_font(folder / "Ultralytics" / "Arial.ttf")
     threads = os.environ.get("OMP_NUM_THREADS")
     import ultralytics
 
@@ -54,15 +55,15 @@ def keep_thread_count() -> Generator[None, None, None]:
 
 
 def settings_folder() -> Path:
-    """`cache_folder()` with the font in it, or a temporary folder, removed at exit, where it cannot be written."""
-    try:
-        _place_font(cache_folder() / "Ultralytics" / "Arial.ttf")
-    except OSError:
-        folder = Path(tempfile.mkdtemp(prefix="taming-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        _place_font(folder / "Ultralytics" / "Arial.ttf")
+    """`cache_folder()`, or a temporary folder, removed at exit, where that cannot be written."""
+    folder = cache_folder()
+    with suppress(OSError):
+        (folder / "Ultralytics").mkdir(parents=True, exist_ok=True)
+    if os.access(folder / "Ultralytics", os.W_OK):
         return folder
-    return cache_folder()
+    folder = Path(tempfile.mkdtemp(prefix="taming-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _place_font(target: Path) -> None:

@@ -81,6 +81,8 @@ class CurationParams(Section):
         names = [score.name for score in self.scores]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"detect.curation.scores must not have the name {twice[0]} twice")
+        if taken := [name for name in names if name in ("score", "sharpness")]:
+            raise ValueError(f"detect.curation.scores must not have the name {taken[0]}, which is a column's")
         return self
 
 

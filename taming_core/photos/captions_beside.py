@@ -1,12 +1,14 @@
 """Captions in text files beside photos: 0.txt or 0.caption beside 0.jpg, as training toolkits have them."""
 
-from collections import defaultdict
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from taming_core.photos.layout import by_name
 from taming_core.photos.text import LATIN, clean, read_text
 
+NO_WORDS = re.compile(r"[\d\s.,eE+-]*")  # nothing, or the boxes of a detection data set
 SUFFIXES = (".txt", ".caption")  # the preferred one first
 
 
@@ -34,14 +36,10 @@ def pair_captions(texts: Iterable[Path], photos: Sequence[Path]) -> dict[Path, l
     >>> pairs == {Path("0.txt"): photos, Path("1.txt"): [], Path("0.caption"): []}
     True
     """
-    beside: dict[Path, list[Path]] = defaultdict(list)
-    for photo in photos:
-        for stem in (photo.with_suffix(""), photo):  # 0.txt, or 0.jpg.txt
-            beside[stem].append(photo)
-    free = set(photos)
+    beside, free = by_name(photos), set(photos)  # 0.txt, or 0.jpg.txt
     pairs: dict[Path, list[Path]] = {}
     for text in sorted(texts, key=lambda path: (SUFFIXES.index(path.suffix.lower()), path)):
-        pairs[text] = [photo for photo in beside.get(text.with_suffix(""), []) if photo in free]
+        pairs[text] = [photo for photo in beside(text.with_suffix("")) if photo in free]
         free.difference_update(pairs[text])
     return pairs
 
@@ -62,7 +60,7 @@ def _read_caption(path: Path, photos: Sequence[Path], found: CaptionsBeside) -> 
         found.unreadable.append(path)
         return
     lines = [line.strip() for line in text.split("\n") if line.strip()]
-    if not lines:
+    if NO_WORDS.fullmatch(text):
         found.empty.append(path)
         return
     found.texts.update(dict.fromkeys(photos, clean(" ".join(lines))))

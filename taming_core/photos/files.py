@@ -11,6 +11,8 @@ from pathlib import Path
 from taming_core.errors import TamingError
 from taming_core.fingerprints import digest, hash_of
 
+NOTES = frozenset(["__MACOSX", "@eaDir"])  # folders of archives of macOS, and of Synology's thumbnails
+
 
 @dataclass(frozen=True)
 class Tree:
@@ -20,7 +22,7 @@ class Tree:
     files: list[Path] = field(default_factory=list[Path])  # each real file once, sorted; dangling links too
     unreadable: list[Path] = field(default_factory=list[Path])  # folders
     links: list[Path] = field(default_factory=list[Path])  # to files and folders that are listed by another path
-    hidden: list[Path] = field(default_factory=list[Path])  # their name or that of a folder begins with a dot
+    hidden: list[Path] = field(default_factory=list[Path])  # below a name that begins with a dot, or is one of `NOTES`
 
 
 def read_tree(root: Path) -> Tree:
@@ -72,7 +74,7 @@ def _is_listed(real: Path, bases: Sequence[Path]) -> bool:
 
 
 def _is_hidden(parts: Sequence[str]) -> bool:
-    return any(part.startswith(".") for part in parts)
+    return any(part.startswith(".") or part in NOTES for part in parts)
 
 
 def _add(folder: Path, tree: Tree, links: deque[Path]) -> None:
@@ -88,7 +90,7 @@ def _add(folder: Path, tree: Tree, links: deque[Path]) -> None:
             continue
         for entry in found:
             path, is_parent = Path(current, entry.name), entry.is_dir(follow_symlinks=False)
-            if entry.name.startswith("."):
+            if _is_hidden([entry.name]):
                 tree.hidden.extend(_files_in(path) if is_parent else [path])
             elif entry.is_symlink():
                 links.append(path)

@@ -9,7 +9,7 @@ from taming_core.photos.captions_beside import CaptionsBeside, is_caption, pair_
 from taming_core.photos.decode import open_image
 from taming_core.photos.files import Tree, file_name, is_file, photo_path, read_tree
 from taming_core.photos.formats import RAW_SUFFIXES
-from taming_core.photos.layout import folder_split
+from taming_core.photos.layout import folder_split, wrapping_folder
 from taming_core.photos.masks_beside import pair_masks
 from taming_core.photos.metadata import Metadata, PhotoMetadata, is_metadata, read_metadata
 
@@ -34,6 +34,7 @@ class PhotoFolder:
     captions: CaptionsBeside
     texts: dict[Path, list[Path]]  # text files, with the photos that they stand beside
     masks: dict[Path, list[Path]]  # mask files, with their photos
+    around: str = ""  # the folder, with a slash, that holds folders of splits and nothing else
 
     @property
     def root(self) -> Path:
@@ -43,6 +44,10 @@ class PhotoFolder:
     def of(self, name: str) -> PhotoMetadata:
         """What the folder says of the photo of this name."""
         return self.metadata.get(name, PhotoMetadata())
+
+    def place(self, name: str) -> str:
+        """The part of a photo's name that says its split, identity and class."""
+        return name.removeprefix(self.around)
 
 
 def list_photos(folder: Path) -> list[Path]:
@@ -67,16 +72,17 @@ def read_folder(root: Path) -> PhotoFolder:
     captions = read_captions(texts)
     mask_of = {photo: mask for mask, of in masks.items() for photo in of}
     metadata: dict[str, PhotoMetadata] = {}
+    around = wrapping_folder([file_name(photo, root) for photo in photos])
     for photo in photos:
         name = file_name(photo, root)
         given = tables.photos.get(name, PhotoMetadata())
         metadata[name] = replace(
             given,
             caption=given.caption or captions.texts.get(photo),
-            split=given.split or folder_split(name),
+            split=given.split or folder_split(name.removeprefix(around)),
             mask=given.mask or mask_of.get(photo),
         )
-    return PhotoFolder(tree, tuple(photos), metadata, tables, captions, texts, masks)
+    return PhotoFolder(tree, tuple(photos), metadata, tables, captions, texts, masks, around)
 
 
 def _pictures(tree: Tree, tables: Metadata) -> list[Path]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from taming_core.photos.files import file_name
 from taming_core.photos.folder import PICTURES, PhotoFolder
-from taming_core.photos.layout import top_split_folder
+from taming_core.photos.layout import lower_split_folder, top_split_folder
+from taming_core.photos.masks_beside import is_called_mask
 
 NAMED = 8  # names in a line; more are counted by their endings
 
@@ -21,20 +22,27 @@ def notes(folder: PhotoFolder) -> list[str]:
         "captions without words": captions.empty,
         "captions that cannot be read": captions.unreadable,
         "captions not used, since metadata has others": _overruled(folder),
-        "text files beside no photo": [path for path, photos in folder.texts.items() if not photos],
-        "masks of no photo": [path for path, photos in folder.masks.items() if not photos],
+        "text files not used": [path for path, photos in folder.texts.items() if not photos],
+        "masks not used": [path for path, photos in folder.masks.items() if not photos],
+        "photos, although they are called like masks": [p for p in folder.photos if is_called_mask(p, folder.root)],
         "not photos": [path for path in tree.files if path not in known],
         "hidden photos left out": [path for path in tree.hidden if _is_photo(path)],
         "links to what is listed already": tree.links,
     }
     columns = [f"{path}: columns not used: {', '.join(sorted(names))}" for path, names in tables.unused.items()]
     lines = [f"{title}: {_names(paths, folder.root)}" for title, paths in files.items() if paths]
-    return [*_taken(folder), *columns, *lines]
+    return [*_taken(folder), *columns, *_lower_splits(folder), *lines]
+
+
+def _lower_splits(folder: PhotoFolder) -> list[str]:
+    """A line about folders that are named like splits, but lie in those of objects."""
+    found = sorted({split for name in folder.metadata if (split := lower_split_folder(folder.place(name)))})
+    return [f"folders called like splits below others, no splits: {', '.join(found)}"] if found else []
 
 
 def _taken(folder: PhotoFolder) -> list[str]:
     """What was read beside the photos, in one line."""
-    splits = sorted({split for name in folder.metadata if (split := top_split_folder(name))})
+    splits = sorted({split for name in folder.metadata if (split := top_split_folder(folder.place(name)))})
     parts = [
         *(file_name(path, folder.root) for path in folder.tables.paths),
         *_counted(len(folder.captions.texts), "caption", "beside photos"),

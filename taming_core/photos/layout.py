@@ -1,4 +1,9 @@
-"""What the folders of a photo's name say: its split, its identity and its class."""
+"""What the name of a photo says: its split, its identity and its class, and which files beside it are its own."""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 # Source: `datasets`, data_files.py, the keywords of each split.
 SPLITS = {
@@ -6,7 +11,7 @@ SPLITS = {
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
-CONTAINERS = frozenset(["image", "images", "img", "imgs", "photo", "photos", "picture", "pictures"])
+CONTAINERS = frozenset(["image", "images", "img", "imgs", "im", "jpegimages", "photo", "photos", "picture", "pictures"])
 
 
 def split_name(text: str) -> str:
@@ -37,6 +42,29 @@ def top_split_folder(name: str) -> str | None:
     """The top folder of a file name, if it is named like a split."""
     top = next(iter(_folders(name)), "")
     return top if top.lower() in SPLITS else None
+
+
+def wrapping_folder(names: Sequence[str]) -> str:
+    """The folder, with a slash, that holds folders of splits and nothing else, such as that of an unpacked archive.
+
+    >>> wrapping_folder(["data/train/robot/1.jpg", "data/test/canoe/1.jpg"]), wrapping_folder(["robot/train/1.jpg"])
+    ('data/', '')
+    """
+    around = f"{names[0].partition('/')[0]}/"
+    inner = [name.removeprefix(around) for name in names]
+    is_around = all(name.startswith(around) and top_split_folder(name) is None for name in names)
+    return around if is_around and any(top_split_folder(n) and object_folders(n) for n in inner) else ""
+
+
+def lower_split_folder(name: str) -> str | None:
+    """The path of a folder that is named like a split, but lies in that of an object.
+
+    >>> lower_split_folder("robot/train/1.jpg"), lower_split_folder("train/robot/1.jpg")
+    ('robot/train', None)
+    """
+    folders = name.split("/")[:-1]
+    found = [i for i, folder in enumerate(folders) if folder.lower() in SPLITS]
+    return "/".join(folders[: found[0] + 1]) if found and top_split_folder(name) is None else None
 
 
 def object_folders(name: str) -> list[str]:
@@ -74,3 +102,25 @@ def class_folder(name: str) -> str | None:
     """
     folders = object_folders(name)
     return folders[0] if len(folders) == 2 else None
+
+
+def by_name(photos: Iterable[Path]) -> Callable[[Path], list[Path]]:
+    """A look-up of the photos that a file beside them is called after: with or without ending.
+
+    Those of the same letters go first, and then those that phones, Macs and Windows do not tell apart.
+
+    >>> look_up = by_name([Path("a/IMG.JPG"), Path("a/1.jpg"), Path("a/1.png")])
+    >>> look_up(Path("a/1")) == [Path("a/1.jpg"), Path("a/1.png")], look_up(Path("a/img.jpg")), look_up(Path("a/2"))
+    (True, [PosixPath('a/IMG.JPG')], [])
+    """
+
+    def plain(name: Path) -> str:
+        return unicodedata.normalize("NFC", str(name)).casefold()
+
+    named: dict[Path, list[Path]] = defaultdict(list)
+    alike: dict[str, list[Path]] = defaultdict(list)
+    for photo in photos:
+        for name in (photo.with_suffix(""), photo):
+            named[name].append(photo)
+            alike[plain(name)].append(photo)
+    return lambda name: named.get(name) or alike.get(plain(name), [])

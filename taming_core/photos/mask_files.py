@@ -12,6 +12,7 @@ from taming_core.photos.files import file_name
 from taming_core.photos.masks import Mask
 
 ASPECT_TOLERANCE = 0.02  # relative; sides are whole pixels
+MOST_OPAQUE = 0.9  # of a cut-out; what lacks less has round corners, or a rim where a photo was straightened
 GRAY_TOLERANCE = 24  # of 255, between channels; JPEG colours gray a little
 
 
@@ -51,6 +52,6 @@ def _mask_values(read: Photo) -> NDArray[np.uint8]:
 
 
 def alpha_mask(photo: Photo) -> Mask | None:
-    """The opaque pixels (H, W) of a photo that is already cut out; None if it is all opaque or all transparent."""
+    """The opaque pixels (H, W) of a photo that is already cut out; None if it is all transparent, or hardly."""
     opaque = photo.opaque
-    return opaque if opaque is not None and opaque.any() and not opaque.all() else None
+    return opaque if opaque is not None and opaque.any() and opaque.mean() <= MOST_OPAQUE else None

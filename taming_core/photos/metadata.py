@@ -8,22 +8,23 @@ import os
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from taming_core.errors import TamingError
 from taming_core.photos.files import file_name, is_file, photo_path
-from taming_core.photos.layout import split_name
+from taming_core.photos.layout import SPLITS, split_name
 from taming_core.photos.text import clean, read_text
 
 # The names of a column, preferred ones first: those of `datasets`, of diffusers' examples and of other toolkits.
 COLUMNS = {
-    "file_name": ("file_name", "filename", "image", "image_path", "file", "file_path", "path"),
+    "file_name": ("file_name", "filename", "image", "image_path", "file", "file_path", "path", "image_file_name"),
     "identity": ("identity",),
     "class": ("class",),
     "caption": ("caption", "text", "prompt"),
     "split": ("split",),
-    "mask": ("mask",),
+    "mask": ("mask", "mask_file_name"),
 }
 DELIMITERS = (",", ";", "\t")
 
@@ -98,9 +99,16 @@ def _photo_metadata(path: Path, cells: Mapping[str, str], folder: Path) -> Photo
         text.get("identity"),
         text.get("class"),
         text.get("caption"),
-        split_name(text["split"]) if "split" in text else None,
+        _split(path, text["split"]) if "split" in text else None,
         photo_path(folder, _named(path, cells["mask"], folder)) if "mask" in cells else None,
     )
+
+
+def _split(path: Path, cell: str) -> str:
+    split = split_name(cell)
+    if split not in SPLITS.values():
+        raise TamingError(f"{path} names a split '{cell}'. Use train, validation, test, or leave it out.")
+    return split
 
 
 def _named(path: Path, cell: str, folder: Path) -> str:
@@ -144,7 +152,14 @@ def _metadata_rows(path: Path) -> list[dict[str, Any]]:
 
 def _read_jsonl(path: Path) -> list[Any]:
     # Not splitlines(), which splits at signs that a JSON string may hold, such as U+2028.
-    return [json.loads(line) for line in read_text(path)[0].split("\n") if line.strip()]
+    return [_json_row(line, n) for n, line in enumerate(read_text(path)[0].split("\n"), start=1) if line.strip()]
+
+
+def _json_row(line: str, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"line {number}, {str(error).replace(': line 1', ',')}") from error
 
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:
@@ -152,15 +167,29 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
     text = read_text(path)[0]
     first, _, rest = text.partition("\n")
     text = rest if first.strip('"').startswith("sep=") else text  # a line of Excel's
-    header = text.partition("\n")[0]
-    delimiter = max(DELIMITERS, key=header.count)
-    rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+    delimiter = max(DELIMITERS, key=partial(_column_count, text.partition("\n")[0]))
+    # Strict, so that a quote that is not closed does not take the rows after it into its cell.
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows = list[dict[str | Any, Any]]()
+    try:
+        rows.extend(reader)
+    except csv.Error as error:
+        raise ValueError(f"{error} after row {len(rows)}; quotes go around cells, and are doubled in them") from error
+    columns = [name.strip().lower() for name in reader.fieldnames or () if name.strip()]
+    if twice := {name for name in columns if columns.count(name) > 1}:
+        raise ValueError(f"it has the column {min(twice)} twice")
     for number, row in enumerate(rows, start=1):
         if None in row:
             raise ValueError(
                 f"row {number} has more cells than the header; a cell that holds {delimiter!r} needs quotes"
             )
     return rows
+
+
+def _column_count(header: str, delimiter: str) -> tuple[bool, int]:
+    """How well a delimiter divides the header of a table: whether it leaves a column of file names; and the columns."""
+    columns = next(csv.reader([header], delimiter=delimiter), list[str]())
+    return any(column.strip().lower() in COLUMNS["file_name"] for column in columns), len(columns)
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:

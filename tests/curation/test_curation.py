@@ -14,12 +14,12 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from typer.testing import CliRunner
 
 from stages.cli import app
-from taming_core.curation.curate import curate, load_scores
+from taming_core.curation.curate import curate, exclusion_notes, load_scores
 from taming_core.curation.scores import load_score
 from taming_core.curation.sharpness import sharpness
 from taming_core.drop_reasons import reason_of
 from taming_core.errors import TamingError
-from taming_core.params.load import packaged_params
+from taming_core.params.load import load_params, packaged_params
 from taming_core.params.sections import CurationParams, ScoreParams
 from taming_core.photos.masks import encode_mask
 from taming_core.tables import schema
@@ -95,6 +95,16 @@ def test_a_class_is_excluded_with_every_word_for_it(raw: Path, noun: str, exclud
     assert row["drop_reason"] == (f"excluded class: {noun}" if excluded else None)
 
 
+def test_an_excluded_class_that_no_object_has_is_said(tmp_path: Path):
+    p = load_params(None).detect
+    schema.write([schema.table([object_row("a.png")], schema.OBJECTS)], schema.OBJECTS, tmp_path / "objects.parquet")
+    assert exclusion_notes(tmp_path / "objects.parquet", p) == []
+    p = p.model_copy(update={"curation": params(exclude=["puppy", "persn", "animal", "dog"])})
+    assert exclusion_notes(tmp_path / "objects.parquet", p) == [
+        "detect.curation.exclude: no object is of the class persn"
+    ]
+
+
 def test_a_label_is_a_probability_and_a_single_output_a_value(tmp_path: Path):
     softmax = classifier(tmp_path / "softmax", ["normal", "nsfw"], [0.0, 2.0])
     sigmoid = classifier(tmp_path / "sigmoid", ["a", "b"], [0.0, 2.0], "multi_label_classification")
@@ -165,6 +175,7 @@ def test_rows_that_were_not_read_stay_as_they_are(raw: Path):
     ({"scores": [{**score().model_dump(), "texts": ["{class}"], "view": "photo"}]}, "view is photo"),
     ({"scores": [{**score().model_dump(), "min": 2.0, "max": 1.0}]}, "above its max"),
     ({"scores": [score().model_dump(), score().model_dump()]}, "twice"),
+    ({"scores": [{**score().model_dump(), "name": "sharpness"}]}, "which is a column's"),
 ])  # fmt: skip
 def test_keys_that_contradict_each_other_are_refused(changes: dict[str, Any], word: str):
     with pytest.raises(ValidationError, match=word):
@@ -201,9 +212,9 @@ def test_the_chain_never_uses_a_refused_photo(curated_home: Path, monkeypatch: p
     assert "by similarity from" in result.output
     captions = pq.read_table("c.parquet").to_pylist()
     assert {reason_of(row["drop_reason"]) for row in captions} == {"nsfw too high"}
-    rows = [row for path in Path("rows").rglob("*.parquet") for row in pq.read_table(path).to_pylist()]
-    assert rows
-    assert not [row for row in rows if row["drop_reason"] is None]
+    assert not list(Path("rows").rglob("*.parquet"))
+    rows = pq.read_table("rows-dropped.parquet").to_pylist()
+    assert {reason_of(row["drop_reason"]) for row in rows} == {"nsfw too high"}
 
 
 def test_sorting_by_what_is_not_there_lists_what_is(curated_home: Path, monkeypatch: pytest.MonkeyPatch):

@@ -102,9 +102,10 @@ def test_a_base_for_a_whole_folder_has_no_effect(tmp_path: Path) -> None:
 
 
 def test_a_damaged_config_is_named(tmp_path: Path) -> None:
-    (tmp_path / "model_index.json").write_text("{")
-    with pytest.raises(TamingError, match=r"model_index.json is damaged"):
-        checks.encoder_configs(tmp_path, None)
+    for content, problem in (("{", "not JSON"), ("[1]", "damaged")):
+        (tmp_path / "model_index.json").write_text(content, encoding="utf-8")
+        with pytest.raises(TamingError, match=rf"model_index.json is {problem}"):
+            checks.encoder_configs(tmp_path, None)
 
 
 def test_an_encoder_of_class_nouns_cannot_tell_objects_apart() -> None:

@@ -16,6 +16,8 @@ OURS = tuple(
     re.compile(pattern)
     for pattern in (
         r"data/\w+\.parquet: \d+ photos(, <object> by .+)?",
+        r"not photos: README\.md",
+        r"\d+ of \d+ identities in the split test have one view: .+",
         r"data/rows: \d+ train, \d+ validation, \d+ test; .+",
         r" +\d+  [a-z ]+ +\d+\.\d%",
         r"data/encoder: 2 steps, loss \d\.\d{4}",

@@ -89,6 +89,17 @@ def test_a_photo_that_is_cut_out_has_its_own_mask(tmp_path):
     assert [r["mask_source"] for r in rows(tmp_path, boxed)] == ["segmenter"]
 
 
+def test_a_cut_out_may_be_trimmed_and_round_corners_are_none(tmp_path):
+    put(tmp_path / "0.png", ball=BALL)
+    photo = Image.open(tmp_path / "0.png")
+    photo.putalpha(mask(0, 0, 100, 40))
+    photo.save(tmp_path / "0.png")
+    assert [(r["mask_source"], r["drop_reason"]) for r in rows(tmp_path)] == [("alpha", None)]
+    photo.putalpha(mask(2, 0, 100, 80))
+    photo.save(tmp_path / "0.png")
+    assert [(r["mask_source"], r["drop_reason"]) for r in rows(tmp_path)] == [("detector", None)]
+
+
 @pytest.mark.parametrize(
     ("picture", "reason"),
     [

@@ -65,7 +65,7 @@ class Spoken(torch.nn.Module):
 
 
 def look(folder: Path, name: str, **settings: Any) -> Any:
-    return load_detector(str(folder / f"{name}.pt"), "cpu", 64, 0.0, 3, **settings)([PHOTO])[0]
+    return next(iter(load_detector(str(folder / f"{name}.pt"), "cpu", 64, 0.0, 3, **settings)([PHOTO])))
 
 
 @pytest.mark.parametrize("name", ["yolo11n", "yolo12n", "yolo11n-seg", "yolo12n-seg"])
@@ -310,7 +310,7 @@ sys.addaudithook(guard)
 import numpy as np
 from taming_core.objects.detector import load_detector
 for spec, classes in (("mini", None), (f"{sys.argv[3]}/yolov8n-worldv2.pt", ["dog"])):
-    load_detector(spec, "cpu", 64, 0.0, 3, classes=classes)([np.zeros((64, 64, 3), np.uint8)])
+    list(load_detector(spec, "cpu", 64, 0.0, 3, classes=classes)([np.zeros((64, 64, 3), np.uint8)]))
 print("seen")
 """
 

@@ -6,8 +6,9 @@ import pytest
 from coloured_photos import put
 
 from taming_core.errors import TamingError
-from taming_core.objects.sources import PhotoSource, list_sources
+from taming_core.objects.sources import PhotoSource, class_notes, list_sources
 from taming_core.photos.folder import read_folder
+from taming_core.photos.folder_notes import notes
 
 
 def sources(folder: Path, *names: str, identity: str = "folder") -> dict[str, PhotoSource]:
@@ -35,6 +36,37 @@ def test_of_nested_folders_the_whole_path_is_the_identity(tmp_path):
     assert {(s.identity, s.metadata.noun) for s in found.values()} == {
         ("dogs", None), ("cats", None), ("things", None), ("a", None),
     }  # fmt: skip
+
+
+def test_splits_may_be_in_the_folder_of_an_archive(tmp_path):
+    found = sources(tmp_path, "data/train/robot/0.png", "data/test/dogs/rex/0.png")
+    assert [(s.identity, s.metadata.split, s.metadata.noun) for s in found.values()] == [
+        ("dogs/rex", "test", "dog"), ("robot", "train", None),
+    ]  # fmt: skip
+    assert notes(read_folder(tmp_path)) == [f"{tmp_path}: splits by the folders test, train"]
+    sources(tmp_path, "canoe/0.png")
+    assert notes(read_folder(tmp_path)) == ["folders called like splits below others, no splits: data/test, data/train"]
+
+
+def test_classes_that_folders_give_are_said(tmp_path):
+    sources(tmp_path, "dogs/rex/0.png", "Camera/fido/0.png", "robot/0.png")
+    folder = read_folder(tmp_path)
+    assert class_notes(folder, "folder") == ["classes by folders: camera (Camera), dog (dogs)"]
+    assert class_notes(folder, "top_folder") == []
+
+
+def test_a_split_of_another_name_is_said_before_the_work(tmp_path):
+    put(tmp_path / "0.png")
+    (tmp_path / "metadata.csv").write_text("file_name,split\n0.png,holdout\n")
+    with pytest.raises(TamingError, match=r"metadata.csv names a split 'holdout'. Use train, validation, test, or"):
+        read_folder(tmp_path)
+
+
+def test_a_column_that_is_there_twice_is_an_error(tmp_path):
+    put(tmp_path / "0.png")
+    (tmp_path / "metadata.csv").write_text("file_name,caption,Caption\n0.png,one,two\n")
+    with pytest.raises(TamingError, match="it has the column caption twice"):
+        read_folder(tmp_path)
 
 
 def test_metadata_goes_before_folders(tmp_path):

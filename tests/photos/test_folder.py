@@ -61,7 +61,7 @@ def test_pictures_are_photos_whatever_they_are_called_and_the_rest_is_named(tmp_
     write(tmp_path / "._a.jpeg", "x")
     assert names(tmp_path) == ["License.png", "README.JPG", "a.jpeg", "metadata.png", "notice.jpg", "without-ending"]
     assert notes(read_folder(tmp_path)) == [
-        "text files beside no photo: notes.txt, odd.caption",
+        "text files not used: notes.txt, odd.caption",
         "not photos: LICENSE, README.md, b/clip.mp4",
         "hidden photos left out: .ipynb_checkpoints/a-checkpoint.jpg",
     ]
@@ -206,8 +206,30 @@ def test_captions_beside_photos_and_what_is_said_of_them(tmp_path):
         "captions of several lines, joined: 3.txt",
         "captions read as Latin-1: 5.txt",
         "captions without words: 4.txt",
-        "text files beside no photo: 6.txt, a/0.caption",
+        "text files not used: 6.txt, a/0.caption",
     ]
+
+
+def test_the_boxes_of_a_detection_data_set_are_no_caption(tmp_path):
+    put(tmp_path, "0.jpg", "IMG_1.JPG", "2.jpg")
+    write(tmp_path / "0.txt", "0 0.51 0.43 0.2 0.3\n1 0.1 0.2 0.3 1e-2\n")
+    write(tmp_path / "img_1.txt", "a robot")
+    write(tmp_path / "2.txt", "🤖")
+    folder = read_folder(tmp_path)
+    assert [folder.metadata[name].caption for name in ("0.jpg", "IMG_1.JPG", "2.jpg")] == [None, "a robot", "🤖"]
+    assert notes(folder) == [f"{tmp_path}: 2 captions beside photos", "captions without words: 0.txt"]
+
+
+def test_a_caption_belongs_to_a_photo_whose_accents_a_mac_took_apart(tmp_path):
+    put(tmp_path, "cafe\u0301.jpg")
+    write(tmp_path / "caf\xe9.txt", "a table")
+    assert read_folder(tmp_path).metadata["cafe\u0301.jpg"].caption == "a table"
+
+
+def test_folders_that_systems_write_are_left_out(tmp_path):
+    put(tmp_path, "0.jpg", "@eaDir/0.jpg/SYNOPHOTO_THUMB_XL.jpg", "__MACOSX/._0.jpg")
+    assert names(tmp_path) == ["0.jpg"]
+    assert notes(read_folder(tmp_path)) == ["hidden photos left out: @eaDir/0.jpg/SYNOPHOTO_THUMB_XL.jpg"]
 
 
 def test_a_caption_of_the_metadata_is_preferred_and_this_is_said(tmp_path):
@@ -227,7 +249,8 @@ def test_a_caption_of_the_metadata_is_preferred_and_this_is_said(tmp_path):
     "mask",
     [
         "toy/0-masklabel.png", "toy/0_mask.png", "toy/0-mask.jpg", "toy/0.mask.png", "toy/masks/0.png",
-        "toy/Masks/0_mask.png", "masks/toy/0.png", "mask/toy/0.jpg",
+        "toy/Masks/0_mask.png", "masks/toy/0.png", "mask/toy/0.jpg", "toy/0_MASK.PNG", "toy/mask_0.png",
+        "toy/0_mask_1.png", "toy/0.jpg.mask.png", "masks/toy/0.jpg.png", "toy_masks/0_mask.png", "gt/Toy/0.png",
     ],
 )  # fmt: skip
 def test_a_mask_beside_a_photo_is_no_photo(tmp_path, mask):
@@ -243,7 +266,23 @@ def test_masks_in_place_of_a_folder_of_images(tmp_path):
     folder = read_folder(tmp_path)
     assert folder.metadata["train/images/0.jpg"].mask == tmp_path / "train/masks/0.png"
     assert list(folder.metadata) == ["train/images/0.jpg"]
-    assert "masks of no photo: train/masks/1.png" in notes(folder)
+    assert "masks not used: train/masks/1.png" in notes(folder)
+
+
+def test_masks_are_found_in_another_case_unless_there_is_a_photo_of_their_own(tmp_path):
+    put(tmp_path, "A.JPG", "a_mask.png", "B.jpg", "b.jpg", "b-mask.png")
+    folder = read_folder(tmp_path)
+    found = {name: row.mask and row.mask.name for name, row in folder.metadata.items()}
+    assert found == {"A.JPG": "a_mask.png", "B.jpg": None, "b.jpg": "b-mask.png"}
+
+
+def test_pictures_that_are_called_like_masks_are_named_if_they_are_photos(tmp_path):
+    put(tmp_path, "dog/img.jpg", "dog/masks/0_1.png", "JPEGImages/0.jpg", "SegmentationClass/0.png", "damask/0.jpg")
+    assert notes(read_folder(tmp_path)) == [
+        "photos, although they are called like masks: SegmentationClass/0.png, dog/masks/0_1.png"
+    ]
+    put(tmp_path, "dog/img_mask_1.png", "dog/img_mask_2.png")
+    assert notes(read_folder(tmp_path))[:2] == [f"{tmp_path}: 1 mask given", "masks not used: dog/img_mask_2.png"]
 
 
 def test_photos_of_masks_are_photos(tmp_path):
@@ -259,7 +298,7 @@ def test_a_mask_that_metadata_names_and_one_without_its_photo(tmp_path):
         "0.jpg": tmp_path / "cut/a.png",
         "1.jpg": None,
     }
-    assert notes(folder)[1:] == ["masks of no photo: 9-masklabel.png", "not photos: 1-condlabel.png"]
+    assert notes(folder)[1:] == ["masks not used: 9-masklabel.png", "not photos: 1-condlabel.png"]
 
 
 def test_the_mask_of_one_photo_of_a_folder(tmp_path):
@@ -286,6 +325,8 @@ def caption_of(folder: Path, name: str, metadata: str | bytes) -> str | None:
         ("metadata.csv", b"sep=;\r\nfile_name;caption\r\nthing/0.jpg;a caf\xe9\r\n"),
         ("METADATA.CSV", "file_name,caption\nthing/0.jpg, a café\n".encode("utf-16")),
         ("metadata.tsv", "file_name\tcaption\nthing/0.jpg\ta café\n"),
+        ("metadata.tsv", "file_name\tcaption\tby, on, at\nthing/0.jpg\ta café\tme\n"),
+        ("metadata.csv", "image_file_name,caption\nthing/0.jpg,a café\n"),
     ],
 )  # fmt: skip
 def test_metadata_as_programs_write_it(tmp_path, name, metadata):
@@ -333,12 +374,20 @@ def test_columns_that_are_not_used_are_named_once(tmp_path):
         ("file_name,caption\n0.jpg,red, round cherries\n", "row 1 has more cells than the header"),
         ('file_name,caption\n0.jpg,"' + "x" * 200_000 + '"\n', "cannot be read: field larger"),
         ("file_name,caption\n0.jpg\0,x\n", "cannot be read"),
+        ('file_name,caption\n0.jpg,x\n1.jpg,"red\n2.jpg,blue\n', "unexpected end of data after row 1; quotes"),
     ],
 )  # fmt: skip
 def test_a_damaged_table_is_one_line(tmp_path, text, complaint):
     put(tmp_path, "0.jpg")
     write(tmp_path / "metadata.csv", text)
     with pytest.raises(TamingError, match=complaint):
+        read_folder(tmp_path)
+
+
+def test_the_line_of_damaged_json_is_told(tmp_path):
+    put(tmp_path, "0.jpg")
+    write(tmp_path / "metadata.jsonl", '{"file_name": "0.jpg"}\n\n{"file_name" "1.jpg"}\n')
+    with pytest.raises(TamingError, match="line 3, Expecting ':' delimiter, column 14"):
         read_folder(tmp_path)
 
 
@@ -350,4 +399,7 @@ def test_split_folders_and_splits_in_words_of_their_own(tmp_path):
         "Train/robot/0.jpg": "train", "val/canoe/0.jpg": "validation", "test/0.jpg": "validation",
         "robot/train/0.jpg": None,
     }  # fmt: skip
-    assert notes(folder) == [f"{tmp_path}: metadata.csv, splits by the folders Train, test, val"]
+    assert notes(folder) == [
+        f"{tmp_path}: metadata.csv, splits by the folders Train, test, val",
+        "folders called like splits below others, no splits: robot/train",
+    ]

@@ -76,7 +76,9 @@ def test_the_command_writes_a_detector_that_the_library_opens(tmp_path: Path, mo
         command = ["--params", "params.yaml", "--out", out, "--device", "cpu"]
         assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-    first, second = (load_detector(str(tmp_path / out), "cpu", 64, 0.0, 3)([image])[0] for out in ("first", "second"))
+    (first,), (second,) = (
+        load_detector(str(tmp_path / out), "cpu", 64, 0.0, 3)([image]) for out in ("first", "second")
+    )
     assert_well_formed(first, 64, 64)
     np.testing.assert_array_equal(first.scores, second.scores)
     assert [p.name for p in (tmp_path / "runs").iterdir()] == [p.name for p in (tmp_path / "runs").glob("mini-det*")]
