@@ -115,13 +115,10 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     (folder / "full" / "objects.parquet").write_text("years of work")
     (folder / "raw" / "thing").mkdir(parents=True)
     shutil.copy(PHOTO, folder / "raw" / "thing")
-    for name, files in (
-        ("downloaded", ["model_index.json"]),
-        ("encoder", ["model_index.json", "training.json", "notes"]),
-    ):
+    for name, component in (("downloaded", "unet"), ("encoder", "object_encoder")):
         (folder / name).mkdir()
-        for file in files:
-            (folder / name / file).write_text("{}")
+        (folder / name / "model_index.json").write_text(json.dumps({component: []}))
+    (folder / "encoder" / "notes.txt").touch()
     (folder / "photo.png").write_bytes(b"\x89PNG of the user")
     for name, expected in (("o", schema.OBJECTS), ("c", schema.CAPTIONS)):
         schema.write([schema.table([], expected)], expected, folder / f"{name}.parquet")
