@@ -44,6 +44,7 @@ def caption(
         objects = OBJECTS
     p = load_params(params).caption
     schema.require_out(out, schema.CAPTIONS, raw, objects)
+    shards.require_runs()
     arguments.require_device(device)
     arguments.require_models(p)
     arguments.require_api_key(p)

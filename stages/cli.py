@@ -9,6 +9,8 @@ from stages import bench, caption, detect, doctor, evaluate, export, generate, i
 from stages.process import prepare, use_utf8
 from taming_core.errors import TamingError, explain_os_error
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells give it
+
 app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
@@ -51,7 +53,10 @@ app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:
-    """Run one command; an error that the user can fix is one line on standard error and exit status 1."""
+    """Run one command; an error that the user can fix is one line on standard error and exit status 1.
+
+    After Ctrl-C the exit status is 130.
+    """
     use_utf8()
     prepare()
     try:
@@ -62,6 +67,10 @@ def main() -> None:
         if error.errno is None:  # not of the operating system, but of a library
             raise
         fail(explain_os_error(error))
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("taming: interrupted. Run the same command again: a stage goes on where it stopped.", file=sys.stderr)
+        raise
 
 
 def fail(message: str) -> NoReturn:

@@ -39,6 +39,7 @@ def detect(
 
     p = load_params(params).detect
     schema.require_out(out, schema.OBJECTS, raw)
+    shards.require_runs()
     arguments.require_device(device)
     arguments.require_models(p)
     folder = read_folder(raw)

@@ -46,6 +46,7 @@ def evaluate(
     settings = load_params(params)
     p, d = settings.evaluate, settings.detect
     arguments.require_evaluation_out(out, rows, arguments.folder_of(encoder))
+    shards.require_runs()
     weights = encoder_folder(encoder)
     require_identities(load_rows(rows, p.split), p.split)
     arguments.require_scheduler(p.sampling.scheduler)

@@ -131,7 +131,7 @@ def generate(
     made_with = {"folder": spec, "fingerprint": folder_fingerprint(weights)}
     entries = generation.records(requested, subjects, settings, made_with, versions(), precision)
     pictures: list[Image.Image] = []
-    with exclusive(out):
+    with exclusive(out, nested=False):  # below it, as in the working directory, other commands may be writing
         files = records.file_names([w.readable_name for w in requested], entries, out)
         drawn = draw(
             pipeline, [w.request for w in requested], embeds, sampling, object_scale, settings.size, negative_prompt

@@ -45,12 +45,13 @@ def materialize(
     from taming_core.progress import track_to
     from taming_core.rows import index, shortfalls, sources, splits
     from taming_core.tables import drop_counts, schema, shards
-    from taming_core.tables.rows import dropped_table, require_dropped_out
+    from taming_core.tables.rows import dropped_table, require_own_rows
 
     settings = load_params(params)
     p = settings.materialize
     arguments.require_rows_out(out, raw, objects, captions, regularization)
-    require_dropped_out(out)
+    require_own_rows(out)
+    shards.require_runs()
     inputs = sources.MaterializeInputs(raw, objects, captions, regularization)
     db = index.build_index(objects, captions, p)
     stamped = schema.add_fingerprint(schema.ROWS, fingerprint(p))

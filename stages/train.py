@@ -43,10 +43,12 @@ def train(
     from taming_core.progress import track
     from taming_core.tables.requirements import require_rows
     from taming_core.tables.rows import load_rows
+    from taming_core.tables.shards import require_runs
     from taming_core.weights.mini import encoder_folder
 
     p = load_params(params).train
     arguments.require_encoder_out(out, rows, *map(arguments.folder_of, (p.start, p.base)))
+    require_runs()
     arguments.require_device(device)
     arguments.require_models(p)
     arguments.require_scheduler(p.validation.sampling.scheduler)

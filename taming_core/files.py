@@ -15,19 +15,25 @@ from taming_core.errors import TamingError
 
 MAX_NAME = 90  # bytes of a file name without its endings: encrypted file systems allow 143, a path of Windows 260
 RESERVED = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # names of devices on Windows, whatever their ending
-PART = re.compile(r"\.\d+\.part")  # what `part_path` appends
+PART = re.compile(r"\.taming-\d+\.part")  # what `part_path` appends; downloads of users end in .001.part
 RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # how Rust's io::Error, of safetensors and tokenizers, gives errno
 
 
 def part_path(path: Path) -> Path:
     """Where this process writes a file or folder before it takes its name."""
-    return path.with_name(f"{path.name}.{os.getpid()}.part")
+    return path.with_name(f"{path.name}.taming-{os.getpid()}.part")
 
 
-def remove_parts(path: Path) -> None:
-    """Remove what crashed processes left of `path` and of anything in it; no other process may be writing them."""
+def remove_parts(path: Path, nested: bool = True) -> None:
+    """Remove what crashed processes left of `path` and of what is in it; no other process may be writing them.
+
+    Args:
+        path: a file or folder.
+        nested: also of what is in its folders.
+    """
     siblings = (p for p in path.parent.glob("*.part") if PART.fullmatch(p.name.removeprefix(path.name)))
-    for part in [*siblings, *(p for p in path.rglob("*.part") if PART.search(p.name))]:
+    inside = path.rglob("*.part") if nested else path.glob("*.part")
+    for part in [*siblings, *(p for p in inside if PART.search(p.name))]:
         remove(part)
 
 
@@ -101,6 +107,7 @@ def require_out(out: Path, inputs: Iterable[Path | None] = ()) -> None:
     Raises:
         TamingError: `out` is an input, in a folder of inputs or around one, below a file, or may not be written.
     """
+    require_expanded(out)
     place = Path(os.path.realpath(out))
     for given in (path for path in inputs if path is not None):
         source = Path(os.path.realpath(given))
@@ -112,6 +119,12 @@ def require_out(out: Path, inputs: Iterable[Path | None] = ()) -> None:
         raise TamingError(f"{out} cannot be written: {parent} is a file. Name another place with --out.")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise TamingError(f"{out} cannot be written: {parent} allows no new files. Name another place with --out.")
+
+
+def require_expanded(out: Path) -> None:
+    """Raises TamingError if `out` begins with a tilde: shells leave it as it is after an equals sign and in quotes."""
+    if str(out).startswith("~"):
+        raise TamingError(f"{out} begins with ~, which the shell has not replaced. Write --out {out.expanduser()}.")
 
 
 def require_out_file(out: Path, example: str, inputs: Iterable[Path | None] = ()) -> None:

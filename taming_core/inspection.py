@@ -51,7 +51,9 @@ def open_table(path: Path) -> tuple[ds.Dataset, SheetLayout]:
     try:
         table = ds.dataset(files)
     except (ValueError, OSError) as error:  # what pyarrow raises for files that are not Parquet
-        raise TamingError(f"{path} is not a Parquet table. Name objects.parquet, captions.parquet or rows/.") from error
+        wrong = next((file for file in files if schema.name_of(file) is None), path)
+        raise TamingError(f"{wrong} is not a Parquet table, or is damaged. Name objects.parquet, captions.parquet or "
+                          "rows/, or remove it and run the command again that wrote it.") from error  # fmt: skip
     kind = (table.schema.metadata or {}).get(b"taming.table", b"").decode()
     if kind not in LAYOUTS:
         raise TamingError(f"{path} is not a table of this program. Name objects.parquet, captions.parquet or rows/.")

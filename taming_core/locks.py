@@ -17,11 +17,15 @@ from taming_core.files import naming, remove_parts
 
 
 @contextmanager
-def exclusive(*paths: Path) -> Generator[None]:
+def exclusive(*paths: Path, nested: bool = True) -> Generator[None]:
     """Hold the locks of files or folders while the block writes them.
 
     The operating system releases a lock when its process ends, however that happens. What a crashed process had begun
     to write is removed.
+
+    Args:
+        paths: files or folders; of a link, what it leads to.
+        nested: whether also what is in folders of these folders is the command's own.
 
     Raises:
         TamingError: another process holds one of the locks; the message names it.
@@ -29,15 +33,17 @@ def exclusive(*paths: Path) -> Generator[None]:
     with ExitStack() as held:
         for path in paths:
             held.enter_context(_locked(path))
-            remove_parts(path)
+            remove_parts(Path(os.path.realpath(path)), nested)
         yield
 
 
 @contextmanager
 def _locked(path: Path) -> Generator[None]:
-    place = path.absolute()  # the working directory, ".", has no name
-    lock, holder = place.with_name(f".{place.name}.lock"), place.with_name(f".{place.name}.holder.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    place = Path(os.path.realpath(path))  # one lock for all names of a place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    # A folder of pictures may be the only one that can be written, such as a mounted one.
+    beside = place.parent if os.access(place.parent, os.W_OK) or not place.is_dir() else place
+    lock, holder = beside / f".{place.name}.lock", beside / f".{place.name}.holder.json"
     try:
         # The lock's own file may be unreadable while it is held, so that a second file names the holder.
         with FileLock(lock, timeout=0):

@@ -32,6 +32,7 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("out", "words"),
     [
         ("raw", "raw is raw"),
+        ("~/objects.parquet", "begins with ~, which the shell has not replaced. Write --out /"),
         ("raw/thing/0.jpg", "is in raw"),
         ("raw/new/objects.parquet", "is in raw"),
         ("raw/../raw/new", "is in raw"),

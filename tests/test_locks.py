@@ -49,16 +49,51 @@ def test_the_second_process_is_told_who_the_first_is(tmp_path: Path, monkeypatch
 
 def test_a_killed_process_holds_nothing_and_what_it_had_begun_is_removed(tmp_path: Path) -> None:
     process = holder(tmp_path, "out", "runs/state")
-    for part in ("out.77.part", "runs/state/shard.parquet.77.part", "runs/state.77.part"):
+    for part in ("out.taming-77.part", "runs/state/shard.parquet.taming-77.part", "runs/state.taming-77.part"):
         (tmp_path / part).parent.mkdir(exist_ok=True)
-        (tmp_path / part).mkdir() if part == "out.77.part" else (tmp_path / part).write_text("half")
-    for kept in ("out.part", "another.77.part", "runs/state/shard.parquet"):
+        (tmp_path / part).mkdir() if part == "out.taming-77.part" else (tmp_path / part).write_text("half")
+    for kept in ("out.part", "out.77.part", "another.taming-77.part", "runs/state/shard.parquet"):
         (tmp_path / kept).write_text("of someone else")
     process.send_signal(signal.SIGKILL)
     process.communicate()
     with exclusive(tmp_path / "out", tmp_path / "runs/state"):
         left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if not p.name.startswith(".")}
-        assert left == {"out.part", "another.77.part", "runs", "runs/state", "runs/state/shard.parquet"}
+        assert left == {
+            "out.part",
+            "out.77.part",
+            "another.taming-77.part",
+            "runs",
+            "runs/state",
+            "runs/state/shard.parquet",
+        }
+
+
+def test_what_other_commands_write_in_folders_of_a_shared_one_stays(tmp_path: Path) -> None:
+    for part in ("picture.png.taming-77.part", "archive.7z.001.part", "data/rows.taming-78.part"):
+        (tmp_path / part).parent.mkdir(exist_ok=True)
+        (tmp_path / part).write_text("half")
+    with exclusive(tmp_path, nested=False):
+        left = {p.name for p in tmp_path.rglob("*.part")}
+    assert left == {"archive.7z.001.part", "rows.taming-78.part"}
+
+
+def test_a_place_has_one_lock_by_whatever_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("link").symlink_to("folder")
+    process = holder(tmp_path, "folder")
+    for name in ("link", "../" + tmp_path.name + "/folder"):
+        with pytest.raises(TamingError, match=" is being written by "), exclusive(Path(name)):
+            pytest.fail("two hold one lock")
+    process.communicate("")
+
+
+def test_a_folder_that_alone_can_be_written_holds_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mounted").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # noqa: ARG005  root may write everywhere
+    with exclusive(tmp_path / "mounted"):
+        assert [p.name for p in tmp_path.iterdir()] == ["mounted"]
+        assert (tmp_path / "mounted/.mounted.lock").exists()
+    assert list((tmp_path / "mounted").iterdir()) == []
 
 
 def test_an_error_in_the_block_frees_the_lock(tmp_path: Path) -> None:

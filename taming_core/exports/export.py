@@ -53,7 +53,7 @@ def export(spec: str, out: Path, options: ExportOptions) -> list[str]:
     with replacing_folder(out) as part:
         written = WRITERS[options.to](source, options, part)
         write_text(part / "README.md", model_card.card(facts(source, options, out, written, scores)))
-        write_json(part / EXPORT_RECORD, record(source, options))
+        write_json(part / EXPORT_RECORD, record(source, options) | {"files": sorted(p.name for p in part.iterdir())})
     return [
         f"{out}: {options.to} of {spec}",
         *written.notes,

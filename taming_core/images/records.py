@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from taming_core.errors import TamingError
-from taming_core.files import read_json, with_hash, write_json
+from taming_core.files import read_json, require_expanded, with_hash, write_json
 
 Json = dict[str, Any]
 RECORD, SHEET = "generation.json", "sheet.png"
@@ -73,6 +73,7 @@ def require_out(out: Path, inputs: Sequence[Path]) -> None:
         TamingError: it is a file or below one, cannot be written, holds a foreign file, is in a folder of photos, or an
             input would be replaced.
     """
+    require_expanded(out)
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not there.is_dir():
         raise TamingError(f"--out is {out}, and {there} is a file. Name a folder.")

@@ -4,13 +4,14 @@ import ast
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cache, reduce
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from taming_core.errors import TamingError
-from taming_core.files import require_out, require_replaceable
+from taming_core.files import read_json, require_out, require_replaceable
 from taming_core.params.caption import VLM, CaptionParams
 from taming_core.params.sections import DetectParams, EvaluateParams, Section, is_salient
 from taming_core.params.train import TrainParams
@@ -18,6 +19,10 @@ from taming_core.params.train import TrainParams
 PRECISIONS = ("fp32", "bf16", "fp16")
 EVALUATION_FILES = (
     "images", "plots", "scores.jsonl", "report.html", "sheet.png", "timings.json", "intervals.json", "metrics.json",
+)  # fmt: skip
+ENCODER_FILES = (
+    "model_index.json", "training.json", "README.md", "metrics.jsonl", "losses.png", "validation", "lora",
+    "placeholder.safetensors",
 )  # fmt: skip
 EXPORT_RECORD = "export.json"
 # `taming materialize` once wrote dropped rows into the same folder.
@@ -129,7 +134,27 @@ def is_flow_matching(name: str, config: Mapping[str, Any]) -> bool:
 def require_encoder_out(out: Path, *inputs: Path | None) -> None:
     """Raises TamingError if `out` cannot be written beside the inputs, or holds something else than an encoder."""
     require_out(out, inputs)
-    require_replaceable(out, lambda folder: (folder / "model_index.json").is_file(), "an encoder")
+    require_replaceable(out, is_encoder, "an encoder")
+
+
+def is_encoder(folder: Path) -> bool:
+    """Whether a folder is what `taming train` wrote, and nothing was put into it; a downloaded model is not."""
+    components = _json_of(folder / "model_index.json")
+    return "object_encoder" in components and names_in(folder) <= {*ENCODER_FILES, *components}
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder is what `taming export` wrote, and nothing was put into it."""
+    record = _json_of(folder / EXPORT_RECORD)
+    return "to" in record and names_in(folder) <= {EXPORT_RECORD, *record.get("files", names_in(folder))}
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    """A JSON object in a file; empty if there is none."""
+    with suppress(OSError, TamingError):
+        value: Any = read_json(path)
+        return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    return {}
 
 
 def require_evaluation_out(out: Path, *inputs: Path | None) -> None:
@@ -150,7 +175,7 @@ def require_rows_out(out: Path, *inputs: Path | None) -> None:
 def require_export_out(out: Path, *inputs: Path | None) -> None:
     """Raises TamingError if `out` cannot be written beside the inputs, or holds something else than an export."""
     require_out(out, inputs)
-    require_replaceable(out, lambda folder: (folder / EXPORT_RECORD).is_file(), "an export")
+    require_replaceable(out, is_export, "an export")
 
 
 def folder_of(spec: str | None) -> Path | None:

@@ -59,6 +59,9 @@ def load_params(path: Path | None = None) -> Params:
         values = yaml.load(read_text(path))
     except YAMLError as error:
         raise TamingError(f"{path} is not YAML: {' '.join(str(error).split())}. Correct it.") from error
+    if not isinstance(values, dict):
+        content = "is empty" if values is None else "has no sections of keys"
+        raise TamingError(f"{path} {content}. Copy {packaged_params()} there, and change its values.")
     try:
         return Params.model_validate(values)
     except ValidationError as error:

@@ -153,11 +153,15 @@ def dropped_table(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}-dropped.parquet")
 
 
-def require_dropped_out(folder: Path) -> None:
-    """Raises TamingError if the place of the `dropped_table` of a folder is taken by something else than rows."""
-    path = dropped_table(folder)
-    if path.exists() and schema.name_of(path) != "rows":
-        raise TamingError(f"{path}, where dropped rows would go, is something else. Name another folder with --out.")
+def require_own_rows(folder: Path) -> None:
+    """Raises TamingError if a table in a folder, or the `dropped_table` beside it, is something else than rows.
+
+    Other data sets have files of the same names, such as train-00000-of-00001.parquet.
+    """
+    for path in (*sorted(folder.glob("*.parquet")), dropped_table(folder)):
+        if path.exists() and schema.name_of(path) != "rows":
+            raise TamingError(f"{path}, which would be replaced, is something else than rows, or is damaged. Name "
+                              "another folder with --out, or remove it.")  # fmt: skip
 
 
 def concatenate(first: Rows, second: Rows) -> Rows:

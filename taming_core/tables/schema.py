@@ -215,7 +215,8 @@ def require_out(out: Path, expected: pa.Schema, *inputs: Path | None) -> None:
     name = expected.metadata[b"taming.table"]
     require_out_file(out, f"{name.decode()}.parquet", inputs)
     if out.exists() and name_of(out) != name.decode():
-        raise TamingError(f"{out} is another file than a table of {name.decode()}. Name a new file with --out.")
+        raise TamingError(f"{out} is another file than a table of {name.decode()}, or is damaged. Name a new file with "
+                          "--out, or remove this one.")  # fmt: skip
 
 
 def name_of(path: Path) -> str | None:
@@ -223,7 +224,7 @@ def name_of(path: Path) -> str | None:
     try:
         with pq.ParquetFile(path) as file:
             metadata = file.schema_arrow.metadata or {}
-    except (pa.ArrowInvalid, OSError):
+    except (pa.ArrowException, OSError):
         return None
     return metadata.get(b"taming.table", b"").decode() or None
 
@@ -256,8 +257,11 @@ def open_table(path: Path, expected: pa.Schema) -> pq.ParquetFile:
         raise TamingError(f"{path} does not exist. Run `{command}` first, or name another table.")
     try:
         file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise TamingError(f"{path} is not a Parquet file. Run `{command}` again.") from error
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the operating system
+            raise
+        raise TamingError(f"{path} is not a Parquet file, or is damaged. Remove it, and run `{command}` "
+                          "again.") from error  # fmt: skip
     check(file.schema_arrow, expected, path)
     return file
 

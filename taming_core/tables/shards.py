@@ -1,5 +1,6 @@
 """Resumable work: a finished shard is final, and a rerun continues at the first unfinished one."""
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +17,14 @@ from taming_core.tables.parquet import read_table
 T = TypeVar("T")
 
 RUNS = Path("runs")  # resumable state; not an output, safe to delete
+
+
+def require_runs() -> None:
+    """Raises TamingError if resumable state cannot be written below the working directory."""
+    place = RUNS.absolute() if os.path.lexists(RUNS) else Path.cwd()
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise TamingError(f"{place} allows no new files, and resumable state goes to {RUNS} there. Run the command in "
+                          "a folder that you may write.")  # fmt: skip
 
 
 def shard_paths(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnkn
 from torch import Tensor, nn
 
 from taming_core import files
+from taming_core.errors import TamingError
 from taming_core.files import read_json, replacing_folder, write_json
 from taming_core.fingerprints import digest
 from taming_core.fingerprints import fingerprint as config_fingerprint
@@ -49,10 +50,17 @@ def rows_state(folder: Path) -> str:
 
 
 def _footer(path: Path) -> bytes:
-    """A Parquet file ends in its footer, the footer's length in 4 bytes, and the magic number in 4."""
+    """A Parquet file ends in its footer, the footer's length in 4 bytes, and the magic number in 4.
+
+    Raises:
+        TamingError: the file is cut off or damaged.
+    """
     with path.open("rb") as file:
-        file.seek(-8, os.SEEK_END)
-        length = int.from_bytes(file.read(4), "little")
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 8))
+        length, magic = int.from_bytes(file.read(4), "little"), file.read()
+        if magic != b"PAR1" or length > size - 8:
+            raise TamingError(f"{path} is not a Parquet file, or is damaged. Run `taming materialize` again.")
         file.seek(-8 - length, os.SEEK_END)
         return file.read(length)
 

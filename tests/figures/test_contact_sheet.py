@@ -206,6 +206,8 @@ def test_what_is_no_table_is_refused(tmp_path):
     (tmp_path / "text.parquet").write_text("not a table")
     with pytest.raises(TamingError, match="not a Parquet table"):
         inspection.open_table(tmp_path / "text.parquet")
+    with pytest.raises(TamingError, match=r"text.parquet is not a Parquet table, or is damaged"):
+        inspection.open_table(tmp_path)
     foreign = schema.OBJECTS.with_metadata({b"taming.table": b"wallets"})
     schema.write([schema.table([row(schema.OBJECTS)], foreign)], foreign, tmp_path / "x.parquet")
     with pytest.raises(TamingError, match="not a table of this program"):

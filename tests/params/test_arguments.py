@@ -43,6 +43,9 @@ MISTAKES = {
     "materialize: no tables": (["materialize", "--in", "empty"], "taming detect"),
     "train: no rows": (["train", "--in", "absent"], "absent holds no rows"),
     "train: another folder": (["train", "--in", "rows", "--out", "full"], "full holds something"),
+    "train: a model of others": (["train", "--in", "rows", "--out", "downloaded"], "downloaded holds something"),
+    "train: a file put into it": (["train", "--in", "rows", "--out", "encoder"], "encoder holds something"),
+    "generate: a tilde": (["generate", "--object", PHOTO, *PROMPT, "--out", "~/out"], "begins with ~"),
     "train: no such model": (["train", "--in", "rows", "--params", "wrong.yaml"], "train.identity_network"),
     "train: no such start": (["train", "--in", "rows", "--params", "start.yaml"], "empty holds no encoder"),
     "train: no scheduler": (["train", "--in", "rows", "--params", "scheduler.yaml"], "Nothing"),
@@ -112,6 +115,10 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     (folder / "full" / "objects.parquet").write_text("years of work")
     (folder / "raw" / "thing").mkdir(parents=True)
     shutil.copy(PHOTO, folder / "raw" / "thing")
+    for name, component in (("downloaded", "unet"), ("encoder", "object_encoder")):
+        (folder / name).mkdir()
+        (folder / name / "model_index.json").write_text(json.dumps({component: []}))
+    (folder / "encoder" / "notes.txt").touch()
     (folder / "photo.png").write_bytes(b"\x89PNG of the user")
     for name, expected in (("o", schema.OBJECTS), ("c", schema.CAPTIONS)):
         schema.write([schema.table([], expected)], expected, folder / f"{name}.parquet")

@@ -148,6 +148,13 @@ def test_broken_yaml_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["", "# later", "- detect", "detect", "42"])
+def test_a_file_without_sections_says_so(tmp_path: Path, text: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(TamingError, match=r"params\.yaml (is empty|has no sections of keys)\. Copy "):
+        load_params(tmp_path / "params.yaml")
+
+
 def test_the_fingerprint_follows_values_and_inputs_but_not_the_keys_left_out() -> None:
     train = load_params(packaged_params()).train
     same = train.model_copy(update={"save_every": 7})

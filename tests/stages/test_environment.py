@@ -97,6 +97,27 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(home: Path) -> Non
     assert taming(home, *command)[0].startswith("o.parquet: 1 photos")
 
 
+@pytest.mark.parametrize("command", ["detect --in raw", "caption --in raw", "train --in rows", "eval --in rows"])
+def test_where_state_cannot_be_written_nothing_starts(home: Path, command: str) -> None:
+    (home / "runs").touch()
+    problems = taming(home, *command.split(), "--out", "new")[1]
+    assert one_line(problems), problems
+    assert "runs allows no new files, and resumable state goes to runs there. Run the command in a folder" in problems
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_command_that_is_interrupted_says_how_to_go_on(home: Path) -> None:
+    stop = "os.kill(os.getpid(), signal.SIGINT)"
+    code = f"import os, signal, stages.cli as c; c.app.command('wait')(lambda: {stop}); {MAIN}"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "wait"], cwd=home, text=True, capture_output=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 130
+    assert one_line(done.stderr), done.stderr
+    assert "interrupted. Run the same command again" in done.stderr
+
+
 def test_a_bug_has_a_plain_traceback(home: Path) -> None:
     code = f"import stages.cli as c; c.app.command('bug')(lambda: 1 / 0); {MAIN}"
     problems = taming(home, "bug", code=code)[1]

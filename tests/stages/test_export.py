@@ -500,3 +500,6 @@ def test_the_command_writes_an_account_of_itself(tmp_path: Path) -> None:
     assert {w.dtype for w in load_file(tmp_path / "out" / ip_adapter.FILE).values()} == {torch.float16}
     again = CliRunner().invoke(app, ["export", "--encoder", "encoder", "--to", "ip-adapter", "--out", "out"])
     assert again.exit_code == 0
+    (tmp_path / "out/thesis.txt").write_text("put there later")
+    with pytest.raises(TamingError, match="holds something else than an export"):
+        require_valid(wish("diffusers"), tmp_path / "out")

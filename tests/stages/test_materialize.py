@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -620,8 +621,13 @@ def test_a_folder_of_other_things_is_not_replaced(tmp_path: Path) -> None:
         run(tmp_path)
     (tmp_path / "rows" / "thesis.docx").unlink()
     (tmp_path / "rows-dropped.parquet").write_bytes(b"theirs")
-    with pytest.raises(TamingError, match=r"rows-dropped.parquet, where dropped rows would go, is something else"):
+    with pytest.raises(TamingError, match=r"rows-dropped.parquet, which would be replaced, is something else"):
         run(tmp_path)
     assert (tmp_path / "rows-dropped.parquet").read_bytes() == b"theirs"
     (tmp_path / "rows-dropped.parquet").unlink()
+    theirs = tmp_path / "rows/train-00000-of-00001.parquet"  # as the files of most data sets are called
+    pq.write_table(pa.table({"text": ["a"]}), theirs)
+    with pytest.raises(TamingError, match=r"train-00000-of-00001.parquet, which would be replaced, is something else"):
+        run(tmp_path)
+    theirs.unlink()
     assert len(run(tmp_path)) == len(run(tmp_path)) == 1

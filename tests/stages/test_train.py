@@ -263,10 +263,10 @@ def test_a_folder_that_holds_something_else_is_left_alone(project: Path) -> None
 
 def test_a_finished_encoder_is_replaced(project: Path) -> None:
     run()
-    (project / "data/encoder/old.txt").write_text("old")
+    (project / "data/encoder/validation/old.txt").write_text("old")
     write_params(project, steps=1)
     run()
-    assert not (project / "data/encoder/old.txt").exists()
+    assert not (project / "data/encoder/validation/old.txt").exists()
     assert json.loads((project / "data/encoder/training.json").read_text())["last"]["step"] == 1
 
 

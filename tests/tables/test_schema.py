@@ -72,6 +72,19 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
         schema.open_table(tmp_path / "objects.parquet", schema.OBJECTS)
 
 
+def test_a_damaged_table_is_named_and_may_not_be_an_output(tmp_path: Path) -> None:
+    path = tmp_path / "captions.parquet"
+    schema.write([schema.table([row()], schema.CAPTIONS)], schema.CAPTIONS, path)
+    whole = path.read_bytes()
+    footer = bytes(b ^ 0x5A for b in whole[-400:-8]) + whole[-8:]
+    for damaged in (b"", whole[:4], whole[: len(whole) // 2], whole[:-400] + footer, bytes(len(whole))):
+        path.write_bytes(damaged)
+        with pytest.raises(TamingError, match=r"captions.parquet is not a Parquet file, or is damaged\. Remove it"):
+            schema.open_table(path, schema.CAPTIONS)
+        with pytest.raises(TamingError, match=r"or is damaged\. Name a new file with --out, or remove this one\."):
+            schema.require_out(path, schema.CAPTIONS)
+
+
 def make(names: list[str]) -> list[dict[str, Any]]:
     return [row(file_name=n, drop_reason=None if n < "c" else "late: very") for n in names]
 

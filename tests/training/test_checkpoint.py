@@ -8,6 +8,7 @@ import tiny
 import torch
 from tiny_runs import begun, state, steps
 
+from taming_core.errors import TamingError
 from taming_core.model.subject_model import SubjectModel, subject_model
 from taming_core.params.train import TrainParams
 from taming_core.training import checkpoint
@@ -115,6 +116,14 @@ def test_the_fingerprint_covers_what_changes_weights_and_no_more(folder: Path, t
     assert own != fingerprint(p, folder, subject_model(tiny.pipeline(seed=1).components))
     assert own != fingerprint(p, tiny.write_rows(tmp_path / "more", identities=3), model)
     assert own == fingerprint(p, tiny.write_rows(tmp_path / "again"), model)  # the same rows, written later
+
+
+@pytest.mark.parametrize("left", [0, 5, 11, -1], ids=["nothing", "the magic number", "no length", "half"])
+def test_rows_that_are_cut_off_are_named(folder: Path, tmp_path: Path, left: int) -> None:
+    whole = next(folder.glob("train-*.parquet")).read_bytes()
+    (tmp_path / "test-00000.parquet").write_bytes(whole[: len(whole) // 2] if left < 0 else whole[:left])
+    with pytest.raises(TamingError, match=r"test-00000.parquet is not a Parquet file, or is damaged\. Run "):
+        checkpoint.rows_state(tmp_path)
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.5])
