@@ -18,6 +18,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerBase, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
+from taming_core.bases.encoder_files import require_encoder
 from taming_core.bases.flux import Flux
 from taming_core.bases.load import Dtypes
 from taming_core.bases.stable_diffusion import StableDiffusion
@@ -27,7 +28,6 @@ from taming_core.images.pipeline import TamingPipeline
 from taming_core.model.object_encoder import ObjectEncoder
 from taming_core.params.arguments import require_precision
 from taming_core.weights.device import DTYPES
-from taming_core.weights.mini import encoder_folder
 
 __all__ = [
     "TamingFluxPipeline",
@@ -156,7 +156,7 @@ def load_pipeline(
     """
     if isinstance(precision, str):
         require_precision(precision, device, offload)
-    folder, dtype = encoder_folder(spec), DTYPES[precision] if isinstance(precision, str) else precision
+    folder, dtype = require_encoder(spec), DTYPES[precision] if isinstance(precision, str) else precision
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     pipeline: Any = TamingPipeline.from_pretrained(folder, base=base, dtype=dtype, local_files_only=True)

@@ -19,6 +19,7 @@ from packaging.specifiers import SpecifierSet
 from rich.console import Console
 from rich.table import Table
 
+from taming_core.bases.encoder_files import require_encoder
 from taming_core.bases.load import require_base
 from taming_core.bases.record import find_base, missing_base, record_of
 from taming_core.captions.chat_server import served_models
@@ -203,7 +204,7 @@ def model_checks(params: Params) -> Iterator[Check]:
     if params.caption.server is not None:
         yield server_check(*params.caption.server, params.caption.vlm_params.api_key_env)
     if params.train.start not in (None, "mini"):
-        yield from base_checks(Path(params.train.start))
+        yield from start_checks(params.train.start)
 
 
 def server_check(url: str, model: str, api_key_env: str | None) -> Check:
@@ -215,6 +216,16 @@ def server_check(url: str, model: str, api_key_env: str | None) -> Check:
         return Check("caption.captioner", f"{url}: {error}", ok=False, remedy=f"{remedy}, or correct the URL.")
     found = f"{url} has {', '.join(models) or 'no model'}"
     return Check("caption.captioner", found, model in models, f"Name one of these after #, not {model}.")
+
+
+def start_checks(spec: str) -> Iterator[Check]:
+    """Whether the encoder that training begins with is whole, and its base on this machine."""
+    try:
+        folder = require_encoder(spec)
+    except TamingError as error:
+        yield Check("files of train.start", spec, ok=False, remedy=str(error))
+        return
+    yield from base_checks(folder)
 
 
 def base_checks(encoder: Path) -> Iterator[Check]:
