@@ -48,7 +48,7 @@ def shrink(image: Image.Image, side: int) -> Image.Image:
 def tidy_answer(text: str) -> str:
     """The answer in one line, without thoughts and quotes, with `<object>` as it is spelled here.
 
-    >>> tidy_answer('<think>A dog.</think> "A `<Object>`\\\\n on the beach."')
+    >>> tidy_answer('<think>A dog.</think> "A `<Object>`\\n on the beach."')
     'A <object> on the beach.'
     """
     return " ".join(PLACEHOLDER.sub(OBJECT, THOUGHTS.sub("", text)).split()).strip("\"'“” ")

@@ -156,8 +156,8 @@ def saliency(session: Any, p: Preprocessing, picture: NDArray[np.uint8]) -> NDAr
 def as_shares(found: NDArray[np.float32]) -> NDArray[np.float32]:
     """A network's output as shares: as it is, or through a sigmoid if it has values outside of [0, 1], as logits do.
 
-    >>> as_shares(np.array([0.0, 0.5, 1.0], np.float32)), as_shares(np.array([-9.0, 0.0, 9.0], np.float32)).round(2)
-    (array([0. , 0.5, 1. ], dtype=float32), array([0. , 0.5, 1. ], dtype=float32))
+    >>> [as_shares(np.array(values, np.float32)).round(2).tolist() for values in ([0.0, 0.5, 1.0], [-9.0, 0.0, 9.0])]
+    [[0.0, 0.5, 1.0], [0.0, 0.5, 1.0]]
     """
     is_share = found.min() >= 0 and found.max() <= 1
     return found if is_share else (1 / (1 + np.exp(-found.clip(-80, 80)))).astype(np.float32)

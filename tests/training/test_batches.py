@@ -238,7 +238,7 @@ def test_where_the_object_takes_the_place_of_its_word_the_word_outlives_a_droppe
 def test_a_prompt_says_what_training_said() -> None:
     assert prompt_for("a photo of a <object>", "object_token", None) == "a photo of a <object>"
     assert prompt_for("a photo of a <object>", "class_noun", "apple") == "a photo of an apple"
-    with pytest.raises(TamingError, match="Run `taming detect`"):
+    with pytest.raises(TamingError, match="Name it in a column class"):
         prompt_for("a photo of a <object>", "class_noun", None)
 
 

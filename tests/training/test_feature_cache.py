@@ -1,6 +1,8 @@
-"""Caches: training from them equals training without, nothing stale is ever read, and damage is repaired."""
+"""Caches: training import shutil
+from them equals training without, nothing stale is ever read, and damage is repaired."""
 
 import multiprocessing
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -345,6 +347,7 @@ def test_the_stage_fills_caches_sends_parts_away_and_leaves_the_same_encoder(
     folder = Path("runs/cache") / feature_cache.folder_name("latents", model, tiny.train_params())
     folder.mkdir(parents=True)
     (folder / "0.safetensors").write_bytes(b"cut off")
+    shutil.rmtree("encoder")  # a finished training is not done again
     assert staged(tmp_path, **BOTH, offload=True) == plain
     assert "1 cached entries or shards were damaged" in capsys.readouterr().err
     assert sorted(f.name.split("-")[0] for f in Path("runs/cache").iterdir()) == ["latents", "text"]

@@ -98,10 +98,12 @@ def test_the_truth_makes_rows_at_once(made: Path, tmp_path: Path) -> None:
 def test_photos_of_two_objects_have_both_in_the_truth(tmp_path: Path) -> None:
     made = safe_load(Path("params.yaml").read_text())
     made["world"]["two_objects"] = 1.0
+    made["materialize"] |= {"validation": 0.0, "test": 0.0}  # photos of two objects in different splits are dropped
     (tmp_path / "params.yaml").write_text(safe_dump(made))
     truth = tmp_path / "truth"
     stage(tmp_path / "raw", photos=12, split="train", truth=truth, params=tmp_path / "params.yaml", device="cpu")
-    materialize(tmp_path / "raw", truth / "objects.parquet", truth / "captions.parquet", out=tmp_path / "rows")
+    materialize(tmp_path / "raw", truth / "objects.parquet", truth / "captions.parquet", out=tmp_path / "rows",
+                params=tmp_path / "params.yaml")  # fmt: skip
     given, objects = read_folder(tmp_path / "raw").metadata, {
         r["object_id"]: r for b in schema.iter_rows(truth / "objects.parquet", schema.OBJECTS, 50) for r in b
     }  # fmt: skip
