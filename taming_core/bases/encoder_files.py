@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors import SafetensorError, safe_open
 
@@ -35,7 +35,7 @@ def _problems(folder: Path) -> Iterator[str]:
     if not isinstance(index, dict):
         yield "model_index.json names no components"
         return
-    kinds: dict[str, Any] = index
+    kinds = cast(dict[str, Any], index)
     named = {name for name, kind in kinds.items() if isinstance(kind, list) and kind and kind[0] is not None}
     # An encoder of a named base holds what was trained; the base has the other components.
     expected = {"object_encoder"} | (named if record_of(kinds) is None else set())

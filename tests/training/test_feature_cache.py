@@ -1,5 +1,4 @@
-"""Caches: training import shutil
-from them equals training without, nothing stale is ever read, and damage is repaired."""
+"""Caches: training from them equals training without, nothing stale is ever read, and damage is repaired."""
 
 import multiprocessing
 import shutil
