@@ -36,9 +36,9 @@ def _problems(folder: Path) -> Iterator[str]:
         yield "model_index.json names no components"
         return
     kinds = cast(dict[str, Any], index)
-    named = {name for name, kind in kinds.items() if isinstance(kind, list) and kind and kind[0] is not None}
+    named = {name for name, kind in kinds.items() if isinstance(kind, list) and cast(list[Any], kind)[:1] != [None]}
     # An encoder of a named base holds what was trained; the base has the other components.
-    expected = {"object_encoder"} | (named if record_of(kinds) is None else set())
+    expected = {"object_encoder"} | (named if record_of(kinds) is None else set[str]())
     for part in sorted(expected):
         if not any((folder / part / config).is_file() for config in CONFIGS):
             yield f"{part} is missing"
