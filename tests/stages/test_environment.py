@@ -107,8 +107,10 @@ def test_where_state_cannot_be_written_nothing_starts(home: Path, command: str) 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_a_command_that_is_interrupted_says_how_to_go_on(home: Path) -> None:
-    stop = "os.kill(os.getpid(), signal.SIGINT)"
-    code = f"import os, signal, stages.cli as c; c.app.command('wait')(lambda: {stop}); {MAIN}"
+    stop = "signal.raise_signal(signal.SIGINT)"
+    # As in a terminal: processes in the background of a shell ignore the signal.
+    heed = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"import signal, stages.cli as c; {heed}; c.app.command('wait')(lambda: {stop}); {MAIN}"
     done = subprocess.run(
         [sys.executable, "-c", code, "wait"], cwd=home, text=True, capture_output=True, check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
