@@ -39,7 +39,7 @@ from taming_core.training.batches import (
 from taming_core.training.checkpoint import network_digest, weight_bytes
 from taming_core.training.distributed import ProcessGroup
 from taming_core.training.feature_store import Entry, FeatureStore, find, holds, is_full, open_store, write_shard
-from taming_core.training.loop import Run
+from taming_core.training.loop import Run, autocast
 from taming_core.weights.device import DTYPES, fast_kernels
 
 ENCODER_KEYS = ("projector", "mean", "std", "size")  # keys of the encoder's config that affect tower features
@@ -82,7 +82,7 @@ def prepare(run: Run, source: ExampleSource) -> tuple[ExampleSource, dict[str, n
     offloaded = offloaded_networks(run.model, p, fewest_views(source.rows)) if p.offload else {}
     kinds, numbers, counts = feature_kinds(run.model, source), row_share(source, processes), Counter[str]()
     for name, kind in kinds.items():
-        with fast_kernels(p.precision), run.accelerator.autocast():
+        with fast_kernels(p.precision), autocast(run.accelerator):
             done = fill(kind, map(source.rows.__getitem__, numbers), p.micro_batch_size, device, counts)
             track_to(done, f"cache {name}", len(numbers))
     processes.barrier()

@@ -6,13 +6,13 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import AutocastKwargs, patch_environment  # pyright: ignore[reportUnknownVariableType]  # untyped
+from accelerate.utils import patch_environment  # pyright: ignore[reportUnknownVariableType]  # untyped
 from diffusers.training_utils import EMAModel
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -341,7 +341,8 @@ def forward_backward(
         rows = slice(start, start + p.micro_batch_size)
         part, noise_slice = batch_slice(batch, rows, device), diffusion.slice_noise(noise, rows, device)
         force_encoder = any_object is not None and bool(any_object[number])
-        with autocast(run):
+        # Casts of sharded weights are freed with them, where else they stay for the whole pass.
+        with autocast(run.accelerator, cache_casts=not run.sharded):
             terms = compute_loss_terms(
                 run.model, run.identity, part, noise_slice, sample_weights.slice(rows), p, force_encoder
             )
@@ -352,10 +353,20 @@ def forward_backward(
     return sums, {n: bool(getattr(all_weights, n).any()) for n in ("identity", "localization")}
 
 
-def autocast(run: Run) -> AbstractContextManager[Any]:
-    """Mixed precision; its casts of sharded weights are freed with them, where else they stay for the whole pass."""
-    accelerator: Any = run.accelerator
-    return accelerator.autocast(autocast_handler=AutocastKwargs(cache_enabled=not run.sharded))
+def autocast(accelerator: Accelerator, cache_casts: bool = True) -> AbstractContextManager[Any]:
+    """Mixed precision on the device, as `accelerator.autocast`, which however changes the environment at every call.
+
+    It empties `os.environ` and fills it again. A thread of the data loader that calls getenv meanwhile, as libjpeg does
+    for every image, reads freed memory.
+
+    Args:
+        accelerator: names device and precision; of "no" nothing changes.
+        cache_casts: keep the cast of a weight until the block ends.
+    """
+    dtype = DTYPES.get(accelerator.mixed_precision)
+    if dtype is None:
+        return nullcontext()
+    return torch.autocast(accelerator.device.type, dtype, cache_enabled=cache_casts)
 
 
 def trained_weights(run: Run) -> dict[str, dict[str, Tensor]]:

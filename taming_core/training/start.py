@@ -85,7 +85,7 @@ def prepare(p: TrainParams, folder: Path, device: str, shard: bool, base: str | 
         drawn = shards.RUNS / f"prior-{prior.fingerprint(p, folder, model, pipeline)}"
         if processes.is_main:
             by_layer = layers_on_device(model.family.denoiser, accelerator.device) if shard else nullcontext()
-            with exclusive(drawn), accelerator.autocast(), by_layer:
+            with exclusive(drawn), loop.autocast(accelerator), by_layer:
                 track_to(prior.make_prior(pipeline, rows, p, drawn), "prior", p.prior)
         processes.barrier()
         rows, fingerprints = concatenate(rows, load_rows(drawn, "train")), [*fingerprints, drawn.name]

@@ -18,7 +18,7 @@ from taming_core.tables.row_images import Background, encoder_image
 from taming_core.tables.rows import Rows
 from taming_core.training.compilation import uncompiled
 from taming_core.training.ema import ema_weights
-from taming_core.training.loop import Run
+from taming_core.training.loop import Run, autocast
 
 SIDE = 160  # pixels of an image in the grid
 
@@ -61,7 +61,7 @@ def draw_grid(
 
 def save_grid(pipeline: TamingPipeline, run: Run, subjects: Sequence[GridSubject], p: TrainParams, path: Path) -> None:
     """Draw the grid with the weights of the run, or their EMA where one is kept; the main process writes it."""
-    with run.accelerator.autocast(), ema_weights(run.ema, run.weights), uncompiled(p):
+    with autocast(run.accelerator), ema_weights(run.ema, run.weights), uncompiled(p):
         image = draw_grid(pipeline, subjects, p.validation, p.seed, f"After {run.step} steps")
     if run.processes.is_main:
         save(image, path)

@@ -1,5 +1,6 @@
 """The loop: what trains, what does not, and that micro-batches change nothing."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
@@ -164,6 +165,21 @@ def test_gradients_are_clipped(rows: Rows) -> None:
     report = next(loop.train(run, p, batches(rows, p)))
     assert report.grad_norm > 1e-2
     assert torch.stack([g.norm() for g in seen]).norm() == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.usefixtures("_another_precision")
+def test_steps_leave_the_environment_to_the_threads_that_read_it(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    p = tiny.train_params(steps=2, precision="bf16")
+    run = begun(p, None)
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the environment is written while threads of the data loader run")
+
+    steps = loop.train(run, p, batches(rows, p))
+    with monkeypatch.context() as patch:
+        for method in ("__setitem__", "__delitem__"):
+            patch.setattr(type(os.environ), method, refuse)
+        assert len(list(steps)) == 2
 
 
 def test_the_loss_goes_down_on_rows_it_sees_again_and_again(rows: Rows, identity: IdentityNetwork) -> None:
