@@ -70,11 +70,11 @@ def evaluate(
     with exclusive(out, state):
         drawn = protocol.draw(pipeline, subjects, p, state)
 
-        from taming_core.evaluation import folder, measures  # imported when all images are drawn
-        from taming_core.evaluation.report import Evaluation
+        from taming_core.evaluation import folder, scoring  # imported when all images are drawn
+        from taming_core.evaluation.result import Evaluation
 
         text_role = independence.text_judge_role(networks, trained_with)
-        scored = measures.score_all(drawn, subjects, networks, load_finder(d, where), rows, p)
+        scored = scoring.score_all(drawn, subjects, networks, load_finder(d, where), rows, p)
         facts = folder.facts(encoder, digest, precision, scored.known, subjects, p, text_role)
         result = Evaluation(subjects, scored.rows, scored.images, scored.summary, p, facts)
         folder.write(result, drawn.timings, state, out)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pipelines.ablation.cells import OURS, Ablation
 from taming_core.errors import TamingError
-from taming_core.evaluation import protocol
+from taming_core.evaluation import conditions
 from taming_core.evaluation.intervals import Estimate, estimate_mean, estimate_share, estimate_share_difference
 from taming_core.training.metrics_log import METRICS, SPEED
 
@@ -114,7 +114,7 @@ def evaluation_folder(out: Path, cell: str, seed: int, scale: float) -> Path:
 def image_scores(folder: Path) -> list[dict[str, Any]]:
     """The scores of the images that were drawn with the object's own tokens."""
     lines = (folder / "scores.jsonl").read_text(encoding="utf-8").splitlines()
-    return [row for row in map(json.loads, lines) if row["condition"] == protocol.OURS]
+    return [row for row in map(json.loads, lines) if row["condition"] == conditions.OURS]
 
 
 def image_values(folder: Path, seed: int) -> Values:

@@ -13,9 +13,10 @@ import typer
 from PIL import Image
 
 from taming_core.errors import TamingError
+from taming_core.evaluation.conditions import OURS
 from taming_core.evaluation.judges import composite_on_grey
 from taming_core.evaluation.measures import MEASURES, Measure
-from taming_core.evaluation.protocol import OURS, all_subjects
+from taming_core.evaluation.protocol import all_subjects
 from taming_core.figures.image_grid import Cell, grid, save
 
 SIDE = 128  # pixels of a picture on the sheet

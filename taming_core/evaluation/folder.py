@@ -8,11 +8,12 @@ from pathlib import Path
 from PIL import Image
 
 from taming_core.evaluation import measures, plots, report
+from taming_core.evaluation.conditions import NAMES, OURS, REAL
 from taming_core.evaluation.gallery import Known
-from taming_core.evaluation.measures import MAX_OBJECTS, MEASURES
-from taming_core.evaluation.plots import NAMES
-from taming_core.evaluation.protocol import OURS, REAL, REFERENCES, EvalSubject
-from taming_core.evaluation.report import Evaluation
+from taming_core.evaluation.measures import MEASURES
+from taming_core.evaluation.protocol import REFERENCES, EvalSubject
+from taming_core.evaluation.result import Evaluation
+from taming_core.evaluation.scoring import MAX_OBJECTS
 from taming_core.figures import image_grid
 from taming_core.files import naming, part_path, write_json
 from taming_core.fingerprints import versions

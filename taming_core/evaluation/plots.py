@@ -8,14 +8,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from taming_core.evaluation.conditions import COLOURS, NAMES, OURS
 from taming_core.evaluation.measures import MEASURES, ImageScores, Summary
-from taming_core.evaluation.protocol import ANOTHER, NO_OBJECT, OURS, REAL
 from taming_core.figures.axes import style_axes
 
-NAMES = {
-    OURS: "the object's tokens", REAL: "real photos", ANOTHER: "another object's tokens", NO_OBJECT: "no object tokens",
-}  # fmt: skip
-COLOURS = {OURS: "#2f6db3", REAL: "#8a8f98", ANOTHER: "#d8a03a", NO_OBJECT: "#c9cdd3"}
 SHOWN = (
     "judge_top1", "strict_top1", "strict_pass", "judge_cosine", "judge_cosine_seen", "shape", "scene_accuracy",
     "style_accuracy",

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from taming_core.evaluation.conditions import ANOTHER, NO_OBJECT, OURS
 from taming_core.files import MAX_NAME, distinct_names, safe_name
 from taming_core.images.draw import draw_missing
 from taming_core.images.families import TamingPipeline
@@ -28,7 +29,6 @@ from taming_core.tables.rows import Rows, load_rows
 from taming_core.tables.schema import SPLITS, Row
 
 REFERENCES = 3  # other photos of an identity that images are compared with
-OURS, NO_OBJECT, ANOTHER, REAL = "ours", "no_object", "another_object", "real_photos"
 MAX_WORDS = MAX_NAME - 26  # bytes of identity and scene or style in a file name
 # Params that change scores, not images.
 SCORING_ONLY = frozenset({"scene_choices", "style_choices", "judge", "strict_judge", "text_judge"})

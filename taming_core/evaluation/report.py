@@ -1,8 +1,6 @@
 """The report of an evaluation: one self-contained HTML page, pictures first."""
 
 import base64
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,12 +9,12 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from taming_core.evaluation.conditions import ANOTHER, NAMES, NO_OBJECT, OURS, REAL
 from taming_core.evaluation.intervals import Estimate
 from taming_core.evaluation.measures import MEASURES, ImageScores, Measure, Summary
-from taming_core.evaluation.plots import NAMES
-from taming_core.evaluation.protocol import ANOTHER, NO_OBJECT, OURS, REAL, EvalSubject, scene_prompt
+from taming_core.evaluation.protocol import EvalSubject, scene_prompt
+from taming_core.evaluation.result import Evaluation
 from taming_core.figures.image_grid import Cell
-from taming_core.params.sections import EvaluateParams
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 MAX_SUBJECTS = 48  # in the grid of pictures
@@ -24,18 +22,6 @@ SIDE = 192  # maximum side of a picture in the page, in pixels
 TILES = ("judge_top1", "strict_pass", "shape", "scene_accuracy", "style_accuracy")
 MARKS = {"strict_cosine": "strict", "shape": "shape"}  # below a picture in which an object was found
 TITLES = {m.key: m for m in MEASURES}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The data of a report."""
-
-    subjects: Sequence[EvalSubject]
-    rows: Sequence[ImageScores]
-    images: Sequence[Image.Image]  # of the rows, in the same order
-    summary: Summary
-    params: EvaluateParams
-    facts: Mapping[str, str]  # how the scores were measured, by heading
 
 
 class Table(NamedTuple):

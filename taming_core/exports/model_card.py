@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard, ModelCardData, try_to_load_from_cache
 from huggingface_hub.repocard_data import EvalResult
 
 from taming_core.errors import TamingError
-from taming_core.evaluation.protocol import OURS
+from taming_core.evaluation.conditions import OURS
 from taming_core.files import read_json
 
 TAGS = ["subject-driven-generation", "personalization", "taming-encoder"]

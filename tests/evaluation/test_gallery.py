@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from small_rows import artwork, row
 
-from taming_core.evaluation import measures, protocol
+from taming_core.evaluation import protocol, scoring
 from taming_core.evaluation.gallery import Gallery, gallery, known_objects, likeness, of_views, reference_weights
 from taming_core.evaluation.protocol import IdentityViews
 from taming_core.tables import schema
@@ -117,7 +117,7 @@ def test_rows_say_what_they_were_compared_with(folder: Path) -> None:
     rows = load_rows(folder, "test")
     numbers = protocol.rows_of_identities(rows)
     subjects = [protocol.eval_subject(rows, i, numbers[i], "removed") for i in ("thing-0", "thing-1")]
-    made = measures.image_rows([], subjects)
+    made = scoring.image_rows([], subjects)
     assert [(r["identity"], r["photo"], r["other_photos"]) for r in made] == [("thing-1", 0, 1), ("thing-1", 1, 1)]
     assert subjects[0].others == ()
     assert np.array_equal(np.asarray(subjects[0].reference()), np.asarray(subjects[0].subject))

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from small_rows import artwork, composed
 
-from taming_core.evaluation import measures
+from taming_core.evaluation import measures, object_scores, scoring, text_scores
 from taming_core.evaluation.gallery import Gallery, Known
 from taming_core.evaluation.intervals import Estimate
 from taming_core.evaluation.protocol import EvalSubject
@@ -27,7 +27,7 @@ def about(condition: str, identity: str, kind: str = "scene", shown: str | None 
 
 def test_the_judge_looks_among_the_held_out_and_among_all() -> None:
     mixed = np.float32([[0.6, 0, 0, 0.8]])  # most like the thing of another split, then like a
-    said = measures.add_judge_scores([about("ours", "a", shown="a")], mixed, KNOWN)[0]
+    said = object_scores.add_judge_scores([about("ours", "a", shown="a")], mixed, KNOWN)[0]
     assert (said["judge_top1"], said["judge_top1_all"]) == (1, 0)
     assert said["judge_cosine"] == said["cosine"] == pytest.approx(0.6)
     assert said["judge_cosine_other"] == said["judge_cosine_seen"] == 0
@@ -36,13 +36,13 @@ def test_the_judge_looks_among_the_held_out_and_among_all() -> None:
 
 
 def test_of_another_objects_tokens_the_judge_finds_the_donor() -> None:
-    said = measures.add_judge_scores([about("another_object", "a", shown="b")], EYE[[1]], KNOWN)[0]
+    said = object_scores.add_judge_scores([about("another_object", "a", shown="b")], EYE[[1]], KNOWN)[0]
     assert (said["judge_top1"], said["donor_top1"]) == (0, 1)
 
 
 def test_a_copy_of_the_seen_picture_is_told_from_fidelity() -> None:
     rows = [about("ours", "a", shown="a"), about("ours", "a", shown="a"), about("ours", "b", shown="b")]
-    copy, new, only = measures.add_judge_scores(rows, EYE[[2, 0, 1]], KNOWN)
+    copy, new, only = object_scores.add_judge_scores(rows, EYE[[2, 0, 1]], KNOWN)
     assert (copy["judge_top1"], copy["judge_cosine"], copy["judge_cosine_seen"], copy["copying"]) == (0, 0, 1, 1)
     assert (new["judge_top1"], new["judge_cosine"], new["judge_cosine_seen"], new["copying"]) == (1, 1, 0, -1)
     assert (only["judge_cosine"], only["judge_cosine_seen"]) == (1, 1)
@@ -50,7 +50,7 @@ def test_a_copy_of_the_seen_picture_is_told_from_fidelity() -> None:
 
 
 def test_styles_do_not_count_for_fidelity() -> None:
-    said = measures.add_judge_scores([about("ours", "a", "style", "a")], EYE[[0]], KNOWN)[0]
+    said = object_scores.add_judge_scores([about("ours", "a", "style", "a")], EYE[[0]], KNOWN)[0]
     assert {key for key in said if "judge" in key} == {"style_judge_top1"}
 
 
@@ -77,7 +77,7 @@ def test_the_text_judge_chooses_among_prompts_of_the_same_kind() -> None:
         about("ours", "a", "style", asked="ink"),
         about("real_photos", "a", "photo"),
     ]
-    said = measures.add_text_scores(rows, EYE[[1, 2, 0]], texts, params())
+    said = text_scores.add_text_scores(rows, EYE[[1, 2, 0]], texts, params())
     assert asked == ["a photo of a <object> here", "a photo of a <object> there", "ink a <object>", "oil a <object>"]
     assert (said[0]["chosen"], said[0]["scene_accuracy"]) == ("there", 0)
     assert (said[1]["chosen"], said[1]["style_accuracy"]) == ("ink", 1)
@@ -88,7 +88,7 @@ def shape_of(find: Finder) -> dict[str, Any]:
     photo, _ = composed(artwork(1)[0], 0)
     thing = EvalSubject("a", artwork(1)[0], artwork(1)[0], (), None)
     row, image = [about("ours", "a")], [Image.fromarray(photo)]
-    return next(measures.add_shape_scores(row, image, [thing], list(measures.find_objects(row, image, find))))
+    return next(object_scores.add_shape_scores(row, image, [thing], list(scoring.find_objects(row, image, find))))
 
 
 def test_shape_is_zero_where_nothing_is_found_and_says_so() -> None:
@@ -105,7 +105,7 @@ def test_shape_is_that_of_another_photo_if_there_is_one() -> None:
     photo, mask = composed(second, 0)
     of = [EvalSubject("a", first, first, (), None, (second, first))]
     rows = [about("ours", "a"), about("real_photos", "a", "photo", photo=0)]
-    like, unlike = measures.add_shape_scores(rows, [Image.fromarray(photo)] * 2, of, [[mask], [mask]])
+    like, unlike = object_scores.add_shape_scores(rows, [Image.fromarray(photo)] * 2, of, [[mask], [mask]])
     assert like["shape"] > 0.85 > unlike["shape"]  # the real photo is the second cut-out, and compared with the first
 
 
@@ -114,7 +114,7 @@ def test_shape_is_that_of_the_object_which_agrees_best() -> None:
     corner = np.zeros_like(mask)
     corner[:9, :30] = True
     assert shape_of(lambda _: [corner, mask])["shape"] == shape_of(lambda _: [mask])["shape"]
-    assert shape_of(lambda _: [corner] * measures.MAX_OBJECTS + [mask])["shape"] < 0.7
+    assert shape_of(lambda _: [corner] * scoring.MAX_OBJECTS + [mask])["shape"] < 0.7
 
 
 def test_objects_are_looked_for_once_and_not_in_styles() -> None:
@@ -126,9 +126,9 @@ def test_objects_are_looked_for_once_and_not_in_styles() -> None:
         return [np.ones(pixels.shape[:2], bool)] * 5
 
     rows = [about("ours", "a"), about("ours", "a", "style")]
-    found = list(measures.find_objects(rows, [Image.new("RGB", (8, 8))] * 2, find))
+    found = list(scoring.find_objects(rows, [Image.new("RGB", (8, 8))] * 2, find))
     assert asked == 1
-    assert [len(masks) for masks in found] == [measures.MAX_OBJECTS, 0]
+    assert [len(masks) for masks in found] == [scoring.MAX_OBJECTS, 0]
 
 
 def by_colour(images: Sequence[Image.Image]) -> np.ndarray:
@@ -150,7 +150,7 @@ RED_AND_GREEN = Image.fromarray(np.hstack([np.full((16, 8, 3), c, np.uint8) for 
 
 def strict(found: list[np.ndarray], identity: str, accepted_from: float | None = 0.9) -> dict[str, Any]:
     row = about("ours", identity)
-    return measures.add_strict_scores([row], [RED_AND_GREEN], [found], by_colour, POSED, accepted_from)[0]
+    return object_scores.add_strict_scores([row], [RED_AND_GREEN], [found], by_colour, POSED, accepted_from)[0]
 
 
 def test_of_the_objects_the_one_most_like_the_subject_is_judged() -> None:
@@ -183,7 +183,7 @@ def test_without_a_threshold_nothing_is_accepted_or_rejected() -> None:
 def test_features_go_back_to_the_images_they_are_of() -> None:
     rows = [about("ours", i, kind) for i, kind in (("a", "scene"), ("a", "style"), ("b", "scene"), ("b", "scene"))]
     found = [[half(left=True)], [], [], [half(left=True), half(left=False)]]
-    said = measures.add_strict_scores(rows, [RED_AND_GREEN] * 4, found, by_colour, POSED, 0.9)
+    said = object_scores.add_strict_scores(rows, [RED_AND_GREEN] * 4, found, by_colour, POSED, 0.9)
     assert [r.get("strict_top1") for r in said] == [1, None, 0, 1]
 
 
@@ -195,7 +195,7 @@ def test_diversity_is_within_one_thing_and_condition() -> None:
         about("ours", "a", "style"),
         about("real_photos", "a"),
     ]
-    found = measures.add_diversity(rows, EYE[[0, 1, 2, 3, 0]])
+    found = text_scores.add_diversity(rows, EYE[[0, 1, 2, 3, 0]])
     assert [r.get("diversity") for r in found] == [pytest.approx(1), pytest.approx(1), None, None, None]
 
 

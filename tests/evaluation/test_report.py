@@ -12,7 +12,7 @@ from small_rows import artwork
 
 from taming_core.evaluation import measures, plots, report
 from taming_core.evaluation.protocol import EvalSubject
-from taming_core.evaluation.report import Evaluation
+from taming_core.evaluation.result import Evaluation
 from taming_core.figures import image_grid
 from taming_core.figures.image_grid import Cell
 from taming_core.params.load import load_params, packaged_params
