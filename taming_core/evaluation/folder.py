@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from taming_core.evaluation import measures, plots, report
-from taming_core.evaluation.conditions import NAMES, OURS, REAL
+from taming_core.evaluation.conditions import ANOTHER, NAMES, NO_OBJECT, OURS, REAL, in_order, name_of
 from taming_core.evaluation.gallery import Known
 from taming_core.evaluation.measures import MEASURES
 from taming_core.evaluation.protocol import REFERENCES, EvalSubject
@@ -24,6 +24,11 @@ PRINTED = (
     "judge_top1", "strict_top1", "strict_pass", "judge_cosine", "judge_cosine_seen", "shape", "scene_accuracy",
     "style_accuracy",
 )  # fmt: skip
+
+
+COMPARED = ("strict_pass", "judge_cosine", "shape", "scene_accuracy")  # of the conditions that params add
+CONTROLS = (ANOTHER, NO_OBJECT, REAL)
+TITLES = {m.key: m for m in MEASURES}
 
 
 def write(e: Evaluation, timings: Mapping[str, float], images: Path, out: Path) -> None:
@@ -129,21 +134,30 @@ def _strict_judge_fact(judge: str | None) -> str:
     )
 
 
-def summary(e: Evaluation, timings: Mapping[str, float], out: Path) -> str:
+def summary(e: Evaluation, out: Path) -> str:
     """The main scores as text, which the command prints at its end."""
     drawn = sum(row["condition"] != REAL for row in e.rows)
     lines = [f"{out}: {drawn} images of {len(e.subjects)} held-out objects"]
-    titles = {m.key: m for m in MEASURES}
-    for m in (titles[key] for key in PRINTED if key in e.summary[OURS]):
+    for m in (TITLES[key] for key in PRINTED if key in e.summary[OURS]):
         controls = [
-            f"{NAMES[c]} {m.format(of[m.key].mean)}" for c, of in e.summary.items() if c != OURS and m.key in of
+            f"{NAMES[c]} {m.format(of[m.key].mean)}" for c, of in e.summary.items() if c in CONTROLS and m.key in of
         ]
         lines.append(
             f"  {m.format(e.summary[OURS][m.key].mean):>6}  {m.title.lower():28}  {', '.join(controls)}".rstrip()
         )
-    seconds, size = timings["seconds_per_object"], timings["bytes_per_object"]
-    lines.append(f"{seconds:.2f} seconds and {size / 1024:.0f} KB per object")
+    lines += [_condition_line(c, e) for c in in_order(e.summary) if c not in (OURS, *CONTROLS)]
+    cost = e.costs[OURS]
+    lines.append(f"{cost.seconds:.2f} seconds and {cost.bytes / 1024:.0f} KB per object")
     return "\n".join([*lines, f"{out / 'report.html'} and {out / 'sheet.png'} show them"])
+
+
+def _condition_line(condition: str, e: Evaluation) -> str:
+    """Fidelity, prompt following and, of a baseline, the cost of one condition."""
+    found, cost = e.summary[condition], e.costs.get(condition)
+    words = [f"{TITLES[key].title.lower()} {TITLES[key].format(found[key].mean)}" for key in COMPARED if key in found]
+    if cost is not None:
+        words += [f"{cost.seconds:.1f} seconds and {cost.bytes / 1024:.0f} KB per object"]
+    return f"  {name_of(condition)}: {', '.join(words)}"
 
 
 def _tile_side(images: Sequence[Image.Image]) -> int:
