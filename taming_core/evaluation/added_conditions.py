@@ -58,7 +58,8 @@ def added_images(
     of_one = [image for image in object_images(len(subjects), p) if len(image.request.objects) == 1]
     noun = [_with_noun(image, subjects) for image in of_one if "class-noun" in p.baselines]
     pasted = [replace(image, condition=PASTED) for image in of_one if p.pasted]
-    return [*guided_images(planned, p), *noun, *pasted, *(w for m in trained(p) for w in baseline_images(m, of_one, p, b))]
+    tuned = [image for method in trained(p) for image in baseline_images(method, of_one, p, b)]
+    return [*guided_images(planned, p), *noun, *pasted, *tuned]
 
 
 def guided_images(planned: Sequence[EvalImage], p: EvaluateParams) -> Iterator[EvalImage]:

@@ -55,7 +55,7 @@ def draw(
         folder: of the images.
 
     Raises:
-        TamingError: prompts or a baseline need a class, and a subject has none; or the base does not support a baseline.
+        TamingError: prompts or a baseline need a class, and a subject has none; or the base does not support one.
     """
     planned = plan_images(subjects, p, pipeline.object_encoder.captions)
     ours = [image for image in planned if image.condition == OURS]
@@ -69,8 +69,8 @@ def draw(
     seconds = (perf_counter() - start) / missing if missing else None
     # Every condition has batches of its own: an image does not depend on what else is evaluated, to the last bit.
     for scale in p.guidance:
-        at_scale = p.sampling.model_copy(update={"guidance_object": scale})
-        draw_images(pipeline, of_condition(files, with_guidance(scale)), embeds, at_scale, name_of(with_guidance(scale)))
+        at_scale, condition = p.sampling.model_copy(update={"guidance_object": scale}), with_guidance(scale)
+        draw_images(pipeline, of_condition(files, condition), embeds, at_scale, name_of(condition))
     draw_images(pipeline, of_condition(files, CLASS_NOUN), (), p.sampling, name_of(CLASS_NOUN))
     paste(of_condition(files, PASTED), subjects)
     costs = {OURS: Cost(encoding, embeds[0].nbytes, peak_bytes(pipeline, subjects[0].encoder_image))}
@@ -121,8 +121,8 @@ def draw_baseline(
 
 def folder_of(method: Method, subject: EvalSubject, base: str, b: BaselineParams) -> Path:
     """Where the weights of a baseline for a subject are kept."""
-    digest = photos_digest(subject.training_photos)
-    return RUNS / f"baseline-{fingerprint_of(method, subject.class_name, base, digest, b)}" / safe_name(subject.identity)
+    fingerprint = fingerprint_of(method, subject.class_name, base, photos_digest(subject.training_photos), b)
+    return RUNS / f"baseline-{fingerprint}" / safe_name(subject.identity)
 
 
 def draw_tuned(pipeline: TamingPipeline, weights: Path, files: Images, sampling: Sampling, title: str) -> None:
@@ -140,8 +140,8 @@ def in_words(image: EvalImage, words: Callable[[str], str]) -> EvalImage:
 
 def median_cost(records: Sequence[BaselineRecord]) -> Cost:
     """The medians over objects, without images that are drawn once for a class."""
-    seconds, size, peak = (median(values) for values in zip(*((r.seconds, r.bytes, r.peak_bytes) for r in records)))
-    return Cost(seconds, int(size), int(peak))
+    size, peak = (int(median(getattr(r, name) for r in records)) for name in ("bytes", "peak_bytes"))
+    return Cost(median(r.seconds for r in records), size, peak)
 
 
 def encode_subjects(pipeline: TamingPipeline, subjects: Sequence[Image.Image]) -> tuple[Tensor, float]:

@@ -141,7 +141,7 @@ def identity_views(folder: Path, split: str, baseline_photos: int = 1) -> Iterat
 
 
 def plan_images(subjects: Sequence[EvalSubject], p: EvaluateParams, captions: str) -> list[EvalImage]:
-    """The images of the encoder and of its controls; a control has the prompt and the seed of the image that it is compared with.
+    """The images of the encoder, and of controls with the prompt and the seed of the one that they are compared with.
 
     Args:
         subjects: the evaluated subjects.
@@ -153,8 +153,7 @@ def plan_images(subjects: Sequence[EvalSubject], p: EvaluateParams, captions: st
     """
     count = len(subjects)
     planned = [
-        _with_encoder_captions(image, captions, subjects[image.subject].class_name)
-        for image in object_images(count, p)
+        _with_encoder_captions(image, captions, subjects[image.subject].class_name) for image in object_images(count, p)
     ]
     scenes = [w for w in planned if w.kind == "scene" and w.subject < p.control_objects]
     donors = [_with_objects(w, ANOTHER, ((w.subject + 1) % count,)) for w in scenes] if count > 1 else []

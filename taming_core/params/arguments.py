@@ -59,8 +59,8 @@ def require_precision(precision: str, device: str, offload: bool) -> None:
 def require_trainable(p: EvaluateParams, precision: str, offload: bool) -> None:
     """Raises TamingError if baselines are to be trained, and with these arguments cannot be."""
     if (offload or precision == "fp16") and set(p.baselines) - {"class-noun"}:
-        raise TamingError(f"{'--offload' if offload else '--precision fp16'} and evaluate.baselines do not go together: "
-                          "they are trained. Leave one of them out.")  # fmt: skip
+        raise TamingError(f"{'--offload' if offload else '--precision fp16'} cannot train the baselines of "
+                          "evaluate.baselines. Leave one of them out.")  # fmt: skip
 
 
 def diffusers_folder() -> Path:

@@ -237,7 +237,9 @@ class EvaluateParams(Section):
         if twice := [scale for scale in self.guidance if scales.count(scale) > 1]:
             raise ValueError(f"evaluate.guidance must not list {twice[0]:g} again: images are drawn at it already")
         if self.guidance and not self.control_objects:
-            raise ValueError("evaluate.guidance must be empty where evaluate.control_objects is 0: it is drawn for them")
+            raise ValueError(
+                "evaluate.guidance must be empty where evaluate.control_objects is 0: it is drawn of those"
+            )
         return self
 
 
