@@ -2,6 +2,7 @@
 
 from typing import Literal, get_args
 
+from taming_core.errors import TamingError
 from taming_core.language.class_words import first_name
 from taming_core.params.baseline import BaselineParams
 
@@ -20,6 +21,18 @@ TEMPLATES = (
     "a photo of the nice {}", "a photo of the small {}", "a photo of the weird {}", "a photo of the large {}",
     "a photo of a cool {}", "a photo of a small {}",
 )  # fmt: skip
+
+
+def require_method(name: str) -> Method:
+    """A method by its name.
+
+    Raises:
+        TamingError: there is none of this name.
+    """
+    found = next((method for method in METHODS if method == name), None)
+    if found is None:
+        raise TamingError(f"There is no method {name}. Use one of {', '.join(METHODS)}.")
+    return found
 
 
 def class_noun(noun: str | None) -> str:

@@ -1,13 +1,10 @@
 """The record of a baseline, beside its weights: what it was trained on, and what that cost."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from taming_core.baselines.methods import Method
 from taming_core.errors import TamingError
@@ -64,11 +61,6 @@ def base_digest(pipeline: TamingPipeline) -> str:
     weights = (w for network in pipeline.family.networks.values() for w in network.state_dict().values())
     parts = (w.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data for w in weights)
     return digest((str(sorted(pipeline.scheduler.config.items())).encode(), digest(parts).encode()))
-
-
-def photos_digest(photos: Sequence[Image.Image]) -> str:
-    """16 hex digits of the photos' sizes and pixels."""
-    return digest(part for photo in photos for part in (str(photo.size).encode(), np.asarray(photo).tobytes()))
 
 
 def fingerprint_of(method: Method, noun: str | None, base: str, photos: str, p: BaselineParams) -> str:

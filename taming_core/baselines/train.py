@@ -18,12 +18,12 @@ from torch.nn.utils import clip_grad_norm_
 from taming_core.baselines import dreambooth, dreambooth_lora, textual_inversion
 from taming_core.baselines.memory import MemoryPeak
 from taming_core.baselines.methods import TEMPLATES, Method, class_noun, object_words
+from taming_core.baselines.photos import photos_digest
 from taming_core.baselines.record import (
     BaselineRecord,
     base_digest,
     fingerprint_of,
     finished,
-    photos_digest,
     read_record,
 )
 from taming_core.baselines.tuned import Tuned, frozen

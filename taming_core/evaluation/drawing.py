@@ -15,7 +15,8 @@ from torch.nn.modules.module import register_module_forward_hook
 from taming_core.baselines.apply import applied
 from taming_core.baselines.memory import MemoryPeak
 from taming_core.baselines.methods import Method
-from taming_core.baselines.record import BaselineRecord, base_digest, fingerprint_of, photos_digest, read_record
+from taming_core.baselines.photos import photos_digest
+from taming_core.baselines.record import BaselineRecord, base_digest, fingerprint_of, read_record
 from taming_core.baselines.train import checkpoint_name, require_supported, train
 from taming_core.evaluation.added_conditions import added_images, condition_of, trained
 from taming_core.evaluation.conditions import CLASS_NOUN, OURS, PASTED, name_of, variant, with_guidance

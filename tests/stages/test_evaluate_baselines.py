@@ -195,7 +195,7 @@ def test_images_do_not_depend_on_the_batch_size(evaluated: Path, home: Path, pip
 def test_after_kill_9_the_same_command_trains_and_draws_only_what_is_missing(evaluated: Path, tmp_path: Path) -> None:
     write_rows(tmp_path / "rows")
     (tmp_path / "params.yaml").write_bytes((evaluated.parent / "params.yaml").read_bytes())
-    command = [sys.executable, "-c", RUN, "eval", "--encoder", "mini", "--in", "rows", "--out", "out", "--device", "cpu"]
+    command = [sys.executable, "-c", RUN, *"eval --encoder mini --in rows --out out --device cpu".split()]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
     def start() -> subprocess.Popen[str]:
@@ -226,7 +226,8 @@ def test_after_kill_9_the_same_command_trains_and_draws_only_what_is_missing(eva
 
 def test_an_object_without_a_class_is_named_before_anything_is_trained() -> None:
     nothing = Image.new("RGBA", (4, 4))
-    subjects = [protocol.EvalSubject(f"thing-{i}", nothing, nothing, (), noun) for i, noun in enumerate(["apple", None])]
+    nouns = ["apple", None]
+    subjects = [protocol.EvalSubject(f"thing-{i}", nothing, nothing, (), noun) for i, noun in enumerate(nouns)]
     with pytest.raises(TamingError, match=r"The object thing-1 has no class, which the baseline dreambooth-lora needs"):
         added_conditions.require_classes(subjects, params(baselines=["textual-inversion", "dreambooth-lora"]))
     added_conditions.require_classes(subjects, params(baselines=["textual-inversion"]))
