@@ -76,7 +76,7 @@ def evaluate(
 
         text_role = independence.text_judge_role(networks, trained_with)
         scored = scoring.score_all(drawn, subjects, networks, load_finder(d, where), rows, p)
-        facts = folder.facts(encoder, digest, precision, scored.known, subjects, p, text_role)
+        facts = folder.facts(encoder, digest, precision, scored.known, subjects, p, b, text_role)
         result = Evaluation(subjects, scored.rows, scored.images, scored.summary, p, facts, drawn.costs)
         folder.write(result, drawn.timings, state, out)
         shutil.rmtree(state, ignore_errors=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from taming_core.evaluation import measures, plots, report
+from taming_core.evaluation.added_conditions import condition_of, trained
 from taming_core.evaluation.conditions import ANOTHER, NAMES, NO_OBJECT, OURS, REAL, in_order, name_of
 from taming_core.evaluation.gallery import Known
 from taming_core.evaluation.measures import MEASURES
@@ -18,6 +19,7 @@ from taming_core.figures import image_grid
 from taming_core.files import naming, part_path, write_json
 from taming_core.fingerprints import versions
 from taming_core.params.arguments import EVALUATION_FILES
+from taming_core.params.baseline import BaselineParams
 from taming_core.params.sections import EvaluateParams
 
 PRINTED = (
@@ -71,7 +73,7 @@ def _replace(part: Path, out: Path) -> None:
 
 def facts(
     encoder: str, weights: str, precision: str, known: Known, subjects: Sequence[EvalSubject], p: EvaluateParams,
-    text_judge_role: str | None,
+    b: BaselineParams, text_judge_role: str | None,
 ) -> dict[str, str]:  # fmt: skip
     """How the scores were measured, by heading, for the report.
 
@@ -82,6 +84,7 @@ def facts(
         known: the identities that the object judge chooses among.
         subjects: the evaluated ones.
         p: the params.
+        b: those of the baselines.
         text_judge_role: of the text judge in the encoder's training, if it had one.
     """
     s, count = p.sampling, len(known.held_out.indices)
@@ -101,8 +104,21 @@ def facts(
         "Subjects": "the first photo of each identity in the order of content hashes; its others, without "
         "near-duplicates of the first, are the real photos",
         "Controls": f"{p.control_objects} objects, with the same starting noise as the images they are compared with",
+        **({"Baselines": _baselines_fact(p, b)} if p.baselines else {}),
         "Versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
     }  # fmt: skip
+
+
+def _baselines_fact(p: EvaluateParams, b: BaselineParams) -> str:
+    """What the baselines were trained on."""
+    steps = [f"{NAMES[condition_of(method)]} in {b.of(method).steps} steps" for method in trained(p)]
+    if not steps:
+        return "the class noun in the place of the object, without training; prompts and seeds are those of the encoder"
+    photos = "the encoder's photo" if p.baseline_photos == 1 else f"{p.baseline_photos} photos, the encoder's first"
+    return (
+        f"{', '.join(steps)}, on {photos}; base, prompts, seeds and sampler are those of the encoder, without its "
+        "tokens. Images of a class, drawn once for all its objects, are not in the seconds"
+    )
 
 
 def _role_clause(text_judge_role: str | None) -> str:

@@ -195,7 +195,8 @@ def test_images_do_not_depend_on_the_batch_size(evaluated: Path, home: Path, pip
 def test_after_kill_9_the_same_command_trains_and_draws_only_what_is_missing(evaluated: Path, tmp_path: Path) -> None:
     write_rows(tmp_path / "rows")
     (tmp_path / "params.yaml").write_bytes((evaluated.parent / "params.yaml").read_bytes())
-    command = [sys.executable, "-c", RUN, *"eval --encoder mini --in rows --out out --device cpu".split()]
+    command = [sys.executable, "-c", RUN, "eval", "--encoder", "mini", "--in", "rows", "--out", "out"]
+    command += ["--device", "cpu"]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
     def start() -> subprocess.Popen[str]:
