@@ -110,7 +110,7 @@ def train(
         images = encode(pipeline, views_of(photos, side, p.augment, p.seed))
         with TUNED[method](pipeline, noun, p) as tuned:
             example_at = partial(examples, method, images, words, prior, own.batch_size, p.seed)
-            for step in track(updates(tuned, pipeline, example_at, memory, own, p), method, own.steps):
+            for step in track(updates(tuned, pipeline, example_at, memory, own, p), f"{method}, {out.name}", own.steps):
                 if step not in (*own.checkpoints, own.steps):
                     continue
                 seconds += perf_counter() - start

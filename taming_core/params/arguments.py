@@ -59,6 +59,13 @@ def require_precision(precision: str, device: str, offload: bool) -> None:
                           "or use another --device.")  # fmt: skip
 
 
+def require_trainable(p: EvaluateParams, precision: str, offload: bool) -> None:
+    """Raises TamingError if baselines are to be trained, and with these arguments cannot be."""
+    if (offload or precision == "fp16") and set(p.baselines) - {"class-noun"}:
+        raise TamingError(f"{'--offload' if offload else '--precision fp16'} cannot train the baselines of "
+                          "evaluate.baselines. Leave one of them out.")  # fmt: skip
+
+
 def require_training_precision(precision: str) -> None:
     """Raises TamingError if a precision is unknown, or is fp16, whose range is too small for gradients."""
     if precision not in ("fp32", "bf16"):
