@@ -47,8 +47,10 @@ def record() -> dict[str, object]:
 @pytest.mark.parametrize(
     ("method", "files", "words"),
     [
-        ("textual-inversion", {"learned_embeds.safetensors"}, 'load_textual_inversion("out"), then "a photo of a <subject>"'),
-        ("dreambooth-lora", {"pytorch_lora_weights.safetensors"}, 'load_lora_weights("out"), then "a photo of a sks dog"'),
+        ("textual-inversion", {"learned_embeds.safetensors"},
+         'load_textual_inversion("out"), then "a photo of a <subject>"'),
+        ("dreambooth-lora", {"pytorch_lora_weights.safetensors"},
+         'load_lora_weights("out"), then "a photo of a sks dog"'),
         ("dreambooth", {"model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler"},
          'from_pretrained("out"), then "a photo of a sks dog"'),
     ],
