@@ -59,13 +59,13 @@ def _loaded_network(network: nn.Module, files: Sequence[Path]) -> Generator[None
 
 
 def save(pipeline: TamingPipeline, trained: dict[str, nn.Module], folder: Path, whole: bool) -> int:
-    """Write the trained networks in fp16, and with `whole` the others, so that stock diffusers loads the folder.
+    """Write the trained networks in fp16; returns their bytes.
 
-    Returns the bytes of the trained networks.
+    With `whole` the others are written as they are, so that stock diffusers loads the folder.
     """
     if whole:
         stock = stock_pipeline(pipeline)
-        stock.register_modules(**{n: half(m) for n, m in stock.components.items() if isinstance(m, nn.Module)})
+        stock.register_modules(**{name: half(network) for name, network in trained.items()})
         stock.save_pretrained(folder)
     else:
         for name, network in trained.items():

@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from copy import deepcopy
 from typing import Any
 
 import diffusers
@@ -11,7 +12,9 @@ from taming_core.images.pipeline import TamingPipeline
 
 def stock_pipeline(pipeline: TamingPipeline) -> Any:
     """The stock diffusers pipeline of the family, with the same components and without a safety checker."""
-    stock, components = getattr(diffusers, pipeline.family.pipeline_name), pipeline.components
+    stock: Any = getattr(diffusers, pipeline.family.pipeline_name)
+    # A copy of the scheduler, since some pipelines correct its config.
+    components = {**pipeline.components, "scheduler": deepcopy(pipeline.scheduler)}
     parameters = inspect.signature(stock.__init__).parameters
     required = [n for n, p in parameters.items() if n != "self" and p.default is inspect.Parameter.empty]
     switches = {"requires_safety_checker": False} if "requires_safety_checker" in parameters else {}

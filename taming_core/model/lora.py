@@ -1,6 +1,6 @@
 """LoRA of the denoiser's attention layers (Hu et al., "LoRA", 2022), by peft."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,19 +19,16 @@ FOLDER = "lora"  # in the folder of an encoder
 FILE = f"{FOLDER}/pytorch_lora_weights.safetensors"
 
 
-def add_lora(network: Any, p: LoraParams, seed: int, layers: Sequence[str] = LAYERS) -> None:
-    """Add a LoRA to every attention layer of a denoiser; it starts at zero, so that the output is unchanged.
-
-    For another network `layers` names the projections of its attention.
-    """
+def add_lora(denoiser: Any, p: LoraParams, seed: int) -> None:
+    """Add a LoRA to every attention layer; it starts at zero, so that the denoiser output is unchanged."""
     alpha: Any = p.alpha  # peft types it as int, and divides it by the rank
     config = LoraConfig(
-        r=p.rank, lora_alpha=alpha, lora_dropout=0.0, init_lora_weights="gaussian", target_modules=list(layers)
+        r=p.rank, lora_alpha=alpha, lora_dropout=0.0, init_lora_weights="gaussian", target_modules=list(LAYERS)
     )
     random: Any = torch.random
     with random.fork_rng(devices=[]):
         random.manual_seed(seed_for(seed, "lora", 0))
-        network.add_adapter(config)
+        denoiser.add_adapter(config)
 
 
 def has_lora(denoiser: nn.Module) -> bool:

@@ -59,7 +59,6 @@ class DreamBoothLoraParams(MethodParams):
 
     rank: PositiveInt
     alpha: PositiveFloat  # the LoRA is multiplied by alpha / rank
-    text_encoder: bool  # add a LoRA to the attention of the CLIP text encoders too
 
 
 class BaselineParams(Section):
