@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.utils import logging
 from torch import nn
 
 from taming_core.baselines.tuned import Tuned
@@ -32,10 +33,22 @@ def tuned(pipeline: TamingPipeline, noun: str | None, p: BaselineParams) -> Gene
 def loaded(pipeline: Any, folder: Path) -> Generator[None]:
     """Within the block the pipeline has the LoRA that was saved to `folder`."""
     try:
-        pipeline.load_lora_weights(folder)
+        with only_errors():  # else diffusers warns that the text encoders have no LoRA
+            pipeline.load_lora_weights(folder)
         yield
     finally:
         pipeline.unload_lora_weights()
+
+
+@contextmanager
+def only_errors() -> Generator[None]:
+    """Within the block diffusers logs errors only."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def lora_parameters(network: nn.Module) -> list[nn.Parameter]:

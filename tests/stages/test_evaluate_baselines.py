@@ -216,6 +216,7 @@ def test_after_kill_9_the_same_command_trains_and_draws_only_what_is_missing(eva
     process = start()
     printed, complaints = process.communicate()
     assert process.returncode == 0, complaints
+    assert "LoRA" not in complaints
     assert first.items() <= records(tmp_path).items()
     names = ("metrics.json", "intervals.json", "scores.jsonl", "sheet.png")
     assert [n for n in names if (tmp_path / "out" / n).read_bytes() != (evaluated / n).read_bytes()] == []
