@@ -131,7 +131,7 @@ def _strict_judge_fact(judge: str | None) -> str:
 
 def summary(e: Evaluation, timings: Mapping[str, float], out: Path) -> str:
     """The main scores as text, which the command prints at its end."""
-    drawn = sum(row["condition"] != REAL for row in e.rows)
+    drawn = len({row["image"] for row in e.rows if row["condition"] != REAL})
     lines = [f"{out}: {drawn} images of {len(e.subjects)} held-out objects"]
     titles = {m.key: m for m in MEASURES}
     for m in (titles[key] for key in PRINTED if key in e.summary[OURS]):

@@ -67,7 +67,11 @@ OF_TEXTS = (
             "without one, its scores are those against the seen picture"),
 )
 # fmt: on
-MEASURES = (*OF_OBJECTS, *OF_TEXTS)
+OF_PAIRS = (
+    Measure("both_found", "%", "Both objects found", "of images of two: the strict judge accepts both in the image, or "
+            "recognises both if it has no threshold"),
+)  # fmt: skip
+MEASURES = (*OF_OBJECTS, *OF_TEXTS, *OF_PAIRS)
 
 
 def summary(rows: Iterable[ImageScores]) -> Summary:

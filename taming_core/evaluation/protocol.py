@@ -1,8 +1,9 @@
 """The images of an evaluation: held-out subjects, prompts and control conditions; a rerun draws missing ones only."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from taming_core.errors import TamingError
 from taming_core.evaluation.conditions import ANOTHER, NO_OBJECT, OURS
 from taming_core.files import MAX_NAME, distinct_names, safe_name
 from taming_core.images.draw import draw_missing
@@ -44,6 +46,7 @@ class EvalSubject:
     photos: tuple[Image.Image, ...]  # RGB, square: its other photos
     class_name: str | None
     others: tuple[Image.Image, ...] = ()  # RGBA, the subject cut out of each of its other photos
+    row_ids: tuple[str, ...] = ()  # of the seen photo, and of the other ones
 
     def reference(self, photo: int | None = None) -> Image.Image:
         """The cut-out (RGBA) of its first other photo that is not number `photo`; without one, the seen picture."""
@@ -64,20 +67,50 @@ class EvalImage:
 
     condition: str  # ours, no_object or another_object
     subject: int  # index of the subject that it is scored against
-    kind: str  # scene or style
-    asked: str  # the scene, or the style
+    kind: str  # scene, style, attribute or action
+    asked: str  # the scene, the style, or the whole prompt where the params give one
     number: int  # among the images of one prompt
     request: ImageRequest  # `objects` are the subjects whose tokens are used
+    partner: int | None = None  # index of the second subject of a prompt for two
+
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """Indices of the subjects that it is scored against: one, or the two of a pair."""
+        return (self.subject,) if self.partner is None else (self.subject, self.partner)
+
+
+class EvalPrompt(NamedTuple):
+    """A prompt of the protocol."""
+
+    kind: str
+    asked: str  # as in `EvalImage`
+    text: str
+    group: str | None = None  # live or object, of the subjects that it is drawn for; None for all
 
 
 def eval_subjects(folder: Path, p: EvaluateParams, background: Background) -> list[EvalSubject]:
-    """The evaluated identities: those with other photos first, with which images are compared; else by the seed."""
+    """The evaluated identities: those that the params name, or `objects` of the split.
+
+    Without names, those with other photos come first, with which images are compared; else the seed chooses.
+
+    Raises:
+        TamingError: the split has no identity of a name.
+    """
     rows = load_rows(folder, p.split)
     rows_by_identity, references = rows_of_identities(rows), rows.column("references")
-    drawn = sorted(
+    by_seed = sorted(
         rows_by_identity, key=lambda i: (not references[rows_by_identity[i][0]], seed_for(p.seed, f"identity {i}", 0))
-    )[: p.objects]
+    )
+    drawn = _named_identities(p.subjects, rows_by_identity, folder, p.split) or by_seed[: p.objects]
     return [eval_subject(rows, identity, rows_by_identity[identity], background) for identity in drawn]
+
+
+def _named_identities(names: Sequence[str], known: Mapping[str, object], folder: Path, split: str) -> Sequence[str]:
+    if missing := [name for name in names if name not in known]:
+        more = f" and {len(missing) - 1} more of evaluate.subjects" if len(missing) > 1 else ""
+        raise TamingError(f"The {split} split of {folder} has no identity {missing[0]}{more}. Materialize photos of all "
+                          "subjects into that split, or correct evaluate.subjects.")  # fmt: skip
+    return names
 
 
 def rows_of_identities(rows: Rows) -> dict[str, list[int]]:
@@ -96,7 +129,7 @@ def eval_subject(rows: Rows, identity: str, numbers: Sequence[int], background: 
     others = list(other_photos(rows, subject))
     return EvalSubject(
         identity, cutout_of(subject), encoder_image(subject, background), tuple(map(square_photo, others)),
-        subject["class"], tuple(map(cutout_of, others)),
+        subject["class"], tuple(map(cutout_of, others)), (subject["row_id"], *(other["row_id"] for other in others)),
     )  # fmt: skip
 
 
@@ -131,7 +164,7 @@ def plan_images(subjects: Sequence[EvalSubject], p: EvaluateParams, captions: st
 
     Args:
         subjects: the evaluated subjects.
-        p: scenes, styles and how many images of each.
+        p: the prompts and how many images of each.
         captions: the scheme of the encoder's training captions; with "class_noun" prompts name the object's class.
 
     Raises:
@@ -139,13 +172,14 @@ def plan_images(subjects: Sequence[EvalSubject], p: EvaluateParams, captions: st
     """
     count = len(subjects)
     planned = [
-        _with_encoder_captions(image, captions, subject.class_name)
-        for i, subject in enumerate(subjects)
-        for image in _subject_images(i, p)
+        _with_encoder_captions(image, captions, [subjects[s].class_name for s in image.subjects])
+        for i in range(count)
+        for image in _subject_images(i, subjects, p)
     ]
-    scenes = [w for w in planned if w.kind == "scene" and w.subject < p.control_objects]
-    donors = [_with_objects(w, ANOTHER, ((w.subject + 1) % count,)) for w in scenes] if count > 1 else []
-    return [*planned, *donors, *(_with_objects(w, NO_OBJECT, ()) for w in scenes)]
+    controls = [w for w in planned if w.kind != "style" and w.subject < p.control_objects]
+    alone = [w for w in controls if w.partner is None]
+    donors = [_with_objects(w, ANOTHER, ((w.subject + 1) % count,)) for w in alone] if count > 1 else []
+    return [*planned, *donors, *(_with_objects(w, NO_OBJECT, ()) for w in controls)]
 
 
 def file_names(images: Sequence[EvalImage], subjects: Sequence[EvalSubject]) -> list[str]:
@@ -173,19 +207,36 @@ def style_prompt(style: str) -> str:
     return f"{style} a {OBJECT}"
 
 
-def _subject_images(i: int, p: EvaluateParams) -> list[EvalImage]:
-    prompts = [("scene", s, scene_prompt(s)) for s in p.scenes] + [("style", s, style_prompt(s)) for s in p.styles]
-    numbered = [(*prompt, n) for prompt in prompts for n in range(p.images_per_prompt)]
-    first = i * len(numbered)
+def prompts_of(p: EvaluateParams) -> list[EvalPrompt]:
+    """Every prompt: of the scenes, of the styles, and the whole ones."""
     return [
-        EvalImage(OURS, i, kind, words, n, ImageRequest(prompt, (i,), seed_for(p.seed, "image", first + k)))
-        for k, (kind, words, prompt, n) in enumerate(numbered)
+        *(EvalPrompt("scene", s, scene_prompt(s)) for s in p.scenes),
+        *(EvalPrompt("style", s, style_prompt(s)) for s in p.styles),
+        *(EvalPrompt(q.kind, q.text, q.text, q.group) for q in p.prompts),
     ]
 
 
-def _with_encoder_captions(image: EvalImage, captions: str, noun: str | None) -> EvalImage:
+def _subject_images(i: int, subjects: Sequence[EvalSubject], p: EvaluateParams) -> list[EvalImage]:
+    """The images of subject `i`; their seeds do not depend on its group."""
+    numbered = [(prompt, n) for prompt in prompts_of(p) for n in range(p.images_per_prompt)]
+    first = i * len(numbered)
+    return [
+        _subject_image(i, len(subjects), prompt, n, seed_for(p.seed, "image", first + k))
+        for k, (prompt, n) in enumerate(numbered)
+    ]
+
+
+def _subject_image(i: int, count: int, prompt: EvalPrompt, number: int, seed: int) -> EvalImage:
+    """An image of subject `i`, or of it and the next one where the prompt is for two."""
+    partner = (i + 1) % count if prompt.text.count(OBJECT) == 2 else None
+    objects = (i,) if partner is None else (i, partner)
+    return EvalImage(OURS, i, prompt.kind, prompt.asked, number, ImageRequest(prompt.text, objects, seed), partner)
+
+
+def _with_encoder_captions(image: EvalImage, captions: str, nouns: Sequence[str | None]) -> EvalImage:
     """The same image, its prompt in the scheme of the encoder's training captions."""
-    return replace(image, request=replace(image.request, prompt=prompt_for(image.request.prompt, captions, noun)))
+    prompt = reduce(lambda text, noun: prompt_for(text, captions, noun), nouns, image.request.prompt)
+    return replace(image, request=replace(image.request, prompt=prompt))
 
 
 def _with_objects(image: EvalImage, condition: str, objects: tuple[int, ...]) -> EvalImage:

@@ -191,17 +191,33 @@ class Sampling(Section):
     batch_size: PositiveInt
 
 
+class PromptParams(Section):
+    """A whole prompt of an evaluation, for one object or for a pair."""
+
+    kind: Literal["scene", "style", "attribute", "action"]
+    text: str  # such as "a photo of a red <object>"; with two `<object>` it is drawn for an object and the next one
+    group: Literal["live", "object"] | None = None  # living beings, or everything else; null for all objects
+
+    @model_validator(mode="after")
+    def _has_a_place_for_the_object(self) -> "PromptParams":
+        if self.text.count("<object>") not in (1, 2):
+            raise ValueError(f"evaluate.prompts must hold <object> once or twice each, which {self.text!r} does not")
+        return self
+
+
 class EvaluateParams(Section):
     """encoder -> images -> scores."""
 
     split: Literal["validation", "test"]  # of held-out identities
     seed: NonNegativeInt
     objects: PositiveInt  # identities to evaluate
+    subjects: list[str]  # these identities, in this order; empty: chosen by the seed
     images_per_prompt: PositiveInt
-    scenes: Annotated[list[str], Field(min_length=1)]  # prompt suffixes, after "a photo of <object>"
+    scenes: list[str]  # prompt suffixes, after "a photo of <object>"
     styles: list[str]  # prompt prefixes, before "<object>"
-    scene_choices: Annotated[list[str], Field(min_length=2)]  # the candidates of the text alignment score
-    style_choices: Annotated[list[str], Field(min_length=2)]
+    prompts: list[PromptParams]  # whole prompts beside them, without a choice among candidates
+    scene_choices: list[str]  # the candidates of the text alignment score
+    style_choices: list[str]
     control_objects: NonNegativeInt  # identities in the controls: no object tokens, another object's tokens
     judge: str  # must not be a network that training used
     strict_judge: str | None  # the same, applied to the cut-out object; null skips its scores
@@ -214,6 +230,27 @@ class EvaluateParams(Section):
             raise ValueError(f"evaluate.scene_choices must hold all of evaluate.scenes; missing: {missing}")
         if missing := [s for s in self.styles if s not in self.style_choices]:
             raise ValueError(f"evaluate.style_choices must hold all of evaluate.styles; missing: {missing}")
+        if self.scenes and len(self.scene_choices) < 2:
+            raise ValueError("evaluate.scene_choices must hold two candidates or more where there are scenes")
+        if self.styles and len(self.style_choices) < 2:
+            raise ValueError("evaluate.style_choices must hold two candidates or more where there are styles")
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_differ(self) -> "EvaluateParams":
+        if not (self.scenes or self.styles or self.prompts):
+            raise ValueError("evaluate.scenes, styles or prompts must hold something to draw")
+        drawn = [(p.text, group) for p in self.prompts for group in ((p.group,) if p.group else ("live", "object"))]
+        if twice := next((text for text, group in drawn if drawn.count((text, group)) > 1), None):
+            raise ValueError(f"evaluate.prompts must not hold {twice!r} twice for one object")
+        return self
+
+    @model_validator(mode="after")
+    def _subjects_are_the_objects(self) -> "EvaluateParams":
+        if len(set(self.subjects)) < len(self.subjects):
+            raise ValueError("evaluate.subjects must not name an identity twice")
+        if self.subjects and len(self.subjects) != self.objects:
+            raise ValueError(f"evaluate.objects must be {len(self.subjects)} where evaluate.subjects names so many")
         return self
 
 

@@ -93,6 +93,44 @@ def test_the_plan_holds_every_image_and_its_controls() -> None:
         assert w.request == replace(beside[w.subject, w.asked, w.number], objects=shown)
 
 
+def test_whole_prompts_are_drawn_beside_scenes_and_styles() -> None:
+    texts = [("attribute", "a photo of a red <object>"), ("style", "a drawing of a <object>")]
+    prompts = [{"kind": kind, "text": text} for kind, text in texts]
+    beside, alone = (
+        protocol.plan_images(things_of(2), params(prompts=prompts, **without), captions)
+        for without, captions in (({}, "class_noun"), ({"scenes": [], "styles": []}, "object_token"))
+    )
+    assert [(w.kind, w.asked, w.request.prompt) for w in beside if w.subject == 0 and w.condition == "ours"][3:] == [
+        ("attribute", texts[0][1], "a photo of a red apple"), ("style", texts[1][1], "a drawing of an apple"),
+    ]  # fmt: skip
+    assert [w.request.prompt for w in alone] == [*([text for _, text in texts] * 2), texts[0][1], texts[0][1]]
+    assert [w.condition for w in alone] == ["ours"] * 4 + ["another_object", "no_object"]  # of the attribute
+
+
+def test_a_prompt_for_two_takes_the_object_and_the_next_one() -> None:
+    two = {"prompts": [{"kind": "scene", "text": "a <object> and a <object> in the snow"}], "scenes": [], "styles": []}
+    things = [replace(t, class_name=noun) for t, noun in zip(things_of(3), ("cup", "apple", "dog"), strict=True)]
+    planned = protocol.plan_images(things, params(objects=3, **two), "class_noun")
+    assert [(w.condition, w.subjects, w.request.objects, w.request.prompt) for w in planned] == [
+        ("ours", (0, 1), (0, 1), "a cup and an apple in the snow"),
+        ("ours", (1, 2), (1, 2), "an apple and a dog in the snow"),
+        ("ours", (2, 0), (2, 0), "a dog and a cup in the snow"),
+        ("no_object", (0, 1), (), "a cup and an apple in the snow"),
+    ]
+
+
+def test_named_subjects_are_taken_in_their_order_and_a_missing_one_is_named(folder: Path) -> None:
+    def named(*names: str) -> list[str]:
+        p = params(subjects=list(names), objects=len(names))
+        return [t.identity for t in protocol.eval_subjects(folder / "rows", p, "removed")]
+
+    assert named("thing-2", "thing-0") == ["thing-2", "thing-0"]
+    with pytest.raises(TamingError, match=r"test split of .*rows has no identity thing-9\. Materialize"):
+        named("thing-1", "thing-9")
+    with pytest.raises(TamingError, match=r"no identity thing-3 and 1 more of evaluate.subjects"):
+        named("thing-3", "thing-9", "thing-1")
+
+
 def test_seeds_do_not_change_with_what_is_judged_beside_them() -> None:
     few = protocol.plan_images(things_of(2), params(), "object_token")
     many = protocol.plan_images(things_of(5), params(control_objects=4), "object_token")
@@ -125,6 +163,7 @@ def test_a_thing_is_its_first_view_and_the_other_photos(folder: Path) -> None:
     assert np.array_equal(np.asarray(thing.subject), np.asarray(Image.open(BytesIO(expected["subject"]))))
     assert thing.encoder_image == thing.subject
     assert [p.size for p in thing.photos] == [(128, 128)]
+    assert thing.row_ids == ("thing-1-0", "thing-1-1")
 
 
 def test_an_encoder_that_knows_photos_is_shown_one_and_judged_by_the_cut_out(folder: Path) -> None:
