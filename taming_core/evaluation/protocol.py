@@ -231,8 +231,8 @@ def _subject_images(i: int, subjects: Sequence[EvalSubject], p: EvaluateParams) 
 def _group_of(subject: EvalSubject) -> str:
     """The group of a subject, for which the prompts of the other group are not drawn."""
     if subject.class_name is None:
-        raise TamingError(f"The object {subject.identity} has no class, which the groups of evaluate.prompts need. Name "
-                          "it in a column class of the photos' metadata, or set all groups to null.")  # fmt: skip
+        raise TamingError(f"The object {subject.identity} has no class, which the groups of evaluate.prompts need. "
+                          "Name it in a column class of the photos' metadata, or set all groups to null.")  # fmt: skip
     return "live" if is_live(subject.class_name) else "object"
 
 
