@@ -68,8 +68,12 @@ OF_TEXTS = (
 )
 # fmt: on
 OF_PAIRS = (
-    Measure("both_found", "%", "Both objects found", "of images of two: the strict judge accepts both in the image, or "
-            "recognises both if it has no threshold"),
+    Measure(
+        "both_found",
+        "%",
+        "Both objects found",
+        "of images of two: the strict judge accepts both in the image, or recognises both if it has no threshold",
+    ),
 )  # fmt: skip
 MEASURES = (*OF_OBJECTS, *OF_TEXTS, *OF_PAIRS)
 

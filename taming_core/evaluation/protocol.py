@@ -21,6 +21,7 @@ from taming_core.files import MAX_NAME, distinct_names, safe_name
 from taming_core.images.draw import draw_missing
 from taming_core.images.families import TamingPipeline
 from taming_core.images.requests import ImageRequest
+from taming_core.language.class_groups import is_live
 from taming_core.language.placeholder import OBJECT, prompt_for
 from taming_core.params.sections import EvaluateParams
 from taming_core.photos.masks import mask_box, window
@@ -108,8 +109,8 @@ def eval_subjects(folder: Path, p: EvaluateParams, background: Background) -> li
 def _named_identities(names: Sequence[str], known: Mapping[str, object], folder: Path, split: str) -> Sequence[str]:
     if missing := [name for name in names if name not in known]:
         more = f" and {len(missing) - 1} more of evaluate.subjects" if len(missing) > 1 else ""
-        raise TamingError(f"The {split} split of {folder} has no identity {missing[0]}{more}. Materialize photos of all "
-                          "subjects into that split, or correct evaluate.subjects.")  # fmt: skip
+        raise TamingError(f"The {split} split of {folder} has no identity {missing[0]}{more}. Materialize photos of "
+                          "all subjects into that split, or correct evaluate.subjects.")  # fmt: skip
     return names
 
 
@@ -129,7 +130,7 @@ def eval_subject(rows: Rows, identity: str, numbers: Sequence[int], background: 
     others = list(other_photos(rows, subject))
     return EvalSubject(
         identity, cutout_of(subject), encoder_image(subject, background), tuple(map(square_photo, others)),
-        subject["class"], tuple(map(cutout_of, others)), (subject["row_id"], *(other["row_id"] for other in others)),
+        subject["class"], tuple(map(cutout_of, others)), row_ids=(subject["row_id"], *(o["row_id"] for o in others)),
     )  # fmt: skip
 
 
@@ -217,13 +218,22 @@ def prompts_of(p: EvaluateParams) -> list[EvalPrompt]:
 
 
 def _subject_images(i: int, subjects: Sequence[EvalSubject], p: EvaluateParams) -> list[EvalImage]:
-    """The images of subject `i`; their seeds do not depend on its group."""
+    """The images of subject `i`; their seeds are the same whichever prompts are for its group."""
     numbered = [(prompt, n) for prompt in prompts_of(p) for n in range(p.images_per_prompt)]
     first = i * len(numbered)
     return [
         _subject_image(i, len(subjects), prompt, n, seed_for(p.seed, "image", first + k))
         for k, (prompt, n) in enumerate(numbered)
+        if prompt.group is None or prompt.group == _group_of(subjects[i])
     ]
+
+
+def _group_of(subject: EvalSubject) -> str:
+    """The group of a subject, for which the prompts of the other group are not drawn."""
+    if subject.class_name is None:
+        raise TamingError(f"The object {subject.identity} has no class, which the groups of evaluate.prompts need. "
+                          "Name it in a column class of the photos' metadata, or set all groups to null.")  # fmt: skip
+    return "live" if is_live(subject.class_name) else "object"
 
 
 def _subject_image(i: int, count: int, prompt: EvalPrompt, number: int, seed: int) -> EvalImage:

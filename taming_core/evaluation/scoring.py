@@ -76,8 +76,9 @@ def _drawn_row(w: EvalImage, i: int, file: str, subjects: Sequence[EvalSubject])
     """The row of an image that is scored against subject `i`; one of two subjects names the other one as `beside`."""
     shown = " and ".join(subjects[o].identity for o in w.request.objects) or None
     about = {"asked": w.asked, "prompt": w.request.prompt, "seed": w.request.seed, "image": file}
+    beside = next((subjects[other].identity for other in w.subjects if other != i), None)
     row = {**_row(w.condition, subjects[i].identity, w.kind, shown, bool(subjects[i].others)), **about}
-    return row | {"beside": subjects[other].identity for other in w.subjects if other != i}
+    return row if beside is None else {**row, "beside": beside}
 
 
 def _photo_row(t: EvalSubject, number: int) -> ImageScores:

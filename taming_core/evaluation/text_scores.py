@@ -19,9 +19,7 @@ def add_text_scores(
     Whole prompts have no candidates and get neither.
     """
     candidates = {"scene": (p.scene_choices, scene_prompt), "style": (p.style_choices, style_prompt)}
-    choices = {
-        kind: (words, texts(list(map(prompt, words)))) for kind, (words, prompt) in candidates.items() if words
-    }
+    choices = {kind: (words, texts(list(map(prompt, words)))) for kind, (words, prompt) in candidates.items() if words}
 
     def scored(row: ImageScores, feature: Features) -> ImageScores:
         words, text_features = choices.get(row["kind"], ([], features))

@@ -119,6 +119,23 @@ def test_a_prompt_for_two_takes_the_object_and_the_next_one() -> None:
     ]
 
 
+def test_prompts_of_a_group_are_for_its_objects_and_move_no_seed() -> None:
+    texts = {"live": "a <object> asleep", "object": "a <object> on a shelf", None: "a <object>"}
+    prompts = [{"kind": "action", "text": text, "group": group} for group, text in texts.items()]
+    things = [replace(t, class_name=noun) for t, noun in zip(things_of(2), ("dog", "cup"), strict=True)]
+    of_all, of_groups = (
+        [w for w in protocol.plan_images(things, params(scenes=[], styles=[], prompts=p), "object_token")
+         if w.condition == "ours"]
+        for p in ([{**q, "group": None} for q in prompts], prompts)
+    )  # fmt: skip
+    assert [(w.subject, w.asked) for w in of_groups] == [
+        (0, texts["live"]), (0, texts[None]), (1, texts["object"]), (1, texts[None])
+    ]  # fmt: skip
+    assert set(of_groups) < set(of_all)
+    with pytest.raises(TamingError, match=r"thing-0 has no class, which the groups of evaluate\.prompts need"):
+        protocol.plan_images([replace(things[0], class_name=None)], params(prompts=prompts), "object_token")
+
+
 def test_named_subjects_are_taken_in_their_order_and_a_missing_one_is_named(folder: Path) -> None:
     def named(*names: str) -> list[str]:
         p = params(subjects=list(names), objects=len(names))
