@@ -21,6 +21,14 @@ def evaluate(
     precision: Precision = "fp32",
     offload: Offload = False,
     base: Base = None,
+    raw: Annotated[
+        Path | None,
+        typer.Option(
+            "--raw",
+            help="The folder of photos whose captions are each object's prompts, for a protocol with such prompts "
+            "(dreambench-plus).",
+        ),
+    ] = None,
 ) -> None:
     """Draw held-out objects in new scenes and styles, and score the images.
 
@@ -32,6 +40,7 @@ def evaluate(
     """
     import shutil
 
+    from taming_core.evaluation.caption_prompts import read_caption_prompts, with_caption_prompts
     from taming_core.fingerprints import fingerprint, folder_fingerprint
     from taming_core.locks import exclusive
     from taming_core.objects.subjects import load_finder, require_finder
@@ -54,6 +63,7 @@ def evaluate(
     arguments.require_precision(precision, device, offload)
     arguments.require_models(p, d)
     require_finder(d)
+    own_prompts = read_caption_prompts(p, raw)
 
     from taming_core.evaluation import independence, judges, protocol
     from taming_core.images.families import load_pipeline
@@ -64,6 +74,7 @@ def evaluate(
     independence.require_independent(networks, trained_with, p)
     pipeline = load_pipeline(encoder, where, precision, offload, base)
     subjects = protocol.eval_subjects(rows, p, pipeline.object_encoder.config["background"])
+    p = with_caption_prompts(p, own_prompts, {t.identity: t.class_name for t in subjects})
     digest = folder_fingerprint(weights)
     inputs = schema.VERSION, precision, digest, folder_state(rows)
     state = shards.RUNS / f"evaluate-{fingerprint(p, *inputs, without=protocol.SCORING_ONLY)}"

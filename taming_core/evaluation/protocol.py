@@ -68,8 +68,8 @@ class EvalImage:
 
     condition: str  # ours, no_object or another_object
     subject: int  # index of the subject that it is scored against
-    kind: str  # scene, style, attribute or action
-    asked: str  # the scene, the style, or the whole prompt where the params give one
+    kind: str  # scene, style, attribute, action, or one of DreamBench++'s
+    asked: str  # the scene, the style, or the name or text of a whole prompt
     number: int  # among the images of one prompt
     request: ImageRequest  # `objects` are the subjects whose tokens are used
     partner: int | None = None  # index of the second subject of a prompt for two
@@ -87,6 +87,7 @@ class EvalPrompt(NamedTuple):
     asked: str  # as in `EvalImage`
     text: str
     group: str | None = None  # live or object, of the subjects that it is drawn for; None for all
+    subject: str | None = None  # the one identity that it is drawn for; None for all
 
 
 def eval_subjects(folder: Path, p: EvaluateParams, background: Background) -> list[EvalSubject]:
@@ -213,7 +214,7 @@ def prompts_of(p: EvaluateParams) -> list[EvalPrompt]:
     return [
         *(EvalPrompt("scene", s, scene_prompt(s)) for s in p.scenes),
         *(EvalPrompt("style", s, style_prompt(s)) for s in p.styles),
-        *(EvalPrompt(q.kind, q.text, q.text, q.group) for q in p.prompts),
+        *(EvalPrompt(q.kind, q.name or q.text, q.text, q.group, q.subject) for q in p.prompts),
     ]
 
 
@@ -224,7 +225,8 @@ def _subject_images(i: int, subjects: Sequence[EvalSubject], p: EvaluateParams) 
     return [
         _subject_image(i, len(subjects), prompt, n, seed_for(p.seed, "image", first + k))
         for k, (prompt, n) in enumerate(numbered)
-        if prompt.group is None or prompt.group == _group_of(subjects[i])
+        if prompt.subject in (None, subjects[i].identity)
+        and (prompt.group is None or prompt.group == _group_of(subjects[i]))
     ]
 
 

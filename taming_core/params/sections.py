@@ -1,6 +1,7 @@
 """The sections of params.yaml, strict and frozen; `caption` and `train` are in files of their own."""
 
 import re
+from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -194,9 +195,13 @@ class Sampling(Section):
 class PromptParams(Section):
     """A whole prompt of an evaluation, for one object or for a pair."""
 
-    kind: Literal["scene", "style", "attribute", "action"]
+    kind: Literal[
+        "scene", "style", "attribute", "action", "photorealistic", "imaginative"
+    ]  # the last two: DreamBench++
     text: str  # such as "a photo of a red <object>"; with two `<object>` it is drawn for an object and the next one
     group: Literal["live", "object"] | None = None  # living beings, or everything else; null for all objects
+    subject: str | None = None  # the one identity that it is drawn for; null for all
+    name: str | None = None  # what tables call it; null for its text
 
     @model_validator(mode="after")
     def _has_a_place_for_the_object(self) -> "PromptParams":
@@ -216,6 +221,7 @@ class EvaluateParams(Section):
     scenes: list[str]  # prompt suffixes, after "a photo of <object>"
     styles: list[str]  # prompt prefixes, before "<object>"
     prompts: list[PromptParams]  # whole prompts beside them, without a choice among candidates
+    caption_prompts: bool  # each subject has prompts of its own, in captions beside its photo: needs --raw
     scene_choices: list[str]  # the candidates of the text alignment score
     style_choices: list[str]
     control_objects: NonNegativeInt  # identities in the controls: no object tokens, another object's tokens
@@ -238,10 +244,11 @@ class EvaluateParams(Section):
 
     @model_validator(mode="after")
     def _prompts_differ(self) -> "EvaluateParams":
-        if not (self.scenes or self.styles or self.prompts):
+        if not (self.scenes or self.styles or self.prompts or self.caption_prompts):
             raise ValueError("evaluate.scenes, styles or prompts must hold something to draw")
-        drawn = [(p.text, group) for p in self.prompts for group in ((p.group,) if p.group else ("live", "object"))]
-        if twice := next((text for text, group in drawn if drawn.count((text, group)) > 1), None):
+        groups = {None: ("live", "object"), "live": ("live",), "object": ("object",)}
+        drawn = Counter((p.name or p.text, group, p.subject) for p in self.prompts for group in groups[p.group])
+        if twice := next((name for (name, _, _), count in drawn.items() if count > 1), None):
             raise ValueError(f"evaluate.prompts must not hold {twice!r} twice for one object")
         return self
 
