@@ -12,6 +12,7 @@ from taming_core.evaluation.conditions import NAMES, OURS, REAL
 from taming_core.evaluation.gallery import Known
 from taming_core.evaluation.measures import MEASURES
 from taming_core.evaluation.protocol import REFERENCES, EvalSubject
+from taming_core.evaluation.protocol_record import title
 from taming_core.evaluation.result import Evaluation
 from taming_core.evaluation.scoring import MAX_OBJECTS
 from taming_core.figures import image_grid
@@ -50,6 +51,7 @@ def _fill(part: Path, e: Evaluation, timings: Mapping[str, float], images: Path)
     heading = f"Objects that no model in the chain has seen ({len(e.subjects)} of the {e.params.split} split)"
     image_grid.save(image_grid.grid(heading, table.columns, table.rows, _tile_side(e.images)), part / "sheet.png")
     write_json(part / "timings.json", timings)
+    write_json(part / "protocol.json", e.protocol)
     write_json(part / "intervals.json", measures.intervals(e.summary))
     write_json(part / "metrics.json", measures.metrics(e.summary))
 
@@ -141,6 +143,7 @@ def summary(e: Evaluation, timings: Mapping[str, float], out: Path) -> str:
         lines.append(
             f"  {m.format(e.summary[OURS][m.key].mean):>6}  {m.title.lower():28}  {', '.join(controls)}".rstrip()
         )
+    lines.append(f"protocol {title(e.protocol)}")
     seconds, size = timings["seconds_per_object"], timings["bytes_per_object"]
     lines.append(f"{seconds:.2f} seconds and {size / 1024:.0f} KB per object")
     return "\n".join([*lines, f"{out / 'report.html'} and {out / 'sheet.png'} show them"])
