@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from small_rows import composed, row, write_rows
+from small_rows import artwork, composed, row, write_rows
 from transformers import CLIPImageProcessor
 
 from stages.evaluate import evaluate
@@ -209,8 +209,6 @@ def test_an_encoder_of_plain_captions_is_asked_in_plain_words() -> None:
 
 
 def test_things_with_other_photos_come_first_and_the_seed_draws(tmp_path: Path) -> None:
-    from small_rows import artwork
-
     rows = [row(t, f"thing-{i}", view, "test") for i, t in enumerate(artwork(6)) for view in range(1 + (i % 2))]
     for r in rows:
         r["references"] = [o["row_id"] for o in rows if o["identity"] == r["identity"] and o is not r]
@@ -313,6 +311,54 @@ def test_timings_stand_apart_and_metrics_hold_none(evaluated: tuple[Path, str]) 
     assert "seconds" not in (evaluated[0] / "metrics.json").read_text()
 
 
+def test_the_protocol_is_written_down(evaluated: tuple[Path, str]) -> None:
+    out, printed = evaluated
+    record = json.loads((out / "protocol.json").read_text())
+    assert (record["name"], record["encoder"]["name"], record["encoder"]["precision"]) == (None, "mini", "fp32")
+    assert [s["rows"] for s in record["measured"]["subjects"]] == [
+        [f"{s['identity']}-{view}" for view in (0, 1)] for s in record["measured"]["subjects"]
+    ]
+    assert [q["text"] for q in record["measured"]["prompts"]] == [
+        "a photo of a <object> on the beach", "a photo of a <object> in the snow",
+        "a black and white photo of a <object>",
+    ]  # fmt: skip
+    assert f"\nprotocol of the params, fingerprint {record['fingerprint']}\n" in printed
+    assert record["fingerprint"] in (out / "report.html").read_text()
+    assert str(out.parent) not in (out / "protocol.json").read_text()
+
+
+def test_a_protocol_of_whole_prompts_and_pairs_is_drawn_scored_and_reported(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [
+        {"kind": "scene", "text": "a photo of a <object> and a <object> on the beach"},
+        {"kind": "attribute", "text": "a photo of a large <object>", "group": "object"},
+        {"kind": "style", "text": "a pencil sketch of a <object>"},
+    ]
+    p = params(scenes=[], styles=[], scene_choices=[], style_choices=[], prompts=prompts).model_dump(mode="json")
+    p["sampling"]["steps"] = 1
+    (tmp_path / "pairs.yaml").write_text(yaml.safe_dump({"name": "pairs", "version": 3, **p}))
+    for split, numbers in (("test", (0, 1, 2)), ("train", (3,))):
+        rows = [{**row(artwork(4)[i], f"thing-{i}", view, split), "class": "cup"} for i in numbers for view in (0, 1)]
+        schema.write([schema.table(rows, schema.ROWS)], schema.ROWS, tmp_path / "rows" / f"{split}-00000.parquet")
+    monkeypatch.chdir(tmp_path)
+    evaluate("mini", Path("rows"), Path("out"), folder / "params.yaml", "cpu", protocol_file="pairs.yaml")
+    scores = [json.loads(line) for line in Path("out/scores.jsonl").read_text(encoding="utf-8").splitlines()]
+    pair = [r for r in scores if r["condition"] == "ours" and r["kind"] == "scene"]
+    assert [(r["identity"], r["beside"]) for r in pair] == [(a, b) for r in pair[::2] for a, b in (
+        (r["identity"], r["beside"]), (r["beside"], r["identity"]))]  # fmt: skip
+    assert {r["shown"] for r in pair} == {f"{r['identity']} and {r['beside']}" for r in pair[::2]}
+    assert ["both_found" in r for r in pair] == [True, False] * 2
+    assert len({r["image"] for r in pair}) == 2
+    assert not any("chosen" in r for r in scores)
+    metrics = json.loads(Path("out/metrics.json").read_text(encoding="utf-8"))
+    assert {"both_found", "judge_top1", "shape", "style_judge_top1"} <= set(metrics["ours"])
+    assert not {"scene_accuracy", "style_accuracy"} & set(metrics["ours"])
+    assert "both_found" in metrics["no_object"]
+    assert "both_found" not in metrics["another_object"]
+    assert json.loads(Path("out/protocol.json").read_text(encoding="utf-8"))["version"] == 3
+
+
 def test_the_end_names_the_report_and_the_state_is_gone(evaluated: tuple[Path, str], folder: Path) -> None:
     out, printed = evaluated
     assert printed.startswith("whole: 10 images of 2 held-out objects\n")
@@ -372,8 +418,6 @@ def test_a_folder_with_other_things_is_not_touched(tmp_path: Path) -> None:
 
 def test_the_rows_are_real_pictures() -> None:
     """The fixture itself: a thing on a scene, with a mask that covers it."""
-    from small_rows import artwork
-
     photo, mask = composed(artwork(1)[0], 0)
     assert photo.shape == (128, 128, 3)
     assert 0.1 < mask.mean() < 0.6
