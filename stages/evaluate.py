@@ -90,12 +90,12 @@ def evaluate(
     shards.require_runs()
     weights = encoder_folder(encoder)
     require_identities(load_rows(rows, p.split), p.split)
+    own_prompts = read_caption_prompts(p, raw)
     arguments.require_scheduler(p.sampling.scheduler)
     arguments.require_device(device)
     arguments.require_precision(precision, device, offload)
     arguments.require_models(p, d)
     require_finder(d)
-    own_prompts = read_caption_prompts(p, raw)
 
     from taming_core.evaluation import independence, judges, protocol
     from taming_core.images.families import load_pipeline

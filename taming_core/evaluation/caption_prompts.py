@@ -13,7 +13,10 @@ from taming_core.photos.folder import read_folder
 CaptionPrompts = Mapping[str, Sequence[str]]  # by identity
 Kind = Literal["photorealistic", "style", "imaginative"]
 # Of a subject's prompts, in their order. Source: Peng et al., "DreamBench++", arXiv 2406.16855, and its README.
-KINDS: tuple[Kind, ...] = (*["photorealistic"] * 4, *["style"] * 3, *["imaginative"] * 2)  # pyright: ignore
+KINDS: tuple[Kind, ...] = (
+    "photorealistic", "photorealistic", "photorealistic", "photorealistic", "style", "style", "style", "imaginative",
+    "imaginative",
+)  # fmt: skip
 
 
 def read_caption_prompts(p: EvaluateParams, folder: Path | None) -> CaptionPrompts:

@@ -1,6 +1,6 @@
 """Groups of object classes in plain words, by the hypernyms of their nouns in WordNet: a kitten is an animal."""
 
-from collections import Counter
+from collections import defaultdict
 from functools import cache, lru_cache
 
 from taming_core.language.class_words import class_names
@@ -69,13 +69,13 @@ def _phrase_group(phrase: str) -> str:
 
 def _lemma_group(lemma: str) -> str:
     """The group that most uses of a lemma mean; a tiger is no fierce person, although WordNet lists that first."""
-    shares: Counter[str] = Counter()
+    shares = defaultdict[str, float](float)
     for sense in senses(lemma):
         if sense.share >= RARE and (group := _synset_group(sense.synset)):
             shares[group] += sense.share
     if shares["animal"] >= MAIN:
-        del shares["person"]
-    return max((*GROUPS, OTHER), key=shares.__getitem__) if shares else OTHER
+        shares["person"] = 0
+    return max((*GROUPS, OTHER), key=lambda group: shares[group]) if any(shares.values()) else OTHER
 
 
 def _synset_group(number: int) -> str | None:
