@@ -28,8 +28,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--protocol",
-            help="A shipped protocol (dreambench, dreambench-plus, mini, two-objects) or a file. It takes the place of the "
-            "params' section evaluate; --params then only gives detect.",
+            help="A shipped protocol (dreambench, dreambench-plus, mini, two-objects) or a file. It takes the place of "
+            "the params' section evaluate; --params then only gives detect and baseline.",
         ),
     ] = None,
     compare: Annotated[

@@ -131,26 +131,22 @@ def _image(row: ImageScores) -> tuple[Any, ...]:
 
 def _paired(condition: str, m: Measure, first: Sequence[ImageScores], second: Sequence[ImageScores]) -> Difference:
     e = m.estimate_difference([b[m.key] - a[m.key] for a, b in zip(first, second, strict=True)], *factors(first))
-    means = (sum(r[m.key] for r in rows) / len(rows) for rows in (first, second))
-    rounded = (round(value, 4) for value in (*means, e.mean, e.low, e.high))
+    one, other = (round(sum(r[m.key] for r in rows) / len(rows), 4) for rows in (first, second))
+    difference, low, high = (round(value, 4) for value in (e.mean, e.low, e.high))
     sign = 0 if e.low <= 0 <= e.high else 1 if e.low > 0 else -1
     better = {0: None, 1: "second", -1: "first"}[sign if m.higher_is_better else -sign]
-    return Difference(condition, m.key, *rounded, better)
+    return Difference(condition, m.key, one, other, difference, low, high, better)
 
 
 def lines(found: Sequence[Difference], names: tuple[str, str] = ("A", "B")) -> list[list[str]]:
     """The cells of a table of differences: measure, both values, difference, its interval, and which is better."""
-    titles, better = {m.key: m for m in MEASURES}, dict(zip(("first", "second"), names, strict=True))
-    return [
-        [
-            titles[d.measure].title, titles[d.measure].format(d.first), titles[d.measure].format(d.second),
-            _signed(titles[d.measure], d.difference),
-            "" if d.low is None or d.high is None else
-            f"{_signed(titles[d.measure], d.low)} to {_signed(titles[d.measure], d.high)}",
-            better.get(d.better or "", ""),
-        ]
-        for d in found
-    ]  # fmt: skip
+    titles = {m.key: m for m in MEASURES}
+    return [_cells(d, titles[d.measure], {None: "", "first": names[0], "second": names[1]}) for d in found]
+
+
+def _cells(d: Difference, m: Measure, names: Mapping[str | None, str]) -> list[str]:
+    interval = "" if d.low is None or d.high is None else f"{_signed(m, d.low)} to {_signed(m, d.high)}"
+    return [m.title, m.format(d.first), m.format(d.second), _signed(m, d.difference), interval, names[d.better]]
 
 
 def _signed(m: Measure, value: float) -> str:

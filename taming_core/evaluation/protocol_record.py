@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from taming_core.evaluation.judges import ImageJudge, Judges, preprocessing_record
+from taming_core.evaluation.judges import Judges, preprocessing_record
 from taming_core.evaluation.protocol import EvalSubject, prompts_of, rows_of_identities
 from taming_core.fingerprints import digest
 from taming_core.objects.networks_digest import networks_digest
@@ -88,17 +88,17 @@ def title(record: Mapping[str, Any]) -> str:
 
 def judge_records(judges: Judges, p: EvaluateParams) -> dict[str, Any]:
     """Weights and preprocessing of every judge."""
-    strict = None if judges.strict is None else judge_record(judges.strict, str(p.strict_judge))
-    text = {**judge_record(judges.texts.images, p.text_judge), "tokenizer": _digest(judges.texts.tokenizer.get_vocab())}
-    return {"judge": judge_record(judges.objects, p.judge), "strict_judge": strict, "text_judge": text}
+    strict = None if judges.strict is None else judge_record(judges.strict.model, str(p.strict_judge))
+    text = {**judge_record(judges.texts.model, p.text_judge), "tokenizer": _digest(judges.texts.tokenizer.get_vocab())}
+    return {"judge": judge_record(judges.objects.model, p.judge), "strict_judge": strict, "text_judge": text}
 
 
-def judge_record(judge: ImageJudge, spec: str) -> dict[str, Any]:
+def judge_record(model: Any, spec: str) -> dict[str, Any]:
     """A network by its class, all its weights and what else changes its features; not by its name or place."""
     return {
-        "network": type(judge.model).__name__,
-        "weights": state_digest(judge.model),
-        "config": _digest(_without_unused(judge.model.config.to_diff_dict())),
+        "network": type(model).__name__,
+        "weights": state_digest(model),
+        "config": _digest(_without_unused(model.config.to_diff_dict())),
         "preprocessing": preprocessing_record(spec),
     }
 

@@ -161,7 +161,8 @@ def test_the_command_prints_a_table_and_writes_two_files(tmp_path: Path) -> None
     assert done.stdout.splitlines()[0].startswith("A: ")
     with (tmp_path / "out" / "compare.csv").open() as file:
         lines = {line["measure"]: line for line in csv.DictReader(file)}
-    assert (lines["strict_pass"]["difference"], lines["strict_pass"]["better"]) == ("1.0", "second")
+    assert (lines["shape"]["difference"], lines["shape"]["better"]) == ("0.2025", "second")
+    assert (lines["strict_pass"]["difference"], lines["strict_pass"]["better"]) == ("1.0", "")  # of four objects
     whole = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert whole["encoders"]["second"]["name"] == "second"
     assert {d["measure"]: d["difference"] for d in whole["differences"]} == {
