@@ -29,7 +29,8 @@ def evaluate(
         typer.Option(
             "--protocol",
             help="A shipped protocol (dreambench, dreambench-plus, mini, two-objects) or a file. It takes the place of "
-            "the params' section evaluate; --params then only gives detect and baseline.",
+            "the params' section evaluate; --params then only gives detect, baseline and the "
+            "keys of conditions that the protocol leaves out.",
         ),
     ] = None,
     compare: Annotated[
@@ -52,8 +53,8 @@ def evaluate(
 ) -> None:
     """Draw held-out objects in new scenes and styles, and score the images.
 
-    Every score is reported beside those of two controls and of real photos; report.html shows the images first. After a
-    crash the same command draws only the missing images.
+    Every score is reported beside those of two controls and of real photos, and of the baselines that the params list;
+    report.html shows the images first. After a crash the same command trains and draws only what is missing.
 
     \b
     Example: taming eval --encoder data/encoder --in data/rows --out data/evaluation
@@ -84,8 +85,9 @@ def evaluate(
     from taming_core.weights.mini import encoder_folder
 
     settings = load_params(params)
-    frozen = None if protocol_file is None else load_protocol(protocol_file)
-    p, d = settings.evaluate if frozen is None else frozen.evaluate, settings.detect
+    frozen = None if protocol_file is None else load_protocol(protocol_file, settings.evaluate)
+    p = settings.evaluate if frozen is None else frozen.evaluate
+    d, b = settings.detect, settings.baseline
     arguments.require_evaluation_out(out, rows, arguments.folder_of(encoder))
     shards.require_runs()
     weights = encoder_folder(encoder)
@@ -94,10 +96,11 @@ def evaluate(
     arguments.require_scheduler(p.sampling.scheduler)
     arguments.require_device(device)
     arguments.require_precision(precision, device, offload)
+    arguments.require_trainable(p, precision, offload)
     arguments.require_models(p, d)
     require_finder(d)
 
-    from taming_core.evaluation import independence, judges, protocol
+    from taming_core.evaluation import drawing, independence, judges, protocol
     from taming_core.images.families import load_pipeline
     from taming_core.weights.device import pick_device
 
@@ -108,10 +111,10 @@ def evaluate(
     subjects = protocol.eval_subjects(rows, p, pipeline.object_encoder.config["background"])
     p = with_caption_prompts(p, own_prompts, {t.identity: t.class_name for t in subjects})
     digest = folder_fingerprint(weights)
-    inputs = schema.VERSION, precision, digest, folder_state(rows)
+    inputs = schema.VERSION, precision, digest, folder_state(rows), fingerprint(b)
     state = shards.RUNS / f"evaluate-{fingerprint(p, *inputs, without=protocol.SCORING_ONLY)}"
     with exclusive(out, state):
-        drawn = protocol.draw(pipeline, subjects, p, state)
+        drawn = drawing.draw(pipeline, subjects, p, b, state)
 
         from taming_core.evaluation import folder, protocol_record, scoring  # imported when all images are drawn
         from taming_core.evaluation.result import Evaluation
@@ -120,12 +123,14 @@ def evaluate(
         scored = scoring.score_all(drawn, subjects, networks, load_finder(d, where), rows, p)
         evaluated = protocol_record.encoder_record(encoder, digest, base, precision)
         record = protocol_record.protocol_record(p, d, subjects, networks, rows, evaluated, frozen)
-        facts = folder.facts(encoder, digest, precision, scored.known, subjects, p, text_role)
+        facts = folder.facts(encoder, digest, precision, scored.known, subjects, p, b, text_role)
         facts = {"Protocol": protocol_record.title(record), **facts}
-        result = Evaluation(subjects, scored.rows, scored.images, scored.summary, p, facts, protocol=record)
+        result = Evaluation(
+            subjects, scored.rows, scored.images, scored.summary, p, facts, drawn.costs, protocol=record
+        )
         folder.write(result, drawn.timings, state, out)
         shutil.rmtree(state, ignore_errors=True)
-    print(folder.summary(result, drawn.timings, out))
+    print(folder.summary(result, out))
 
 
 def compare_results(first: Path, second: Path, out: Path | None, given: list[str]) -> None:

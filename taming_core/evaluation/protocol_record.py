@@ -12,16 +12,15 @@ from taming_core.evaluation.judges import Judges, preprocessing_record
 from taming_core.evaluation.protocol import EvalSubject, prompts_of, rows_of_identities
 from taming_core.fingerprints import digest
 from taming_core.objects.networks_digest import networks_digest
-from taming_core.params.protocols import Protocol
+from taming_core.params.protocols import CONDITIONS, Protocol
 from taming_core.params.sections import DetectParams, EvaluateParams
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.tables.schema import SPLITS
 from taming_core.weights.network_fingerprint import state_digest
 
 SCORING = 1  # raised whenever scores are computed in another way
-# Keys of `evaluate` that are resolved here, and those that add conditions and change no score of another.
+# Keys of `evaluate` that are resolved here.
 RESOLVED = {"objects", "subjects", "scenes", "styles", "prompts", "judge", "strict_judge", "text_judge", "sampling"}
-CONDITIONS = {"control_objects"}
 # Keys of a detector's params that change what it finds in an image.
 DETECTION = {"classes", "image_size", "score_floor", "max_found", "score", "island"}
 # Keys of a model's config that change no feature, or say where it lies.
@@ -58,7 +57,7 @@ def protocol_record(
         "name": name,
         "version": version,
         "fingerprint": _digest(measured),
-        "measured": json.loads(_as_json(measured)),  # as it is read again
+        "measured": json.loads(json.dumps(measured, default=str)),  # as it is read again
         "encoder": dict(encoder),
         "conditions": p.model_dump(mode="json", include=CONDITIONS),
     }
@@ -130,8 +129,4 @@ def _without_unused(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _digest(value: Any) -> str:
-    return digest([_as_json(value).encode()])
-
-
-def _as_json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
+    return digest([json.dumps(value, sort_keys=True, default=str).encode()])

@@ -9,6 +9,10 @@ from taming_core.params.sections import EvaluateParams, Section
 PROTOCOLS = Path(__file__).parents[1] / "evaluation" / "protocols"  # the shipped ones, by name
 
 
+# Keys that add conditions and change no score of another one: where a protocol leaves them out, they are the params'.
+CONDITIONS = {"control_objects", "baselines", "baseline_photos", "guidance", "pasted"}
+
+
 class Protocol(Section):
     """A file that takes the place of the params' `evaluate`: its keys, with a name before them."""
 
@@ -23,8 +27,12 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in PROTOCOLS.glob("*.yaml"))
 
 
-def load_protocol(spec: str) -> Protocol:
+def load_protocol(spec: str, params: EvaluateParams) -> Protocol:
     """The protocol of a shipped name or of a file.
+
+    Args:
+        spec: the name or the file.
+        params: what `CONDITIONS` are where the protocol leaves them out.
 
     Raises:
         TamingError: there is none, the file is not YAML, or a key is wrong; the message names it and the valid values.
@@ -34,4 +42,5 @@ def load_protocol(spec: str) -> Protocol:
         raise TamingError(f"There is no protocol {spec}. Use --protocol with {', '.join(shipped())}, or with a file.")
     values = read_yaml(path, PROTOCOLS / "mini.yaml")
     own = {key: values[key] for key in ("name", "version", "description") if key in values}
-    return parse(Protocol, {**own, "evaluate": {key: v for key, v in values.items() if key not in own}}, path)
+    measured = {key: value for key, value in values.items() if key not in own}
+    return parse(Protocol, {**own, "evaluate": {**params.model_dump(include=CONDITIONS), **measured}}, path)

@@ -9,13 +9,15 @@ from PIL import Image
 from taming_core.errors import TamingError
 from taming_core.evaluation import protocol
 from taming_core.evaluation.caption_prompts import read_caption_prompts, with_caption_prompts
+from taming_core.params.load import load_params, packaged_params
 from taming_core.params.protocols import load_protocol
 from taming_core.params.sections import EvaluateParams
 
 NINE = ["A photo of a poke ball on grass", "A poke ball in a city", "A poke ball, wet", "Two cats with a poke ball",
         "Ink sketch of a Poke Ball", "A poke ball in pixel art", "An oil painting of the poke ball",
         "A poke ball as a planet with rings", "A ball that holds a sleeping dragon"]  # fmt: skip
-PLUS = load_protocol("dreambench-plus").evaluate
+OWN = load_params(packaged_params()).evaluate
+PLUS = load_protocol("dreambench-plus", OWN).evaluate
 
 
 def params(**changes: Any) -> EvaluateParams:
@@ -57,7 +59,7 @@ def test_every_subject_is_drawn_in_its_own_prompts_with_their_kinds(tmp_path: Pa
 
 
 def test_params_without_captions_stay_as_they_are() -> None:
-    mini = load_protocol("mini").evaluate
+    mini = load_protocol("mini", OWN).evaluate
     assert with_caption_prompts(mini, read_caption_prompts(mini, None), {"a": "cat"}) == mini
 
 

@@ -64,6 +64,8 @@ ONE_KEY = {
     "choices": ({"scene_choices": [*SETTINGS.evaluate.scene_choices, "at home"]}, ["scene_choices.38"]),
     "batch size": ({"sampling": {**SAMPLING, "batch_size": 1}}, []),
     "controls": ({"control_objects": 2}, []),
+    "baselines": ({"baselines": ["class-noun"]}, []),
+    "pasted": ({"pasted": True}, []),
 }
 
 
@@ -185,7 +187,7 @@ def test_results_of_different_protocols_are_refused_with_both_values(rows: Path,
 
 @pytest.mark.parametrize("name", shipped())
 def test_every_shipped_protocol_loads_and_names_itself(name: str) -> None:
-    found = load_protocol(name)
+    found = load_protocol(name, params())
     assert found.name == name
     assert found.version is not None
     assert found.description
@@ -196,18 +198,22 @@ def test_a_protocol_file_is_checked_like_params(tmp_path: Path) -> None:
 
     def load(**changes: Any) -> Protocol:
         (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**values, **changes}))
-        return load_protocol(str(tmp_path / "mine.yaml"))
+        return load_protocol(str(tmp_path / "mine.yaml"), params())
 
-    assert load(name="mine").evaluate == load_protocol("mini").evaluate
+    assert load(name="mine").evaluate == load_protocol("mini", params()).evaluate
     with pytest.raises(TamingError, match=r"mine\.yaml: evaluate\.judg is not a known key; known here: .*judge"):
         load(judg="mini")
     with pytest.raises(TamingError, match=r"evaluate\.objects must be 1"):
         load(subjects=["robot"])
+    for key in ("control_objects", "baselines", "guidance"):
+        values.pop(key, None)
+    conditions = load().evaluate.model_dump(include={"control_objects", "baselines", "guidance"})
+    assert conditions == params().model_dump(include={"control_objects", "baselines", "guidance"})
     values.pop("name")
     with pytest.raises(TamingError, match=r"mine\.yaml: name is missing"):
         load()
     with pytest.raises(TamingError, match=r"There is no protocol nothing\. Use --protocol with .*mini"):
-        load_protocol("nothing")
+        load_protocol("nothing", params())
 
 
 def test_weights_are_known_by_their_values_alone() -> None:
