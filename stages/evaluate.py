@@ -14,13 +14,42 @@ def evaluate(
     ),
     rows: Annotated[Path, typer.Option("--in", help="The folder of rows that `taming materialize` wrote.")] = ROWS,
     out: Annotated[
-        Path, typer.Option("--out", help="The output folder; an earlier evaluation is replaced.")
-    ] = EVALUATION,
+        Path | None,
+        typer.Option(
+            "--out", help=f"The output folder; what was there is replaced. Default: {EVALUATION}; none with --compare."
+        ),
+    ] = None,
     params: ParamsFile = None,
     device: Device = "auto",
     precision: Precision = "fp32",
     offload: Offload = False,
     base: Base = None,
+    protocol_file: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol",
+            help="A shipped protocol (dreambench, dreambench-plus, mini, two-objects) or a file. It takes the place of "
+            "the params' section evaluate; --params then only gives detect, baseline and the "
+            "keys of conditions that the protocol leaves out.",
+        ),
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            "--compare",
+            metavar="A B",
+            help="Two output folders of one protocol: print how the second differs from the first, and draw nothing. "
+            "Goes with --out alone, for compare.json and compare.csv.",
+        ),
+    ] = None,
+    raw: Annotated[
+        Path | None,
+        typer.Option(
+            "--raw",
+            help="The folder of photos whose captions are each object's prompts, for a protocol with such prompts "
+            "(dreambench-plus).",
+        ),
+    ] = None,
 ) -> None:
     """Draw held-out objects in new scenes and styles, and score the images.
 
@@ -29,14 +58,26 @@ def evaluate(
 
     \b
     Example: taming eval --encoder data/encoder --in data/rows --out data/evaluation
+    Example: taming eval --encoder mini --protocol mini --out out/mini
+    Example: taming eval --compare out/mini data/evaluation
     """
+    if compare is not None:
+        given = {"--encoder": encoder != str(ENCODER), "--in": rows != ROWS, "--params": params is not None,
+                 "--device": device != "auto", "--precision": precision != "fp32", "--offload": offload,
+                 "--base": base is not None, "--protocol": protocol_file is not None,
+                 "--raw": raw is not None}  # fmt: skip
+        compare_results(*compare, out, [flag for flag, is_given in given.items() if is_given])
+        return
+    out = out or EVALUATION
     import shutil
 
+    from taming_core.evaluation.caption_prompts import read_caption_prompts, with_caption_prompts
     from taming_core.fingerprints import fingerprint, folder_fingerprint
     from taming_core.locks import exclusive
     from taming_core.objects.subjects import load_finder, require_finder
     from taming_core.params import arguments
     from taming_core.params.load import load_params
+    from taming_core.params.protocols import load_protocol
     from taming_core.photos.files import folder_state
     from taming_core.tables import schema, shards
     from taming_core.tables.requirements import require_identities
@@ -44,11 +85,14 @@ def evaluate(
     from taming_core.weights.mini import encoder_folder
 
     settings = load_params(params)
-    p, d, b = settings.evaluate, settings.detect, settings.baseline
+    frozen = None if protocol_file is None else load_protocol(protocol_file, settings.evaluate)
+    p = settings.evaluate if frozen is None else frozen.evaluate
+    d, b = settings.detect, settings.baseline
     arguments.require_evaluation_out(out, rows, arguments.folder_of(encoder))
     shards.require_runs()
     weights = encoder_folder(encoder)
     require_identities(load_rows(rows, p.split), p.split)
+    own_prompts = read_caption_prompts(p, raw)
     arguments.require_scheduler(p.sampling.scheduler)
     arguments.require_device(device)
     arguments.require_precision(precision, device, offload)
@@ -65,19 +109,47 @@ def evaluate(
     independence.require_independent(networks, trained_with, p)
     pipeline = load_pipeline(encoder, where, precision, offload, base)
     subjects = protocol.eval_subjects(rows, p, pipeline.object_encoder.config["background"])
+    p = with_caption_prompts(p, own_prompts, {t.identity: t.class_name for t in subjects})
     digest = folder_fingerprint(weights)
     inputs = schema.VERSION, precision, digest, folder_state(rows), fingerprint(b)
     state = shards.RUNS / f"evaluate-{fingerprint(p, *inputs, without=protocol.SCORING_ONLY)}"
     with exclusive(out, state):
         drawn = drawing.draw(pipeline, subjects, p, b, state)
 
-        from taming_core.evaluation import folder, scoring  # imported when all images are drawn
+        from taming_core.evaluation import folder, protocol_record, scoring  # imported when all images are drawn
         from taming_core.evaluation.result import Evaluation
 
         text_role = independence.text_judge_role(networks, trained_with)
         scored = scoring.score_all(drawn, subjects, networks, load_finder(d, where), rows, p)
+        evaluated = protocol_record.encoder_record(encoder, digest, base, precision)
+        record = protocol_record.protocol_record(p, d, subjects, networks, rows, evaluated, frozen)
         facts = folder.facts(encoder, digest, precision, scored.known, subjects, p, b, text_role)
-        result = Evaluation(subjects, scored.rows, scored.images, scored.summary, p, facts, drawn.costs)
+        facts = {"Protocol": protocol_record.title(record), **facts}
+        result = Evaluation(
+            subjects, scored.rows, scored.images, scored.summary, p, facts, drawn.costs, protocol=record
+        )
         folder.write(result, drawn.timings, state, out)
         shutil.rmtree(state, ignore_errors=True)
     print(folder.summary(result, out))
+
+
+def compare_results(first: Path, second: Path, out: Path | None, given: list[str]) -> None:
+    """Print how the second evaluation differs from the first; `given` are other flags, which have no effect on it.
+
+    Raises:
+        TamingError: there are other flags, the evaluations are of different protocols, or `out` cannot be written.
+    """
+    from taming_core.params import arguments
+
+    arguments.require_alone("--compare", given)
+    if out is not None:
+        arguments.require_comparison_out(out, first, second)
+
+    from taming_core.evaluation import comparison
+
+    results = comparison.read_results(first), comparison.read_results(second)
+    comparison.require_same_protocol(*results)
+    found = comparison.differences(*results)
+    comparison.print_table(*results, found)
+    if out is not None:
+        comparison.write(*results, found, out)

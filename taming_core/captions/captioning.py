@@ -66,7 +66,8 @@ def _file_name(row: schema.Row) -> str:
 
 
 def _bare_source(path: Path, name: str, metadata: PhotoMetadata) -> CaptionSource:
-    return CaptionSource(path, name, targets=(Target(noun=metadata.noun),), caption=metadata.caption)
+    target = Target(noun=metadata.noun)
+    return CaptionSource(path, name, targets=(target,), caption=metadata.caption, drop_reason=metadata.left_out)
 
 
 def _detected_source(raw: PhotoFolder, rows: Sequence[schema.Row]) -> CaptionSource:

@@ -54,7 +54,7 @@ def added_images(
         TamingError: a baseline needs a class, and a subject has none.
     """
     require_classes(subjects, p)
-    of_one = [image for image in object_images(len(subjects), p) if len(image.request.objects) == 1]
+    of_one = [image for image in object_images(subjects, p) if len(image.request.objects) == 1]
     noun = [_with_noun(image, subjects) for image in of_one if "class-noun" in p.baselines]
     pasted = [replace(image, condition=PASTED) for image in of_one if p.pasted]
     tuned = [image for method in trained(p) for image in baseline_images(method, of_one, p, b)]

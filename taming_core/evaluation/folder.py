@@ -13,6 +13,7 @@ from taming_core.evaluation.conditions import ANOTHER, NAMES, NO_OBJECT, OURS, R
 from taming_core.evaluation.gallery import Known
 from taming_core.evaluation.measures import MEASURES
 from taming_core.evaluation.protocol import REFERENCES, EvalSubject
+from taming_core.evaluation.protocol_record import title
 from taming_core.evaluation.result import Evaluation
 from taming_core.evaluation.scoring import MAX_OBJECTS
 from taming_core.figures import image_grid
@@ -57,6 +58,7 @@ def _fill(part: Path, e: Evaluation, timings: Mapping[str, float], images: Path)
     heading = f"Objects that no model in the chain has seen ({len(e.subjects)} of the {e.params.split} split)"
     image_grid.save(image_grid.grid(heading, table.columns, table.rows, _tile_side(e.images)), part / "sheet.png")
     write_json(part / "timings.json", timings)
+    write_json(part / "protocol.json", e.protocol)
     write_json(part / "intervals.json", measures.intervals(e.summary))
     write_json(part / "metrics.json", measures.metrics(e.summary))
 
@@ -152,7 +154,7 @@ def _strict_judge_fact(judge: str | None) -> str:
 
 def summary(e: Evaluation, out: Path) -> str:
     """The main scores as text, which the command prints at its end."""
-    drawn = sum(row["condition"] != REAL for row in e.rows)
+    drawn = len({row["image"] for row in e.rows if row["condition"] != REAL})
     lines = [f"{out}: {drawn} images of {len(e.subjects)} held-out objects"]
     for m in (TITLES[key] for key in PRINTED if key in e.summary[OURS]):
         controls = [
@@ -162,6 +164,7 @@ def summary(e: Evaluation, out: Path) -> str:
             f"  {m.format(e.summary[OURS][m.key].mean):>6}  {m.title.lower():28}  {', '.join(controls)}".rstrip()
         )
     lines += [_condition_line(c, e) for c in in_order(e.summary) if c not in (OURS, *CONTROLS)]
+    lines.append(f"protocol {title(e.protocol)}")
     cost = e.costs[OURS]
     lines.append(f"{cost.seconds:.2f} seconds and {cost.bytes / 1024:.0f} KB per object")
     return "\n".join([*lines, f"{out / 'report.html'} and {out / 'sheet.png'} show them"])

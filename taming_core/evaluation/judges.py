@@ -139,6 +139,13 @@ def preprocessing(source: str, mini: bool) -> Callable[[Sequence[Image.Image]], 
     return preprocess
 
 
+def preprocessing_record(spec: str) -> dict[str, Any]:
+    """What `preprocessing` does to images: the config of the judge's own processor, or that of `mini` in its words."""
+    if spec == "mini":
+        return {"size": [128, 128], "resample": "bicubic", "range": [-1, 1]}
+    return cast(Any, AutoImageProcessor).from_pretrained(source_of(spec, MINI)).to_dict()
+
+
 def preprocess_mini(images: Sequence[Image.Image]) -> Float[Tensor, "n 3 128 128"]:
     """Images of any sizes, resized to 128 x 128 pixels, in [-1, 1]."""
     small = [np.asarray(i.convert("RGB").resize((128, 128), Image.Resampling.BICUBIC), np.float32) for i in images]

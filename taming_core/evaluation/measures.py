@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from taming_core.evaluation.intervals import Estimate, estimate_mean, estimate_share
+from taming_core.evaluation.intervals import Estimate, estimate_mean, estimate_share, estimate_share_difference
 
 ImageScores = dict[str, Any]  # of one image: what it shows, and a number for each measure that applies
 Summary = Mapping[str, Mapping[str, Estimate]]  # condition -> measure -> its mean
@@ -26,14 +26,21 @@ class Measure(NamedTuple):
         """The number as text: a percentage, or two decimals."""
         return f"{100 * value:.0f} %" if self.unit else f"{value:.2f}"
 
-    def estimate(self, values: Sequence[float], identities: Sequence[str]) -> Estimate:
+    def estimate(self, values: Sequence[float], *factors: Sequence[str]) -> Estimate:
         """The mean of values with its interval over identities; how it was measured is no sample and has none."""
         if self.key == "other_photos":
             mean = float(np.mean(values))
             return Estimate(mean, mean, mean, len(values))
         if self.unit:
-            return estimate_share(values, identities)
-        return estimate_mean(values, identities, low=self.lowest, high=self.highest)
+            return estimate_share(values, *factors)
+        return estimate_mean(values, *factors, low=self.lowest, high=self.highest)
+
+    def estimate_difference(self, values: Sequence[float], *factors: Sequence[str]) -> Estimate:
+        """The mean of paired differences with its interval over identities."""
+        if self.unit:
+            return estimate_share_difference(values, *factors)
+        width = self.highest - self.lowest
+        return estimate_mean(values, *factors, low=-width, high=width)
 
 
 # fmt: off
@@ -67,7 +74,15 @@ OF_TEXTS = (
             "without one, its scores are those against the seen picture"),
 )
 # fmt: on
-MEASURES = (*OF_OBJECTS, *OF_TEXTS)
+OF_PAIRS = (
+    Measure(
+        "both_found",
+        "%",
+        "Both objects found",
+        "of images of two: the strict judge accepts both in the image, or recognises both if it has no threshold",
+    ),
+)  # fmt: skip
+MEASURES = (*OF_OBJECTS, *OF_TEXTS, *OF_PAIRS)
 
 
 def summary(rows: Iterable[ImageScores]) -> Summary:
@@ -81,9 +96,16 @@ def summary(rows: Iterable[ImageScores]) -> Summary:
 def _estimates(rows: Sequence[ImageScores]) -> dict[str, Estimate]:
     """The mean of every measure over the rows of one condition."""
     rows_with = [(m, [r for r in rows if m.key in r]) for m in MEASURES]
-    return {
-        m.key: m.estimate([r[m.key] for r in group], [r["identity"] for r in group]) for m, group in rows_with if group
-    }
+    return {m.key: m.estimate([r[m.key] for r in group], *factors(group)) for m, group in rows_with if group}
+
+
+def factors(rows: Sequence[ImageScores]) -> list[list[str]]:
+    """What intervals are over: the object of each row, and the object beside it where every image shows two.
+
+    An image of two objects has something of both, and so is not independent of the other images of either.
+    """
+    keys = ("identity", "beside") if all("beside" in r for r in rows) else ("identity",)
+    return [[r[key] for r in rows] for key in keys]
 
 
 def metrics(summary: Summary) -> dict[str, dict[str, float]]:

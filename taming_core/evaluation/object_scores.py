@@ -20,7 +20,8 @@ def add_judge_scores(rows: Sequence[ImageScores], features: Features, known: Kno
     """The rows with the object judge's scores; images in a style get the recognition score only."""
     g = known.held_out
     like, count = likeness(features, rows, g), len(g.indices)
-    truth, donor = ([g.indices[r[key] or r["identity"]] for r in rows] for key in ("identity", "shown"))
+    truth = [g.indices[r["identity"]] for r in rows]
+    donor = [g.indices[r["shown" if r["condition"] == ANOTHER else "identity"]] for r in rows]
     rank, donor_rank = (statistics.ranks_from_cosines(like.all, number) for number in (truth, donor))
     rank_all = rank + (features @ known.others.T >= like.own[:, None]).sum(1)
     other = (like.all.sum(1) - like.own) / (count - 1)
@@ -89,6 +90,19 @@ def _strict_scores(
     }
     passes = {} if acceptance_threshold is None else {"strict_pass": float(like.own[best] >= acceptance_threshold)}
     return {**scores, **passes}
+
+
+def add_both_found(rows: Sequence[ImageScores]) -> list[ImageScores]:
+    """The rows, the first of each image of two subjects with whether the strict judge accepts both in it.
+
+    Where it has no acceptance threshold, whether it recognises both.
+    """
+    pairs: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        if "beside" in row and "strict_top1" in row:
+            pairs.setdefault(row["image"], []).append(i)
+    found = {of[0]: min(rows[i].get("strict_pass", rows[i]["strict_top1"]) for i in of) for of in pairs.values()}
+    return [{**row, "both_found": found[i]} if i in found else row for i, row in enumerate(rows)]
 
 
 def add_shape_scores(

@@ -52,7 +52,8 @@ def fidelity(summary: Summary) -> list[dict[str, Any]]:
 
 def choices(rows: Sequence[ImageScores], kind: str) -> list[dict[str, Any]]:
     """The requested scene or style and the text judge's choice, for each image with the object's tokens."""
-    return [{"asked": r["asked"], "chosen": r["chosen"]} for r in rows if r["condition"] == OURS and r["kind"] == kind]
+    of_kind = (r for r in rows if r["condition"] == OURS and r["kind"] == kind and "chosen" in r)
+    return [{"asked": r["asked"], "chosen": r["chosen"]} for r in of_kind]
 
 
 def per_object(rows: Sequence[ImageScores]) -> list[dict[str, Any]]:

@@ -1,8 +1,9 @@
 """The images of an evaluation: held-out subjects, prompts and control conditions."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,7 @@ from taming_core.errors import TamingError
 from taming_core.evaluation.conditions import ANOTHER, NO_OBJECT, OURS
 from taming_core.files import MAX_NAME, distinct_names, safe_name
 from taming_core.images.requests import ImageRequest
+from taming_core.language.class_groups import is_live
 from taming_core.language.placeholder import OBJECT, prompt_for
 from taming_core.params.sections import EvaluateParams
 from taming_core.photos.masks import mask_box, window
@@ -40,6 +42,7 @@ class EvalSubject:
     others: tuple[Image.Image, ...] = ()  # RGBA, the subject cut out of each of its other photos
     training_photos: tuple[Image.Image, ...] = ()  # RGB, square, of baselines: the encoder's photo, and with more of
     # them some that then are none of the other photos
+    row_ids: tuple[str, ...] = ()  # of the seen photo, and of the other ones
 
     def reference(self, photo: int | None = None) -> Image.Image:
         """The cut-out (RGBA) of its first other photo that is not number `photo`; without one, the seen picture."""
@@ -60,18 +63,37 @@ class EvalImage:
 
     condition: str  # see conditions.py
     subject: int  # index of the subject that it is scored against
-    kind: str  # scene or style
-    asked: str  # the scene, or the style
+    kind: str  # scene, style, attribute, action, or one of DreamBench++'s
+    asked: str  # the scene, the style, or the name or text of a whole prompt
     number: int  # among the images of one prompt
     request: ImageRequest  # `objects` are the subjects that are shown, by their tokens unless a baseline draws it
     steps: int | None = None  # of the baseline's training
+    partner: int | None = None  # index of the second subject of a prompt for two
+
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """Indices of the subjects that it is scored against: one, or the two of a pair."""
+        return (self.subject,) if self.partner is None else (self.subject, self.partner)
+
+
+class EvalPrompt(NamedTuple):
+    """A prompt of the protocol."""
+
+    kind: str
+    asked: str  # as in `EvalImage`
+    text: str
+    group: str | None = None  # live or object, of the subjects that it is drawn for; None for all
+    subject: str | None = None  # the one identity that it is drawn for; None for all
 
 
 def eval_subjects(folder: Path, p: EvaluateParams, background: Background) -> list[EvalSubject]:
-    """The evaluated identities: those with other photos first, with which images are compared; else by the seed.
+    """The evaluated identities: those that the params name, or `objects` of the split.
+
+    Without names, those with other photos come first, with which images are compared; else the seed chooses.
 
     Raises:
-        TamingError: `evaluate.baseline_photos` leaves no photo of an identity to compare images with.
+        TamingError: the split has no identity of a name, or `evaluate.baseline_photos` leaves no photo of one to
+            compare images with.
     """
     rows = load_rows(folder, p.split)
     rows_by_identity, references = rows_of_identities(rows), rows.column("references")
@@ -80,8 +102,17 @@ def eval_subjects(folder: Path, p: EvaluateParams, background: Background) -> li
         enough = len(references[rows_by_identity[identity][0]]) >= p.baseline_photos
         return not enough, seed_for(p.seed, f"identity {identity}", 0)
 
-    drawn = sorted(rows_by_identity, key=order)[: p.objects]
+    named = _named_identities(p.subjects, rows_by_identity, folder, p.split)
+    drawn = named or sorted(rows_by_identity, key=order)[: p.objects]
     return [eval_subject(rows, i, rows_by_identity[i], background, p.baseline_photos) for i in drawn]
+
+
+def _named_identities(names: Sequence[str], known: Mapping[str, object], folder: Path, split: str) -> Sequence[str]:
+    if missing := [name for name in names if name not in known]:
+        more = f" and {len(missing) - 1} more of evaluate.subjects" if len(missing) > 1 else ""
+        raise TamingError(f"The {split} split of {folder} has no identity {missing[0]}{more}. Materialize photos of "
+                          "all subjects into that split, or correct evaluate.subjects.")  # fmt: skip
+    return names
 
 
 def rows_of_identities(rows: Rows) -> dict[str, list[int]]:
@@ -111,6 +142,7 @@ def eval_subject(
     return EvalSubject(
         identity, cutout_of(subject), encoder_image(subject, background), tuple(map(square_photo, others)),
         subject["class"], tuple(map(cutout_of, others)), tuple(map(square_photo, training)),
+        (subject["row_id"], *(other["row_id"] for other in others)),
     )  # fmt: skip
 
 
@@ -145,7 +177,7 @@ def plan_images(subjects: Sequence[EvalSubject], p: EvaluateParams, captions: st
 
     Args:
         subjects: the evaluated subjects.
-        p: scenes, styles and how many images of each.
+        p: the prompts and how many images of each.
         captions: the scheme of the encoder's training captions; with "class_noun" prompts name the object's class.
 
     Raises:
@@ -153,11 +185,13 @@ def plan_images(subjects: Sequence[EvalSubject], p: EvaluateParams, captions: st
     """
     count = len(subjects)
     planned = [
-        _with_encoder_captions(image, captions, subjects[image.subject].class_name) for image in object_images(count, p)
+        _with_encoder_captions(image, captions, [subjects[i].class_name for i in image.subjects])
+        for image in object_images(subjects, p)
     ]
-    scenes = [w for w in planned if w.kind == "scene" and w.subject < p.control_objects]
-    donors = [_with_objects(w, ANOTHER, ((w.subject + 1) % count,)) for w in scenes] if count > 1 else []
-    return [*planned, *donors, *(_with_objects(w, NO_OBJECT, ()) for w in scenes)]
+    controls = [w for w in planned if w.kind != "style" and w.subject < p.control_objects]
+    alone = [w for w in controls if w.partner is None]
+    donors = [_with_objects(w, ANOTHER, ((w.subject + 1) % count,)) for w in alone] if count > 1 else []
+    return [*planned, *donors, *(_with_objects(w, NO_OBJECT, ()) for w in controls)]
 
 
 def file_names(images: Sequence[EvalImage], subjects: Sequence[EvalSubject]) -> list[str]:
@@ -185,24 +219,52 @@ def style_prompt(style: str) -> str:
     return f"{style} a {OBJECT}"
 
 
-def object_images(count: int, p: EvaluateParams) -> list[EvalImage]:
-    """The images of the first `count` subjects, their prompts with `<object>`."""
-    return [image for i in range(count) for image in _subject_images(i, p)]
+def object_images(subjects: Sequence[EvalSubject], p: EvaluateParams) -> list[EvalImage]:
+    """The images of all subjects, their prompts with `<object>`."""
+    return [image for i in range(len(subjects)) for image in _subject_images(i, subjects, p)]
 
 
-def _subject_images(i: int, p: EvaluateParams) -> list[EvalImage]:
-    prompts = [("scene", s, scene_prompt(s)) for s in p.scenes] + [("style", s, style_prompt(s)) for s in p.styles]
-    numbered = [(*prompt, n) for prompt in prompts for n in range(p.images_per_prompt)]
-    first = i * len(numbered)
+def prompts_of(p: EvaluateParams) -> list[EvalPrompt]:
+    """Every prompt: of the scenes, of the styles, and the whole ones."""
     return [
-        EvalImage(OURS, i, kind, words, n, ImageRequest(prompt, (i,), seed_for(p.seed, "image", first + k)))
-        for k, (kind, words, prompt, n) in enumerate(numbered)
+        *(EvalPrompt("scene", s, scene_prompt(s)) for s in p.scenes),
+        *(EvalPrompt("style", s, style_prompt(s)) for s in p.styles),
+        *(EvalPrompt(q.kind, q.name or q.text, q.text, q.group, q.subject) for q in p.prompts),
     ]
 
 
-def _with_encoder_captions(image: EvalImage, captions: str, noun: str | None) -> EvalImage:
+def _subject_images(i: int, subjects: Sequence[EvalSubject], p: EvaluateParams) -> list[EvalImage]:
+    """The images of subject `i`; their seeds are the same whichever prompts are for its group."""
+    numbered = [(prompt, n) for prompt in prompts_of(p) for n in range(p.images_per_prompt)]
+    first = i * len(numbered)
+    return [
+        _subject_image(i, len(subjects), prompt, n, seed_for(p.seed, "image", first + k))
+        for k, (prompt, n) in enumerate(numbered)
+        if prompt.subject in (None, subjects[i].identity)
+        and (prompt.group is None or prompt.group == _group_of(subjects[i]))
+    ]
+
+
+def _group_of(subject: EvalSubject) -> str:
+    """The group of a subject, for which the prompts of the other group are not drawn."""
+    if subject.class_name is None:
+        raise TamingError(f"The object {subject.identity} has no class, which the groups of evaluate.prompts need. "
+                          "Name it in a column class of the photos' metadata, or set all groups to null.")  # fmt: skip
+    return "live" if is_live(subject.class_name) else "object"
+
+
+def _subject_image(i: int, count: int, prompt: EvalPrompt, number: int, seed: int) -> EvalImage:
+    """An image of subject `i`, or of it and the next one where the prompt is for two."""
+    partner = (i + 1) % count if prompt.text.count(OBJECT) == 2 else None
+    objects = (i,) if partner is None else (i, partner)
+    request = ImageRequest(prompt.text, objects, seed)
+    return EvalImage(OURS, i, prompt.kind, prompt.asked, number, request, partner=partner)
+
+
+def _with_encoder_captions(image: EvalImage, captions: str, nouns: Sequence[str | None]) -> EvalImage:
     """The same image, its prompt in the scheme of the encoder's training captions."""
-    return replace(image, request=replace(image.request, prompt=prompt_for(image.request.prompt, captions, noun)))
+    prompt = reduce(lambda text, noun: prompt_for(text, captions, noun), nouns, image.request.prompt)
+    return replace(image, request=replace(image.request, prompt=prompt))
 
 
 def _with_objects(image: EvalImage, condition: str, objects: tuple[int, ...]) -> EvalImage:

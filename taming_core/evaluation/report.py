@@ -12,7 +12,7 @@ from PIL import Image
 from taming_core.evaluation.conditions import ANOTHER, NAMES, NO_OBJECT, OURS, REAL
 from taming_core.evaluation.intervals import Estimate
 from taming_core.evaluation.measures import MEASURES, ImageScores, Measure, Summary
-from taming_core.evaluation.protocol import EvalSubject, scene_prompt
+from taming_core.evaluation.protocol import EvalSubject, prompts_of
 from taming_core.evaluation.result import Evaluation
 from taming_core.figures.image_grid import Cell
 
@@ -33,11 +33,11 @@ class Table(NamedTuple):
 
 def pictures(e: Evaluation) -> Table:
     """The subject of each object and its images, the first of each prompt."""
-    prompts = [*e.params.scenes, *e.params.styles]
+    prompts = list(dict.fromkeys(prompt.asked for prompt in prompts_of(e.params)))
     cells = {(r["identity"], r["asked"]): _cell(r, i) for r, i in reversed(_pairs(e, OURS))}
     return Table(
         ["the object", *(a.removesuffix(" of") for a in prompts)],
-        [[_subject(t), *(cells[t.identity, a] for a in prompts)] for t in e.subjects[:MAX_SUBJECTS]],
+        [[_subject(t), *(cells.get((t.identity, a), Cell(None)) for a in prompts)] for t in e.subjects[:MAX_SUBJECTS]],
     )
 
 
@@ -94,11 +94,22 @@ def _failures(row: ImageScores) -> list[str]:
     failures = ["not recognised"] if row.get("judge_top1") == 0 else []
     if row.get("strict_pass") == 0 and row.get("shape_found") != 0:
         failures.append("not accepted")
-    return [*failures, f"read as “{row['chosen']}”"] if row["chosen"] != row["asked"] else failures
+    return [*failures, f"read as “{row['chosen']}”"] if row.get("chosen", row["asked"]) != row["asked"] else failures
 
 
 def sentences(summary: Summary) -> list[str]:
     """The main scores in sentences."""
+    ours = summary[OURS]
+    text = _fidelity_sentences(summary) if "judge_top1" in ours else []
+    if "scene_accuracy" in ours:
+        text.append(f"The scene is the requested one in {_share(ours['scene_accuracy'])} of the images.")
+    if "style_accuracy" in ours:
+        text.append(f"The style is the requested one in {_share(ours['style_accuracy'])}.")
+    return text
+
+
+def _fidelity_sentences(summary: Summary) -> list[str]:
+    """The scores of the object, which images in a style do not have."""
     ours = summary[OURS]
     right, others = _share(ours["judge_top1"]), _other_conditions(summary, "judge_top1")
     text = [f"The judge recognises the right object in {right} of the images{others}.", *_reference_sentences(summary)]
@@ -112,9 +123,6 @@ def sentences(summary: Summary) -> list[str]:
         f"The shape agreement is {ours['shape'].mean:.2f}{_other_conditions(summary, 'shape')}; "
         "different objects agree in part, too, so compare it with those."
     )
-    text.append(f"The scene is the requested one in {_share(ours['scene_accuracy'])} of the images.")
-    if "style_accuracy" in ours:
-        text.append(f"The style is the requested one in {_share(ours['style_accuracy'])}.")
     return text
 
 
@@ -183,7 +191,7 @@ def html(e: Evaluation, plots: Path) -> str:
         tiles=tiles(e.summary),
         pictures=pictures(e),
         controls=controls(e),
-        prompt=scene_prompt(e.params.scenes[0]),
+        prompt=prompts_of(e.params)[0].text,
         table=picture_table,
         sentences=sentences(e.summary),
         columns=[NAMES[c] for c in NAMES if c in e.summary],

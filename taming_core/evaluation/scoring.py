@@ -43,7 +43,7 @@ def score_all(
         folder: of the rows, whose identities are the gallery.
         p: the params.
     """
-    images, rows = load_images(drawn.paths, subjects), image_rows(drawn.images, subjects)
+    images, rows = load_images(drawn, subjects), image_rows(drawn.images, subjects)
     known = known_objects(folder, p.split, judges.objects, p.baseline_photos)
     text_features = judges.texts.images(images)
     rows = object_scores.add_judge_scores(rows, judges.objects(images), known)
@@ -55,29 +55,33 @@ def score_all(
         rows = object_scores.add_strict_scores(
             rows, images, masks, judges.strict, posed, judges.strict.acceptance_threshold
         )
+    rows = object_scores.add_both_found(rows)
     rows = text_scores.add_diversity(rows, text_features)
     return Scored(rows, images, summary(rows), known)
 
 
 def image_rows(images: Sequence[EvalImage], subjects: Sequence[EvalSubject]) -> list[ImageScores]:
-    """One row for each generated image, and then for each other photo of the subjects."""
-    drawn = [_drawn_row(w, file, subjects) for w, file in zip(images, file_names(images, subjects), strict=True)]
+    """One row for each generated image and subject in it, and then for each other photo of the subjects."""
+    files = file_names(images, subjects)
+    drawn = [_drawn_row(w, i, file, subjects) for w, file in zip(images, files, strict=True) for i in w.subjects]
     return [*drawn, *(_photo_row(t, number) for t in subjects for number in range(len(t.photos)))]
 
 
-def load_images(paths: Sequence[Path], subjects: Sequence[EvalSubject]) -> list[Image.Image]:
+def load_images(drawn: Drawn, subjects: Sequence[EvalSubject]) -> list[Image.Image]:
     """The images of `image_rows`, RGB, in the same order."""
-    return [*(Image.open(path).convert("RGB") for path in paths), *(photo for t in subjects for photo in t.photos)]
+    pairs = zip(drawn.images, drawn.paths, strict=True)
+    loaded = ([Image.open(path).convert("RGB")] * len(w.subjects) for w, path in pairs)
+    return [*(image for same in loaded for image in same), *(photo for t in subjects for photo in t.photos)]
 
 
-def _drawn_row(w: EvalImage, file: str, subjects: Sequence[EvalSubject]) -> ImageScores:
-    shown = subjects[w.request.objects[0]].identity if w.request.objects else None
+def _drawn_row(w: EvalImage, i: int, file: str, subjects: Sequence[EvalSubject]) -> ImageScores:
+    """The row of an image that is scored against subject `i`; one of two subjects names the other one as `beside`."""
+    shown = " and ".join(subjects[o].identity for o in w.request.objects) or None
     about = {"asked": w.asked, "prompt": w.request.prompt, "seed": w.request.seed, "image": file}
-    subject = subjects[w.subject]
-    kind = variant(w.condition)
-    details = {"guidance": kind.guidance, "steps": w.steps}
+    beside = next((subjects[other].identity for other in w.subjects if other != i), None)
+    details = {"guidance": variant(w.condition).guidance, "steps": w.steps, "beside": beside}
     given = {name: value for name, value in details.items() if value is not None}
-    return {**_row(w.condition, subject.identity, w.kind, shown, bool(subject.others)), **about, **given}
+    return {**_row(w.condition, subjects[i].identity, w.kind, shown, bool(subjects[i].others)), **about, **given}
 
 
 def _photo_row(t: EvalSubject, number: int) -> ImageScores:

@@ -14,16 +14,17 @@ TextFeatures = Callable[[Sequence[str]], Features]
 def add_text_scores(
     rows: Sequence[ImageScores], features: Features, texts: TextFeatures, p: EvaluateParams
 ) -> list[ImageScores]:
-    """The rows with the scene or style that the text judge chooses, and whether it is the requested one."""
-    choices = {
-        "scene": (p.scene_choices, texts([scene_prompt(s) for s in p.scene_choices])),
-        "style": (p.style_choices, texts([style_prompt(s) for s in p.style_choices])),
-    }
+    """The rows with the scene or style that the text judge chooses, and whether it is the requested one.
+
+    Whole prompts have no candidates and get neither.
+    """
+    candidates = {"scene": (p.scene_choices, scene_prompt), "style": (p.style_choices, style_prompt)}
+    choices = {kind: (words, texts(list(map(prompt, words)))) for kind, (words, prompt) in candidates.items() if words}
 
     def scored(row: ImageScores, feature: Features) -> ImageScores:
-        if row["kind"] not in choices:
+        words, text_features = choices.get(row["kind"], ([], features))
+        if row.get("asked") not in words:
             return row
-        words, text_features = choices[row["kind"]]
         best = words[int(statistics.nearest_choice(feature[None], text_features)[0])]
         return {**row, "chosen": best, f"{row['kind']}_accuracy": float(best == row["asked"])}
 

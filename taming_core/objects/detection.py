@@ -77,6 +77,8 @@ def _objects_or_reason(
 
 def _read(source: PhotoSource, p: DetectParams) -> Photo | str:
     """The photo, or its drop reason."""
+    if source.metadata.left_out:
+        return source.metadata.left_out
     if source.copy_of:
         return with_details(COPY, source.copy_of)
     try:

@@ -3,7 +3,7 @@
 import ast
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, reduce
 from importlib.util import find_spec
@@ -18,7 +18,8 @@ from taming_core.params.train import TrainParams
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 EVALUATION_FILES = (
-    "images", "plots", "scores.jsonl", "report.html", "sheet.png", "timings.json", "intervals.json", "metrics.json",
+    "images", "plots", "scores.jsonl", "report.html", "sheet.png", "timings.json", "protocol.json",
+    "intervals.json", "metrics.json",
 )  # fmt: skip
 ENCODER_FILES = (
     "model_index.json", "training.json", "README.md", "metrics.jsonl", "losses.png", "validation", "lora",
@@ -187,6 +188,18 @@ def require_evaluation_out(out: Path, *inputs: Path | None) -> None:
     """
     require_out(out, inputs)
     require_replaceable(out, lambda folder: names_in(folder) <= set(EVALUATION_FILES), "an evaluation")
+
+
+def require_comparison_out(out: Path, *inputs: Path | None) -> None:
+    """Raises TamingError if `out` cannot be written beside the inputs, or holds something else than a comparison."""
+    require_out(out, inputs)
+    require_replaceable(out, lambda folder: names_in(folder) <= {"compare.json", "compare.csv"}, "a comparison")
+
+
+def require_alone(option: str, others: Sequence[str]) -> None:
+    """Raises TamingError if there are other options, which have no effect beside this one."""
+    if others:
+        raise TamingError(f"{', '.join(others)} has no effect with {option}. Leave it out.")
 
 
 def require_rows_out(out: Path, *inputs: Path | None) -> None:

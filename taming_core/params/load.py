@@ -1,7 +1,8 @@
 """Reading params.yaml into frozen, strict sections, one per stage."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -20,6 +21,8 @@ from taming_core.params.sections import (
     WorldParams,
 )
 from taming_core.params.train import TrainParams
+
+SomeSection = TypeVar("SomeSection", bound=Section)
 
 # Keys and values renamed in 0.1.0: old -> new.
 RENAMED_KEYS = {"train.stand_in": "train.augmentation", "train.general": "train.regularization"}
@@ -55,6 +58,15 @@ def load_params(path: Path | None = None) -> Params:
         path = Path("params.yaml") if Path("params.yaml").is_file() else packaged_params()
     if not path.is_file():
         raise TamingError(f"{path} does not exist. Copy {packaged_params()} there, or name another with --params.")
+    return parse(Params, read_yaml(path, packaged_params()), path)
+
+
+def read_yaml(path: Path, example: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; `example` is a file like it, for the message.
+
+    Raises:
+        TamingError: the file is not YAML, or holds no mapping.
+    """
     try:
         # YAML 1.2, as DVC reads and writes it: `dvc exp run -S` leaves 1e-05, which YAML 1.1 reads as a string.
         yaml: Any = YAML(typ="safe", pure=True)  # partly untyped
@@ -63,9 +75,18 @@ def load_params(path: Path | None = None) -> Params:
         raise TamingError(f"{path} is not YAML: {' '.join(str(error).split())}. Correct it.") from error
     if not isinstance(values, dict):
         content = "is empty" if values is None else "has no sections of keys"
-        raise TamingError(f"{path} {content}. Copy {packaged_params()} there, and change its values.")
+        raise TamingError(f"{path} {content}. Copy {example} there, and change its values.")
+    return cast("dict[str, Any]", values)
+
+
+def parse(kind: type[SomeSection], values: Mapping[str, Any], path: Path) -> SomeSection:
+    """The values of a file as a section.
+
+    Raises:
+        TamingError: a key is wrong; the message names it and the valid values.
+    """
     try:
-        return Params.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         raise TamingError(f"{path}: {_explain(error)}. Correct the key and run the command again.") from error
 

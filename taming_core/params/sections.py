@@ -1,6 +1,7 @@
 """The sections of params.yaml, strict and frozen; `caption` and `train` are in files of their own."""
 
 import re
+from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -194,17 +195,38 @@ class Sampling(Section):
 Baseline = Literal["textual-inversion", "dreambooth-lora", "dreambooth", "class-noun"]
 
 
+class PromptParams(Section):
+    """A whole prompt of an evaluation, for one object or for a pair."""
+
+    kind: Literal[
+        "scene", "style", "attribute", "action", "photorealistic", "imaginative"
+    ]  # the last two: DreamBench++
+    text: str  # such as "a photo of a red <object>"; with two `<object>` it is drawn for an object and the next one
+    group: Literal["live", "object"] | None = None  # living beings, or everything else; null for all objects
+    subject: str | None = None  # the one identity that it is drawn for; null for all
+    name: str | None = None  # what tables call it; null for its text
+
+    @model_validator(mode="after")
+    def _has_a_place_for_the_object(self) -> "PromptParams":
+        if self.text.count("<object>") not in (1, 2):
+            raise ValueError(f"evaluate.prompts must hold <object> once or twice each, which {self.text!r} does not")
+        return self
+
+
 class EvaluateParams(Section):
     """encoder -> images -> scores."""
 
     split: Literal["validation", "test"]  # of held-out identities
     seed: NonNegativeInt
     objects: PositiveInt  # identities to evaluate
+    subjects: list[str]  # these identities, in this order; empty: chosen by the seed
     images_per_prompt: PositiveInt
-    scenes: Annotated[list[str], Field(min_length=1)]  # prompt suffixes, after "a photo of <object>"
+    scenes: list[str]  # prompt suffixes, after "a photo of <object>"
     styles: list[str]  # prompt prefixes, before "<object>"
-    scene_choices: Annotated[list[str], Field(min_length=2)]  # the candidates of the text alignment score
-    style_choices: Annotated[list[str], Field(min_length=2)]
+    prompts: list[PromptParams]  # whole prompts beside them, without a choice among candidates
+    caption_prompts: bool  # each subject has prompts of its own, in captions beside its photo: needs --raw
+    scene_choices: list[str]  # the candidates of the text alignment score
+    style_choices: list[str]
     control_objects: NonNegativeInt  # identities in the controls: no object tokens, another object's tokens
     baselines: list[Baseline]  # drawn beside the encoder, on the same base, prompts and seeds
     baseline_photos: PositiveInt  # that a baseline trains on, the encoder's first; images are compared with the others
@@ -221,6 +243,28 @@ class EvaluateParams(Section):
             raise ValueError(f"evaluate.scene_choices must hold all of evaluate.scenes; missing: {missing}")
         if missing := [s for s in self.styles if s not in self.style_choices]:
             raise ValueError(f"evaluate.style_choices must hold all of evaluate.styles; missing: {missing}")
+        if self.scenes and len(self.scene_choices) < 2:
+            raise ValueError("evaluate.scene_choices must hold two candidates or more where there are scenes")
+        if self.styles and len(self.style_choices) < 2:
+            raise ValueError("evaluate.style_choices must hold two candidates or more where there are styles")
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_differ(self) -> "EvaluateParams":
+        if not (self.scenes or self.styles or self.prompts or self.caption_prompts):
+            raise ValueError("evaluate.scenes, styles or prompts must hold something to draw")
+        groups = {None: ("live", "object"), "live": ("live",), "object": ("object",)}
+        drawn = Counter((p.name or p.text, group, p.subject) for p in self.prompts for group in groups[p.group])
+        if twice := next((name for (name, _, _), count in drawn.items() if count > 1), None):
+            raise ValueError(f"evaluate.prompts must not hold {twice!r} twice for one object")
+        return self
+
+    @model_validator(mode="after")
+    def _subjects_are_the_objects(self) -> "EvaluateParams":
+        if len(set(self.subjects)) < len(self.subjects):
+            raise ValueError("evaluate.subjects must not name an identity twice")
+        if self.subjects and len(self.subjects) != self.objects:
+            raise ValueError(f"evaluate.objects must be {len(self.subjects)} where evaluate.subjects names so many")
         return self
 
     @model_validator(mode="after")

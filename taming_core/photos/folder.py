@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from taming_core.errors import TamingError
+from taming_core.photos.benchmarks import Benchmark, find_benchmarks
 from taming_core.photos.captions_beside import CaptionsBeside, is_caption, pair_captions, read_captions
 from taming_core.photos.decode import open_image
 from taming_core.photos.files import Tree, file_name, is_file, photo_path, read_tree
@@ -35,6 +36,7 @@ class PhotoFolder:
     texts: dict[Path, list[Path]]  # text files, with the photos that they stand beside
     masks: dict[Path, list[Path]]  # mask files, with their photos
     around: str = ""  # the folder, with a slash, that holds folders of splits and nothing else
+    benchmarks: tuple[Benchmark, ...] = ()
 
     @property
     def root(self) -> Path:
@@ -68,7 +70,10 @@ def read_folder(root: Path) -> PhotoFolder:
     photos = sorted({*pictures, *tree.unreadable} - masks.keys() - _conditions(pictures))
     if not photos:
         raise TamingError(f"{root} holds no photos. Put some there, a sub-folder for each object that they show.")
-    texts = pair_captions((path for path in tree.files if is_caption(path)), photos)
+    texts = [path for path in tree.files if is_caption(path)]
+    benchmarks = find_benchmarks(photos, texts, root)
+    own = {name: row for benchmark in benchmarks for name, row in benchmark.photos.items()}
+    texts = pair_captions(set(texts).difference(*(benchmark.texts for benchmark in benchmarks)), photos)
     captions = read_captions(texts)
     mask_of = {photo: mask for mask, of in masks.items() for photo in of}
     metadata: dict[str, PhotoMetadata] = {}
@@ -76,13 +81,17 @@ def read_folder(root: Path) -> PhotoFolder:
     for photo in photos:
         name = file_name(photo, root)
         given = tables.photos.get(name, PhotoMetadata())
+        listed = own.get(name, PhotoMetadata(split=folder_split(name.removeprefix(around))))
         metadata[name] = replace(
             given,
+            identity=given.identity or listed.identity,
+            noun=given.noun or listed.noun,
             caption=given.caption or captions.texts.get(photo),
-            split=given.split or folder_split(name.removeprefix(around)),
+            split=given.split or listed.split,
             mask=given.mask or mask_of.get(photo),
+            left_out=listed.left_out,
         )
-    return PhotoFolder(tree, tuple(photos), metadata, tables, captions, texts, masks, around)
+    return PhotoFolder(tree, tuple(photos), metadata, tables, captions, texts, masks, around, tuple(benchmarks))
 
 
 def _pictures(tree: Tree, tables: Metadata) -> list[Path]:

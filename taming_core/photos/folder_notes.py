@@ -15,7 +15,8 @@ NAMED = 8  # names in a line; more are counted by their endings
 def notes(folder: PhotoFolder) -> list[str]:
     """The lines about a folder; none if it holds nothing but photos."""
     captions, tables, tree = folder.captions, folder.tables, folder.tree
-    known = {*folder.photos, *folder.texts, *folder.masks, *tables.paths}
+    own = (text for benchmark in folder.benchmarks for text in benchmark.texts)
+    known = {*folder.photos, *folder.texts, *folder.masks, *tables.paths, *own}
     files = {
         "captions of several lines, joined": captions.joined,
         "captions read as Latin-1": captions.latin,
@@ -31,7 +32,7 @@ def notes(folder: PhotoFolder) -> list[str]:
     }
     columns = [f"{path}: columns not used: {', '.join(sorted(names))}" for path, names in tables.unused.items()]
     lines = [f"{title}: {_names(paths, folder.root)}" for title, paths in files.items() if paths]
-    return [*_taken(folder), *columns, *_lower_splits(folder), *lines]
+    return [*_taken(folder), *columns, *_lower_splits(folder), *_without_class(folder), *lines]
 
 
 def _lower_splits(folder: PhotoFolder) -> list[str]:
@@ -40,10 +41,21 @@ def _lower_splits(folder: PhotoFolder) -> list[str]:
     return [f"folders called like splits below others, no splits: {', '.join(found)}"] if found else []
 
 
+def _without_class(folder: PhotoFolder) -> list[str]:
+    """A line for each benchmark that does not say the class of all its subjects."""
+    named = ((benchmark.name, benchmark.without_class) for benchmark in folder.benchmarks)
+    return [f"subjects of {name} without a class: {_listed(subjects)}" for name, subjects in named if subjects]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
 def _taken(folder: PhotoFolder) -> list[str]:
     """What was read beside the photos, in one line."""
     splits = sorted({split for name in folder.metadata if (split := top_split_folder(folder.place(name)))})
     parts = [
+        *map(str, folder.benchmarks),
         *(file_name(path, folder.root) for path in folder.tables.paths),
         *_counted(len(folder.captions.texts), "caption", "beside photos"),
         *_counted(sum(row.mask is not None for row in folder.metadata.values()), "mask", "given"),

@@ -38,6 +38,7 @@ class PhotoMetadata:
     caption: str | None = None
     split: str | None = None
     mask: Path | None = None  # a file
+    left_out: str | None = None  # the drop reason of a photo that shows no object
 
 
 @dataclass(frozen=True)

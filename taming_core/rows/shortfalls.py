@@ -18,13 +18,22 @@ def shortfalls(folder: Path, p: Params) -> Iterator[str]:
     except TamingError as error:
         yield str(error)
         return
+    held_out = load_rows(folder, p.evaluate.split)
+    if p.evaluate.split == "test" and len(held_out.objects) and not len(train) and not len(validation):
+        yield "All objects are in the split test, as a benchmark's are: they are for `taming eval`, not to train on."
+    else:
+        yield from _held_back(train, validation, p)
+    yield from _evaluation(held_out, p.evaluate)
+
+
+def _held_back(train: Rows, validation: Rows, p: Params) -> Iterator[str]:
+    """The lines about training and its validation."""
     yield from _training(train, p.train)
     if p.materialize.validation and p.evaluate.split != "validation" and not len(validation.objects):
         yield (
             "No identity is left for the split validation, so that training draws validation images of what it trains "
             "on. Add photos of more objects, or set materialize.validation to 0."
         )
-    yield from _evaluation(load_rows(folder, p.evaluate.split), p.evaluate)
 
 
 def _training(rows: Rows, p: TrainParams) -> Iterator[str]:

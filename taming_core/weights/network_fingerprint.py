@@ -17,7 +17,17 @@ def network_fingerprint(network: nn.Module) -> str:
     vision = getattr(network, "vision_model", network)
     weights = sorted(first_block(vision).state_dict().items())
     halves = (w.detach().to("cpu", torch.float16).contiguous() for _, w in weights if w.is_floating_point())
-    return digest(half.view(torch.uint8).numpy().tobytes() for half in halves)
+    return digest(map(_bytes, halves))
+
+
+def state_digest(network: nn.Module) -> str:
+    """16 hex digits that change with any value of a network's weights, wherever they lie."""
+    tensors = ((name, w.detach().cpu().contiguous()) for name, w in sorted(network.state_dict().items()))
+    return digest(part for name, w in tensors for part in (name.encode(), _bytes(w)))
+
+
+def _bytes(w: torch.Tensor) -> bytes:
+    return w.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def first_block(vision: Any) -> nn.Module:

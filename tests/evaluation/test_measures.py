@@ -208,3 +208,28 @@ def test_the_summary_averages_what_is_there() -> None:
         "ours": {"shape": 0.75, "other_photos": 0.5}, "no_object": {"scene_accuracy": 1.0, "other_photos": 1.0},
     }  # fmt: skip
     assert measures.intervals(found)["ours"]["shape"] == {"low": 0.0, "high": 1.0, "count": 2}
+
+
+def of_two(identity: str, beside: str, image: str, **more: Any) -> dict[str, Any]:
+    return about("ours", identity, shown=f"{identity} and {beside}", beside=beside, image=image, **more)
+
+
+def test_both_are_found_where_both_are_accepted_and_an_image_counts_once() -> None:
+    rows = [
+        of_two("a", "b", "1.png", strict_top1=1.0, strict_pass=1.0),
+        of_two("b", "a", "1.png", strict_top1=0.0, strict_pass=1.0),
+        of_two("a", "b", "2.png", strict_top1=1.0, strict_pass=1.0),
+        of_two("b", "a", "2.png", strict_top1=1.0, strict_pass=0.0),
+        about("ours", "a", strict_top1=1.0, strict_pass=1.0, image="3.png"),
+        of_two("a", "b", "4.png"),  # in a style
+    ]
+    assert [r.get("both_found") for r in object_scores.add_both_found(rows)] == [1, None, 0, None, None, None]
+    for r in rows:
+        r.pop("strict_pass", None)
+    assert [r.get("both_found") for r in object_scores.add_both_found(rows)] == [0, None, 1, None, None, None]
+
+
+def test_whole_prompts_get_no_choice() -> None:
+    rows = [about("ours", "a", "scene", asked="a photo of a <object> here"), about("ours", "a", "action", asked="here")]
+    p = params().model_copy(update={"styles": [], "style_choices": []})
+    assert text_scores.add_text_scores(rows, EYE[:2], lambda texts: EYE[: len(texts)], p) == rows

@@ -149,3 +149,16 @@ def test_specks_of_a_mask_are_no_part_of_the_object(tmp_path):
     )
     own = rows(tmp_path, speckled, island=0.0)[0]
     assert decode_mask(own["mask_png"])[70:73, 90:93].all()
+
+
+def test_pictures_of_styles_are_rows_with_a_reason_and_their_split(tmp_path):
+    for category in ("object", "style"):
+        put(tmp_path / f"images/{category}/00.png", ball=(10, 10, 60, 60))
+        (tmp_path / f"captions/{category}").mkdir(parents=True)
+        (tmp_path / f"captions/{category}/00.txt").write_text("ball\nA ball in the snow\n", encoding="utf-8")
+    found = rows(tmp_path)
+    schema.table(found, schema.OBJECTS)
+    assert [(r["identity"], r["class"], r["given_split"], r["drop_reason"]) for r in found] == [
+        ("object_00_ball", "ball", "test", None),
+        ("style_00_ball", None, "test", "picture of a style"),
+    ]

@@ -53,6 +53,15 @@ MISTAKES = {
     "eval: no rows": (["eval", "--encoder", "mini", "--in", "absent"], "absent holds no rows"),
     "eval: another folder": (["eval", "--encoder", "mini", "--in", "rows", "--out", "full"], "full holds something"),
     "eval: no such model": (["eval", "--encoder", "mini", "--in", "rows", "--params", "wrong.yaml"], "evaluate.judge"),
+    "eval: no protocol": (["eval", "--encoder", "mini", "--in", "rows", "--protocol", "bench"], "no protocol bench"),
+    "eval: prompts in no folder": (
+        ["eval", "--encoder", "mini", "--in", "rows", "--protocol", "dreambench-plus"], "read with --raw"
+    ),
+    "eval: captions that no prompt is of": (
+        ["eval", "--encoder", "mini", "--in", "rows", "--raw", "raw"], "--raw would be ignored"
+    ),
+    "eval: nothing to compare": (["eval", "--compare", "empty", "full"], "empty holds no evaluation"),
+    "eval: a flag beside --compare": (["eval", "--compare", "a", "b", "--in", "rows"], "--in has no effect"),
     "eval: no detector": (["eval", "--encoder", "mini", "--in", "rows", "--params", "fetch.yaml"], "yolo11n-seg"),
     "eval: no scheduler": (["eval", "--encoder", "mini", "--in", "rows", "--params", "scheduler.yaml"], "Nothing"),
     "export: no encoder": (["export", "--to", "lora", "--out", "o", "--encoder", "absent"], "absent holds no encoder"),

@@ -37,6 +37,7 @@ def attributes(vocabulary: dict[str, list[str]]) -> dict[str, Any]:
 FRESH = {"start": None, "base": "mini", "injection": "concat", "background": "removed"}
 ENCODER = {"tower": "mini", "projector": "full", "tokens": 256, "tower_blocks": 0}
 LORA = {"rank": 4, "alpha": 4.0}
+RED = {"kind": "attribute", "text": "a red <object>"}
 WRONG = [
     ("detect", {"scoer": 0.2}, "detect.scoer is not a known key; known here: area_max"),
     ("detect", {"score": "high"}, "detect.score is 'high'"),
@@ -107,6 +108,14 @@ WRONG = [
     ("train", {"denoiser_rate": 0.0}, "train.denoiser_rate must be above 0"),
     ("train", {"micro_batch_size": 3}, "train.batch_size must be a multiple of train.micro_batch_size"),
     ("evaluate", {"scenes": ["on the moon"]}, "evaluate.scene_choices must hold"),
+    ("evaluate", {"scenes": ["on the beach"], "scene_choices": ["on the beach"]}, "must hold two candidates or more"),
+    ("evaluate", {"scenes": [], "styles": []}, "evaluate.scenes, styles or prompts must hold something to draw"),
+    ("evaluate", {"prompts": [{"kind": "scene", "text": "a dog"}]}, "must hold <object> once or twice each"),
+    ("evaluate", {"prompts": [{"kind": "mood", "text": "a sad <object>"}]}, "evaluate.prompts.0.kind is 'mood'"),
+    ("evaluate", {"prompts": [RED, RED]}, "must not hold 'a red <object>' twice"),
+    ("evaluate", {"prompts": [{**RED, "group": "live"}, RED]}, "must not hold 'a red <object>' twice"),
+    ("evaluate", {"subjects": ["a", "a"]}, "evaluate.subjects must not name an identity twice"),
+    ("evaluate", {"subjects": ["a", "b"]}, "evaluate.objects must be 2 where evaluate.subjects names so many"),
 ]
 
 

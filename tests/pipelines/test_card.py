@@ -3,19 +3,18 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pipelines.mini.card import Target, card, figure
-from pipelines.mini.compare_runs import same_images, scores_of, table
+from pipelines.mini.compare_runs import table
 from pipelines.mini.ship import require_small, round_files, rounded
 from pipelines.mini.stage_params import HERE
 from taming_core.errors import TamingError
+from taming_core.evaluation.comparison import read_results, require_same_protocol
 from taming_core.weights.mini import BASE, MINI
 
 FACTS = HERE / "card.yaml"
@@ -63,31 +62,24 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
 
 
 def evaluated(folder: Path, value: float, seed: int) -> Path:
-    """The parts of an evaluation's folder that the comparison reads, with one image."""
-    (folder / "images").mkdir(parents=True)
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "images" / "one.png")
-    row = {
-        "condition": "ours",
-        "identity": "cup",
-        "prompt": "a cup",
-        "asked": "in a room",
-        "seed": seed,
-        "image": "one.png",
-    }
-    (folder / "scores.jsonl").write_text(json.dumps(row) + "\n")
+    """The parts of an evaluation's folder that the comparison reads, with one image of two objects each."""
+    folder.mkdir(parents=True)
+    rows = [{"condition": "ours", "identity": identity, "kind": "scene", "asked": "in a room", "seed": seed,
+             "shape": value, "image": f"{identity}.png"} for identity in ("cup", "dog")]  # fmt: skip
+    (folder / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "metrics.json").write_text(json.dumps({"ours": {"shape": value}}))
-    (folder / "intervals.json").write_text(json.dumps({"ours": {"shape": {"low": value, "high": value, "count": 1}}}))
+    (folder / "protocol.json").write_text(json.dumps({"fingerprint": str(seed), "measured": {"seed": seed}}))
     (folder / "timings.json").write_text(json.dumps({"seconds_per_object": 0.1, "bytes_per_object": 4}))
     return folder
 
 
 def test_two_evaluations_stand_side_by_side(tmp_path: Path) -> None:
     folders = [evaluated(tmp_path / name, value, 3) for name, value in (("first", 0.5), ("second", 0.75))]
-    assert "| Shape | 0.50 (0.50 to 0.50) | 0.75 (0.75 to 0.75) |" in table(folders, ["first", "second"])
-    assert len(same_images(*(scores_of(folder) for folder in folders))) == 1
+    found = table(*map(read_results, folders), ["first", "second"])
+    assert "| Shape | 0.50 | 0.75 | +0.250 | +0.250 to +0.250 | second |\n" in found
 
 
 def test_evaluations_of_other_seeds_are_not_compared(tmp_path: Path) -> None:
-    rows = [scores_of(evaluated(tmp_path / str(seed), 0.5, seed)) for seed in (3, 4)]
-    with pytest.raises(TamingError, match="seeds"):
-        same_images(*rows)
+    one, other = (read_results(evaluated(tmp_path / str(seed), 0.5, seed)) for seed in (3, 4))
+    with pytest.raises(TamingError, match="seed is 3 and 4"):
+        require_same_protocol(one, other)

@@ -82,6 +82,16 @@ def test_what_is_lacking_is_said_in_one_line(
     assert all(line.endswith(".") and "\n" not in line for line in lines)
 
 
+def test_of_rows_of_the_split_test_alone_training_is_not_spoken_of(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        schema.write([schema.table([], schema.ROWS)], schema.ROWS, tmp_path / f"{split}-00000.parquet")
+    rows = [tiny.row(i, v, 2, "test") for i in range(2) for v in range(2)]
+    schema.write([schema.table(rows, schema.ROWS)], schema.ROWS, tmp_path / "test-00000.parquet")
+    assert list(shortfalls(tmp_path, FINE)) == [
+        "All objects are in the split test, as a benchmark's are: they are for `taming eval`, not to train on."
+    ]
+
+
 def test_training_identities_with_one_view_are_counted(tmp_path: Path) -> None:
     tiny.write_rows(tmp_path, identities=3, views=1)
     lines = list(shortfalls(tmp_path, FINE))

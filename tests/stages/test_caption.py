@@ -299,6 +299,18 @@ def test_sources_of_bare_photos(project: Path) -> None:
     ]
 
 
+def test_pictures_of_styles_are_not_captioned(project: Path) -> None:
+    captions = project / "raw" / "captions" / "style" / "00.txt"
+    captions.parent.mkdir(parents=True)
+    captions.write_text("pixel art\na city in pixel art\n", encoding="utf-8")
+    (project / "raw" / "images" / "style").mkdir(parents=True)
+    (project / "raw" / "a.png").rename(project / "raw" / "images" / "style" / "00.png")
+    found = captioning.list_sources(read_folder(project / "raw"), None)
+    assert [(s.file_name, s.drop_reason) for s in found if s.drop_reason] == [
+        ("images/style/00.png", "picture of a style")
+    ]
+
+
 def test_a_missing_table_is_an_error_with_the_command_to_run(project: Path) -> None:
     with pytest.raises(TamingError, match="taming detect"):
         captioning.list_sources(read_folder(project / "raw"), project / "nothing.parquet")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from small_rows import composed, row, write_rows
+from small_rows import artwork, composed, row, write_rows
 from transformers import CLIPImageProcessor
 
 from stages.evaluate import evaluate
@@ -93,6 +93,61 @@ def test_the_plan_holds_every_image_and_its_controls() -> None:
         assert w.request == replace(beside[w.subject, w.asked, w.number], objects=shown)
 
 
+def test_whole_prompts_are_drawn_beside_scenes_and_styles() -> None:
+    texts = [("attribute", "a photo of a red <object>"), ("style", "a drawing of a <object>")]
+    prompts = [{"kind": kind, "text": text} for kind, text in texts]
+    beside, alone = (
+        protocol.plan_images(things_of(2), params(prompts=prompts, **without), captions)
+        for without, captions in (({}, "class_noun"), ({"scenes": [], "styles": []}, "object_token"))
+    )
+    assert [(w.kind, w.asked, w.request.prompt) for w in beside if w.subject == 0 and w.condition == "ours"][3:] == [
+        ("attribute", texts[0][1], "a photo of a red apple"), ("style", texts[1][1], "a drawing of an apple"),
+    ]  # fmt: skip
+    assert [w.request.prompt for w in alone] == [*([text for _, text in texts] * 2), texts[0][1], texts[0][1]]
+    assert [w.condition for w in alone] == ["ours"] * 4 + ["another_object", "no_object"]  # of the attribute
+
+
+def test_a_prompt_for_two_takes_the_object_and_the_next_one() -> None:
+    two = {"prompts": [{"kind": "scene", "text": "a <object> and a <object> in the snow"}], "scenes": [], "styles": []}
+    things = [replace(t, class_name=noun) for t, noun in zip(things_of(3), ("cup", "apple", "dog"), strict=True)]
+    planned = protocol.plan_images(things, params(objects=3, **two), "class_noun")
+    assert [(w.condition, w.subjects, w.request.objects, w.request.prompt) for w in planned] == [
+        ("ours", (0, 1), (0, 1), "a cup and an apple in the snow"),
+        ("ours", (1, 2), (1, 2), "an apple and a dog in the snow"),
+        ("ours", (2, 0), (2, 0), "a dog and a cup in the snow"),
+        ("no_object", (0, 1), (), "a cup and an apple in the snow"),
+    ]
+
+
+def test_prompts_of_a_group_are_for_its_objects_and_move_no_seed() -> None:
+    texts = {"live": "a <object> asleep", "object": "a <object> on a shelf", None: "a <object>"}
+    prompts = [{"kind": "action", "text": text, "group": group} for group, text in texts.items()]
+    things = [replace(t, class_name=noun) for t, noun in zip(things_of(2), ("dog", "cup"), strict=True)]
+    of_all, of_groups = (
+        [w for w in protocol.plan_images(things, params(scenes=[], styles=[], prompts=p), "object_token")
+         if w.condition == "ours"]
+        for p in ([{**q, "group": None} for q in prompts], prompts)
+    )  # fmt: skip
+    assert [(w.subject, w.asked) for w in of_groups] == [
+        (0, texts["live"]), (0, texts[None]), (1, texts["object"]), (1, texts[None])
+    ]  # fmt: skip
+    assert set(of_groups) < set(of_all)
+    with pytest.raises(TamingError, match=r"thing-0 has no class, which the groups of evaluate\.prompts need"):
+        protocol.plan_images([replace(things[0], class_name=None)], params(prompts=prompts), "object_token")
+
+
+def test_named_subjects_are_taken_in_their_order_and_a_missing_one_is_named(folder: Path) -> None:
+    def named(*names: str) -> list[str]:
+        p = params(subjects=list(names), objects=len(names))
+        return [t.identity for t in protocol.eval_subjects(folder / "rows", p, "removed")]
+
+    assert named("thing-2", "thing-0") == ["thing-2", "thing-0"]
+    with pytest.raises(TamingError, match=r"test split of .*rows has no identity thing-9\. Materialize"):
+        named("thing-1", "thing-9")
+    with pytest.raises(TamingError, match=r"no identity thing-3 and 1 more of evaluate.subjects"):
+        named("thing-3", "thing-9", "thing-1")
+
+
 def test_seeds_do_not_change_with_what_is_judged_beside_them() -> None:
     few = protocol.plan_images(things_of(2), params(), "object_token")
     many = protocol.plan_images(things_of(5), params(control_objects=4), "object_token")
@@ -125,6 +180,7 @@ def test_a_thing_is_its_first_view_and_the_other_photos(folder: Path) -> None:
     assert np.array_equal(np.asarray(thing.subject), np.asarray(Image.open(BytesIO(expected["subject"]))))
     assert thing.encoder_image == thing.subject
     assert [p.size for p in thing.photos] == [(128, 128)]
+    assert thing.row_ids == ("thing-1-0", "thing-1-1")
 
 
 def test_an_encoder_that_knows_photos_is_shown_one_and_judged_by_the_cut_out(folder: Path) -> None:
@@ -153,8 +209,6 @@ def test_an_encoder_of_plain_captions_is_asked_in_plain_words() -> None:
 
 
 def test_things_with_other_photos_come_first_and_the_seed_draws(tmp_path: Path) -> None:
-    from small_rows import artwork
-
     rows = [row(t, f"thing-{i}", view, "test") for i, t in enumerate(artwork(6)) for view in range(1 + (i % 2))]
     for r in rows:
         r["references"] = [o["row_id"] for o in rows if o["identity"] == r["identity"] and o is not r]
@@ -257,6 +311,54 @@ def test_timings_stand_apart_and_metrics_hold_none(evaluated: tuple[Path, str]) 
     assert "seconds" not in (evaluated[0] / "metrics.json").read_text()
 
 
+def test_the_protocol_is_written_down(evaluated: tuple[Path, str]) -> None:
+    out, printed = evaluated
+    record = json.loads((out / "protocol.json").read_text())
+    assert (record["name"], record["encoder"]["name"], record["encoder"]["precision"]) == (None, "mini", "fp32")
+    assert [s["rows"] for s in record["measured"]["subjects"]] == [
+        [f"{s['identity']}-{view}" for view in (0, 1)] for s in record["measured"]["subjects"]
+    ]
+    assert [q["text"] for q in record["measured"]["prompts"]] == [
+        "a photo of a <object> on the beach", "a photo of a <object> in the snow",
+        "a black and white photo of a <object>",
+    ]  # fmt: skip
+    assert f"\nprotocol of the params, fingerprint {record['fingerprint']}\n" in printed
+    assert record["fingerprint"] in (out / "report.html").read_text()
+    assert str(out.parent) not in (out / "protocol.json").read_text()
+
+
+def test_a_protocol_of_whole_prompts_and_pairs_is_drawn_scored_and_reported(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [
+        {"kind": "scene", "text": "a photo of a <object> and a <object> on the beach"},
+        {"kind": "attribute", "text": "a photo of a large <object>", "group": "object"},
+        {"kind": "style", "text": "a pencil sketch of a <object>"},
+    ]
+    p = params(scenes=[], styles=[], scene_choices=[], style_choices=[], prompts=prompts).model_dump(mode="json")
+    p["sampling"]["steps"] = 1
+    (tmp_path / "pairs.yaml").write_text(yaml.safe_dump({"name": "pairs", "version": 3, **p}))
+    for split, numbers in (("test", (0, 1, 2)), ("train", (3,))):
+        rows = [{**row(artwork(4)[i], f"thing-{i}", view, split), "class": "cup"} for i in numbers for view in (0, 1)]
+        schema.write([schema.table(rows, schema.ROWS)], schema.ROWS, tmp_path / "rows" / f"{split}-00000.parquet")
+    monkeypatch.chdir(tmp_path)
+    evaluate("mini", Path("rows"), Path("out"), folder / "params.yaml", "cpu", protocol_file="pairs.yaml")
+    scores = [json.loads(line) for line in Path("out/scores.jsonl").read_text(encoding="utf-8").splitlines()]
+    pair = [r for r in scores if r["condition"] == "ours" and r["kind"] == "scene"]
+    assert [(r["identity"], r["beside"]) for r in pair] == [(a, b) for r in pair[::2] for a, b in (
+        (r["identity"], r["beside"]), (r["beside"], r["identity"]))]  # fmt: skip
+    assert {r["shown"] for r in pair} == {f"{r['identity']} and {r['beside']}" for r in pair[::2]}
+    assert ["both_found" in r for r in pair] == [True, False] * 2
+    assert len({r["image"] for r in pair}) == 2
+    assert not any("chosen" in r for r in scores)
+    metrics = json.loads(Path("out/metrics.json").read_text(encoding="utf-8"))
+    assert {"both_found", "judge_top1", "shape", "style_judge_top1"} <= set(metrics["ours"])
+    assert not {"scene_accuracy", "style_accuracy"} & set(metrics["ours"])
+    assert "both_found" in metrics["no_object"]
+    assert "both_found" not in metrics["another_object"]
+    assert json.loads(Path("out/protocol.json").read_text(encoding="utf-8"))["version"] == 3
+
+
 def test_the_end_names_the_report_and_the_state_is_gone(evaluated: tuple[Path, str], folder: Path) -> None:
     out, printed = evaluated
     assert printed.startswith("whole: 10 images of 2 held-out objects\n")
@@ -316,8 +418,6 @@ def test_a_folder_with_other_things_is_not_touched(tmp_path: Path) -> None:
 
 def test_the_rows_are_real_pictures() -> None:
     """The fixture itself: a thing on a scene, with a mask that covers it."""
-    from small_rows import artwork
-
     photo, mask = composed(artwork(1)[0], 0)
     assert photo.shape == (128, 128, 3)
     assert 0.1 < mask.mean() < 0.6
