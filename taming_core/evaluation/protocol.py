@@ -255,7 +255,8 @@ def _subject_image(i: int, count: int, prompt: EvalPrompt, number: int, seed: in
     """An image of subject `i`, or of it and the next one where the prompt is for two."""
     partner = (i + 1) % count if prompt.text.count(OBJECT) == 2 else None
     objects = (i,) if partner is None else (i, partner)
-    return EvalImage(OURS, i, prompt.kind, prompt.asked, number, ImageRequest(prompt.text, objects, seed), partner)
+    request = ImageRequest(prompt.text, objects, seed)
+    return EvalImage(OURS, i, prompt.kind, prompt.asked, number, request, partner=partner)
 
 
 def _with_encoder_captions(image: EvalImage, captions: str, nouns: Sequence[str | None]) -> EvalImage:
