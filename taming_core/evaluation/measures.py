@@ -66,8 +66,41 @@ OF_TEXTS = (
     Measure("other_photos", "%", "Measured on other photos", "the object has photos that the encoder did not see; "
             "without one, its scores are those against the seen picture"),
 )
+OF_COPYING = (
+    Measure("copy_score", "", "Copy score", "likeness to the seen photo beyond that of another true photo to it",
+            -2.0, 2.0, higher_is_better=False),
+    Measure("background_leakage", "", "Background leakage", "the same of the image and the photos without the object",
+            -2.0, 2.0, higher_is_better=False),
+)
 # fmt: on
-MEASURES = (*OF_OBJECTS, *OF_TEXTS)
+
+
+def similarity_measures(key: str, title: str) -> tuple[Measure, ...]:
+    """The cosines of a network with photos of the object."""
+    return (
+        Measure(key, "", title, "mean cosine of the whole image with the other photos"),
+        Measure(f"{key}_seen", "", f"{title}, seen photo", "the same with the photo that the encoder saw"),
+        Measure(f"{key}_masked", "", f"{title}, masked", "the same of the objects on grey; 0 without a detection"),
+    )
+
+
+def prompt_measures(key: str, title: str) -> tuple[Measure, ...]:
+    """The cosines of a CLIP with prompts."""
+    return (
+        Measure(key, "", title, "cosine of the whole image with its prompt, which names the class"),
+        Measure(f"{key}_masked", "", f"{title}, masked", "the same of the object on grey; 0 without a detection"),
+    )
+
+
+OF_SIMILARITY = (
+    *similarity_measures("dino", "DINO"),
+    *similarity_measures("dinov2", "DINOv2"),
+    *similarity_measures("clip_i_b32", "CLIP-I, B/32"),
+    *similarity_measures("clip_i_l14", "CLIP-I, L/14"),
+    *prompt_measures("clip_t_b32", "CLIP-T, B/32"),
+    *prompt_measures("clip_t_l14", "CLIP-T, L/14"),
+)
+MEASURES = (*OF_OBJECTS, *OF_TEXTS, *OF_COPYING, *OF_SIMILARITY)
 
 
 def summary(rows: Iterable[ImageScores]) -> Summary:

@@ -198,7 +198,7 @@ def test_the_scores_are_complete(evaluated: tuple[Path, str]) -> None:
         "judge_top1", "judge_top1_all", "judge_cosine", "judge_cosine_seen", "judge_cosine_other", "copying",
         "strict_top1", "strict_pass", "strict_cosine", "strict_cosine_seen", "shape", "shape_iou", "shape_edges",
         "shape_found", "shape_flipped", "scene_accuracy", "style_accuracy", "style_judge_top1", "diversity",
-        "other_photos",
+        "other_photos", "copy_score", "background_leakage",
     }  # fmt: skip
     assert "donor_top1" in metrics["another_object"]
     assert metrics["ours"]["other_photos"] == 1
