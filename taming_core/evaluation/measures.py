@@ -1,6 +1,7 @@
 """What is measured of an image, and the means over images with their confidence intervals."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,7 +101,22 @@ OF_SIMILARITY = (
     *prompt_measures("clip_t_b32", "CLIP-T, B/32"),
     *prompt_measures("clip_t_l14", "CLIP-T, L/14"),
 )
-MEASURES = (*OF_OBJECTS, *OF_TEXTS, *OF_COPYING, *OF_SIMILARITY)
+OF_PERCEPTION = (
+    Measure("dreamsim", "", "DreamSim", "mean distance of the whole image to the other photos", 0.0, 2.0, False),
+    Measure("dreamsim_seen", "", "DreamSim, seen photo", "the same to the photo that the encoder saw", 0.0, 2.0, False),
+    Measure("dreamsim_masked", "", "DreamSim, masked", "the same of the objects on grey; 1 without a detection",
+            0.0, 2.0, False),
+    Measure("lpips", "", "LPIPS", "mean distance of the whole image to the other photos", 0.0, inf, False),
+    Measure("lpips_seen", "", "LPIPS, seen photo", "the same to the photo that the encoder saw", 0.0, inf, False),
+    Measure("diversity_lpips", "", "Diversity, LPIPS", "mean LPIPS of the images of one object and prompt", 0.0, inf),
+)  # fmt: skip
+# Of all images of a condition; the kernels bound the range.
+OF_CONDITIONS = (
+    Measure("cmmd", "", "CMMD", "distance of the images' distribution to that of the photos, by CLIP", -40.0, 40.0,
+            False),
+    Measure("kid", "", "KID", "the same with the polynomial kernel of KID", -16.0, 16.0, False),
+)  # fmt: skip
+MEASURES = (*OF_OBJECTS, *OF_TEXTS, *OF_COPYING, *OF_SIMILARITY, *OF_PERCEPTION, *OF_CONDITIONS)
 
 
 def summary(rows: Iterable[ImageScores]) -> Summary:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from taming_core.evaluation import copying, object_scores, similarity, text_scores
+from taming_core.evaluation import copying, object_scores, perceptual, quality, similarity, text_scores
 from taming_core.evaluation.conditions import REAL
 from taming_core.evaluation.gallery import Known, gallery, known_objects
 from taming_core.evaluation.judges import Judges, pose_images
@@ -62,7 +62,10 @@ def score_all(
     views = Views(images, masks, subjects)
     rows = copying.add_copy_scores(rows, views, features(judges.objects, views, object_features), judges.objects)
     rows, found = similarity.add_all_scores(rows, views, networks)
-    return Scored(rows, images, summary(rows), known)
+    if networks.lpips is not None:
+        rows = perceptual.add_lpips(rows, views, networks.lpips)
+    of_conditions = quality.add_quality(summary(rows), rows, found.get("clip_l14"), p.scores.quality)
+    return Scored(rows, images, of_conditions, known)
 
 
 def image_rows(images: Sequence[EvalImage], subjects: Sequence[EvalSubject]) -> list[ImageScores]:

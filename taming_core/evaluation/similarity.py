@@ -13,6 +13,7 @@ from taming_core.evaluation.gallery import chunks
 from taming_core.evaluation.independence import Roles
 from taming_core.evaluation.judges import ImageJudge, Judge, TextJudge, load_judge, load_text_judge
 from taming_core.evaluation.measures import ImageScores
+from taming_core.evaluation.perceptual import PairDistance, load_dreamsim, load_lpips
 from taming_core.evaluation.protocol import EvalSubject
 from taming_core.evaluation.statistics import Features
 from taming_core.evaluation.views import ViewFeatures, Views, best_object, features, other_numbers
@@ -28,10 +29,13 @@ class ScoreNetworks(NamedTuple):
 
     vision: Mapping[str, ImageJudge]  # dino, dinov2
     clips: Mapping[str, TextJudge]  # clip_b32, clip_l14
+    dreamsim: ImageJudge | None = None
+    lpips: PairDistance | None = None
 
     def images(self) -> dict[str, Judge]:
         """The image network of each key."""
-        return {**self.vision, **{key: clip.images for key, clip in self.clips.items()}}
+        found = {**self.vision, **{key: clip.images for key, clip in self.clips.items()}}
+        return found if self.dreamsim is None else {**found, "dreamsim": self.dreamsim}
 
     def models(self) -> dict[str, Any]:
         """The transformers model of each key."""
@@ -48,6 +52,8 @@ def load_networks(p: EvaluationScores, device: str) -> ScoreNetworks:
     return ScoreNetworks(
         {key: load_vision(named[key], device, f"evaluate.scores.{key}") for key in VISION if key in named},
         {key: load_text_judge(named[key], device, f"evaluate.scores.{key}") for key in CLIPS if key in named},
+        None if p.dreamsim is None else load_dreamsim(p.dreamsim, device),
+        None if p.lpips is None else load_lpips(p.lpips, device),
     )
 
 
@@ -142,6 +148,8 @@ def add_all_scores(
         scored = add_similarity_scores(scored, found[key], f"clip_i_{CLIPS[key]}")
         texts = prompt_features(scored, views.subjects, clip)
         scored = add_prompt_scores(scored, found[key], texts, f"clip_t_{CLIPS[key]}")
+    if networks.dreamsim is not None:
+        scored = add_similarity_scores(scored, found["dreamsim"], "dreamsim", distance=True)
     return scored, found
 
 
@@ -149,6 +157,8 @@ def facts(p: EvaluationScores, networks: ScoreNetworks, trained_with: Roles) -> 
     """What the scores were measured with, for the report; a network of the encoder's training is named as such."""
     roles = {key: trained_with.get(network_fingerprint(model)) for key, model in networks.models().items()}
     clauses = [f"{key} “{getattr(p, key)}”{_role_clause(role)}" for key, role in roles.items()]
+    others = {key: getattr(p, key) for key in ("dreamsim", "lpips", "quality")}
+    clauses += [f"{key} “{value}”" for key, value in others.items() if value is not None]
     return {"Reported scores": "; ".join(clauses)} if clauses else {}
 
 

@@ -37,13 +37,12 @@ def features(network: Judge, views: Views, images: Features | None = None) -> Vi
     """The network's features of all views, of each once; `images` are those of the images where they are known."""
     subjects = views.subjects
     found = (object_alone(image, m) for image, masks in zip(views.images, views.masks, strict=True) for m in masks)
+    photos = (photo.convert("RGB") for s in subjects for photo in s.square_photos)
     objects = (object_alone(photo, mask_of(photo)) for s in subjects for photo in s.square_photos)
     return ViewFeatures(
         in_chunks(network, views.images) if images is None else images,
         split(in_chunks(network, found), [len(masks) for masks in views.masks]),
-        by_identity(
-            in_chunks(network, (photo.convert("RGB") for s in subjects for photo in s.square_photos)), subjects
-        ),
+        by_identity(in_chunks(network, photos), subjects),
         by_identity(in_chunks(network, objects), subjects),
     )
 

@@ -207,8 +207,9 @@ class EvaluationScores(Section):
     @model_validator(mode="after")
     def _quality_has_features(self) -> "EvaluationScores":
         if self.quality is not None and self.clip_l14 is None:
-            raise ValueError(f"evaluate.scores.clip_l14 must name a CLIP where quality is {self.quality}, which compares "
-                             "its features")  # fmt: skip
+            raise ValueError(
+                f"evaluate.scores.clip_l14 must name a CLIP where evaluate.scores.quality is {self.quality}"
+            )
         return self
 
 
