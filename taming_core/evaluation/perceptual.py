@@ -1,7 +1,7 @@
-"""DreamSim and LPIPS, distances that were fitted to people's judgements, by the packages of their authors' choice.
+"""DreamSim and LPIPS, distances that were fitted to people's judgements, by the packages dreamsim and torchmetrics.
 
-DreamSim: Fu et al., arXiv 2306.09344, 2023. LPIPS: Zhang et al., arXiv 1801.03924, 2018, by torchmetrics. Nothing is
-downloaded here: weights that a package does not ship must be on disk.
+DreamSim: Fu et al., arXiv 2306.09344, 2023. LPIPS: Zhang et al., arXiv 1801.03924, 2018. Nothing is downloaded here:
+weights that a package does not ship must be on disk.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from taming_core.errors import TamingError
 from taming_core.evaluation.gallery import chunks
-from taming_core.evaluation.judges import ImageJudge
+from taming_core.evaluation.judges import BATCH_SIZE, normalize_rows
 from taming_core.evaluation.measures import ImageScores
 from taming_core.evaluation.views import Views, other_numbers
 from taming_core.weights.locate import weights_folder
@@ -71,8 +71,23 @@ def load_lpips(net: str, device: str) -> Lpips:
     return Lpips(cast(Any, LearnedPerceptualImagePatchSimilarity)(net_type=net).net.to(device))
 
 
-def load_dreamsim(kind: str, device: str) -> ImageJudge:
-    """DreamSim as a network of features: its distance is 1 - cosine.
+@dataclass(frozen=True)
+class DreamSim:
+    """DreamSim's embedding: the distance of two images is 1 - cosine."""
+
+    network: Any  # of dreamsim
+    preprocess: Callable[[Image.Image], Tensor]
+    device: str
+
+    @torch.no_grad()
+    def __call__(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """Features (N, E), float32 of unit length, of N images of any sizes."""
+        batches = (torch.cat([self.preprocess(i) for i in chunk]) for chunk in chunks(images, BATCH_SIZE))
+        return normalize_rows([self.network.embed(batch.to(self.device)) for batch in batches])
+
+
+def load_dreamsim(kind: str, device: str) -> DreamSim:
+    """DreamSim of a kind, whose weights its package has downloaded before.
 
     Raises:
         TamingError: its weights are not on disk.
@@ -87,7 +102,7 @@ def load_dreamsim(kind: str, device: str) -> ImageJudge:
 
     with _hub_folder_kept(), contextlib.redirect_stdout(io.StringIO()):
         network, preprocess = cast(Any, dreamsim)(device=device, cache_dir=str(folder), dreamsim_type=kind)
-    return ImageJudge(network, lambda images: torch.cat([preprocess(i) for i in images]))
+    return DreamSim(network, preprocess, device)
 
 
 @contextlib.contextmanager

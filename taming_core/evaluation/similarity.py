@@ -29,7 +29,7 @@ class ScoreNetworks(NamedTuple):
 
     vision: Mapping[str, ImageJudge]  # dino, dinov2
     clips: Mapping[str, TextJudge]  # clip_b32, clip_l14
-    dreamsim: ImageJudge | None = None
+    dreamsim: Judge | None = None
     lpips: PairDistance | None = None
 
     def images(self) -> dict[str, Judge]:
