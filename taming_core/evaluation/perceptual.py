@@ -6,8 +6,9 @@ weights that a package does not ship must be on disk.
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import combinations
 from pathlib import Path
 from typing import Any, cast
@@ -66,9 +67,8 @@ def load_lpips(net: str, device: str) -> Lpips:
     if not file.is_file():
         raise TamingError(f"evaluate.scores.lpips is {net}, and there is no {file}. Download {url} there, or set lpips "
                           "to null.")  # fmt: skip
-    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-
-    return Lpips(cast(Any, LearnedPerceptualImagePatchSimilarity)(net_type=net).net.to(device))
+    lpip: Any = import_module("torchmetrics.image.lpip")
+    return Lpips(lpip.LearnedPerceptualImagePatchSimilarity(net_type=net).net.to(device))
 
 
 @dataclass(frozen=True)
@@ -98,21 +98,21 @@ def load_dreamsim(kind: str, device: str) -> DreamSim:
         raise TamingError(f"evaluate.scores.dreamsim is {kind}, and {folder} does not hold its weights. Make the "
                           f"folder and run `python -c \"{fetch}\"` where there is a network, or set dreamsim to "
                           "null.")  # fmt: skip
-    from dreamsim import dreamsim
-
+    package: Any = import_module("dreamsim")
     with _hub_folder_kept(), contextlib.redirect_stdout(io.StringIO()):
-        network, preprocess = cast(Any, dreamsim)(device=device, cache_dir=str(folder), dreamsim_type=kind)
+        network, preprocess = package.dreamsim(device=device, cache_dir=str(folder), dreamsim_type=kind)
     return DreamSim(network, preprocess, device)
 
 
 @contextlib.contextmanager
-def _hub_folder_kept() -> Iterator[None]:
+def _hub_folder_kept() -> Generator[None, None, None]:
     """Restores torch's folder of weights, which dreamsim sets to its own."""
-    before = torch.hub.get_dir()
+    hub: Any = torch.hub
+    before = hub.get_dir()
     try:
         yield
     finally:
-        torch.hub.set_dir(before)
+        hub.set_dir(before)
 
 
 def add_lpips(rows: Sequence[ImageScores], views: Views, distance: PairDistance) -> list[ImageScores]:

@@ -187,7 +187,7 @@ def test_devices_that_cannot_exist_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize(("key", "value"), [("dreamsim", "ensemble"), ("lpips", "alex")])
 def test_a_score_whose_package_is_absent_names_the_extra(key: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arguments, "find_spec", lambda name: None)
+    monkeypatch.setattr(arguments, "find_spec", {}.get)
     arguments.require_score_packages(EvaluationScores())
     with pytest.raises(TamingError, match=rf"scores\.{key} is {value}, .* Run pip install 'taming\[eval\]'"):
         arguments.require_score_packages(EvaluationScores.model_validate({key: value}))
