@@ -98,14 +98,15 @@ def evaluate(
     arguments.require_precision(precision, device, offload)
     arguments.require_trainable(p, precision, offload)
     arguments.require_models(p, d)
+    arguments.require_score_packages(p.scores)
     require_finder(d)
 
-    from taming_core.evaluation import drawing, independence, judges, protocol
+    from taming_core.evaluation import drawing, independence, judges, protocol, similarity
     from taming_core.images.families import load_pipeline
     from taming_core.weights.device import pick_device
 
     where, trained_with = pick_device(device), independence.training_networks(weights)
-    networks = judges.load_judges(p, where)
+    networks, score_networks = judges.load_judges(p, where), similarity.load_networks(p.scores, where)
     independence.require_independent(networks, trained_with, p)
     pipeline = load_pipeline(encoder, where, precision, offload, base)
     subjects = protocol.eval_subjects(rows, p, pipeline.object_encoder.config["background"])
@@ -120,11 +121,14 @@ def evaluate(
         from taming_core.evaluation.result import Evaluation
 
         text_role = independence.text_judge_role(networks, trained_with)
-        scored = scoring.score_all(drawn, subjects, networks, load_finder(d, where), rows, p)
+        scored = scoring.score_all(drawn, subjects, networks, score_networks, load_finder(d, where), rows, p)
         evaluated = protocol_record.encoder_record(encoder, digest, base, precision)
-        record = protocol_record.protocol_record(p, d, subjects, networks, rows, evaluated, frozen)
-        facts = folder.facts(encoder, digest, precision, scored.known, subjects, p, b, text_role)
-        facts = {"Protocol": protocol_record.title(record), **facts}
+        record = protocol_record.protocol_record(p, d, subjects, networks, score_networks, rows, evaluated, frozen)
+        facts = {
+            "Protocol": protocol_record.title(record),
+            **folder.facts(encoder, digest, precision, scored.known, subjects, p, b, text_role),
+            **similarity.facts(p.scores, score_networks, trained_with),
+        }
         result = Evaluation(
             subjects, scored.rows, scored.images, scored.summary, p, facts, drawn.costs, protocol=record
         )

@@ -96,13 +96,13 @@ def load_judges(p: EvaluateParams, device: str) -> Judges:
     return Judges(load_judge(p.judge, device), load_text_judge(p.text_judge, device), strict)
 
 
-def load_judge(spec: str, device: str, role: JudgeRole = "judge") -> ImageJudge:
+def load_judge(spec: str, device: str, role: JudgeRole = "judge", key: str | None = None) -> ImageJudge:
     """Load an image judge, whose features are similar for images of one object.
 
     `spec` is `mini`, a folder, or a hub name: DINOv2, CLIP, or any vision model of transformers. The features of a
-    classifier are its logits. Raises TamingError if there is no such model.
+    classifier are its logits. Raises TamingError if there is no such model; the message names `key`, that of the role.
     """
-    source, key = source_of(spec, MINI / role), f"evaluate.{role}"
+    source, key = source_of(spec, MINI / role), key or f"evaluate.{role}"
     with no_progress_bars(), as_taming_error(source, "judge", key):
         architectures: Sequence[str] = cast(Any, AutoConfig).from_pretrained(source).architectures or [""]
     kind = AutoModelForImageClassification if architectures[0].endswith("ForImageClassification") else AutoModel
@@ -111,17 +111,17 @@ def load_judge(spec: str, device: str, role: JudgeRole = "judge") -> ImageJudge:
         return ImageJudge(model.to(device), preprocessing(source, spec == "mini"))
 
 
-def load_text_judge(spec: str, device: str) -> TextJudge:
+def load_text_judge(spec: str, device: str, key: str = "evaluate.text_judge") -> TextJudge:
     """Load a text judge, which compares images with texts.
 
     `spec` is `mini`, a folder, or a hub name of a model with `get_text_features`, such as CLIP. Raises TamingError if
-    there is no such model.
+    there is no such model; the message names `key`.
     """
     source, what = source_of(spec, MINI / "clip"), "judge of texts"
-    model = load_network(AutoModel, source, what, "evaluate.text_judge")
+    model = load_network(AutoModel, source, what, key)
     if not hasattr(model, "get_text_features"):
-        raise TamingError(f"{spec} has no text encoder. Set evaluate.text_judge to mini or to a CLIP model.")
-    with no_progress_bars(), as_taming_error(source, what, "evaluate.text_judge"):
+        raise TamingError(f"{spec} has no text encoder. Set {key} to mini or to a CLIP model.")
+    with no_progress_bars(), as_taming_error(source, what, key):
         tokenizer = cast(Any, AutoTokenizer).from_pretrained(source)
         images = ImageJudge(model.to(device), preprocessing(source, spec == "mini"))
     return TextJudge(images, model, tokenizer)

@@ -1,6 +1,7 @@
 """What is measured of an image, and the means over images with their confidence intervals."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,16 +74,60 @@ OF_TEXTS = (
     Measure("other_photos", "%", "Measured on other photos", "the object has photos that the encoder did not see; "
             "without one, its scores are those against the seen picture"),
 )
-# fmt: on
+OF_COPYING = (
+    Measure("copy_score", "", "Copy score", "likeness to the seen photo beyond that of another true photo to it",
+            -2.0, 2.0, higher_is_better=False),
+    Measure("background_leakage", "", "Background leakage", "the same of the image and the photos without the object",
+            -2.0, 2.0, higher_is_better=False),
+)
 OF_PAIRS = (
-    Measure(
-        "both_found",
-        "%",
-        "Both objects found",
-        "of images of two: the strict judge accepts both in the image, or recognises both if it has no threshold",
-    ),
+    Measure("both_found", "%", "Both objects found",
+            "of images of two: the strict judge accepts both in the image, or recognises both if it has no threshold"),
+)
+# fmt: on
+
+
+def similarity_measures(key: str, title: str) -> tuple[Measure, ...]:
+    """The cosines of a network with photos of the object."""
+    return (
+        Measure(key, "", title, "mean cosine of the whole image with the other photos"),
+        Measure(f"{key}_seen", "", f"{title}, seen photo", "the same with the photo that the encoder saw"),
+        Measure(f"{key}_masked", "", f"{title}, masked", "the same of the objects on grey; 0 without a detection"),
+    )
+
+
+def prompt_measures(key: str, title: str) -> tuple[Measure, ...]:
+    """The cosines of a CLIP with prompts."""
+    return (
+        Measure(key, "", title, "cosine of the whole image with its prompt, which names the class"),
+        Measure(f"{key}_masked", "", f"{title}, masked", "the same of the object on grey; 0 without a detection"),
+    )
+
+
+OF_SIMILARITY = (
+    *similarity_measures("dino", "DINO"),
+    *similarity_measures("dinov2", "DINOv2"),
+    *similarity_measures("clip_i_b32", "CLIP-I, B/32"),
+    *similarity_measures("clip_i_l14", "CLIP-I, L/14"),
+    *prompt_measures("clip_t_b32", "CLIP-T, B/32"),
+    *prompt_measures("clip_t_l14", "CLIP-T, L/14"),
+)
+OF_PERCEPTION = (
+    Measure("dreamsim", "", "DreamSim", "mean distance of the whole image to the other photos", 0.0, 2.0, False),
+    Measure("dreamsim_seen", "", "DreamSim, seen photo", "the same to the photo that the encoder saw", 0.0, 2.0, False),
+    Measure("dreamsim_masked", "", "DreamSim, masked", "the same of the objects on grey; 1 without a detection",
+            0.0, 2.0, False),
+    Measure("lpips", "", "LPIPS", "mean distance of the whole image to the other photos", 0.0, inf, False),
+    Measure("lpips_seen", "", "LPIPS, seen photo", "the same to the photo that the encoder saw", 0.0, inf, False),
+    Measure("diversity_lpips", "", "Diversity, LPIPS", "mean LPIPS of the images of one object and prompt", 0.0, inf),
 )  # fmt: skip
-MEASURES = (*OF_OBJECTS, *OF_TEXTS, *OF_PAIRS)
+# Of all images of a condition; the kernels bound the range.
+OF_CONDITIONS = (
+    Measure("cmmd", "", "CMMD", "distance of the images' distribution to that of the photos, by CLIP", -40.0, 40.0,
+            False),
+    Measure("kid", "", "KID", "the same with the polynomial kernel of KID", -16.0, 16.0, False),
+)  # fmt: skip
+MEASURES = (*OF_OBJECTS, *OF_TEXTS, *OF_PAIRS, *OF_COPYING, *OF_SIMILARITY, *OF_PERCEPTION, *OF_CONDITIONS)
 
 
 def summary(rows: Iterable[ImageScores]) -> Summary:

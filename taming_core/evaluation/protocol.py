@@ -27,7 +27,7 @@ from taming_core.tables.schema import SPLITS, Row
 REFERENCES = 3  # other photos of an identity that images are compared with
 MAX_WORDS = MAX_NAME - 40  # bytes of identity and scene or style in a file name
 # Params that change scores, not images.
-SCORING_ONLY = frozenset({"scene_choices", "style_choices", "judge", "strict_judge", "text_judge"})
+SCORING_ONLY = frozenset({"scene_choices", "style_choices", "judge", "strict_judge", "text_judge", "scores"})
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class EvalSubject:
     training_photos: tuple[Image.Image, ...] = ()  # RGB, square, of baselines: the encoder's photo, and with more of
     # them some that then are none of the other photos
     row_ids: tuple[str, ...] = ()  # of the seen photo, and of the other ones
+    square_photos: tuple[Image.Image, ...] = ()  # RGBA, the seen photo and then `photos`; opaque where the object is
 
     def reference(self, photo: int | None = None) -> Image.Image:
         """The cut-out (RGBA) of its first other photo that is not number `photo`; without one, the seen picture."""
@@ -143,6 +144,7 @@ def eval_subject(
         identity, cutout_of(subject), encoder_image(subject, background), tuple(map(square_photo, others)),
         subject["class"], tuple(map(cutout_of, others)), tuple(map(square_photo, training)),
         (subject["row_id"], *(other["row_id"] for other in others)),
+        tuple(map(square_photo_with_mask, (subject, *others))),
     )  # fmt: skip
 
 
@@ -274,7 +276,13 @@ def _with_objects(image: EvalImage, condition: str, objects: tuple[int, ...]) ->
 
 def square_photo(row: Row) -> Image.Image:
     """The row's image, RGB, cropped to the largest square that contains its object: judges take squares."""
+    return square_photo_with_mask(row).convert("RGB")
+
+
+def square_photo_with_mask(row: Row) -> Image.Image:
+    """The same with the object's mask as its alpha channel; RGBA."""
     image, mask = _decode(row["image"], "RGB"), open_mask(row)
+    image.putalpha(Image.fromarray(mask).convert("L"))
     return image.crop(window(*image.size, (1, 1), mask_box(mask) if mask.any() else None))
 
 

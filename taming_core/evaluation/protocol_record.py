@@ -10,17 +10,20 @@ from typing import Any, cast
 
 from taming_core.evaluation.judges import Judges, preprocessing_record
 from taming_core.evaluation.protocol import EvalSubject, prompts_of, rows_of_identities
+from taming_core.evaluation.similarity import ScoreNetworks
 from taming_core.fingerprints import digest
 from taming_core.objects.networks_digest import networks_digest
 from taming_core.params.protocols import CONDITIONS, Protocol
-from taming_core.params.sections import DetectParams, EvaluateParams
+from taming_core.params.sections import DetectParams, EvaluateParams, EvaluationScores
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.tables.schema import SPLITS
 from taming_core.weights.network_fingerprint import state_digest
 
 SCORING = 1  # raised whenever scores are computed in another way
 # Keys of `evaluate` that are resolved here.
-RESOLVED = {"objects", "subjects", "scenes", "styles", "prompts", "judge", "strict_judge", "text_judge", "sampling"}
+RESOLVED = {
+    "objects", "subjects", "scenes", "styles", "prompts", "judge", "strict_judge", "text_judge", "scores", "sampling",
+}  # fmt: skip
 # Keys of a detector's params that change what it finds in an image.
 DETECTION = {"classes", "image_size", "score_floor", "max_found", "score", "island"}
 # Keys of a model's config that change no feature, or say where it lies.
@@ -28,8 +31,9 @@ UNUSED = {"transformers_version", "architectures", "dtype", "torch_dtype", "_nam
 
 
 def protocol_record(
-    p: EvaluateParams, d: DetectParams, subjects: Sequence[EvalSubject], judges: Judges, rows: Path,
-    encoder: Mapping[str, str | None], protocol: Protocol | None,
+    p: EvaluateParams, d: DetectParams, subjects: Sequence[EvalSubject], judges: Judges,
+    score_networks: ScoreNetworks, rows: Path, encoder: Mapping[str, str | None],
+    protocol: Protocol | None,
 ) -> dict[str, Any]:  # fmt: skip
     """The content of protocol.json.
 
@@ -38,6 +42,7 @@ def protocol_record(
         d: those of detector and segmenter.
         subjects: the evaluated ones.
         judges: the scoring networks.
+        score_networks: those of the scores that papers report.
         rows: the folder of rows, whose identities are the gallery.
         encoder: the evaluated one, see `encoder_record`.
         protocol: the file that the params are from; None where they are from params.yaml.
@@ -50,6 +55,7 @@ def protocol_record(
         "prompts": [{"kind": q.kind, "text": q.text, "group": q.group, "subject": q.subject} for q in prompts_of(p)],
         "sampling": p.sampling.model_dump(mode="json", exclude={"batch_size"}),
         "judges": judge_records(judges, p),
+        "scores": score_records(score_networks, p.scores),
         "detection": {**networks_digest(d), **d.model_dump(mode="json", include=DETECTION)},
     }
     name, version = (None, None) if protocol is None else (protocol.name, protocol.version)
@@ -90,6 +96,14 @@ def judge_records(judges: Judges, p: EvaluateParams) -> dict[str, Any]:
     strict = None if judges.strict is None else judge_record(judges.strict.model, str(p.strict_judge))
     text = {**judge_record(judges.texts.model, p.text_judge), "tokenizer": _digest(judges.texts.tokenizer.get_vocab())}
     return {"judge": judge_record(judges.objects.model, p.judge), "strict_judge": strict, "text_judge": text}
+
+
+def score_records(networks: ScoreNetworks, p: EvaluationScores) -> dict[str, Any]:
+    """Weights and preprocessing of the networks of `evaluate.scores`, and the names of those that packages load."""
+    named = p.model_dump()
+    records = {key: judge_record(model, str(named[key])) for key, model in networks.models().items()}
+    vocabularies = {f"{key}_tokenizer": _digest(clip.tokenizer.get_vocab()) for key, clip in networks.clips.items()}
+    return {**records, **vocabularies, **{key: named[key] for key in ("dreamsim", "lpips", "quality") if named[key]}}
 
 
 def judge_record(model: Any, spec: str) -> dict[str, Any]:

@@ -7,13 +7,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from taming_core.evaluation import object_scores, text_scores
+from taming_core.evaluation import copying, object_scores, perceptual, quality, similarity, text_scores
 from taming_core.evaluation.conditions import REAL, variant
 from taming_core.evaluation.drawing import Drawn
 from taming_core.evaluation.gallery import Known, gallery, known_objects
 from taming_core.evaluation.judges import Judges, pose_images
 from taming_core.evaluation.measures import ImageScores, Summary, summary
 from taming_core.evaluation.protocol import EvalImage, EvalSubject, file_names
+from taming_core.evaluation.similarity import ScoreNetworks
+from taming_core.evaluation.views import Views, features
 from taming_core.objects.subjects import Finder, Mask
 from taming_core.params.sections import EvaluateParams
 from taming_core.progress import track
@@ -31,22 +33,24 @@ class Scored(NamedTuple):
 
 
 def score_all(
-    drawn: Drawn, subjects: Sequence[EvalSubject], judges: Judges, find: Finder, folder: Path, p: EvaluateParams
-) -> Scored:
+    drawn: Drawn, subjects: Sequence[EvalSubject], judges: Judges, networks: ScoreNetworks, find: Finder, folder: Path,
+    p: EvaluateParams,
+) -> Scored:  # fmt: skip
     """Score the drawn images and the subjects' other photos by every measure.
 
     Args:
         drawn: the images.
         subjects: of the images.
         judges: the scoring networks.
+        networks: those of the scores that papers report.
         find: detector and segmenter.
         folder: of the rows, whose identities are the gallery.
         p: the params.
     """
     images, rows = load_images(drawn, subjects), image_rows(drawn.images, subjects)
     known = known_objects(folder, p.split, judges.objects, p.baseline_photos)
-    text_features = judges.texts.images(images)
-    rows = object_scores.add_judge_scores(rows, judges.objects(images), known)
+    object_features, text_features = judges.objects(images), judges.texts.images(images)
+    rows = object_scores.add_judge_scores(rows, object_features, known)
     rows = text_scores.add_text_scores(rows, text_features, judges.texts.texts, p)
     masks = list(track(find_objects(rows, images, find), "find", len(rows)))
     rows = list(track(object_scores.add_shape_scores(rows, images, subjects, masks), "shape", len(rows)))
@@ -57,7 +61,13 @@ def score_all(
         )
     rows = object_scores.add_both_found(rows)
     rows = text_scores.add_diversity(rows, text_features)
-    return Scored(rows, images, summary(rows), known)
+    views = Views(images, masks, subjects)
+    rows = copying.add_copy_scores(rows, views, features(judges.objects, views, object_features), judges.objects)
+    rows, found = similarity.add_all_scores(rows, views, networks)
+    if networks.lpips is not None:
+        rows = perceptual.add_lpips(rows, views, networks.lpips)
+    of_conditions = quality.add_quality(summary(rows), rows, found.get("clip_l14"), p.scores.quality)
+    return Scored(rows, images, of_conditions, known)
 
 
 def image_rows(images: Sequence[EvalImage], subjects: Sequence[EvalSubject]) -> list[ImageScores]:

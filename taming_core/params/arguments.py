@@ -13,7 +13,7 @@ from typing import Any, cast
 from taming_core.errors import TamingError
 from taming_core.files import read_json, require_out, require_replaceable
 from taming_core.params.caption import VLM, CaptionParams
-from taming_core.params.sections import DetectParams, EvaluateParams, Section, is_salient
+from taming_core.params.sections import DetectParams, EvaluateParams, EvaluationScores, Section, is_salient
 from taming_core.params.train import TrainParams
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -36,7 +36,15 @@ MODELS: dict[type[Section], tuple[str, ...]] = {  # keys of params.yaml that nam
     DetectParams: ("detect.detector", "detect.segmenter"),
     CaptionParams: ("caption.captioner", "caption.matcher", "caption.attributes.model"),
     TrainParams: ("train.start", "train.base", "train.encoder.tower", "train.identity_network"),
-    EvaluateParams: ("evaluate.judge", "evaluate.strict_judge", "evaluate.text_judge"),
+    EvaluateParams: (
+        "evaluate.judge",
+        "evaluate.strict_judge",
+        "evaluate.text_judge",
+        "evaluate.scores.dino",
+        "evaluate.scores.dinov2",
+        "evaluate.scores.clip_b32",
+        "evaluate.scores.clip_l14",
+    ),
 }
 SCHEDULER = re.compile(r"^class (\w+)\(.*\bSchedulerMixin\b", re.MULTILINE)
 
@@ -270,6 +278,14 @@ def require_models(*sections: Section) -> None:
             if looks_local(path) and not Path(path).expanduser().exists():
                 raise TamingError(f"{name} is {spec}, and there is no such file or folder. Correct it, or set it to "
                                   "mini.")  # fmt: skip
+
+
+def require_score_packages(p: EvaluationScores) -> None:
+    """Raises TamingError if a score needs a package that is not installed."""
+    for key, spec, package in (("dreamsim", p.dreamsim, "dreamsim"), ("lpips", p.lpips, "torchmetrics")):
+        if spec is not None and find_spec(package) is None:
+            raise TamingError(f"evaluate.scores.{key} is {spec}, which needs the package {package}. Run "
+                              f"pip install 'taming[eval]', or set {key} to null.")  # fmt: skip
 
 
 def require_onnxruntime(segmenter: str) -> None:

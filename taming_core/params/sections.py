@@ -213,6 +213,28 @@ class PromptParams(Section):
         return self
 
 
+class EvaluationScores(Section):
+    """The networks of scores that papers report: mini, a folder or a hub name each; null leaves a score out."""
+
+    dino: str | None = None  # DINO; of a ViT its class token
+    dinov2: str | None = None
+    clip_b32: str | None = None  # CLIP-I and CLIP-T
+    clip_l14: str | None = None
+    dreamsim: (
+        Literal["ensemble", "dino_vitb16", "dinov2_vitb14", "clip_vitb32", "open_clip_vitb32", "synclr_vitb16"] | None
+    ) = None
+    lpips: Literal["alex", "vgg", "squeeze"] | None = None
+    quality: Literal["cmmd", "kid"] | None = None  # of all images of a condition, by the features of clip_l14
+
+    @model_validator(mode="after")
+    def _quality_has_features(self) -> "EvaluationScores":
+        if self.quality is not None and self.clip_l14 is None:
+            raise ValueError(
+                f"evaluate.scores.clip_l14 must name a CLIP where evaluate.scores.quality is {self.quality}"
+            )
+        return self
+
+
 class EvaluateParams(Section):
     """encoder -> images -> scores."""
 
@@ -235,6 +257,7 @@ class EvaluateParams(Section):
     judge: str  # must not be a network that training used
     strict_judge: str | None  # the same, applied to the cut-out object; null skips its scores
     text_judge: str
+    scores: EvaluationScores = EvaluationScores()
     sampling: Sampling
 
     @model_validator(mode="after")

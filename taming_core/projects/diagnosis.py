@@ -185,6 +185,10 @@ def named_models(params: Params) -> list[NamedModel]:
         ("evaluate.judge", e.judge, "judge", MINI / "judge", None),
         ("evaluate.strict_judge", e.strict_judge, "judge", MINI / "strict_judge", None),
         ("evaluate.text_judge", e.text_judge, "judge", MINI / "clip", None),
+        ("evaluate.scores.dino", e.scores.dino, "judge", MINI / "judge", None),
+        ("evaluate.scores.dinov2", e.scores.dinov2, "judge", MINI / "judge", None),
+        ("evaluate.scores.clip_b32", e.scores.clip_b32, "judge", MINI / "clip", None),
+        ("evaluate.scores.clip_l14", e.scores.clip_l14, "judge", MINI / "clip", None),
     ]  # fmt: skip
     maybe += [(key, spec, "classifier", MINI / "clip", None) for key, spec in score_models(d)]
     return [NamedModel(key, spec, what, mini, role) for key, spec, what, mini, role in maybe if spec is not None]

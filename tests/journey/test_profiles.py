@@ -57,7 +57,7 @@ def shrink(path: Path, profile: str) -> dict[str, Any]:
         train["identity_network"] = tiny.dinov2(path.parent / "dinov2")
     small = {"steps": 1, "batch_size": 2}
     train["validation"] |= {"every": 4, "objects": 1, "sampling": train["validation"]["sampling"] | small}
-    params["evaluate"] |= {key: DEFAULT["evaluate"][key] for key in ("judge", "strict_judge", "text_judge")}
+    params["evaluate"] |= {key: DEFAULT["evaluate"][key] for key in ("judge", "strict_judge", "text_judge", "scores")}
     params["evaluate"] |= {"objects": 1, "images_per_prompt": 1, "scenes": ["on the beach"], "styles": []}
     params["evaluate"] |= {"control_objects": 0, "sampling": params["evaluate"]["sampling"] | small}
     path.write_text(yaml.safe_dump(params))

@@ -16,6 +16,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from taming_core.errors import TamingError
 from taming_core.params import arguments
 from taming_core.params.load import load_params, packaged_params
+from taming_core.params.sections import EvaluationScores
 from taming_core.tables import schema
 from taming_core.weights.device import DTYPES
 
@@ -191,6 +192,28 @@ def test_devices_that_may_exist_pass(name: str) -> None:
 def test_devices_that_cannot_exist_are_refused(name: str) -> None:
     with pytest.raises(TamingError, match="--device auto"):
         arguments.require_device(name)
+
+
+@pytest.mark.parametrize(("key", "value"), [("dreamsim", "ensemble"), ("lpips", "alex")])
+def test_a_score_whose_package_is_absent_names_the_extra(key: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arguments, "find_spec", {}.get)
+    arguments.require_score_packages(EvaluationScores())
+    with pytest.raises(TamingError, match=rf"scores\.{key} is {value}, .* Run pip install 'taming\[eval\]'"):
+        arguments.require_score_packages(EvaluationScores.model_validate({key: value}))
+
+
+def test_quality_needs_a_clip() -> None:
+    with pytest.raises(ValueError, match=r"evaluate\.scores\.clip_l14 must name a CLIP"):
+        EvaluationScores(quality="cmmd", clip_b32="mini")
+    assert EvaluationScores(quality="kid", clip_l14="mini").quality == "kid"
+
+
+@pytest.mark.parametrize("key", ["dino", "dinov2", "clip_b32", "clip_l14"])
+def test_a_network_of_a_score_by_a_path_must_be_there(key: str) -> None:
+    p = load_params(packaged_params()).evaluate
+    scores = EvaluationScores.model_validate({key: "./absent"})
+    with pytest.raises(TamingError, match=rf"evaluate\.scores\.{key} is \./absent"):
+        arguments.require_models(p.model_copy(update={"scores": scores}))
 
 
 @pytest.mark.parametrize("where", ["/models/absent", "./absent", "~/absent", "absent/"])

@@ -35,11 +35,12 @@ from taming_core.weights.mini import PIPELINE
 
 ROOT = Path(__file__).parents[2]
 RUN = "from stages.cli import main; main()"
+SCORES = {"dino": "mini", "clip_l14": "mini", "quality": "cmmd"}
 SCENES, STYLES = ["on the beach", "in the snow"], ["a black and white photo of"]
 
 
 def params(**changes: Any) -> EvaluateParams:
-    small = {"scenes": SCENES, "styles": STYLES, "objects": 2, "control_objects": 1}
+    small = {"scenes": SCENES, "styles": STYLES, "objects": 2, "control_objects": 1, "scores": SCORES}
     p = load_params(packaged_params()).evaluate.model_dump()
     p["sampling"] |= {"steps": 2, "batch_size": 2}
     return EvaluateParams.model_validate({**p, **small, **changes})
@@ -252,7 +253,8 @@ def test_the_scores_are_complete(evaluated: tuple[Path, str]) -> None:
         "judge_top1", "judge_top1_all", "judge_cosine", "judge_cosine_seen", "judge_cosine_other", "copying",
         "strict_top1", "strict_pass", "strict_cosine", "strict_cosine_seen", "shape", "shape_iou", "shape_edges",
         "shape_found", "shape_flipped", "scene_accuracy", "style_accuracy", "style_judge_top1", "diversity",
-        "other_photos",
+        "other_photos", "copy_score", "background_leakage", "dino", "dino_seen", "dino_masked", "clip_i_l14",
+        "clip_i_l14_seen", "clip_i_l14_masked", "clip_t_l14", "clip_t_l14_masked", "cmmd",
     }  # fmt: skip
     assert "donor_top1" in metrics["another_object"]
     assert metrics["ours"]["other_photos"] == 1
