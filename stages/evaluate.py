@@ -53,15 +53,17 @@ def evaluate(
     arguments.require_device(device)
     arguments.require_precision(precision, device, offload)
     arguments.require_models(p, d)
+    arguments.require_api_key(p.vlm and p.vlm.api_key_env, "evaluate.vlm.api_key_env")
     require_finder(d)
 
-    from taming_core.evaluation import independence, judges, protocol
+    from taming_core.evaluation import independence, judges, protocol, vlm_judge
     from taming_core.images.families import load_pipeline
     from taming_core.weights.device import pick_device
 
     where, trained_with = pick_device(device), independence.training_networks(weights)
     networks = judges.load_judges(p, where)
     independence.require_independent(networks, trained_with, p)
+    vlm = p.vlm and vlm_judge.load_vlm_judge(p.vlm, where, shards.RUNS / "vlm-answers")
     pipeline = load_pipeline(encoder, where, precision, offload, base)
     subjects = protocol.eval_subjects(rows, p, pipeline.object_encoder.config["background"])
     digest = folder_fingerprint(weights)
@@ -74,7 +76,7 @@ def evaluate(
         from taming_core.evaluation.result import Evaluation
 
         text_role = independence.text_judge_role(networks, trained_with)
-        scored = scoring.score_all(drawn, subjects, networks, load_finder(d, where), rows, p)
+        scored = scoring.score_all(drawn, subjects, networks, load_finder(d, where), rows, p, vlm)
         facts = folder.facts(encoder, digest, precision, scored.known, subjects, p, text_role)
         result = Evaluation(subjects, scored.rows, scored.images, scored.summary, p, facts)
         folder.write(result, drawn.timings, state, out)

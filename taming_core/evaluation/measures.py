@@ -28,7 +28,7 @@ class Measure(NamedTuple):
 
     def estimate(self, values: Sequence[float], identities: Sequence[str]) -> Estimate:
         """The mean of values with its interval over identities; how it was measured is no sample and has none."""
-        if self.key == "other_photos":
+        if self.key in HOW_MEASURED:
             mean = float(np.mean(values))
             return Estimate(mean, mean, mean, len(values))
         if self.unit:
@@ -66,8 +66,17 @@ OF_TEXTS = (
     Measure("other_photos", "%", "Measured on other photos", "the object has photos that the encoder did not see; "
             "without one, its scores are those against the seen picture"),
 )
+OF_VLM = (
+    Measure("cp", "", "Concept preservation", "how alike the object is to the seen photo's, from 0 to 1, by the "
+            "vision-language model", 0.0),
+    Measure("pf", "", "Prompt following", "how well the image fits its prompt, from 0 to 1, by the same", 0.0),
+    Measure("cp_pf", "", "CP x PF", "the product of the two for each image", 0.0),
+    Measure("vlm_answered", "%", "Judged by the model", "all its answers about the image held a score; the others have "
+            "no share in CP and PF"),
+)
 # fmt: on
-MEASURES = (*OF_OBJECTS, *OF_TEXTS)
+MEASURES = (*OF_OBJECTS, *OF_TEXTS, *OF_VLM)
+HOW_MEASURED = ("other_photos", "vlm_answered")
 
 
 def summary(rows: Iterable[ImageScores]) -> Summary:

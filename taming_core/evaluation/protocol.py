@@ -31,7 +31,7 @@ from taming_core.tables.schema import SPLITS, Row
 REFERENCES = 3  # other photos of an identity that images are compared with
 MAX_WORDS = MAX_NAME - 26  # bytes of identity and scene or style in a file name
 # Params that change scores, not images.
-SCORING_ONLY = frozenset({"scene_choices", "style_choices", "judge", "strict_judge", "text_judge"})
+SCORING_ONLY = frozenset({"scene_choices", "style_choices", "judge", "strict_judge", "text_judge", "vlm"})
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class EvalSubject:
     photos: tuple[Image.Image, ...]  # RGB, square: its other photos
     class_name: str | None
     others: tuple[Image.Image, ...] = ()  # RGBA, the subject cut out of each of its other photos
+    seen: Image.Image | None = None  # RGB, square: the photo that the encoder sees
 
     def reference(self, photo: int | None = None) -> Image.Image:
         """The cut-out (RGBA) of its first other photo that is not number `photo`; without one, the seen picture."""
@@ -96,7 +97,7 @@ def eval_subject(rows: Rows, identity: str, numbers: Sequence[int], background: 
     others = list(other_photos(rows, subject))
     return EvalSubject(
         identity, cutout_of(subject), encoder_image(subject, background), tuple(map(square_photo, others)),
-        subject["class"], tuple(map(cutout_of, others)),
+        subject["class"], tuple(map(cutout_of, others)), square_photo(subject),
     )  # fmt: skip
 
 

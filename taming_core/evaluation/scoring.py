@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from taming_core.evaluation import object_scores, text_scores
+from taming_core.evaluation import object_scores, text_scores, vlm_judge
 from taming_core.evaluation.conditions import REAL
 from taming_core.evaluation.gallery import Known, gallery, known_objects
 from taming_core.evaluation.judges import Judges, pose_images
@@ -16,6 +16,7 @@ from taming_core.evaluation.protocol import Drawn, EvalImage, EvalSubject, file_
 from taming_core.objects.subjects import Finder, Mask
 from taming_core.params.sections import EvaluateParams
 from taming_core.progress import track
+from taming_core.vlm.kept_answers import KeptAnswers
 
 MAX_OBJECTS = 3  # detections per image, most confident first, that are compared with the subject
 
@@ -30,8 +31,9 @@ class Scored(NamedTuple):
 
 
 def score_all(
-    drawn: Drawn, subjects: Sequence[EvalSubject], judges: Judges, find: Finder, folder: Path, p: EvaluateParams
-) -> Scored:
+    drawn: Drawn, subjects: Sequence[EvalSubject], judges: Judges, find: Finder, folder: Path, p: EvaluateParams,
+    vlm: KeptAnswers | None = None,
+) -> Scored:  # fmt: skip
     """Score the drawn images and the subjects' other photos by every measure.
 
     Args:
@@ -41,8 +43,10 @@ def score_all(
         find: detector and segmenter.
         folder: of the rows, whose identities are the gallery.
         p: the params.
+        vlm: the vision-language model, if the params name one.
     """
     images, rows = load_images(drawn.paths, subjects), image_rows(drawn.images, subjects)
+    rows = vlm_judge.add_vlm_scores(rows, images, subjects, vlm, p)
     known, text_features = known_objects(folder, p.split, judges.objects), judges.texts.images(images)
     rows = object_scores.add_judge_scores(rows, judges.objects(images), known)
     rows = text_scores.add_text_scores(rows, text_features, judges.texts.texts, p)

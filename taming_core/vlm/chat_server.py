@@ -1,11 +1,9 @@
-"""Answers about photos from a server that speaks OpenAI's chat completions, as vLLM, llama.cpp and Ollama do."""
+"""Answers about pictures from a server that speaks OpenAI's chat completions, as vLLM, llama.cpp and Ollama do."""
 
 import base64
 import json
 import os
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
 from io import BytesIO
@@ -16,11 +14,13 @@ from urllib.request import Request, urlopen
 from PIL import Image
 
 from taming_core.errors import TamingError
-from taming_core.params.caption import VlmParams
+from taming_core.fingerprints import digest
+from taming_core.params.vlm import ChatParams
+from taming_core.vlm.questions import Question
 
-AT_ONCE = 16  # requests
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds before a request is sent again, twice as long each time
 BUSY = (408, 409, 425, 429)  # statuses that may be another one later, as may those from 500 on
+FILTERED, FILTERS = 400, ("content_filter", "content_policy_violation")  # status and codes of a question held unfit
 JPEG_QUALITY = 90
 SHOWN = 200  # letters of a server's message
 
@@ -31,30 +31,27 @@ class NoAnswerError(Exception):
 
 @dataclass(frozen=True)
 class ChatServer:
-    """A model behind a URL that ends in /v1; calling it answers prompts about photos."""
+    """A model behind a URL that ends in /v1; calling it answers a question, without sampling."""
 
     url: str
     model: str
-    p: VlmParams
+    p: ChatParams
     max_new_tokens: int
+    keys: str  # of the params, that name it
+    kept: str  # what a command that is started again has
+    at_once: int = 16  # requests
 
-    def __call__(self, photos: Sequence[Image.Image], prompts: Sequence[str]) -> list[str]:
-        """One answer per photo and prompt, without sampling.
+    def fingerprint(self) -> str:
+        """16 hex digits of the model's name and place, which say nothing of what the server does behind them."""
+        return digest([json.dumps([self.url, self.model, self.max_new_tokens, JPEG_QUALITY]).encode()])
+
+    def __call__(self, question: Question) -> str:
+        """The answer of the first try that has one.
 
         Raises:
-            TamingError: the server refuses a request, or does not answer it in `retries` + 1 tries.
+            TamingError: the server refuses the request, or does not answer it in `retries` + 1 tries.
         """
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            pending = [pool.submit(self._answer, *pair) for pair in zip(photos, prompts, strict=True)]
-            try:
-                return [future.result() for future in pending]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-
-    def _answer(self, photo: Image.Image, prompt: str) -> str:
-        """The answer of the first try that has one."""
-        body, reason = self._body(photo, prompt), ""
+        body, reason = self._body(question), ""
         for number in range(self.p.retries + 1):
             if number:
                 time.sleep(min(FIRST_WAIT * 2 ** (number - 1), LONGEST_WAIT))
@@ -63,12 +60,12 @@ class ChatServer:
             except NoAnswerError as error:
                 reason = str(error)
         raise TamingError(f"{self.url} gave no answer in {self.p.retries + 1} tries: {reason}. See that it runs, and "
-                          "start the same command again; what is captioned is kept.")  # fmt: skip
+                          f"start the same command again; {self.kept} is kept.")  # fmt: skip
 
-    def _body(self, photo: Image.Image, prompt: str) -> bytes:
+    def _body(self, question: Question) -> bytes:
         content = [
-            {"type": "image_url", "image_url": {"url": data_url(photo)}},
-            {"type": "text", "text": prompt},
+            *({"type": "image_url", "image_url": {"url": data_url(image)}} for image in question.shown),
+            {"type": "text", "text": question.prompt},
         ]
         return json.dumps({
             "model": self.model, "messages": [{"role": "user", "content": content}],
@@ -76,7 +73,7 @@ class ChatServer:
         }).encode()  # fmt: skip
 
     def _send(self, body: bytes) -> str:
-        """The answer to one request.
+        """The answer to one request; "" if a filter of the server withholds it.
 
         Raises:
             NoAnswerError: there is none, but may be later.
@@ -85,11 +82,14 @@ class ChatServer:
         try:
             return text_of(fetch(f"{self.url}/chat/completions", self.p.api_key_env, self.p.timeout, body))
         except HTTPError as error:
-            message = self._one_line(error.read().decode("utf-8", "replace"))
+            text = error.read().decode("utf-8", "replace")
+            if error.code == FILTERED and any(name in text for name in FILTERS):
+                return ""
+            message = self._one_line(text)
             if error.code in BUSY or error.code >= 500:
                 raise NoAnswerError(f"{error.code} {message}") from error
             raise TamingError(f"{self.url} refuses the model {self.model}: {error.code} {message}. Correct "
-                              "caption.captioner or caption.vlm.") from error  # fmt: skip
+                              f"{self.keys}.") from error  # fmt: skip
         except (OSError, HTTPException, ValueError) as error:  # no connection, timeout, or no JSON
             raise NoAnswerError(self._one_line(str(error) or type(error).__name__)) from error
 
@@ -123,10 +123,20 @@ def served_models(url: str, api_key_env: str | None, timeout: float = 5.0) -> li
     return [str(model["id"]) for model in reply["data"]]
 
 
-def data_url(photo: Image.Image) -> str:
-    """A photo as a JPEG file in a URL."""
+def require_running(url: str, api_key_env: str | None, key: str) -> None:
+    """Raises TamingError if nothing answers behind the URL; `key` of the params names it. Any answer will do."""
+    try:
+        fetch(f"{url}/models", api_key_env, 5.0)
+    except (HTTPError, ValueError):
+        return
+    except (OSError, HTTPException) as error:
+        raise TamingError(f"{url} does not answer: {error}. Start the server, or correct {key}.") from error
+
+
+def data_url(image: Image.Image) -> str:
+    """A picture (RGB) as a JPEG file in a URL."""
     file = BytesIO()
-    photo.convert("RGB").save(file, "JPEG", quality=JPEG_QUALITY)
+    image.save(file, "JPEG", quality=JPEG_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
