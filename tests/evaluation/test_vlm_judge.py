@@ -22,6 +22,7 @@ from taming_core.params.sections import EvaluateParams
 from taming_core.params.vlm import VlmJudgeParams
 from taming_core.projects import diagnosis
 from taming_core.vlm.kept_answers import KeptAnswers
+from taming_core.weights.mini import MINI
 
 KEY = "a-secret-key"
 DEFAULT = load_params(packaged_params())
@@ -262,6 +263,15 @@ def test_a_model_on_this_machine_judges_without_a_word_on_questions(
     assert isinstance(judge, KeptAnswers)
     asked = [a.question for a in vlm_judge.questions_of(ROWS, IMAGES, SUBJECTS, p)]
     assert judge.missing(asked) == 0
+
+
+def test_a_model_that_is_not_there_is_not_replaced_by_mini(tmp_path: Path) -> None:
+    for spec in ("nobody/nothing", str(MINI / "clip"), str(tiny_vlm.write(tmp_path, template=None))):
+        p = params(model=spec).vlm
+        assert p is not None
+        with pytest.raises(TamingError, match=r"evaluate\.vlm\.model") as raised:
+            vlm_judge.load_vlm_judge(p, "cpu", tmp_path)
+        assert " mini" not in str(raised.value)
 
 
 WRONG = [
