@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from taming_core.evaluation.judges import composite_on_grey
 from taming_core.evaluation.measures import ImageScores
 from taming_core.evaluation.protocol import EvalSubject
 from taming_core.evaluation.vlm_answers import LARGEST, parse_score
@@ -121,9 +120,8 @@ def chosen(rows: Sequence[ImageScores], count: int | None, seed: int) -> list[in
 
 def cp_question(subject: EvalSubject, image: Image.Image, p: VlmJudgeParams) -> Question:
     """Whether the image shows the object of the photo that the encoder saw."""
-    seen = subject.seen or composite_on_grey(subject.encoder_image)
     prompt = p.cp_prompt.replace("{class}", _noun(subject.class_name))
-    return Question((seen, image), prompt, p.max_side)
+    return Question((subject.training_photos[0], image), prompt, p.max_side)
 
 
 def pf_question(prompt: str, classes: Sequence[str | None], image: Image.Image, p: VlmJudgeParams) -> Question:

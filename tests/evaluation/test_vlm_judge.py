@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ GREY = Image.new("RGBA", (4, 4))
 
 
 def subject(identity: str, colour: str, noun: str | None = "dog") -> EvalSubject:
-    return EvalSubject(identity, GREY, GREY, (), noun, seen=Image.new("RGB", (20, 20), colour))
+    return EvalSubject(identity, GREY, GREY, (), noun, training_photos=(Image.new("RGB", (20, 20), colour),))
 
 
 SUBJECTS = [subject("a", "red"), subject("b", "blue", "airplane/aeroplane")]
@@ -115,8 +114,8 @@ def test_what_is_asked_holds_the_seen_photo_first_and_the_class_in_the_prompt(ap
         assert (body["temperature"], body["seed"], body["max_tokens"]) == (0, 0, 256)
 
 
-def test_an_object_without_a_class_or_photo_is_asked_about_too(api: FakeApi, tmp_path: Path) -> None:
-    bare = replace(subject("a", "red", None), seen=None)
+def test_an_object_without_a_class_is_asked_about_too(api: FakeApi, tmp_path: Path) -> None:
+    bare = subject("a", "red", None)
     p = params(api, cp_prompt="{class}?", pf_prompt="“{prompt}”?")
     assert p.vlm is not None
     judge = vlm_judge.load_vlm_judge(p.vlm, "cpu", tmp_path)
