@@ -9,7 +9,8 @@ from http.client import HTTPException
 from io import BytesIO
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import Request as UrlRequest
+from urllib.request import urlopen
 
 from PIL import Image
 
@@ -20,9 +21,13 @@ from taming_core.vlm.questions import Question
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds before a request is sent again, twice as long each time
 BUSY = (408, 409, 425, 429)  # statuses that may be another one later, as may those from 500 on
-FILTERED, FILTERS = 400, ("content_filter", "content_policy_violation")  # status and codes of a question held unfit
+INVALID = 400  # status of a request that asks for what there is not
+FILTERS = ("content_filter", "content_policy_violation")  # codes of such a request whose question is held unfit
+OPTIONAL = ("temperature", "seed")  # of a request; without them answers may vary
 JPEG_QUALITY = 90
 SHOWN = 200  # letters of a server's message
+
+Request = dict[str, Any]  # of a chat completion
 
 
 class NoAnswerError(Exception):
@@ -62,17 +67,17 @@ class ChatServer:
         raise TamingError(f"{self.url} gave no answer in {self.p.retries + 1} tries: {reason}. See that it runs, and "
                           f"start the same command again; {self.kept} is kept.")  # fmt: skip
 
-    def _body(self, question: Question) -> bytes:
+    def _body(self, question: Question) -> Request:
         content = [
             *({"type": "image_url", "image_url": {"url": data_url(image)}} for image in question.shown),
             {"type": "text", "text": question.prompt},
         ]
-        return json.dumps({
+        return {
             "model": self.model, "messages": [{"role": "user", "content": content}],
             "max_tokens": self.max_new_tokens, "temperature": 0, "seed": 0,
-        }).encode()  # fmt: skip
+        }  # fmt: skip
 
-    def _send(self, body: bytes) -> str:
+    def _send(self, body: Request) -> str:
         """The answer to one request; "" if a filter of the server withholds it.
 
         Raises:
@@ -83,8 +88,10 @@ class ChatServer:
             return text_of(fetch(f"{self.url}/chat/completions", self.p.api_key_env, self.p.timeout, body))
         except HTTPError as error:
             text = error.read().decode("utf-8", "replace")
-            if error.code == FILTERED and any(name in text for name in FILTERS):
+            if error.code == INVALID and any(name in text for name in FILTERS):
                 return ""
+            if error.code == INVALID and (other := without_refused(body, text)) != body:
+                return self._send(other)
             message = self._one_line(text)
             if error.code in BUSY or error.code >= 500:
                 raise NoAnswerError(f"{error.code} {message}") from error
@@ -99,7 +106,22 @@ class ChatServer:
         return " ".join((message.replace(key, "***") if key else message).split())[:SHOWN]
 
 
-def fetch(url: str, api_key_env: str | None, timeout: float, body: bytes | None = None) -> Any:
+def without_refused(body: Request, message: str) -> Request:
+    """The request without what a message refuses of it, as newer models of OpenAI do.
+
+    >>> without_refused({"max_tokens": 9, "seed": 0}, "'max_tokens' is not supported. Use 'max_completion_tokens'.")
+    {'seed': 0, 'max_completion_tokens': 9}
+    >>> without_refused({"temperature": 0, "seed": 0}, "'temperature' does not support 0 with this model.")
+    {'seed': 0}
+    """
+    kept = {key: value for key, value in body.items() if key not in OPTIONAL or f"'{key}'" not in message}
+    if "'max_completion_tokens'" in message and "max_tokens" in body:
+        del kept["max_tokens"]
+        kept["max_completion_tokens"] = body["max_tokens"]
+    return kept
+
+
+def fetch(url: str, api_key_env: str | None, timeout: float, body: Request | None = None) -> Any:
     """The JSON behind a URL; `body` is posted, and `api_key_env` names the environment variable of the API key.
 
     Raises:
@@ -108,7 +130,8 @@ def fetch(url: str, api_key_env: str | None, timeout: float, body: bytes | None 
     """
     key = api_key(api_key_env)
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    with urlopen(Request(url, body, headers), timeout=timeout) as response:
+    data = None if body is None else json.dumps(body).encode()
+    with urlopen(UrlRequest(url, data, headers), timeout=timeout) as response:
         return json.loads(response.read())
 
 

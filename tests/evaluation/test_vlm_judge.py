@@ -188,6 +188,23 @@ def test_a_picture_that_the_servers_filter_withholds_is_counted(api: FakeApi, tm
     assert not {"cp", "cp_pf"} & set(found)
 
 
+REFUSED = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+UNSUPPORTED = "Unsupported value: 'temperature' does not support 0 with this model."
+
+
+def test_what_a_server_does_not_take_is_left_out_of_a_request(api: FakeApi, tmp_path: Path) -> None:
+    api.replies = [(400, json.dumps({"error": {"message": text}}).encode()) for text in (REFUSED, UNSUPPORTED)]
+    (found,) = scored(params(api, at_once=1), tmp_path, ROWS[-1:], IMAGES[-1:])
+    assert found["cp"] == 0.75
+    assert [set(body) - {"model", "messages"} for _, body in api.requests] == [
+        {"max_tokens", "temperature", "seed"}, {"max_completion_tokens", "temperature", "seed"},
+        {"max_completion_tokens", "seed"},
+    ]  # fmt: skip
+    api.replies = [(400, UNSUPPORTED.encode())] * 2
+    with pytest.raises(TamingError, match="refuses the model tiny: 400 Unsupported value"):
+        scored(params(api, at_once=1), tmp_path, ROWS[-1:], IMAGES[:1])
+
+
 @pytest.mark.parametrize("at_once", [1, 2, 7])
 def test_scores_depend_on_neither_order_nor_concurrency_nor_failures(
     api: FakeApi, tmp_path: Path, at_once: int
