@@ -46,10 +46,8 @@ class KeptAnswers:
         return sum(self.read(key) is None for key in {self.key(question) for question in questions})
 
     def key(self, question: Question) -> str:
-        """What identifies a question: the model, the prompt, and the pixels of the pictures."""
-        sizes = [image.size for image in question.images]
-        head = json.dumps([self.fingerprint, question.prompt, question.max_side, sizes]).encode()
-        return digest([head, *(image.convert("RGB").tobytes() for image in question.images)], 16)
+        """What identifies an answer: the model and the question."""
+        return digest([self.fingerprint.encode(), question.content.encode()], 16)
 
     def read(self, key: str) -> str | None:
         """The answer that is kept of a question; None without one, or where its file is damaged."""

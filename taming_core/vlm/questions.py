@@ -1,12 +1,16 @@
 """Questions about pictures, and models that answer them."""
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 from PIL import Image
+
+from taming_core.fingerprints import digest
 
 THOUGHTS = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)  # of an answer
 
@@ -23,6 +27,12 @@ class Question:
     def shown(self) -> list[Image.Image]:
         """The pictures, RGB, with no side longer than `max_side`."""
         return [shrink(image.convert("RGB"), self.max_side) for image in self.images]
+
+    @cached_property
+    def content(self) -> str:
+        """What identifies the question, in 32 hex digits: the prompt, and sizes and pixels of the pictures."""
+        head = json.dumps([self.prompt, self.max_side, [image.size for image in self.images]]).encode()
+        return digest([head, *(image.convert("RGB").tobytes() for image in self.images)], 16)
 
 
 @runtime_checkable
