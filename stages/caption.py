@@ -47,7 +47,7 @@ def caption(
     shards.require_runs()
     arguments.require_device(device)
     arguments.require_models(p)
-    arguments.require_api_key(p)
+    arguments.require_api_key(p.vlm_params.api_key_env, "caption.vlm.api_key_env")
     if p.attributes is not None:
         attribute_words.require_masks(objects)
     folder = read_folder(raw)

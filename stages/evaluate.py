@@ -99,15 +99,17 @@ def evaluate(
     arguments.require_trainable(p, precision, offload)
     arguments.require_models(p, d)
     arguments.require_score_packages(p.scores)
+    arguments.require_api_key(p.vlm and p.vlm.api_key_env, "evaluate.vlm.api_key_env")
     require_finder(d)
 
-    from taming_core.evaluation import drawing, independence, judges, protocol, similarity
+    from taming_core.evaluation import drawing, independence, judges, protocol, similarity, vlm_judge
     from taming_core.images.families import load_pipeline
     from taming_core.weights.device import pick_device
 
     where, trained_with = pick_device(device), independence.training_networks(weights)
     networks, score_networks = judges.load_judges(p, where), similarity.load_networks(p.scores, where)
     independence.require_independent(networks, trained_with, p)
+    vlm = p.vlm and vlm_judge.load_vlm_judge(p.vlm, where, shards.RUNS / "vlm-answers")
     pipeline = load_pipeline(encoder, where, precision, offload, base)
     subjects = protocol.eval_subjects(rows, p, pipeline.object_encoder.config["background"])
     p = with_caption_prompts(p, own_prompts, {t.identity: t.class_name for t in subjects})
@@ -121,9 +123,9 @@ def evaluate(
         from taming_core.evaluation.result import Evaluation
 
         text_role = independence.text_judge_role(networks, trained_with)
-        scored = scoring.score_all(drawn, subjects, networks, score_networks, load_finder(d, where), rows, p)
+        scored = scoring.score_all(drawn, subjects, networks, score_networks, load_finder(d, where), rows, p, vlm)
         evaluated = protocol_record.encoder_record(encoder, digest, base, precision)
-        record = protocol_record.protocol_record(p, d, subjects, networks, score_networks, rows, evaluated, frozen)
+        record = protocol_record.protocol_record(p, d, subjects, networks, score_networks, vlm, rows, evaluated, frozen)
         facts = {
             "Protocol": protocol_record.title(record),
             **folder.facts(encoder, digest, precision, scored.known, subjects, p, b, text_role),

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from taming_core.captions.attribute_words import load_finish
 from taming_core.captions.captioner import load_captioner
-from taming_core.captions.chat_model import load_chat_model
-from taming_core.captions.chat_server import ChatServer
 from taming_core.captions.drafts import Models
 from taming_core.captions.matcher import load_matcher
 from taming_core.captions.prompted import PromptedCaptioner
 from taming_core.params.caption import VLM, CaptionParams
+from taming_core.vlm.chat_model import load_chat_model
+from taming_core.vlm.chat_server import ChatServer
 
 
 def load_models(objects: Path | None, device: str, p: CaptionParams) -> Models:
@@ -34,7 +34,8 @@ def load_prompted(p: CaptionParams, device: str) -> PromptedCaptioner:
         TamingError: there is no such model, or it cannot be asked.
     """
     if p.server is not None:
-        return PromptedCaptioner(ChatServer(*p.server, p.vlm_params, p.max_new_tokens), p.vlm_params)
-    spec = p.captioner.removeprefix(VLM)
-    complete = load_chat_model(spec, device, num_beams=p.num_beams, max_new_tokens=p.max_new_tokens)
-    return PromptedCaptioner(complete, p.vlm_params)
+        keys, kept = "caption.captioner or caption.vlm", "what is captioned"
+        return PromptedCaptioner(ChatServer(*p.server, p.vlm_params, p.max_new_tokens, keys, kept), p.vlm_params)
+    spec, beams = p.captioner.removeprefix(VLM), p.num_beams
+    chat = load_chat_model(spec, device, "caption.captioner", num_beams=beams, max_new_tokens=p.max_new_tokens)
+    return PromptedCaptioner(chat, p.vlm_params)

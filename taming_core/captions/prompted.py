@@ -1,7 +1,7 @@
 """Captions by a vision-language model that is asked to describe all but the object, and to write `<object>` for it."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +10,9 @@ from PIL import Image
 
 from taming_core.language.placeholder import OBJECT
 from taming_core.params.caption import VlmParams
+from taming_core.vlm.questions import THOUGHTS, Chat, Question, answers
 
-Complete = Callable[[Sequence[Image.Image], Sequence[str]], list[str]]  # photos, prompts -> answers
 UNKNOWN = "main subject"  # the class of an object without one, in a prompt
-THOUGHTS = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
 PLACEHOLDER = re.compile(r"[`*\"'“”]*(?:<|&lt;)\s*object\s*(?:>|&gt;)[`*\"'“”]*", re.IGNORECASE)
 
 
@@ -21,7 +20,7 @@ PLACEHOLDER = re.compile(r"[`*\"'“”]*(?:<|&lt;)\s*object\s*(?:>|&gt;)[`*\"'�
 class PromptedCaptioner:
     """A vision-language model and its prompts; calling it captions photos."""
 
-    complete: Complete
+    chat: Chat
     p: VlmParams
 
     def __call__(self, photos: Sequence[NDArray[np.uint8]], prefix: str = "") -> list[str]:
@@ -34,15 +33,9 @@ class PromptedCaptioner:
         return self._answers(photos, [self.p.prompt.replace("{class}", noun or UNKNOWN) for noun in nouns])
 
     def _answers(self, photos: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> list[str]:
-        images = [shrink(Image.fromarray(photo), self.p.max_side) for photo in photos]
-        return [tidy_answer(answer) for answer in self.complete(images, prompts)] if images else []
-
-
-def shrink(image: Image.Image, side: int) -> Image.Image:
-    """The image with no side longer than `side` pixels."""
-    copy = image.copy()
-    copy.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return copy
+        pairs = zip(photos, prompts, strict=True)
+        questions = [Question((Image.fromarray(photo),), prompt, self.p.max_side) for photo, prompt in pairs]
+        return [tidy_answer(answer) for answer in answers(self.chat, questions)]
 
 
 def tidy_answer(text: str) -> str:

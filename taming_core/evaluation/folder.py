@@ -22,10 +22,11 @@ from taming_core.fingerprints import versions
 from taming_core.params.arguments import EVALUATION_FILES
 from taming_core.params.baseline import BaselineParams
 from taming_core.params.sections import EvaluateParams
+from taming_core.params.vlm import VlmJudgeParams
 
 PRINTED = (
     "judge_top1", "strict_top1", "strict_pass", "judge_cosine", "judge_cosine_seen", "shape", "scene_accuracy",
-    "style_accuracy",
+    "style_accuracy", "cp", "pf", "cp_pf", "vlm_answered",
 )  # fmt: skip
 
 
@@ -99,6 +100,7 @@ def facts(
         "Strict judge": _strict_judge_fact(p.strict_judge),
         "Text judge": f"“{p.text_judge}”; it chooses among {len(p.scene_choices)} scenes and {len(p.style_choices)} "
         f"styles{_role_clause(text_judge_role)}",
+        "Vision-language model": _vlm_fact(p.vlm),
         "Compared with": _references_fact(subjects),
         "Shape": f"the {MAX_OBJECTS} most confident detections, cut out by the segmenter and aligned with the cut-out "
         "of one other photo by the best shift, scale, rotation of up to 39 degrees and mirroring. The object that "
@@ -149,6 +151,17 @@ def _strict_judge_fact(judge: str | None) -> str:
         f"“{judge}”, which no training used. It compares the {MAX_OBJECTS} most confident detections, cut out and "
         "enlarged, with the other photos in the best rotation of up to 30 degrees and mirroring. The most similar "
         "object counts; an image without a detection counts as 0"
+    )
+
+
+def _vlm_fact(p: VlmJudgeParams | None) -> str:
+    if p is None:
+        return "none"
+    images = "all images" if p.images is None else f"at most {p.images} images of each condition"
+    return (
+        f"“{p.model}” on {images}: from 0 to 4, divided by 4, how alike the object is to that of the photo that the "
+        "encoder saw, and how well the image fits the prompt with the object's class in it; without sampling. A "
+        "question without a score in its answer is asked once more; the answers are in scores.jsonl"
     )
 
 

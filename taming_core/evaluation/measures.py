@@ -29,7 +29,7 @@ class Measure(NamedTuple):
 
     def estimate(self, values: Sequence[float], *factors: Sequence[str]) -> Estimate:
         """The mean of values with its interval over identities; how it was measured is no sample and has none."""
-        if self.key == "other_photos":
+        if self.key in HOW_MEASURED:
             mean = float(np.mean(values))
             return Estimate(mean, mean, mean, len(values))
         if self.unit:
@@ -84,6 +84,14 @@ OF_PAIRS = (
     Measure("both_found", "%", "Both objects found",
             "of images of two: the strict judge accepts both in the image, or recognises both if it has no threshold"),
 )
+OF_VLM = (
+    Measure("cp", "", "Concept preservation", "how alike the object is to the seen photo's, from 0 to 1, by the "
+            "vision-language model", 0.0),
+    Measure("pf", "", "Prompt following", "how well the image fits its prompt, from 0 to 1, by the same", 0.0),
+    Measure("cp_pf", "", "CP x PF", "the product of the two for each image", 0.0),
+    Measure("vlm_answered", "%", "Judged by the model", "all its answers about the image held a score; the others have "
+            "no share in CP and PF"),
+)
 # fmt: on
 
 
@@ -127,7 +135,8 @@ OF_CONDITIONS = (
             False),
     Measure("kid", "", "KID", "the same with the polynomial kernel of KID", -16.0, 16.0, False),
 )  # fmt: skip
-MEASURES = (*OF_OBJECTS, *OF_TEXTS, *OF_PAIRS, *OF_COPYING, *OF_SIMILARITY, *OF_PERCEPTION, *OF_CONDITIONS)
+MEASURES = (*OF_OBJECTS, *OF_TEXTS, *OF_PAIRS, *OF_COPYING, *OF_SIMILARITY, *OF_PERCEPTION, *OF_CONDITIONS, *OF_VLM)
+HOW_MEASURED = ("other_photos", "vlm_answered")
 
 
 def summary(rows: Iterable[ImageScores]) -> Summary:

@@ -15,14 +15,17 @@ from taming_core.fingerprints import digest
 from taming_core.objects.networks_digest import networks_digest
 from taming_core.params.protocols import CONDITIONS, Protocol
 from taming_core.params.sections import DetectParams, EvaluateParams, EvaluationScores
+from taming_core.params.vlm import CONNECTION, VlmJudgeParams
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.tables.schema import SPLITS
+from taming_core.vlm.kept_answers import KeptAnswers
 from taming_core.weights.network_fingerprint import state_digest
 
 SCORING = 1  # raised whenever scores are computed in another way
 # Keys of `evaluate` that are resolved here.
 RESOLVED = {
-    "objects", "subjects", "scenes", "styles", "prompts", "judge", "strict_judge", "text_judge", "scores", "sampling",
+    "objects", "subjects", "scenes", "styles", "prompts", "judge", "strict_judge", "text_judge", "scores", "vlm",
+    "sampling",
 }  # fmt: skip
 # Keys of a detector's params that change what it finds in an image.
 DETECTION = {"classes", "image_size", "score_floor", "max_found", "score", "island"}
@@ -32,7 +35,7 @@ UNUSED = {"transformers_version", "architectures", "dtype", "torch_dtype", "_nam
 
 def protocol_record(
     p: EvaluateParams, d: DetectParams, subjects: Sequence[EvalSubject], judges: Judges,
-    score_networks: ScoreNetworks, rows: Path, encoder: Mapping[str, str | None],
+    score_networks: ScoreNetworks, vlm: KeptAnswers | None, rows: Path, encoder: Mapping[str, str | None],
     protocol: Protocol | None,
 ) -> dict[str, Any]:  # fmt: skip
     """The content of protocol.json.
@@ -43,6 +46,7 @@ def protocol_record(
         subjects: the evaluated ones.
         judges: the scoring networks.
         score_networks: those of the scores that papers report.
+        vlm: the vision-language model, if the params name one.
         rows: the folder of rows, whose identities are the gallery.
         encoder: the evaluated one, see `encoder_record`.
         protocol: the file that the params are from; None where they are from params.yaml.
@@ -56,6 +60,7 @@ def protocol_record(
         "sampling": p.sampling.model_dump(mode="json", exclude={"batch_size"}),
         "judges": judge_records(judges, p),
         "scores": score_records(score_networks, p.scores),
+        "vlm": None if p.vlm is None or vlm is None else vlm_record(p.vlm, vlm),
         "detection": {**networks_digest(d), **d.model_dump(mode="json", include=DETECTION)},
     }
     name, version = (None, None) if protocol is None else (protocol.name, protocol.version)
@@ -104,6 +109,11 @@ def score_records(networks: ScoreNetworks, p: EvaluationScores) -> dict[str, Any
     records = {key: judge_record(model, str(named[key])) for key, model in networks.models().items()}
     vocabularies = {f"{key}_tokenizer": _digest(clip.tokenizer.get_vocab()) for key, clip in networks.clips.items()}
     return {**records, **vocabularies, **{key: named[key] for key in ("dreamsim", "lpips", "quality") if named[key]}}
+
+
+def vlm_record(p: VlmJudgeParams, vlm: KeptAnswers) -> dict[str, Any]:
+    """The model and its questions, without how it is reached."""
+    return {**p.model_dump(mode="json", exclude={"model", "at_once", *CONNECTION}), "model": vlm.fingerprint}
 
 
 def judge_record(model: Any, spec: str) -> dict[str, Any]:

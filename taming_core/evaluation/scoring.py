@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from taming_core.evaluation import copying, object_scores, perceptual, quality, similarity, text_scores
+from taming_core.evaluation import copying, object_scores, perceptual, quality, similarity, text_scores, vlm_judge
 from taming_core.evaluation.conditions import REAL, variant
 from taming_core.evaluation.drawing import Drawn
 from taming_core.evaluation.gallery import Known, gallery, known_objects
@@ -19,6 +19,7 @@ from taming_core.evaluation.views import Views, features
 from taming_core.objects.subjects import Finder, Mask
 from taming_core.params.sections import EvaluateParams
 from taming_core.progress import track
+from taming_core.vlm.kept_answers import KeptAnswers
 
 MAX_OBJECTS = 3  # detections per image, most confident first, that are compared with the subject
 
@@ -34,7 +35,7 @@ class Scored(NamedTuple):
 
 def score_all(
     drawn: Drawn, subjects: Sequence[EvalSubject], judges: Judges, networks: ScoreNetworks, find: Finder, folder: Path,
-    p: EvaluateParams,
+    p: EvaluateParams, vlm: KeptAnswers | None = None,
 ) -> Scored:  # fmt: skip
     """Score the drawn images and the subjects' other photos by every measure.
 
@@ -46,8 +47,10 @@ def score_all(
         find: detector and segmenter.
         folder: of the rows, whose identities are the gallery.
         p: the params.
+        vlm: the vision-language model, if the params name one.
     """
     images, rows = load_images(drawn, subjects), image_rows(drawn.images, subjects)
+    rows = vlm_judge.add_vlm_scores(rows, images, subjects, vlm, p)
     known = known_objects(folder, p.split, judges.objects, p.baseline_photos)
     object_features, text_features = judges.objects(images), judges.texts.images(images)
     rows = object_scores.add_judge_scores(rows, object_features, known)

@@ -44,6 +44,7 @@ MODELS: dict[type[Section], tuple[str, ...]] = {  # keys of params.yaml that nam
         "evaluate.scores.dinov2",
         "evaluate.scores.clip_b32",
         "evaluate.scores.clip_l14",
+        "evaluate.vlm.model",
     ),
 }
 SCHEDULER = re.compile(r"^class (\w+)\(.*\bSchedulerMixin\b", re.MULTILINE)
@@ -276,8 +277,8 @@ def require_models(*sections: Section) -> None:
         for name, spec in named + (score_models(section) if isinstance(section, DetectParams) else []):
             path = spec.removeprefix(VLM) if isinstance(spec, str) and "://" not in spec else ""
             if looks_local(path) and not Path(path).expanduser().exists():
-                raise TamingError(f"{name} is {spec}, and there is no such file or folder. Correct it, or set it to "
-                                  "mini.")  # fmt: skip
+                other = "set evaluate.vlm to null" if name == "evaluate.vlm.model" else "set it to mini"
+                raise TamingError(f"{name} is {spec}, and there is no such file or folder. Correct it, or {other}.")
 
 
 def require_score_packages(p: EvaluationScores) -> None:
@@ -295,12 +296,11 @@ def require_onnxruntime(segmenter: str) -> None:
                           "pip install 'taming[onnx]', or set detector and segmenter to mini.")  # fmt: skip
 
 
-def require_api_key(p: CaptionParams) -> None:
-    """Raises TamingError if the API key of a captioner behind a server is not in the environment."""
-    name = p.vlm_params.api_key_env
+def require_api_key(name: str | None, key: str) -> None:
+    """Raises TamingError if the environment has no variable of this name, which `key` of the params holds."""
     if name is not None and not os.environ.get(name):
-        raise TamingError(f"caption.vlm.api_key_env is {name}, and there is no such environment variable. Export the "
-                          "server's API key in it, or remove the key.")  # fmt: skip
+        raise TamingError(f"{key} is {name}, and there is no such environment variable. Export the server's API key in "
+                          "it, or remove the key.")  # fmt: skip
 
 
 def score_models(p: DetectParams) -> list[tuple[str, str]]:

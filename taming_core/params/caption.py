@@ -2,14 +2,15 @@
 
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveInt, model_validator
 
 from taming_core.params.sections import AttributeParams, Fraction, Section
+from taming_core.params.vlm import CONNECTION, ChatParams, server_of
 
 VLM = "vlm:"  # begins the name of a captioner that is asked for captions
 
 
-class VlmParams(Section):
+class VlmParams(ChatParams):
     """How a vision-language model is asked for captions; each key has a default."""
 
     # For an object of {class}, which the caption is about.
@@ -20,20 +21,12 @@ class VlmParams(Section):
     )
     # For a photo without an object; the start of the caption may follow.
     photo_prompt: str = "Describe this photo in one sentence, as a caption."
-    max_side: PositiveInt = 1024  # pixels of the longer side that the model gets
-    # Of a server only:
-    api_key_env: str | None = None  # the environment variable with its API key
-    timeout: PositiveFloat = 120.0  # seconds without an answer
-    retries: NonNegativeInt = 5  # of a request that fails, after longer and longer waits
 
     @model_validator(mode="after")
     def _prompt_asks_for_the_object(self) -> "VlmParams":
         if "<object>" not in self.prompt:
             raise ValueError("caption.vlm.prompt must ask for <object>, which it does not contain")
         return self
-
-
-CONNECTION = ("api_key_env", "timeout", "retries")  # keys of a server
 
 
 class CaptionParams(Section):
@@ -60,8 +53,7 @@ class CaptionParams(Section):
     @property
     def server(self) -> tuple[str, str] | None:
         """The URL and the model's name of a captioner behind a server; None for any other."""
-        url, _, model = self.captioner.removeprefix(VLM).partition("#")
-        return (url.rstrip("/"), model) if self.is_vlm and url.startswith(("http://", "https://")) else None
+        return server_of(self.captioner.removeprefix(VLM)) if self.is_vlm else None
 
     @property
     def vlm_params(self) -> VlmParams:

@@ -5,8 +5,6 @@ from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -14,6 +12,9 @@ from pydantic import (
     PositiveInt,
     model_validator,
 )
+
+from taming_core.params.section import Section
+from taming_core.params.vlm import VlmJudgeParams
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 MAX_PIXELS = 2**29  # of a photo, the most that can be allowed: to decode a PNG of that size takes 2 GB
@@ -36,12 +37,6 @@ def is_salient(segmenter: str) -> bool:
     [True, True, False, False]
     """
     return segmenter in SALIENT_SEGMENTERS or segmenter.endswith(".onnx")
-
-
-class Section(BaseModel):
-    """A frozen section; unknown keys and wrong types are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class ScoreParams(Section):
@@ -258,6 +253,7 @@ class EvaluateParams(Section):
     strict_judge: str | None  # the same, applied to the cut-out object; null skips its scores
     text_judge: str
     scores: EvaluationScores = EvaluationScores()
+    vlm: VlmJudgeParams | None  # a vision-language model that judges too; null for none
     sampling: Sampling
 
     @model_validator(mode="after")

@@ -22,7 +22,6 @@ from rich.table import Table
 from taming_core.bases.encoder_files import require_encoder
 from taming_core.bases.load import require_base
 from taming_core.bases.record import find_base, missing_base, record_of
-from taming_core.captions.chat_server import served_models
 from taming_core.errors import TamingError
 from taming_core.files import read_json
 from taming_core.objects.published import DETECTOR, segmenter_role
@@ -30,6 +29,7 @@ from taming_core.params.arguments import score_models
 from taming_core.params.caption import VLM
 from taming_core.params.load import Params
 from taming_core.params.sections import is_salient
+from taming_core.vlm.chat_server import served_models
 from taming_core.weights.locate import (
     PublishedWeights,
     find_local,
@@ -189,6 +189,7 @@ def named_models(params: Params) -> list[NamedModel]:
         ("evaluate.scores.dinov2", e.scores.dinov2, "judge", MINI / "judge", None),
         ("evaluate.scores.clip_b32", e.scores.clip_b32, "judge", MINI / "clip", None),
         ("evaluate.scores.clip_l14", e.scores.clip_l14, "judge", MINI / "clip", None),
+        ("evaluate.vlm.model", None if e.vlm is None or e.vlm.server else e.vlm.model, "judge", MINI / "judge", None),
     ]  # fmt: skip
     maybe += [(key, spec, "classifier", MINI / "clip", None) for key, spec in score_models(d)]
     return [NamedModel(key, spec, what, mini, role) for key, spec, what, mini, role in maybe if spec is not None]
@@ -205,21 +206,24 @@ def model_checks(params: Params) -> Iterator[Check]:
         else:
             yield Check(model.key, f"{model.spec}: {'not found' if path is None else 'without weights'}", ok=False,
                         remedy=how_to_fetch(model))  # fmt: skip
-    if params.caption.server is not None:
-        yield server_check(*params.caption.server, params.caption.vlm_params.api_key_env)
+    c, vlm = params.caption, params.evaluate.vlm
+    if c.server is not None:
+        yield server_check("caption.captioner", *c.server, c.vlm_params.api_key_env)
+    if vlm is not None and vlm.server is not None:
+        yield server_check("evaluate.vlm.model", *vlm.server, vlm.api_key_env)
     if params.train.start not in (None, "mini"):
         yield from start_checks(params.train.start)
 
 
-def server_check(url: str, model: str, api_key_env: str | None) -> Check:
-    """Whether the server of a captioner answers, and has its model."""
+def server_check(key: str, url: str, model: str, api_key_env: str | None) -> Check:
+    """Whether the server that a key of the params names answers, and has the model."""
     remedy = f"Start the server, set {api_key_env} to its API key" if api_key_env else "Start the server"
     try:
         models = served_models(url, api_key_env)
     except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
-        return Check("caption.captioner", f"{url}: {error}", ok=False, remedy=f"{remedy}, or correct the URL.")
+        return Check(key, f"{url}: {error}", ok=False, remedy=f"{remedy}, or correct the URL.")
     found = f"{url} has {', '.join(models) or 'no model'}"
-    return Check("caption.captioner", found, model in models, f"Name one of these after #, not {model}.")
+    return Check(key, found, model in models, f"Name one of these after #, not {model}.")
 
 
 def start_checks(spec: str) -> Iterator[Check]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from taming_core.errors import TamingError
-from taming_core.weights.locate import not_found_message
+from taming_core.weights.locate import WITHOUT_MINI, not_found_message
 
 # What transformers raises for files that are missing, damaged, of another model, or hold more than tensors.
 LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError)
@@ -41,7 +41,10 @@ def load_network(kind: Any, source: str, what: str, key: str, optional_part: str
     if optional_part and missing and all(name.startswith(f"{optional_part}.") for name in missing):
         setattr(model, optional_part, None)
     elif missing:
-        raise TamingError(f"{source} is no {what}, for it has no {missing[0]} that fits. Set {key} to mini or another.")
+        raise TamingError(
+            f"{source} is no {what}, for it has no {missing[0]} that fits. Set {key} to "
+            f"{'' if key in WITHOUT_MINI else 'mini or '}another."
+        )
     return model.eval()
 
 

@@ -18,6 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from taming_core.errors import TamingError
 
 hub: Any = huggingface_hub  # its download functions are partly untyped
+WITHOUT_MINI = ("evaluate.vlm.model",)  # keys of models that the package has none for
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(/[^/]+)*")
 
 
@@ -149,13 +150,14 @@ def source_of(spec: str, mini: Path) -> str:
 
 def not_found_message(spec: str, what: str, key: str, fetch: str | None = None) -> str:
     """The error message for a model that cannot be loaded from `spec`, a path or a hub name."""
+    mini = "" if key in WITHOUT_MINI else "mini, to "
     if not is_hub_name(spec) or Path(spec).expanduser().exists():
         return (
-            f"There is no {what} {spec}. Set {key} to mini, to a folder with its config.json and model.safetensors, "
+            f"There is no {what} {spec}. Set {key} to {mini}a folder with its config.json and model.safetensors, "
             "or to a hub name."
         )
     return (
         f"There is no {what} {spec} on this machine, and it could not be fetched. "
         f"Run `{fetch or f'hf download {spec}'}` where there is a network, "
-        f"or set {key} to mini or to the path of a downloaded model."
+        f"or set {key} to {mini.replace(',', ' or')}the path of a downloaded model."
     )

@@ -1,12 +1,7 @@
 """A vision-language model is asked for `<object>`; its answers are captions like any other, and a server may fail."""
 
 import base64
-import json
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 import tiny_vlm
 import yaml
+from fake_api import FakeApi, Reply, serving
 from PIL import Image
 from typer.testing import CliRunner
 
 from stages.cli import app
-from taming_core.captions import captioning, chat_server
+from taming_core.captions import captioning
 from taming_core.captions.captioning import CaptionSource
-from taming_core.captions.chat_server import ChatServer
 from taming_core.captions.drafts import Models, Target
 from taming_core.captions.load import load_prompted
 from taming_core.captions.prompted import PromptedCaptioner, tidy_answer
@@ -31,6 +26,8 @@ from taming_core.params.caption import CaptionParams, VlmParams
 from taming_core.params.load import load_params
 from taming_core.projects.diagnosis import server_check
 from taming_core.tables import schema
+from taming_core.vlm.chat_server import ChatServer
+from taming_core.vlm.questions import Question
 from taming_core.weights.mini import MINI
 
 ROOT = Path(__file__).parents[2]
@@ -153,65 +150,10 @@ def test_each_object_is_asked_for_and_a_photo_without_one_described(dog: Caption
 
 # A server
 
-Reply = tuple[int, bytes] | float | None  # status and body; seconds to wait before the usual answer; hanging up
-
-
-@dataclass
-class FakeApi:
-    """A server on this machine, what it was sent, and what it replies to the next requests."""
-
-    url: str = ""
-    requests: list[tuple[dict[str, Any], Any]] = field(default_factory=list)
-    replies: list[Reply] = field(default_factory=list)
-    answer: Callable[[str], Any] = lambda prompt: f"A <object>. {prompt[-3:]}"
-    open_until: int = 10**6  # requests; 503 for those after them
-
-
-def handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.reply(200, json.dumps({"data": [{"id": "tiny"}]}).encode())
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            api.requests.append((dict(self.headers), body))
-            reply = api.replies.pop(0) if api.replies else 0.0
-            if len(api.requests) > api.open_until:
-                reply = (503, b"overloaded")
-            if reply is None:
-                self.close_connection = True
-                return
-            if isinstance(reply, float):
-                time.sleep(reply)
-                content = api.answer(body["messages"][0]["content"][1]["text"])
-                reply = 200, json.dumps({"choices": [{"message": {"content": content}}]}).encode()
-            self.reply(*reply)
-
-        def reply(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    return Handler
-
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
-    monkeypatch.setattr(chat_server, "FIRST_WAIT", 0.01)
-    made = FakeApi()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(made))
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that gave up
-    made.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield made
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    yield from serving(monkeypatch, lambda prompt: f"A <object>. {prompt[-3:]}")
 
 
 def served(api: FakeApi, **values: Any) -> PromptedCaptioner:
@@ -261,9 +203,9 @@ def test_in_the_end_the_error_says_what_is_wrong_in_one_line(api: FakeApi, reply
 
 
 def test_without_a_server_there_is_no_answer(api: FakeApi) -> None:
-    nobody = ChatServer("http://127.0.0.1:9/v1", "tiny", VlmParams(retries=0), 6)
+    nobody = ChatServer("http://127.0.0.1:9/v1", "tiny", VlmParams(retries=0), 6, "caption.vlm", "what is captioned")
     with pytest.raises(TamingError, match=r"gave no answer in 1 tries: .*refused"):
-        nobody([Image.new("RGB", (8, 8))], ["?"])
+        nobody(Question((Image.new("RGB", (8, 8)),), "?", 8))
 
 
 def test_a_refused_request_is_not_sent_again_and_the_key_not_shown(api: FakeApi, monkeypatch: pytest.MonkeyPatch):
@@ -282,11 +224,11 @@ def test_a_reply_without_words_is_an_empty_caption(api: FakeApi, content: Any) -
 
 
 def test_doctor_asks_the_server(api: FakeApi) -> None:
-    assert server_check(api.url, "tiny", None).ok
-    other = server_check(api.url, "huge", None)
+    assert server_check("caption.captioner", api.url, "tiny", None).ok
+    other = server_check("caption.captioner", api.url, "huge", None)
     assert (other.ok, other.found) == (False, f"{api.url} has tiny")
     assert other.remedy == "Name one of these after #, not huge."
-    gone = server_check("http://127.0.0.1:9/v1", "tiny", "MY_KEY")
+    gone = server_check("caption.captioner", "http://127.0.0.1:9/v1", "tiny", "MY_KEY")
     assert not gone.ok
     assert gone.remedy == "Start the server, set MY_KEY to its API key, or correct the URL."
 
