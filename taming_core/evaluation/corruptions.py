@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from taming_core.photos.masks import Box, Mask, mask_box
 
 Pixels = NDArray[np.uint8]
-REACHES = {"bent_slightly": 0.04, "bent": 0.08, "bent_strongly": 0.16}  # largest displacement / the object's longer side
+REACHES = {"bent_slightly": 0.04, "bent": 0.08, "bent_strongly": 0.16}  # displacement / the object's longer side
 GRID = 4  # points of a displacement on each side of the object's box
 HUES = (85, 128, 171)  # rotations by about 120, 180 and 240 degrees, of 256
 OPAQUE = 64  # alpha from which a pixel is of the object: a blended one has half of it
@@ -104,12 +104,12 @@ def bent(layers: Layers, rng: Generator, reach: float) -> Image.Image:
     source = np.asarray(layers.own.crop(around).convert("RGBa"))  # premultiplied: nothing bleeds over the edge
     shift = rng.uniform(-1, 1, (GRID, GRID, 2))
     shift -= shift.mean((0, 1))  # a shift of all is no bend
-    smooth = cv2.resize(shift / np.abs(shift).max(), source.shape[1::-1], interpolation=cv2.INTER_CUBIC) * pixels
-    y, x = np.indices(source.shape[:2])
-    maps = ((axis + smooth[..., i]).astype(np.float32) for i, axis in enumerate((x, y)))
-    moved = Image.fromarray(cv2.remap(source, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), "RGBa")
+    shift *= pixels / np.abs(shift).max()
+    smooth = np.asarray(cv2.resize(shift, source.shape[1::-1], interpolation=cv2.INTER_CUBIC), np.float32)
+    y, x = np.indices(source.shape[:2], np.float32)
+    moved = np.asarray(cv2.remap(source, x + smooth[..., 0], y + smooth[..., 1], cv2.INTER_LINEAR), np.uint8)
     layer = Image.new("RGBA", layers.own.size)
-    layer.paste(moved.convert("RGBA"), around[:2])
+    layer.paste(Image.fromarray(moved, "RGBa").convert("RGBA"), around[:2])
     return layer
 
 

@@ -12,7 +12,7 @@ from taming_core.evaluation.judge_check import COMPARISONS, JudgeCheck, Outcome,
 from taming_core.evaluation.plots import write_csv
 from taming_core.figures import image_grid
 from taming_core.figures.image_grid import Cell
-from taming_core.files import write_json
+from taming_core.files import replacing_folder, write_json
 
 SHEET_SIDE = 128  # pixels of a picture
 COLUMNS = ("judge", "comparison", "win_rate", "low", "high", "true", "wrong", "objects", "trials")
@@ -29,6 +29,12 @@ def write(c: JudgeCheck, folder: Path) -> None:
     write_json(folder / "judge_check.json", content(c))
 
 
+def write_folder(c: JudgeCheck, out: Path) -> None:
+    """Write the whole output folder of the check; an earlier one is replaced when all is written."""
+    with replacing_folder(out) as part:
+        write(c, part)
+
+
 def content(c: JudgeCheck) -> dict[str, Any]:
     """The content of judge_check.json: what was compared, the win rate in each comparison, and sentences."""
     relations = {t.identity: t.relation for t in c.trials}
@@ -38,9 +44,7 @@ def content(c: JudgeCheck) -> dict[str, Any]:
         "trials": len(c.trials),
         "other_objects_of_the_same": {r: list(relations.values()).count(r) for r in ("class", "class group", "any")},
         "comparisons": {comparison.key: comparison.title for comparison in COMPARISONS},
-        "judges": {
-            judge: {key: _numbers(outcome) for key, outcome in of.items()} for judge, of in c.outcomes.items()
-        },
+        "judges": {judge: {key: _numbers(outcome) for key, outcome in of.items()} for judge, of in c.outcomes.items()},
         "sentences": sentences(c),
     }
 
@@ -62,18 +66,19 @@ def _numbers(o: Outcome) -> dict[str, float]:
 
 
 def sentences(c: JudgeCheck) -> list[str]:
-    """For each judge what it tells from a true photo, what it does not tell, and what it takes for the object."""
+    """For each judge what it tells from the object, what it is not shown to tell, and what it prefers to the object."""
     return [_sentence(judge, of) for judge, of in c.outcomes.items()]
 
 
 def _sentence(judge: str, of: Mapping[str, Outcome]) -> str:
     titled = [(c.title, of[c.key].win_rate) for c in COMPARISONS if c.key in of]
-    kinds = {
-        "tells": [f"{title}: {percent(e)}" for title, e in titled if e.low > 0.5],
-        "is not shown to tell": [f"{title}: {percent(e)}" for title, e in titled if e.low <= 0.5 <= e.high],
-        "prefers to a true photo": [f"{title}: {percent(e)}" for title, e in titled if e.high < 0.5],
+    clauses = {
+        "sees": [(title, e) for title, e in titled if e.low > 0.5],
+        "is not shown to see": [(title, e) for title, e in titled if e.low <= 0.5 <= e.high],
+        "prefers to the object itself": [(title, e) for title, e in titled if e.high < 0.5],
     }
-    return f"The {judge} {'; it '.join(f'{verb} {", ".join(what)}' for verb, what in kinds.items() if what)}."
+    parts = [f"{verb}: {', '.join(f'{title} {percent(e)}' for title, e in of)}" for verb, of in clauses.items() if of]
+    return f"{judge} {'; '.join(parts)}."
 
 
 def percent(e: Estimate) -> str:
@@ -88,7 +93,8 @@ def percent(e: Estimate) -> str:
 def text(c: JudgeCheck, out: Path) -> str:
     """The win rates as a table, which the command prints at its end."""
     judges, width = list(c.outcomes), max(len(comparison.title) for comparison in COMPARISONS)
-    head = f"{out}: {len({t.identity for t in c.trials})} objects of the {c.split} split, {len(c.trials)} pairs of photos"
+    objects = len({t.identity for t in c.trials})
+    head = f"{out}: {objects} objects of the {c.split} split, {len(c.trials)} pairs of photos"
     table = [f"  {'true photo scores higher than':{width}}  {''.join(f'{judge:>20}' for judge in judges)}"]
     for comparison in COMPARISONS:
         found = [c.outcomes[judge].get(comparison.key) for judge in judges]
@@ -100,7 +106,9 @@ def text(c: JudgeCheck, out: Path) -> str:
 
 def sheet(c: JudgeCheck) -> Image.Image:
     """A row of pictures for each example: the reference, and every candidate with its scores."""
-    heading = "What the judges were asked: is it the object on the left? Red where one prefers a wrong one"
+    heading = (
+        "Is it the object on the left? Red where a judge finds a wrong one as alike as another photo of the object"
+    )
     rows = [_example(trial, scores) for trial, scores in c.examples]
     return image_grid.grid(heading, ["reference", *(CAPTIONS[name] for name in SHOWN)], rows, SHEET_SIDE)
 
@@ -114,9 +122,18 @@ def _cell(photo: MaskedPhoto | None, name: str, scores: Scores) -> Cell:
     if photo is None:
         return Cell(None, "no visible difference")
     of = {judge: s[name] for judge, s in scores.items()}
-    note = " · ".join(f"{judge} {score:.2f}" for judge, score in of.items())
+    note = " · ".join(f"{judge.removesuffix(' judge')} {short(score)}" for judge, score in of.items())
     right = name in ("true", "moved") or all(score < scores[judge]["true"] for judge, score in of.items())
     return Cell(_picture(photo), note, None if name in ("true", "moved") else right)
+
+
+def short(score: float) -> str:
+    """A likeness to two decimals.
+
+    >>> short(0.834), short(-0.06), short(1.0)
+    ('.83', '-.06', '1.00')
+    """
+    return f"{score:.2f}".replace("0.", ".", 1) if abs(score) < 0.995 else f"{score:.2f}"
 
 
 def _picture(photo: MaskedPhoto) -> Image.Image:

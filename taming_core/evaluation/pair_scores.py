@@ -6,22 +6,34 @@ evaluation does for a drawn image; the object's mask is known here, where the ev
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
 
 from taming_core.evaluation import shape, statistics
 from taming_core.evaluation.corruptions import MaskedPhoto, layer_of
-from taming_core.evaluation.judges import FILL, SIDE, ImageJudge, Judge, composite_on_grey, pose_images
+from taming_core.evaluation.judges import FILL, SIDE, Judge, composite_on_grey, pose_images
 from taming_core.photos.masks import cutout
 
 PairScore = Callable[[MaskedPhoto, Sequence[MaskedPhoto]], Sequence[float]]
 
 
-def pair_scores(judge: ImageJudge, strict_judge: ImageJudge | None) -> Mapping[str, PairScore]:
-    """The scores of an evaluation that compare photos, by name."""
+def pair_scores(
+    judge: Judge, strict_judge: Judge | None, others: Mapping[str, Judge] = MappingProxyType({})
+) -> dict[str, PairScore]:
+    """The scores of an evaluation that compare photos, by name.
+
+    Args:
+        judge: of the object.
+        strict_judge: of the cut-out object.
+        others: image networks of other scores by name, such as dino: compared whole, and with masked backgrounds.
+    """
     strict = {} if strict_judge is None else {"strict judge": partial(score_posed, strict_judge)}
-    return {"object judge": partial(score_in_photo, judge), **strict, "shape": score_shape}
+    scores: dict[str, PairScore] = {"object judge": partial(score_in_photo, judge), **strict, "shape": score_shape}
+    for name, network in others.items():
+        scores |= {name: partial(score_whole, network), f"{name} masked": partial(score_masked, network)}
+    return scores
 
 
 def score_in_photo(judge: Judge, reference: MaskedPhoto, candidates: Sequence[MaskedPhoto]) -> list[float]:
@@ -36,7 +48,8 @@ def score_whole(judge: Judge, reference: MaskedPhoto, candidates: Sequence[Maske
 
 def score_masked(judge: Judge, reference: MaskedPhoto, candidates: Sequence[MaskedPhoto]) -> list[float]:
     """Photos whose background is grey."""
-    return cosines(judge, [composite_on_grey(layer_of(reference))], [composite_on_grey(layer_of(c)) for c in candidates])
+    on_grey = [composite_on_grey(layer_of(photo)) for photo in (reference, *candidates)]
+    return cosines(judge, on_grey[:1], on_grey[1:])
 
 
 def score_posed(judge: Judge, reference: MaskedPhoto, candidates: Sequence[MaskedPhoto]) -> list[float]:

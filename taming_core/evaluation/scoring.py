@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from taming_core.evaluation import object_scores, text_scores
+from taming_core.evaluation import object_scores, strata, text_scores
 from taming_core.evaluation.conditions import REAL
 from taming_core.evaluation.gallery import Known, gallery, known_objects
 from taming_core.evaluation.judges import Judges, pose_images
@@ -54,6 +54,7 @@ def score_all(
             rows, images, masks, judges.strict, posed, judges.strict.acceptance_threshold
         )
     rows = text_scores.add_diversity(rows, text_features)
+    rows = strata.add_strata(rows, subjects)
     return Scored(rows, images, summary(rows), known)
 
 

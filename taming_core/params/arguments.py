@@ -3,7 +3,7 @@
 import ast
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, reduce
 from importlib.util import find_spec
@@ -19,7 +19,9 @@ from taming_core.params.train import TrainParams
 PRECISIONS = ("fp32", "bf16", "fp16")
 EVALUATION_FILES = (
     "images", "plots", "scores.jsonl", "report.html", "sheet.png", "timings.json", "intervals.json", "metrics.json",
+    "strata.json",
 )  # fmt: skip
+JUDGE_CHECK_FILES = ("judge_check.json", "judge_check.csv", "judge_check.png")  # with evaluate.judge_check, too
 ENCODER_FILES = (
     "model_index.json", "training.json", "README.md", "metrics.jsonl", "losses.png", "validation", "lora",
     "placeholder.safetensors",
@@ -163,7 +165,23 @@ def require_evaluation_out(out: Path, *inputs: Path | None) -> None:
     Hidden files do not count.
     """
     require_out(out, inputs)
-    require_replaceable(out, lambda folder: names_in(folder) <= set(EVALUATION_FILES), "an evaluation")
+    files = {*EVALUATION_FILES, *JUDGE_CHECK_FILES}
+    require_replaceable(out, lambda folder: names_in(folder) <= files, "an evaluation")
+
+
+def require_judge_check_out(out: Path, *inputs: Path | None) -> None:
+    """Raises TamingError if `out` cannot be written beside the inputs, or holds something else than such a check.
+
+    Hidden files do not count.
+    """
+    require_out(out, inputs)
+    require_replaceable(out, lambda folder: names_in(folder) <= set(JUDGE_CHECK_FILES), "a check of judges")
+
+
+def require_no_effect(flag: str, ignored: Sequence[str]) -> None:
+    """Raises TamingError if flags were given that have no effect beside `flag`."""
+    if ignored:
+        raise TamingError(f"{ignored[0]} has no effect with {flag}. Leave one of them out.")
 
 
 def require_rows_out(out: Path, *inputs: Path | None) -> None:

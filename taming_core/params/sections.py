@@ -206,6 +206,7 @@ class EvaluateParams(Section):
     judge: str  # must not be a network that training used
     strict_judge: str | None  # the same, applied to the cut-out object; null skips its scores
     text_judge: str
+    judge_check: bool  # also check how well the judges tell objects and corrupted copies from true photos
     sampling: Sampling
 
     @model_validator(mode="after")
