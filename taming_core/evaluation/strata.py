@@ -8,7 +8,7 @@ from PIL import Image
 
 from taming_core.evaluation import shape
 from taming_core.evaluation.conditions import OURS
-from taming_core.evaluation.measures import MEASURES, ImageScores, Measure, Summary, intervals, metrics, summary
+from taming_core.evaluation.measures import MEASURES, ImageScores, Summary, intervals, metrics, summary
 from taming_core.evaluation.protocol import EvalSubject
 from taming_core.language.class_groups import class_group
 
@@ -104,9 +104,6 @@ def _sentence(stratum: str, of: Mapping[str, Summary]) -> str | None:
             continue
         worst, best = (pick(means, key=lambda value: means[value].mean) for pick in (min, max))
         if means[worst].high < means[best].low:
-            return f"by {stratum}: {_of(m, best, means[best].mean)}, {_of(m, worst, means[worst].mean)}"
+            high, low = m.format(means[best].mean), m.format(means[worst].mean)
+            return f"by {stratum}: {m.title.lower()} {high} of {best}, {low} of {worst}"
     return None
-
-
-def _of(m: Measure, value: str, mean: float) -> str:
-    return f"{m.title.lower()} {m.format(mean)} of {value}"

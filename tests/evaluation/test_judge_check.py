@@ -94,7 +94,7 @@ def of_background(reference: MaskedPhoto, candidates: Sequence[MaskedPhoto]) -> 
     return [-float(np.abs(c.image[:8].astype(float) - reference.image[:8]).mean()) for c in candidates]
 
 
-def of_area(reference: MaskedPhoto, candidates: Sequence[MaskedPhoto]) -> list[float]:  # noqa: ARG001  as every score
+def of_area(reference: MaskedPhoto, candidates: Sequence[MaskedPhoto]) -> list[float]:
     """A score that sees nothing."""
     return [0.5 for _ in candidates]
 
@@ -127,7 +127,6 @@ def test_a_score_that_sees_backgrounds_prefers_another_object_in_the_place_of_th
 ) -> None:
     found = checked.outcomes["background"]
     assert found["another_in_place"].win_rate.mean == 0
-    assert found["backgrounds_exchanged"].win_rate.mean == 0
     assert found["bent_strongly"].win_rate.mean == pytest.approx(0.5, abs=0.2)  # nothing else has changed
 
 
