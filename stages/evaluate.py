@@ -17,7 +17,7 @@ def evaluate(
         Path | None,
         typer.Option(
             "--out",
-            help="The output folder; an earlier evaluation is replaced. Default: data/evaluation, or data/judges.",
+            help="The output folder, replaced as a whole. Default: data/evaluation; of --judge-check data/judges.",
         ),
     ] = None,
     params: ParamsFile = None,
