@@ -100,7 +100,7 @@ def evaluate(
         facts = folder.facts(encoder, digest, precision, scored.known, subjects, p, b, text_role)
         result = Evaluation(
             subjects, scored.rows, scored.images, scored.summary, p, facts, drawn.costs, strata.strata(scored.rows),
-            judge_check=judge_check_files.content(checked) if checked else {},
+            judge_check=judge_check_files.win_rates(checked) if checked else {},
         )  # fmt: skip
         folder.write(result, drawn.timings, state, out, checked)
         shutil.rmtree(state, ignore_errors=True)

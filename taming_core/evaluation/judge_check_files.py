@@ -49,6 +49,16 @@ def content(c: JudgeCheck) -> dict[str, Any]:
     }
 
 
+def win_rates(c: JudgeCheck) -> dict[str, dict[str, dict[str, float]]]:
+    """For the report: judge -> title of a comparison -> the win rate and the ends of its interval."""
+    titles = {comparison.key: comparison.title for comparison in COMPARISONS}
+
+    def ends(e: Estimate) -> dict[str, float]:
+        return {"mean": round(e.mean, 4), "low": round(e.low, 4), "high": round(e.high, 4)}
+
+    return {judge: {titles[key]: ends(o.win_rate) for key, o in of.items()} for judge, of in c.outcomes.items()}
+
+
 def lines(c: JudgeCheck) -> list[dict[str, Any]]:
     """One line for each judge and comparison."""
     return [

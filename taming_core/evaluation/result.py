@@ -33,4 +33,4 @@ class Evaluation:
     costs: Mapping[str, Cost] = field(default_factory=dict[str, Cost])  # by condition
     strata: Strata = field(default_factory=dict[str, Mapping[str, Summary]])
     protocol: Mapping[str, Any] = field(default_factory=dict[str, Any])  # the content of protocol.json
-    judge_check: Mapping[str, Any] = field(default_factory=dict[str, Any])  # that of judge_check.json
+    judge_check: Mapping[str, Any] = field(default_factory=dict[str, Any])  # judge -> comparison -> mean, low and high
