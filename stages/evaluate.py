@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stages.options import ENCODER, EVALUATION, ROWS, Base, Device, Offload, ParamsFile, Precision
+from stages.options import ENCODER, EVALUATION, JUDGES, ROWS, Base, Device, Offload, ParamsFile, Precision
 
 
 def evaluate(
@@ -16,7 +16,9 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help=f"The output folder; what was there is replaced. Default: {EVALUATION}; none with --compare."
+            "--out",
+            help=f"The output folder, replaced as a whole. Default: {EVALUATION}; of --judge-check {JUDGES}; none with "
+            "--compare.",
         ),
     ] = None,
     params: ParamsFile = None,
@@ -50,6 +52,14 @@ def evaluate(
             "(dreambench-plus).",
         ),
     ] = None,
+    check_judges: Annotated[
+        bool,
+        typer.Option(
+            "--judge-check",
+            help="Draw nothing and check the judges instead: whether they tell other objects and corrupted copies of "
+            "an object from its true photos.",
+        ),
+    ] = False,
 ) -> None:
     """Draw held-out objects in new scenes and styles, and score the images.
 
@@ -60,13 +70,17 @@ def evaluate(
     Example: taming eval --encoder data/encoder --in data/rows --out data/evaluation
     Example: taming eval --encoder mini --protocol mini --out out/mini
     Example: taming eval --compare out/mini data/evaluation
+    Example: taming eval --judge-check --in data/rows
     """
+    given = {"--encoder": encoder != str(ENCODER), "--precision": precision != "fp32", "--offload": offload,
+             "--base": base is not None, "--raw": raw is not None}  # fmt: skip
+    of_scores = {"--in": rows != ROWS, "--params": params is not None, "--device": device != "auto",
+                 "--protocol": protocol_file is not None}  # fmt: skip
     if compare is not None:
-        given = {"--encoder": encoder != str(ENCODER), "--in": rows != ROWS, "--params": params is not None,
-                 "--device": device != "auto", "--precision": precision != "fp32", "--offload": offload,
-                 "--base": base is not None, "--protocol": protocol_file is not None,
-                 "--raw": raw is not None}  # fmt: skip
-        compare_results(*compare, out, [flag for flag, is_given in given.items() if is_given])
+        compare_results(*compare, out, given | of_scores | {"--judge-check": check_judges})
+        return
+    if check_judges:
+        judge_the_judges(rows, out or JUDGES, params, device, protocol_file, given)
         return
     out = out or EVALUATION
     import shutil
@@ -102,7 +116,16 @@ def evaluate(
     arguments.require_api_key(p.vlm and p.vlm.api_key_env, "evaluate.vlm.api_key_env")
     require_finder(d)
 
-    from taming_core.evaluation import drawing, independence, judges, protocol, similarity, vlm_judge
+    from taming_core.evaluation import (
+        drawing,
+        independence,
+        judge_check,
+        judges,
+        pair_scores,
+        protocol,
+        similarity,
+        vlm_judge,
+    )
     from taming_core.images.families import load_pipeline
     from taming_core.weights.device import pick_device
 
@@ -110,6 +133,8 @@ def evaluate(
     networks, score_networks = judges.load_judges(p, where), similarity.load_networks(p.scores, where)
     independence.require_independent(networks, trained_with, p)
     vlm = p.vlm and vlm_judge.load_vlm_judge(p.vlm, where, shards.RUNS / "vlm-answers")
+    scores = pair_scores.pair_scores(networks.objects, networks.strict, score_networks.images())
+    checked = judge_check.check(rows, p.split, p.seed, scores) if p.judge_check else None
     pipeline = load_pipeline(encoder, where, precision, offload, base)
     subjects = protocol.eval_subjects(rows, p, pipeline.object_encoder.config["background"])
     p = with_caption_prompts(p, own_prompts, {t.identity: t.class_name for t in subjects})
@@ -119,7 +144,8 @@ def evaluate(
     with exclusive(out, state):
         drawn = drawing.draw(pipeline, subjects, p, b, state)
 
-        from taming_core.evaluation import folder, protocol_record, scoring  # imported when all images are drawn
+        # Imported when all images are drawn.
+        from taming_core.evaluation import folder, judge_check_files, protocol_record, scoring, strata
         from taming_core.evaluation.result import Evaluation
 
         text_role = independence.text_judge_role(networks, trained_with)
@@ -132,22 +158,28 @@ def evaluate(
             **similarity.facts(p.scores, score_networks, trained_with),
         }
         result = Evaluation(
-            subjects, scored.rows, scored.images, scored.summary, p, facts, drawn.costs, protocol=record
-        )
-        folder.write(result, drawn.timings, state, out)
+            subjects, scored.rows, scored.images, scored.summary, p, facts, drawn.costs, strata.strata(scored.rows),
+            record, judge_check_files.win_rates(checked) if checked else {},
+        )  # fmt: skip
+        folder.write(result, drawn.timings, state, out, checked)
         shutil.rmtree(state, ignore_errors=True)
     print(folder.summary(result, out))
 
 
-def compare_results(first: Path, second: Path, out: Path | None, given: list[str]) -> None:
-    """Print how the second evaluation differs from the first; `given` are other flags, which have no effect on it.
+def compare_results(first: Path, second: Path, out: Path | None, given: dict[str, bool]) -> None:
+    """Print how the second evaluation differs from the first.
+
+    Args:
+        first, second: the folders.
+        out: that of compare.json and compare.csv; None for none.
+        given: the options that have no effect here, and whether they were given.
 
     Raises:
-        TamingError: there are other flags, the evaluations are of different protocols, or `out` cannot be written.
+        TamingError: one was, the evaluations are of different protocols, or `out` cannot be written.
     """
     from taming_core.params import arguments
 
-    arguments.require_alone("--compare", given)
+    arguments.require_no_effect("--compare", given)
     if out is not None:
         arguments.require_comparison_out(out, first, second)
 
@@ -159,3 +191,39 @@ def compare_results(first: Path, second: Path, out: Path | None, given: list[str
     comparison.print_table(*results, found)
     if out is not None:
         comparison.write(*results, found, out)
+
+
+def judge_the_judges(
+    rows: Path, out: Path, params: Path | None, device: str, protocol_file: str | None, given: dict[str, bool]
+) -> None:
+    """Check the judges and scores that the params name on the photos of the evaluated split.
+
+    Raises:
+        TamingError: one of `given`, options that have no effect here, was given; or something cannot be read.
+    """
+    from taming_core.locks import exclusive
+    from taming_core.params import arguments
+    from taming_core.params.load import load_params
+    from taming_core.params.protocols import load_protocol
+    from taming_core.tables.requirements import require_identities
+    from taming_core.tables.rows import load_rows
+
+    arguments.require_no_effect("--judge-check", given)
+    settings = load_params(params).evaluate
+    p = settings if protocol_file is None else load_protocol(protocol_file, settings).evaluate
+    arguments.require_judge_check_out(out, rows)
+    require_identities(load_rows(rows, p.split), p.split)
+    arguments.require_device(device)
+    arguments.require_models(p)
+    arguments.require_score_packages(p.scores)
+
+    from taming_core.evaluation import judge_check, judge_check_files, judges, pair_scores, similarity
+    from taming_core.weights.device import pick_device
+
+    where = pick_device(device)
+    networks, others = judges.load_judges(p, where), similarity.load_networks(p.scores, where)
+    scores = pair_scores.pair_scores(networks.objects, networks.strict, others.images())
+    with exclusive(out):
+        checked = judge_check.check(rows, p.split, p.seed, scores)
+        judge_check_files.write_folder(checked, out)
+    print(judge_check_files.text(checked, out))

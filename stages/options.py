@@ -11,6 +11,7 @@ CAPTIONS = Path("data/captions.parquet")
 ROWS = Path("data/rows")
 ENCODER = Path("data/encoder")
 EVALUATION = Path("data/evaluation")
+JUDGES = Path("data/judges")
 
 ParamsFile = Annotated[
     Path | None,

@@ -7,19 +7,20 @@ from pathlib import Path
 
 from PIL import Image
 
-from taming_core.evaluation import measures, plots, report
+from taming_core.evaluation import judge_check_files, measures, plots, report, strata
 from taming_core.evaluation.added_conditions import condition_of, trained
 from taming_core.evaluation.conditions import ANOTHER, NAMES, NO_OBJECT, OURS, REAL, in_order, name_of
 from taming_core.evaluation.gallery import Known
+from taming_core.evaluation.judge_check import JudgeCheck
 from taming_core.evaluation.measures import MEASURES
 from taming_core.evaluation.protocol import REFERENCES, EvalSubject
 from taming_core.evaluation.protocol_record import title
 from taming_core.evaluation.result import Evaluation
 from taming_core.evaluation.scoring import MAX_OBJECTS
 from taming_core.figures import image_grid
-from taming_core.files import naming, part_path, write_json
+from taming_core.files import naming, part_path, remove, write_json
 from taming_core.fingerprints import versions
-from taming_core.params.arguments import EVALUATION_FILES
+from taming_core.params.arguments import EVALUATION_FILES, JUDGE_CHECK_FILES
 from taming_core.params.baseline import BaselineParams
 from taming_core.params.sections import EvaluateParams
 from taming_core.params.vlm import VlmJudgeParams
@@ -35,8 +36,10 @@ CONTROLS = (ANOTHER, NO_OBJECT, REAL)
 TITLES = {m.key: m for m in MEASURES}
 
 
-def write(e: Evaluation, timings: Mapping[str, float], images: Path, out: Path) -> None:
-    """Write the whole output folder; `images` is the folder of the generated images.
+def write(
+    e: Evaluation, timings: Mapping[str, float], images: Path, out: Path, checked: JudgeCheck | None = None
+) -> None:
+    """Write the whole output folder; `images` is the folder of the generated images, `checked` the check of the judges.
 
     Timings have a separate file: they differ from run to run, and metrics.json does not.
     """
@@ -45,6 +48,8 @@ def write(e: Evaluation, timings: Mapping[str, float], images: Path, out: Path) 
     part.mkdir(parents=True)
     with naming(out):
         _fill(part, e, timings, images)
+        if checked is not None:
+            judge_check_files.write(checked, part)
         _replace(part, out)
 
 
@@ -52,6 +57,7 @@ def _fill(part: Path, e: Evaluation, timings: Mapping[str, float], images: Path)
     """Write all files of the evaluation into the folder `part`."""
     shutil.copytree(images, part / "images")
     plots.write(part / "plots", e.summary, e.rows)
+    plots.write_csv(part / "plots" / "strata.csv", ("stratum", "value", *strata.COMPARED), strata.table(e.strata))
     lines = (json.dumps(row, ensure_ascii=False) for row in e.rows)
     (part / "scores.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     (part / "report.html").write_text(report.html(e, part / "plots"), encoding="utf-8")
@@ -61,16 +67,17 @@ def _fill(part: Path, e: Evaluation, timings: Mapping[str, float], images: Path)
     write_json(part / "timings.json", timings)
     write_json(part / "protocol.json", e.protocol)
     write_json(part / "intervals.json", measures.intervals(e.summary))
+    write_json(part / "strata.json", strata.content(e.strata))
     write_json(part / "metrics.json", measures.metrics(e.summary))
 
 
 def _replace(part: Path, out: Path) -> None:
     """Move the content of `part` to `out`, the metrics last; hidden files of `dvc` in `out` are kept."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in EVALUATION_FILES:
-        if (out / name).is_dir():
-            shutil.rmtree(out / name)
-        (part / name).replace(out / name)
+    for name in (*JUDGE_CHECK_FILES, *EVALUATION_FILES):
+        remove(out / name)
+        if (part / name).exists():  # judges are checked where the params say so
+            (part / name).replace(out / name)
     part.rmdir()
 
 
@@ -177,6 +184,7 @@ def summary(e: Evaluation, out: Path) -> str:
             f"  {m.format(e.summary[OURS][m.key].mean):>6}  {m.title.lower():28}  {', '.join(controls)}".rstrip()
         )
     lines += [_condition_line(c, e) for c in in_order(e.summary) if c not in (OURS, *CONTROLS)]
+    lines += strata.sentences(e.strata)
     lines.append(f"protocol {title(e.protocol)}")
     cost = e.costs[OURS]
     lines.append(f"{cost.seconds:.2f} seconds and {cost.bytes / 1024:.0f} KB per object")

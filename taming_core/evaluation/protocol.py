@@ -27,7 +27,9 @@ from taming_core.tables.schema import SPLITS, Row
 REFERENCES = 3  # other photos of an identity that images are compared with
 MAX_WORDS = MAX_NAME - 40  # bytes of identity and scene or style in a file name
 # Params that change scores, not images.
-SCORING_ONLY = frozenset({"scene_choices", "style_choices", "judge", "strict_judge", "text_judge", "scores", "vlm"})
+SCORING_ONLY = frozenset(
+    {"scene_choices", "style_choices", "judge", "strict_judge", "text_judge", "scores", "vlm", "judge_check"}
+)
 
 
 @dataclass(frozen=True)

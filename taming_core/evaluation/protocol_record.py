@@ -113,7 +113,10 @@ def score_records(networks: ScoreNetworks, p: EvaluationScores) -> dict[str, Any
 
 def vlm_record(p: VlmJudgeParams, vlm: KeptAnswers) -> dict[str, Any]:
     """The model and its questions, without how it is reached."""
-    return {**p.model_dump(mode="json", exclude={"model", "at_once", *CONNECTION}), "model": vlm.fingerprint}
+    return {
+        **p.model_dump(mode="json", exclude={"model", "at_once", *CONNECTION}),
+        "model": p.server[1] if p.server else vlm.fingerprint,
+    }
 
 
 def judge_record(model: Any, spec: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from taming_core.evaluation.measures import ImageScores, Summary
 from taming_core.evaluation.protocol import EvalSubject
+from taming_core.evaluation.strata import Strata
 from taming_core.params.sections import EvaluateParams
 
 
@@ -17,9 +18,6 @@ class Cost(NamedTuple):
     seconds: float
     bytes: int  # to keep of each object
     peak_bytes: int | None = None  # of memory, above what the loaded base takes; None where it was not measured
-
-
-Strata = Mapping[str, Mapping[str, Summary]]  # such as "prompt kind" -> "style" -> the summary of these images
 
 
 @dataclass(frozen=True)
@@ -35,4 +33,4 @@ class Evaluation:
     costs: Mapping[str, Cost] = field(default_factory=dict[str, Cost])  # by condition
     strata: Strata = field(default_factory=dict[str, Mapping[str, Summary]])
     protocol: Mapping[str, Any] = field(default_factory=dict[str, Any])  # the content of protocol.json
-    judge_check: Mapping[str, Any] = field(default_factory=dict[str, Any])  # that of judge_check.json
+    judge_check: Mapping[str, Any] = field(default_factory=dict[str, Any])  # judge -> comparison -> mean, low and high

@@ -7,7 +7,16 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from taming_core.evaluation import copying, object_scores, perceptual, quality, similarity, text_scores, vlm_judge
+from taming_core.evaluation import (
+    copying,
+    object_scores,
+    perceptual,
+    quality,
+    similarity,
+    strata,
+    text_scores,
+    vlm_judge,
+)
 from taming_core.evaluation.conditions import REAL, variant
 from taming_core.evaluation.drawing import Drawn
 from taming_core.evaluation.gallery import Known, gallery, known_objects
@@ -64,6 +73,7 @@ def score_all(
         )
     rows = object_scores.add_both_found(rows)
     rows = text_scores.add_diversity(rows, text_features)
+    rows = strata.add_strata(rows, subjects)
     views = Views(images, masks, subjects)
     rows = copying.add_copy_scores(rows, views, features(judges.objects, views, object_features), judges.objects)
     rows, found = similarity.add_all_scores(rows, views, networks)

@@ -3,7 +3,7 @@
 import ast
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cache, reduce
 from importlib.util import find_spec
@@ -18,9 +18,10 @@ from taming_core.params.train import TrainParams
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 EVALUATION_FILES = (
-    "images", "plots", "scores.jsonl", "report.html", "sheet.png", "timings.json", "protocol.json",
+    "images", "plots", "scores.jsonl", "report.html", "sheet.png", "timings.json", "protocol.json", "strata.json",
     "intervals.json", "metrics.json",
 )  # fmt: skip
+JUDGE_CHECK_FILES = ("judge_check.json", "judge_check.csv", "judge_check.png")  # with evaluate.judge_check, too
 ENCODER_FILES = (
     "model_index.json", "training.json", "README.md", "metrics.jsonl", "losses.png", "validation", "lora",
     "placeholder.safetensors",
@@ -196,7 +197,17 @@ def require_evaluation_out(out: Path, *inputs: Path | None) -> None:
     Hidden files do not count.
     """
     require_out(out, inputs)
-    require_replaceable(out, lambda folder: names_in(folder) <= set(EVALUATION_FILES), "an evaluation")
+    files = {*EVALUATION_FILES, *JUDGE_CHECK_FILES}
+    require_replaceable(out, lambda folder: names_in(folder) <= files, "an evaluation")
+
+
+def require_judge_check_out(out: Path, *inputs: Path | None) -> None:
+    """Raises TamingError if `out` cannot be written beside the inputs, or holds something else than such a check.
+
+    Hidden files do not count.
+    """
+    require_out(out, inputs)
+    require_replaceable(out, lambda folder: names_in(folder) <= set(JUDGE_CHECK_FILES), "a check of judges")
 
 
 def require_comparison_out(out: Path, *inputs: Path | None) -> None:
@@ -205,10 +216,10 @@ def require_comparison_out(out: Path, *inputs: Path | None) -> None:
     require_replaceable(out, lambda folder: names_in(folder) <= {"compare.json", "compare.csv"}, "a comparison")
 
 
-def require_alone(option: str, others: Sequence[str]) -> None:
-    """Raises TamingError if there are other options, which have no effect beside this one."""
-    if others:
-        raise TamingError(f"{', '.join(others)} has no effect with {option}. Leave it out.")
+def require_no_effect(option: str, given: Mapping[str, bool]) -> None:
+    """Raises TamingError if one of the other options was given, which have no effect beside `option`."""
+    if found := [name for name, is_given in given.items() if is_given]:
+        raise TamingError(f"{', '.join(found)} has no effect with {option}. Leave it out.")
 
 
 def require_rows_out(out: Path, *inputs: Path | None) -> None:

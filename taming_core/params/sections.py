@@ -254,6 +254,7 @@ class EvaluateParams(Section):
     text_judge: str
     scores: EvaluationScores = EvaluationScores()
     vlm: VlmJudgeParams | None  # a vision-language model that judges too; null for none
+    judge_check: bool  # also check how well the judges tell objects and corrupted copies from true photos
     sampling: Sampling
 
     @model_validator(mode="after")

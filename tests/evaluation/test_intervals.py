@@ -79,6 +79,28 @@ def test_the_interval_of_a_share_covers_the_truth(share: float, alike: float, ob
     assert covered([estimate_share(v, of) for v in values], share) >= 0.935
 
 
+@pytest.mark.parametrize("objects", SIZES)
+@pytest.mark.parametrize(("share", "ties"), [(0.5, 0.0), (0.5, 0.4), (0.8, 0.2), (0.95, 0.0)])
+def test_the_interval_of_a_win_rate_covers_the_truth_with_ties(share: float, ties: float, objects: int) -> None:
+    """As of a judge in `taming eval --judge-check`: up to three pairs of each object, and a tie is half a win."""
+    rng = np.random.default_rng(SIZES.index(objects))
+    wins = right_or_not(rng, objects, share, 0.3)[..., :3]
+    wins = np.where(rng.random(wins.shape) < ties, 0.5, wins).reshape(RUNS, -1)
+    of, truth = np.repeat(np.arange(objects), 3), ties / 2 + (1 - ties) * share
+    assert covered([estimate_share(v, of) for v in wins], truth) >= 0.935
+
+
+@pytest.mark.parametrize("objects", [2, 3])
+def test_a_stratum_of_few_objects_has_a_wide_interval_that_covers_the_truth(objects: int) -> None:
+    rng = np.random.default_rng(objects)
+    values, of = by_object(SCORES["normal"](rng, (RUNS, objects)), rng)
+    found = [estimate_mean(v, of, low=-1, high=1) for v in values]
+    assert covered(found, 0.7) >= 0.93
+    assert np.median([e.high - e.low for e in found]) > 0.3
+    shares = right_or_not(rng, objects, 0.85, 0.3).reshape(RUNS, -1)
+    assert covered([estimate_share(v, np.repeat(np.arange(objects), IMAGES)) for v in shares], 0.85) >= 0.935
+
+
 @pytest.mark.parametrize("spread", [0.0, 0.3])
 def test_of_two_equal_methods_few_differences_over_trainings_are_sure(spread: float) -> None:
     """`spread` is how much trainings of one method differ, beside objects (0.2) and both together (0.2)."""

@@ -288,7 +288,7 @@ def test_there_is_a_line_for_every_image_and_its_file(evaluated: tuple[Path, str
     assert {r["condition"]: r["other_photos"] for r in rows} == {
         "ours": 1, "another_object": 1, "no_object": 1, "real_photos": 0,
     }  # fmt: skip
-    assert {"strict_top1", "strict_pass", "strict_cosine"} <= set(scene)
+    assert {"strict_top1", "strict_pass", "strict_cosine", "class", "difficulty"} <= set(scene)
     assert not {"shape", "judge_top1", "strict_top1"} & set(next(r for r in rows if r["kind"] == "style"))
 
 
@@ -303,6 +303,10 @@ def test_dvc_can_plot_the_csv_files(evaluated: tuple[Path, str]) -> None:
     assert [r["asked"] for r in table("scenes.csv")] == SCENES * 2
     assert [r["asked"] for r in table("styles.csv")] == STYLES * 2
     assert len(table("per_object.csv")) == 2
+    strata = json.loads((evaluated[0] / "strata.json").read_text())
+    assert list(strata) == ["prompt kind"]  # of one class, and too few objects for levels of difficulty
+    assert [(r["stratum"], r["value"]) for r in table("strata.csv")] == [("prompt kind", k) for k in ("scene", "style")]
+    assert strata["prompt kind"]["scene"]["ours"]["judge_cosine"]["count"] == 4
 
 
 def test_timings_stand_apart_and_metrics_hold_none(evaluated: tuple[Path, str]) -> None:
