@@ -5,13 +5,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image
-
-from taming_core.evaluation import measures, plots, report
+from taming_core.evaluation import measures, plots
 from taming_core.evaluation.conditions import NAMES, OURS, REAL
 from taming_core.evaluation.gallery import Known
 from taming_core.evaluation.measures import MEASURES
 from taming_core.evaluation.protocol import REFERENCES, EvalSubject
+from taming_core.evaluation.report.page import html
+from taming_core.evaluation.report.sheet import sheet
 from taming_core.evaluation.result import Evaluation
 from taming_core.evaluation.scoring import MAX_OBJECTS
 from taming_core.figures import image_grid
@@ -42,13 +42,11 @@ def write(e: Evaluation, timings: Mapping[str, float], images: Path, out: Path) 
 def _fill(part: Path, e: Evaluation, timings: Mapping[str, float], images: Path) -> None:
     """Write all files of the evaluation into the folder `part`."""
     shutil.copytree(images, part / "images")
-    plots.write(part / "plots", e.summary, e.rows)
+    plots.write(part / "plots", e)
     lines = (json.dumps(row, ensure_ascii=False) for row in e.rows)
     (part / "scores.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    (part / "report.html").write_text(report.html(e, part / "plots"), encoding="utf-8")
-    table = report.pictures(e)
-    heading = f"Objects that no model in the chain has seen ({len(e.subjects)} of the {e.params.split} split)"
-    image_grid.save(image_grid.grid(heading, table.columns, table.rows, _tile_side(e.images)), part / "sheet.png")
+    (part / "report.html").write_text(html(e), encoding="utf-8")
+    image_grid.save(sheet(e), part / "sheet.png")
     write_json(part / "timings.json", timings)
     write_json(part / "intervals.json", measures.intervals(e.summary))
     write_json(part / "metrics.json", measures.metrics(e.summary))
@@ -144,8 +142,3 @@ def summary(e: Evaluation, timings: Mapping[str, float], out: Path) -> str:
     seconds, size = timings["seconds_per_object"], timings["bytes_per_object"]
     lines.append(f"{seconds:.2f} seconds and {size / 1024:.0f} KB per object")
     return "\n".join([*lines, f"{out / 'report.html'} and {out / 'sheet.png'} show them"])
-
-
-def _tile_side(images: Sequence[Image.Image]) -> int:
-    """Side in pixels of a picture on the sheet: the width of the widest image, at most 192."""
-    return min(max((i.width for i in images), default=128), 192)
