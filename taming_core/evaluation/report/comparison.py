@@ -75,7 +75,7 @@ def _sentence(condition: str, ours: Cells, theirs: Cells, costs: Mapping[str, Co
     found = {m: paired_difference(m, ours, theirs) for m in MEASURES if m.key in VERBS}
     clear = [_clause(m, d) for m, d in found.items() if d is not None and direction(d)]
     unclear = [m.title.lower() for m, d in found.items() if d is not None and not direction(d)]
-    name = NAMES[condition][0].upper() + NAMES[condition][1:]
+    name = "The class noun alone" if condition == CLASS_NOUN else NAMES[condition]
     text = f"{name} {_listed(clear)}" if clear else f"{name} does not differ from this encoder beyond chance"
     text += f"; no clear difference in {_listed(unclear)}" if unclear and clear else ""
     return f"{text}{_price(condition, costs)}."

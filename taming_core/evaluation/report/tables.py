@@ -63,7 +63,8 @@ def estimate(m: Measure, e: Estimate | None, verdict: int = 0) -> Entry:
     """A mean with its interval."""
     if e is None:
         return ABSENT
-    return Entry(m.format(e.mean), f"{m.format(e.low)} to {m.format(e.high)}", round(e.mean, 6), verdict)
+    low = f"{100 * e.low:.0f}" if m.unit else m.format(e.low)
+    return Entry(m.format(e.mean), f"{low} to {m.format(e.high)}", round(e.mean, 6), verdict)
 
 
 def methods(e: Evaluation) -> Table:
