@@ -43,8 +43,9 @@ def image_row(condition: str, identity: str, asked: str, likeness: float, **more
 
 def photo_row(identity: str) -> dict[str, Any]:
     """A row of scores.jsonl of a real photo."""
-    return {"condition": REAL, "identity": identity, "kind": "photo", "shown": identity, "other_photos": 1.0,
-            "photo": 0, "cosine": 0.9, "judge_top1": 1.0, "judge_cosine": 0.9, "copying": 0.0, "shape": 0.95}  # fmt: skip
+    about = {"condition": REAL, "identity": identity, "kind": "photo", "shown": identity, "photo": 0}
+    scores = {"cosine": 0.9, "judge_top1": 1.0, "judge_cosine": 0.9, "copying": 0.0, "shape": 0.95}
+    return {**about, "other_photos": 1.0, **scores}
 
 
 def likeness(number: int, prompt: int) -> float:

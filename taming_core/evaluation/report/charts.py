@@ -32,6 +32,7 @@ class Series(NamedTuple):
 
     name: str
     colour: str
+    marker: int  # of MARKERS
     points: Sequence[Point]
     joined: bool = False
 
@@ -85,12 +86,12 @@ def scatter(chart: Chart) -> Markup:
     points = [p for s in chart.series for p in s.points]
     x = axis([v for p in points for v in (p.x, *p.x_ends)], LEFT, WIDTH - RIGHT, chart.log_x)
     y = axis([v for p in points for v in (p.y, *p.y_ends)], HEIGHT - BOTTOM, TOP)
-    body = [*_grid(chart, x, y), *(part for n, s in enumerate(chart.series) for part in _series(s, n, x, y))]
+    body = [*_grid(chart, x, y), *(part for s in chart.series for part in _series(s, x, y))]
     label = f"{chart.title}. {'; '.join(p.text for p in points)}."
     return Markup(
         '<figure class="chart"><figcaption>{}</figcaption><svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
         '<ul class="legend">{}</ul></figure>'
-    ).format(chart.title, WIDTH, HEIGHT, label, _joined(body), _joined(_key(s, n) for n, s in enumerate(chart.series)))
+    ).format(chart.title, WIDTH, HEIGHT, label, _joined(body), _joined(_key(s) for s in chart.series))
 
 
 def _joined(parts: object) -> Markup:
@@ -116,29 +117,29 @@ def _number(value: float, unit: str) -> str:
     return f"{100 * value:.0f} %" if unit else f"{value:g}"
 
 
-def _series(s: Series, number: int, x: Axis, y: Axis) -> list[Markup]:
+def _series(s: Series, x: Axis, y: Axis) -> list[Markup]:
     line = "M" + "L".join(f"{x.at(p.x)} {y.at(p.y)}" for p in s.points)
     joined = [Markup('<path class="line" stroke="{}" d="{}"/>').format(s.colour, line)] if s.joined else []
-    return [*joined, *(_point(p, s.colour, number, x, y) for p in s.points)]
+    return [*joined, *(_point(p, s, x, y) for p in s.points)]
 
 
-def _point(p: Point, colour: str, number: int, x: Axis, y: Axis) -> Markup:
+def _point(p: Point, s: Series, x: Axis, y: Axis) -> Markup:
     at_x, at_y = x.at(p.x), y.at(p.y)
     bars = f"M{x.at(p.x_ends[0])} {at_y}H{x.at(p.x_ends[1])}M{at_x} {y.at(p.y_ends[0])}V{y.at(p.y_ends[1])}"
     note = Markup('<text class="note" x="{}" y="{}">{}</text>').format(at_x + 8, at_y - 7, p.note) if p.note else ""
     return Markup(
         '<g><title>{}</title><path class="bar" stroke="{}" d="{}"/>'
         '<path class="mark" fill="{}" transform="translate({} {})" d="{}"/>{}</g>'
-    ).format(p.text, colour, bars, colour, at_x, at_y, _marker(number), note)
+    ).format(p.text, s.colour, bars, s.colour, at_x, at_y, _marker(s), note)
 
 
-def _marker(number: int) -> str:
-    return MARKERS[number % len(MARKERS)]
+def _marker(s: Series) -> str:
+    return MARKERS[s.marker % len(MARKERS)]
 
 
-def _key(s: Series, number: int) -> Markup:
+def _key(s: Series) -> Markup:
     return Markup('<li><svg viewBox="-8 -8 16 16" aria-hidden="true"><path fill="{}" d="{}"/></svg>{}</li>').format(
-        s.colour, _marker(number), s.name
+        s.colour, _marker(s), s.name
     )
 
 

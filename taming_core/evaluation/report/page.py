@@ -92,7 +92,7 @@ def _tile(m: Measure, summary: Summary) -> Tile:
     best = best_baseline(m, summary)
     shown = [c for c in (REAL, best, ANOTHER, NO_OBJECT) if c and m.key in summary.get(c, {})]
     words = [f"{NAMES[c]} {m.format(summary[c][m.key].mean)}" for c in (shown[:2] if best else shown)]
-    return Tile(m.format(summary[OURS][m.key].mean), m.title, ", ".join(words))
+    return Tile(m.format(summary[OURS][m.key].mean), m.title, ", ".join(words).replace(" %", "\u00a0%"))
 
 
 def best_baseline(m: Measure, summary: Summary) -> str | None:

@@ -113,7 +113,8 @@ def _point(s: Sample, fidelity: Measure, x: Measure | None, unit: str) -> Point:
 def _series(samples: Sequence[Sample], fidelity: Measure, x: Measure | None, unit: str, joined: bool) -> list[Series]:
     names = dict.fromkeys(s.condition for s in samples)
     lines = {c: [_point(s, fidelity, x, unit) for s in samples if s.condition == c] for c in names}
-    return [Series(LABELS[c], COLOURS[c], points, joined and len(points) > 1) for c, points in lines.items()]
+    marker = {c: n for n, c in enumerate(LABELS)}
+    return [Series(LABELS[c], COLOURS[c], marker[c], points, joined and len(points) > 1) for c, points in lines.items()]
 
 
 def charts(e: Evaluation) -> list[Markup]:

@@ -148,7 +148,6 @@ def test_every_control_shows_that_it_has_the_focus(page: Page, report: Path) -> 
     page.run("document.body.focus()")
     for _ in range(14):
         page.press("Tab")
-        outline = page.run(
-            "(e => getComputedStyle(e.matches('.switch input') ? e.nextSibling : e).outlineStyle)(document.activeElement)"
-        )
+        shown = "e.matches('.switch input') ? e.nextSibling : e"
+        outline = page.run(f"(e => getComputedStyle({shown}).outlineStyle)(document.activeElement)")
         assert outline == "solid", page.run("document.activeElement.outerHTML.slice(0, 99)")

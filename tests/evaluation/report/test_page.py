@@ -108,14 +108,14 @@ def test_an_evaluation_without_photos_and_other_conditions_has_a_page() -> None:
 def test_the_tiles_stand_beside_real_photos_and_the_best_baseline() -> None:
     found = tiles(whole())
     assert len(found) == 5
-    assert found[0].others == "real photos 100 %, DreamBooth 100 %"
+    assert found[0].others == "real photos 100\u00a0%, DreamBooth 100\u00a0%"
     assert (found[4].value, found[4].name) == ("0.02 s", "Time of a new object")
     assert found[4].others == "Textual Inversion 3 min, DreamBooth 7 min"
 
 
 def test_without_baselines_the_tiles_stand_beside_the_controls() -> None:
     found = tiles(evaluation(2, shifts={"no_object": -0.5}))
-    assert found[0].others == "real photos 100 %, no object tokens 0 %"
+    assert found[0].others == "real photos 100\u00a0%, no object tokens 0\u00a0%"
 
 
 def test_the_protocol_and_the_settings_are_named(text: str) -> None:
