@@ -87,7 +87,7 @@ def seen(t: EvalSubject, number: int) -> Shot:
 def shot(e: Evaluation, i: int, number: int, prompt_numbers: Mapping[str, int]) -> Shot:
     """The image of a row, of the object with a number."""
     r = e.rows[i]
-    asked, label = r.get("asked", ""), LABELS.get(r["condition"], r["condition"])
+    asked, label = str(r.get("asked", "")), LABELS[r["condition"]]
     href = f"images/{r['image']}" if r.get("image") else f"#object-{number}"
     shown = f"{label} ({r['shown']})" if r["condition"] == ANOTHER else label
     alt = ", ".join(filter(None, (f"{r['identity']}: {shown}", asked)))
