@@ -6,7 +6,7 @@ from io import BytesIO
 
 from PIL import Image
 
-BUDGET = 16_000_000  # bytes of all pictures; base64 adds a third, so that a page with its text stays below 25 MB
+BUDGET = 15_000_000  # bytes of all pictures; base64 adds a third, so that a page with its text stays below 25 MB
 SIDES = (512, 384, 256, 192, 128)  # maximum side of a picture, in pixels: the largest one that fits
 SAMPLE = 24  # pictures by which the bytes are estimated
 

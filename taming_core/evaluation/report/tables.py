@@ -11,6 +11,7 @@ from taming_core.evaluation.measures import MEASURES, ImageScores, Measure, Summ
 from taming_core.evaluation.report.comparison import (
     BASELINES,
     LABELS,
+    Cells,
     cells,
     duration,
     is_better,
@@ -72,7 +73,7 @@ def methods(e: Evaluation) -> Table:
     measures, ours = headline(e), cells(e.rows, OURS)
 
     def row(condition: str) -> list[Entry]:
-        theirs = cells(e.rows, condition) if condition in BASELINES else {}
+        theirs: Cells = cells(e.rows, condition) if condition in BASELINES else {}
         scores = [
             estimate(m, e.summary[condition].get(m.key), is_better(m, paired_difference(m, ours, theirs)))
             for m in measures

@@ -58,7 +58,7 @@ def _steps(row: ImageScores) -> float | None:
 def shared(found: Mapping[Any, Sequence[ImageScores]]) -> dict[Any, list[ImageScores]]:
     """Only the images of objects and prompts that every group has, so that points can be compared."""
     keys = [{(r["identity"], r.get("asked")) for r in rows} for rows in found.values()]
-    both = set.intersection(*keys) if keys else set()
+    both = keys[0].intersection(*keys) if keys else set[tuple[Any, Any]]()
     return {g: [r for r in rows if (r["identity"], r.get("asked")) in both] for g, rows in found.items()}
 
 

@@ -53,7 +53,7 @@ def test_an_axis_holds_its_values_and_round_ticks() -> None:
     plain, log = axis([0.42, 0.58], 0, 100), axis([0.02, 400], 0, 100, log=True)
     assert 0 < plain.at(0.42) < plain.at(0.58) < 100
     assert plain.ticks() == pytest.approx([0.45, 0.5, 0.55])
-    assert log.ticks() == pytest.approx([0.1, 1, 10, 100])
+    assert log.ticks() == pytest.approx([0.01, 0.1, 1, 10, 100])
     assert log.at(1) - log.at(0.1) == pytest.approx(log.at(100) - log.at(10), abs=0.2)
     assert plain.at(9) == 100
 
