@@ -20,7 +20,7 @@ PICTURE = Path(__file__).with_suffix(".svg")
 ORDER = (
     "errors", "seeds", "progress", "files", "locks", "fingerprints", "drop_reasons", "params", "photos", "tables",
     "language", "weights", "figures", "objects", "curation", "captions", "rows", "bases", "model", "images", "training",
-    "evaluation", "inspection", "generation", "exports", "projects", "world", "benchmarks",
+    "baselines", "evaluation", "inspection", "generation", "exports", "projects", "world", "benchmarks",
 )  # fmt: skip
 
 ROW, LEFT, FILES, CELL, TOP, LETTERS = 22, 118, 560, 20, 108, 88  # pixels; letters of file names in a line

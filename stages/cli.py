@@ -5,7 +5,21 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from stages import bench, caption, detect, doctor, evaluate, export, generate, init, inspect, materialize, train, world
+from stages import (
+    baseline,
+    bench,
+    caption,
+    detect,
+    doctor,
+    evaluate,
+    export,
+    generate,
+    init,
+    inspect,
+    materialize,
+    train,
+    world,
+)
 from stages.process import prepare, use_utf8
 from taming_core.errors import TamingError, explain_os_error
 
@@ -46,6 +60,7 @@ app.command("materialize")(materialize.materialize)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("generate")(generate.generate)
+app.command("baseline")(baseline.baseline)
 app.command("export")(export.export)
 app.command("inspect")(inspect.inspect)
 app.command("world")(world.world)

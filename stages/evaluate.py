@@ -24,8 +24,8 @@ def evaluate(
 ) -> None:
     """Draw held-out objects in new scenes and styles, and score the images.
 
-    Every score is reported beside those of two controls and of real photos; report.html shows the images first. After a
-    crash the same command draws only the missing images.
+    Every score is reported beside those of two controls and of real photos, and of the baselines that the params list;
+    report.html shows the images first. After a crash the same command trains and draws only what is missing.
 
     \b
     Example: taming eval --encoder data/encoder --in data/rows --out data/evaluation
@@ -44,7 +44,7 @@ def evaluate(
     from taming_core.weights.mini import encoder_folder
 
     settings = load_params(params)
-    p, d = settings.evaluate, settings.detect
+    p, d, b = settings.evaluate, settings.detect, settings.baseline
     arguments.require_evaluation_out(out, rows, arguments.folder_of(encoder))
     shards.require_runs()
     weights = encoder_folder(encoder)
@@ -52,10 +52,11 @@ def evaluate(
     arguments.require_scheduler(p.sampling.scheduler)
     arguments.require_device(device)
     arguments.require_precision(precision, device, offload)
+    arguments.require_trainable(p, precision, offload)
     arguments.require_models(p, d)
     require_finder(d)
 
-    from taming_core.evaluation import independence, judges, protocol
+    from taming_core.evaluation import drawing, independence, judges, protocol
     from taming_core.images.families import load_pipeline
     from taming_core.weights.device import pick_device
 
@@ -65,18 +66,18 @@ def evaluate(
     pipeline = load_pipeline(encoder, where, precision, offload, base)
     subjects = protocol.eval_subjects(rows, p, pipeline.object_encoder.config["background"])
     digest = folder_fingerprint(weights)
-    inputs = schema.VERSION, precision, digest, folder_state(rows)
+    inputs = schema.VERSION, precision, digest, folder_state(rows), fingerprint(b)
     state = shards.RUNS / f"evaluate-{fingerprint(p, *inputs, without=protocol.SCORING_ONLY)}"
     with exclusive(out, state):
-        drawn = protocol.draw(pipeline, subjects, p, state)
+        drawn = drawing.draw(pipeline, subjects, p, b, state)
 
         from taming_core.evaluation import folder, scoring  # imported when all images are drawn
         from taming_core.evaluation.result import Evaluation
 
         text_role = independence.text_judge_role(networks, trained_with)
         scored = scoring.score_all(drawn, subjects, networks, load_finder(d, where), rows, p)
-        facts = folder.facts(encoder, digest, precision, scored.known, subjects, p, text_role)
-        result = Evaluation(subjects, scored.rows, scored.images, scored.summary, p, facts)
+        facts = folder.facts(encoder, digest, precision, scored.known, subjects, p, b, text_role)
+        result = Evaluation(subjects, scored.rows, scored.images, scored.summary, p, facts, drawn.costs)
         folder.write(result, drawn.timings, state, out)
         shutil.rmtree(state, ignore_errors=True)
-    print(folder.summary(result, drawn.timings, out))
+    print(folder.summary(result, out))

@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from taming_core.benchmarks.plain_loop import plain_losses
 from taming_core.errors import TamingError
-from taming_core.exports.export import stock_pipeline
 from taming_core.images.families import TamingPipeline
+from taming_core.images.stock import stock_pipeline
 from taming_core.model.attention import eject
 from taming_core.model.subject_model import SubjectModel
 from taming_core.params.load import Params

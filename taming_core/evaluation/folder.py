@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from taming_core.evaluation import measures, plots
-from taming_core.evaluation.conditions import NAMES, OURS, REAL
+from taming_core.evaluation.added_conditions import condition_of, trained
+from taming_core.evaluation.conditions import ANOTHER, NAMES, NO_OBJECT, OURS, REAL, in_order, name_of
 from taming_core.evaluation.gallery import Known
 from taming_core.evaluation.measures import MEASURES
 from taming_core.evaluation.protocol import REFERENCES, EvalSubject
@@ -18,12 +19,18 @@ from taming_core.figures import image_grid
 from taming_core.files import naming, part_path, write_json
 from taming_core.fingerprints import versions
 from taming_core.params.arguments import EVALUATION_FILES
+from taming_core.params.baseline import BaselineParams
 from taming_core.params.sections import EvaluateParams
 
 PRINTED = (
     "judge_top1", "strict_top1", "strict_pass", "judge_cosine", "judge_cosine_seen", "shape", "scene_accuracy",
     "style_accuracy",
 )  # fmt: skip
+
+
+COMPARED = ("strict_pass", "judge_cosine", "shape", "scene_accuracy")  # of the conditions that params add
+CONTROLS = (ANOTHER, NO_OBJECT, REAL)
+TITLES = {m.key: m for m in MEASURES}
 
 
 def write(e: Evaluation, timings: Mapping[str, float], images: Path, out: Path) -> None:
@@ -64,7 +71,7 @@ def _replace(part: Path, out: Path) -> None:
 
 def facts(
     encoder: str, weights: str, precision: str, known: Known, subjects: Sequence[EvalSubject], p: EvaluateParams,
-    text_judge_role: str | None,
+    b: BaselineParams, text_judge_role: str | None,
 ) -> dict[str, str]:  # fmt: skip
     """How the scores were measured, by heading, for the report.
 
@@ -75,6 +82,7 @@ def facts(
         known: the identities that the object judge chooses among.
         subjects: the evaluated ones.
         p: the params.
+        b: those of the baselines.
         text_judge_role: of the text judge in the encoder's training, if it had one.
     """
     s, count = p.sampling, len(known.held_out.indices)
@@ -94,8 +102,21 @@ def facts(
         "Subjects": "the first photo of each identity in the order of content hashes; its others, without "
         "near-duplicates of the first, are the real photos",
         "Controls": f"{p.control_objects} objects, with the same starting noise as the images they are compared with",
+        **({"Baselines": _baselines_fact(p, b)} if p.baselines else {}),
         "Versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
     }  # fmt: skip
+
+
+def _baselines_fact(p: EvaluateParams, b: BaselineParams) -> str:
+    """What the baselines were trained on."""
+    steps = [f"{NAMES[condition_of(method)]} in {b.of(method).steps} steps" for method in trained(p)]
+    if not steps:
+        return "the class noun in the place of the object, without training; prompts and seeds are those of the encoder"
+    photos = "the encoder's photo" if p.baseline_photos == 1 else f"{p.baseline_photos} photos, the encoder's first"
+    return (
+        f"{', '.join(steps)}, on {photos}; base, prompts, seeds and sampler are those of the encoder, without its "
+        "tokens. Images of a class, drawn once for all its objects, are not in the seconds"
+    )
 
 
 def _role_clause(text_judge_role: str | None) -> str:
@@ -127,18 +148,27 @@ def _strict_judge_fact(judge: str | None) -> str:
     )
 
 
-def summary(e: Evaluation, timings: Mapping[str, float], out: Path) -> str:
+def summary(e: Evaluation, out: Path) -> str:
     """The main scores as text, which the command prints at its end."""
     drawn = sum(row["condition"] != REAL for row in e.rows)
     lines = [f"{out}: {drawn} images of {len(e.subjects)} held-out objects"]
-    titles = {m.key: m for m in MEASURES}
-    for m in (titles[key] for key in PRINTED if key in e.summary[OURS]):
+    for m in (TITLES[key] for key in PRINTED if key in e.summary[OURS]):
         controls = [
-            f"{NAMES[c]} {m.format(of[m.key].mean)}" for c, of in e.summary.items() if c != OURS and m.key in of
+            f"{NAMES[c]} {m.format(of[m.key].mean)}" for c, of in e.summary.items() if c in CONTROLS and m.key in of
         ]
         lines.append(
             f"  {m.format(e.summary[OURS][m.key].mean):>6}  {m.title.lower():28}  {', '.join(controls)}".rstrip()
         )
-    seconds, size = timings["seconds_per_object"], timings["bytes_per_object"]
-    lines.append(f"{seconds:.2f} seconds and {size / 1024:.0f} KB per object")
+    lines += [_condition_line(c, e) for c in in_order(e.summary) if c not in (OURS, *CONTROLS)]
+    cost = e.costs[OURS]
+    lines.append(f"{cost.seconds:.2f} seconds and {cost.bytes / 1024:.0f} KB per object")
     return "\n".join([*lines, f"{out / 'report.html'} and {out / 'sheet.png'} show them"])
+
+
+def _condition_line(condition: str, e: Evaluation) -> str:
+    """Fidelity, prompt following and, of a baseline, the cost of one condition."""
+    found, cost = e.summary[condition], e.costs.get(condition)
+    words = [f"{TITLES[key].title.lower()} {TITLES[key].format(found[key].mean)}" for key in COMPARED if key in found]
+    if cost is not None:
+        words += [f"{cost.seconds:.1f} seconds and {cost.bytes / 1024:.0f} KB per object"]
+    return f"  {name_of(condition)}: {', '.join(words)}"

@@ -47,9 +47,9 @@ class Likeness(NamedTuple):
     all: Floats  # (N, G) with every identity, as `own`
 
 
-def gallery(folder: Path, split: str, judge: Judge, posed: Posed) -> Gallery:
-    """The judge's features of the photos of all identities of a split."""
-    return of_views(identity_views(folder, split), judge, posed)
+def gallery(folder: Path, split: str, judge: Judge, posed: Posed, baseline_photos: int = 1) -> Gallery:
+    """The judge's features of the photos of all identities of a split, without those that baselines train on."""
+    return of_views(identity_views(folder, split, baseline_photos), judge, posed)
 
 
 def of_views(views: Iterable[IdentityViews], judge: Judge, posed: Posed) -> Gallery:
@@ -92,9 +92,9 @@ def reference_weights(g: Gallery, identity: int, photo: int | None = None) -> Fl
     return weights
 
 
-def known_objects(folder: Path, split: str, judge: Judge) -> Known:
-    """The judge's features of the identities of all splits."""
-    held_out = gallery(folder, split, judge, lambda cutout: [composite_on_grey(cutout)])
+def known_objects(folder: Path, split: str, judge: Judge, baseline_photos: int = 1) -> Known:
+    """The judge's features of the identities of all splits, without the photos that baselines train on."""
+    held_out = gallery(folder, split, judge, lambda cutout: [composite_on_grey(cutout)], baseline_photos)
     subjects = (subject for s, _, subject in all_subjects(folder) if s != split)
     features = [judge([composite_on_grey(subject) for subject in chunk]) for chunk in chunks(subjects)]
     return Known(held_out, np.concatenate([held_out.features[:0, 0], *features]))

@@ -1,4 +1,4 @@
-"""The images of an evaluation: held-out subjects, prompts and control conditions; a rerun draws missing ones only."""
+"""The images of an evaluation: held-out subjects, prompts and control conditions."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -6,30 +6,24 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from typing import NamedTuple
 
-import torch
 from PIL import Image
-from torch import Tensor
 
+from taming_core.errors import TamingError
 from taming_core.evaluation.conditions import ANOTHER, NO_OBJECT, OURS
 from taming_core.files import MAX_NAME, distinct_names, safe_name
-from taming_core.images.draw import draw_missing
-from taming_core.images.families import TamingPipeline
 from taming_core.images.requests import ImageRequest
 from taming_core.language.placeholder import OBJECT, prompt_for
 from taming_core.params.sections import EvaluateParams
 from taming_core.photos.masks import mask_box, window
-from taming_core.progress import track_to
 from taming_core.seeds import seed_for
 from taming_core.tables.row_images import Background, encoder_image, open_mask
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.tables.schema import SPLITS, Row
 
 REFERENCES = 3  # other photos of an identity that images are compared with
-MAX_WORDS = MAX_NAME - 26  # bytes of identity and scene or style in a file name
+MAX_WORDS = MAX_NAME - 40  # bytes of identity and scene or style in a file name
 # Params that change scores, not images.
 SCORING_ONLY = frozenset({"scene_choices", "style_choices", "judge", "strict_judge", "text_judge"})
 
@@ -44,6 +38,8 @@ class EvalSubject:
     photos: tuple[Image.Image, ...]  # RGB, square: its other photos
     class_name: str | None
     others: tuple[Image.Image, ...] = ()  # RGBA, the subject cut out of each of its other photos
+    training_photos: tuple[Image.Image, ...] = ()  # RGB, square, of baselines: the encoder's photo, and with more of
+    # them some that then are none of the other photos
 
     def reference(self, photo: int | None = None) -> Image.Image:
         """The cut-out (RGBA) of its first other photo that is not number `photo`; without one, the seen picture."""
@@ -62,22 +58,30 @@ class IdentityViews(NamedTuple):
 class EvalImage:
     """One image of the evaluation."""
 
-    condition: str  # ours, no_object or another_object
+    condition: str  # see conditions.py
     subject: int  # index of the subject that it is scored against
     kind: str  # scene or style
     asked: str  # the scene, or the style
     number: int  # among the images of one prompt
-    request: ImageRequest  # `objects` are the subjects whose tokens are used
+    request: ImageRequest  # `objects` are the subjects that are shown, by their tokens unless a baseline draws it
+    steps: int | None = None  # of the baseline's training
 
 
 def eval_subjects(folder: Path, p: EvaluateParams, background: Background) -> list[EvalSubject]:
-    """The evaluated identities: those with other photos first, with which images are compared; else by the seed."""
+    """The evaluated identities: those with other photos first, with which images are compared; else by the seed.
+
+    Raises:
+        TamingError: `evaluate.baseline_photos` leaves no photo of an identity to compare images with.
+    """
     rows = load_rows(folder, p.split)
     rows_by_identity, references = rows_of_identities(rows), rows.column("references")
-    drawn = sorted(
-        rows_by_identity, key=lambda i: (not references[rows_by_identity[i][0]], seed_for(p.seed, f"identity {i}", 0))
-    )[: p.objects]
-    return [eval_subject(rows, identity, rows_by_identity[identity], background) for identity in drawn]
+
+    def order(identity: str) -> tuple[bool, int]:
+        enough = len(references[rows_by_identity[identity][0]]) >= p.baseline_photos
+        return not enough, seed_for(p.seed, f"identity {identity}", 0)
+
+    drawn = sorted(rows_by_identity, key=order)[: p.objects]
+    return [eval_subject(rows, i, rows_by_identity[i], background, p.baseline_photos) for i in drawn]
 
 
 def rows_of_identities(rows: Rows) -> dict[str, list[int]]:
@@ -90,13 +94,23 @@ def rows_of_identities(rows: Rows) -> dict[str, list[int]]:
     return {identity: [i for _, i in sorted(pairs)] for identity, pairs in sorted(entries.items())}
 
 
-def eval_subject(rows: Rows, identity: str, numbers: Sequence[int], background: Background) -> EvalSubject:
-    """The identity with the subject of its first row, and its other photos."""
+def eval_subject(
+    rows: Rows, identity: str, numbers: Sequence[int], background: Background, baseline_photos: int = 1
+) -> EvalSubject:
+    """The identity with the subject of its first row, and its other photos.
+
+    Raises:
+        TamingError: baselines take several photos, and leave none.
+    """
     subject = rows[numbers[0]]
-    others = list(other_photos(rows, subject))
+    photos = [subject, *other_photos(rows, subject)]
+    if 1 < baseline_photos >= len(photos):
+        raise TamingError(f"{identity} has {len(photos)} photos, and evaluate.baseline_photos is {baseline_photos}, "
+                          "which leaves none to compare images with. Set it lower, or evaluate.objects.")  # fmt: skip
+    training, others = photos[:baseline_photos], photos[baseline_photos:]
     return EvalSubject(
         identity, cutout_of(subject), encoder_image(subject, background), tuple(map(square_photo, others)),
-        subject["class"], tuple(map(cutout_of, others)),
+        subject["class"], tuple(map(cutout_of, others)), tuple(map(square_photo, training)),
     )  # fmt: skip
 
 
@@ -117,17 +131,17 @@ def all_subjects(folder: Path) -> Iterator[tuple[str, str, Image.Image]]:
             yield split, identity, cutout_of(rows[numbers[0]])
 
 
-def identity_views(folder: Path, split: str) -> Iterator[IdentityViews]:
-    """The cut-outs of every identity of a split."""
+def identity_views(folder: Path, split: str, baseline_photos: int = 1) -> Iterator[IdentityViews]:
+    """The cut-outs of every identity of a split, without the photos that baselines train on beside the seen one."""
     rows = load_rows(folder, split)
     for identity, numbers in rows_of_identities(rows).items():
         seen = rows[numbers[0]]
-        others = islice(other_photos(rows, seen), REFERENCES)
+        others = islice(other_photos(rows, seen), baseline_photos - 1, baseline_photos - 1 + REFERENCES)
         yield IdentityViews(identity, cutout_of(seen), tuple(map(cutout_of, others)))
 
 
 def plan_images(subjects: Sequence[EvalSubject], p: EvaluateParams, captions: str) -> list[EvalImage]:
-    """Every image of the evaluation; a control has the prompt and the seed of the image that it is compared with.
+    """The images of the encoder, and of controls with the prompt and the seed of the one that they are compared with.
 
     Args:
         subjects: the evaluated subjects.
@@ -139,9 +153,7 @@ def plan_images(subjects: Sequence[EvalSubject], p: EvaluateParams, captions: st
     """
     count = len(subjects)
     planned = [
-        _with_encoder_captions(image, captions, subject.class_name)
-        for i, subject in enumerate(subjects)
-        for image in _subject_images(i, p)
+        _with_encoder_captions(image, captions, subjects[image.subject].class_name) for image in object_images(count, p)
     ]
     scenes = [w for w in planned if w.kind == "scene" and w.subject < p.control_objects]
     donors = [_with_objects(w, ANOTHER, ((w.subject + 1) % count,)) for w in scenes] if count > 1 else []
@@ -173,6 +185,11 @@ def style_prompt(style: str) -> str:
     return f"{style} a {OBJECT}"
 
 
+def object_images(count: int, p: EvaluateParams) -> list[EvalImage]:
+    """The images of the first `count` subjects, their prompts with `<object>`."""
+    return [image for i in range(count) for image in _subject_images(i, p)]
+
+
 def _subject_images(i: int, p: EvaluateParams) -> list[EvalImage]:
     prompts = [("scene", s, scene_prompt(s)) for s in p.scenes] + [("style", s, style_prompt(s)) for s in p.styles]
     numbered = [(*prompt, n) for prompt in prompts for n in range(p.images_per_prompt)]
@@ -191,42 +208,6 @@ def _with_encoder_captions(image: EvalImage, captions: str, noun: str | None) ->
 def _with_objects(image: EvalImage, condition: str, objects: tuple[int, ...]) -> EvalImage:
     """The same image with the tokens of other objects, or of none."""
     return replace(image, condition=condition, request=replace(image.request, objects=objects))
-
-
-class Drawn(NamedTuple):
-    """The images of an evaluation, on disk."""
-
-    images: list[EvalImage]
-    paths: list[Path]  # of the images, in the same order
-    timings: dict[str, float]  # see `cost`
-
-
-def draw(pipeline: TamingPipeline, subjects: Sequence[EvalSubject], p: EvaluateParams, folder: Path) -> Drawn:
-    """Draw every image of the protocol into `folder`; images that are there from an interrupted run are kept."""
-    embeds, encoding = encode_subjects(pipeline, [s.encoder_image for s in subjects])
-    images = plan_images(subjects, p, pipeline.object_encoder.captions)
-    paths = [folder / name for name in file_names(images, subjects)]
-    missing, start = sum(not path.exists() for path in paths), perf_counter()
-    requests = [image.request for image in images]
-    track_to(draw_missing(pipeline, requests, paths, embeds, p.sampling), "draw", len(images))
-    return Drawn(images, paths, cost(embeds, encoding, perf_counter() - start, missing))
-
-
-def encode_subjects(pipeline: TamingPipeline, subjects: Sequence[Image.Image]) -> tuple[Tensor, float]:
-    """The object embeddings (objects, K, D) on the CPU, one encoder pass each, and the median seconds of a pass."""
-    embeds: list[Tensor] = []
-    seconds: list[float] = []
-    for subject in subjects:
-        start = perf_counter()
-        embeds.append(pipeline.encode_objects([subject]).cpu())  # waits for the device, so that the timing is right
-        seconds.append(perf_counter() - start)
-    return torch.cat(embeds), median(seconds)
-
-
-def cost(embeds: Tensor, encoding: float, drawing: float, images: int) -> dict[str, float]:
-    """Seconds and bytes per object, and seconds per image; `drawing` is the seconds of all `images`, which may be 0."""
-    costs = {"seconds_per_object": round(encoding, 4), "bytes_per_object": embeds[0].nbytes}
-    return {**costs, "seconds_per_image": round(drawing / images, 3)} if images else costs
 
 
 def square_photo(row: Row) -> Image.Image:

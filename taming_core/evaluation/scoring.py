@@ -8,11 +8,12 @@ import numpy as np
 from PIL import Image
 
 from taming_core.evaluation import object_scores, text_scores
-from taming_core.evaluation.conditions import REAL
+from taming_core.evaluation.conditions import REAL, variant
+from taming_core.evaluation.drawing import Drawn
 from taming_core.evaluation.gallery import Known, gallery, known_objects
 from taming_core.evaluation.judges import Judges, pose_images
 from taming_core.evaluation.measures import ImageScores, Summary, summary
-from taming_core.evaluation.protocol import Drawn, EvalImage, EvalSubject, file_names
+from taming_core.evaluation.protocol import EvalImage, EvalSubject, file_names
 from taming_core.objects.subjects import Finder, Mask
 from taming_core.params.sections import EvaluateParams
 from taming_core.progress import track
@@ -43,13 +44,14 @@ def score_all(
         p: the params.
     """
     images, rows = load_images(drawn.paths, subjects), image_rows(drawn.images, subjects)
-    known, text_features = known_objects(folder, p.split, judges.objects), judges.texts.images(images)
+    known = known_objects(folder, p.split, judges.objects, p.baseline_photos)
+    text_features = judges.texts.images(images)
     rows = object_scores.add_judge_scores(rows, judges.objects(images), known)
     rows = text_scores.add_text_scores(rows, text_features, judges.texts.texts, p)
     masks = list(track(find_objects(rows, images, find), "find", len(rows)))
     rows = list(track(object_scores.add_shape_scores(rows, images, subjects, masks), "shape", len(rows)))
     if judges.strict is not None:
-        posed = gallery(folder, p.split, judges.strict, pose_images)
+        posed = gallery(folder, p.split, judges.strict, pose_images, p.baseline_photos)
         rows = object_scores.add_strict_scores(
             rows, images, masks, judges.strict, posed, judges.strict.acceptance_threshold
         )
@@ -72,7 +74,10 @@ def _drawn_row(w: EvalImage, file: str, subjects: Sequence[EvalSubject]) -> Imag
     shown = subjects[w.request.objects[0]].identity if w.request.objects else None
     about = {"asked": w.asked, "prompt": w.request.prompt, "seed": w.request.seed, "image": file}
     subject = subjects[w.subject]
-    return {**_row(w.condition, subject.identity, w.kind, shown, bool(subject.others)), **about}
+    kind = variant(w.condition)
+    details = {"guidance": kind.guidance, "steps": w.steps}
+    given = {name: value for name, value in details.items() if value is not None}
+    return {**_row(w.condition, subject.identity, w.kind, shown, bool(subject.others)), **about, **given}
 
 
 def _photo_row(t: EvalSubject, number: int) -> ImageScores:

@@ -1,14 +1,11 @@
 """Exports of an encoder for other programs: an IP-Adapter, a LoRA, or a folder of stock diffusers."""
 
-import inspect
 import shutil
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import diffusers
 from torch import nn
 
 from taming_core import fingerprints
@@ -25,7 +22,7 @@ from taming_core.exports.base_change import (
 )
 from taming_core.exports.options import ExportOptions, require_valid
 from taming_core.files import replacing_folder, write_json, write_text
-from taming_core.images.families import TamingPipeline
+from taming_core.images.stock import stock_pipeline
 from taming_core.params.arguments import EXPORT_RECORD
 from taming_core.training.encoder_folder import strip_name
 from taming_core.weights.device import DTYPES
@@ -114,18 +111,6 @@ def write_diffusers(source: ExportSource, options: ExportOptions, part: Path) ->
 
 
 WRITERS = {"ip-adapter": write_ip_adapter, "lora": write_lora, "diffusers": write_diffusers}
-
-
-def stock_pipeline(pipeline: TamingPipeline) -> Any:
-    """The stock diffusers pipeline of the family, with the same components and without a safety checker."""
-    stock, components = getattr(diffusers, pipeline.family.pipeline_name), pipeline.components
-    parameters = inspect.signature(stock.__init__).parameters
-    required = [n for n, p in parameters.items() if n != "self" and p.default is inspect.Parameter.empty]
-    switches = {"requires_safety_checker": False} if "requires_safety_checker" in parameters else {}
-    with warnings.catch_warnings():
-        # It warns where it changes steps_offset of the scheduler, which the "trailing" spacing does not read.
-        warnings.simplefilter("ignore", FutureWarning)
-        return stock(**{n: components.get(n) for n in required}, **switches)
 
 
 def facts(

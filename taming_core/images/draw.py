@@ -83,6 +83,7 @@ def draw_missing(
     paths: Sequence[Path],
     embeds: Sequence[Tensor] | Tensor,
     sampling: Sampling,
+    size: tuple[int, int] | None = None,
 ) -> Iterator[int]:
     """Draw the images that are missing on disk to `paths`, and yield how many exist after each batch.
 
@@ -92,7 +93,7 @@ def draw_missing(
     for batch in batch_requests(requests, sampling.batch_size):
         batch_paths = paths[done : done + len(batch)]
         if not all(p.exists() for p in batch_paths):
-            for path, image in zip(batch_paths, draw(pipeline, batch, embeds, sampling), strict=True):
+            for path, image in zip(batch_paths, draw(pipeline, batch, embeds, sampling, size=size), strict=True):
                 save(image, path)
         done += len(batch)
         yield done

@@ -24,9 +24,12 @@ ENCODER_FILES = (
     "model_index.json", "training.json", "README.md", "metrics.jsonl", "losses.png", "validation", "lora",
     "placeholder.safetensors",
 )  # fmt: skip
+BASELINE_RECORD = "baseline.json"
+BASELINE_FILES = ("learned_embeds.safetensors", "learned_embeds_2.safetensors", "pytorch_lora_weights.safetensors")
 EXPORT_RECORD = "export.json"
 # `taming materialize` once wrote dropped rows into the same folder.
 ROWS_FILE = re.compile(r"(train|validation|test|dropped)(-.*)?\.parquet")
+CHECKPOINT = re.compile(r"step-\d+")  # of a baseline
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 MODELS: dict[type[Section], tuple[str, ...]] = {  # keys of params.yaml that name a model
     DetectParams: ("detect.detector", "detect.segmenter"),
@@ -54,6 +57,19 @@ def require_precision(precision: str, device: str, offload: bool) -> None:
     if device == "cpu" and (offload or precision == "fp16"):
         raise TamingError(f"{'--offload' if offload else '--precision fp16'} has no effect on the CPU. Leave it out, "
                           "or use another --device.")  # fmt: skip
+
+
+def require_trainable(p: EvaluateParams, precision: str, offload: bool) -> None:
+    """Raises TamingError if baselines are to be trained, and with these arguments cannot be."""
+    if (offload or precision == "fp16") and set(p.baselines) - {"class-noun"}:
+        raise TamingError(f"{'--offload' if offload else '--precision fp16'} cannot train the baselines of "
+                          "evaluate.baselines. Leave one of them out.")  # fmt: skip
+
+
+def require_training_precision(precision: str) -> None:
+    """Raises TamingError if a precision is unknown, or is fp16, whose range is too small for gradients."""
+    if precision not in ("fp32", "bf16"):
+        raise TamingError(f"Baselines cannot be trained in {precision}. Use --precision fp32 or bf16.")
 
 
 def diffusers_folder() -> Path:
@@ -149,6 +165,13 @@ def is_export(folder: Path) -> bool:
     return "to" in record and names_in(folder) <= {EXPORT_RECORD, *record.get("files", names_in(folder))}
 
 
+def is_baseline(folder: Path) -> bool:
+    """Whether a folder is what `taming baseline` wrote, and nothing was put into it."""
+    record, components = _json_of(folder / BASELINE_RECORD), _json_of(folder / "model_index.json")
+    files = {name for name in names_in(folder) if not CHECKPOINT.fullmatch(name)}
+    return "photos" in record and files <= {BASELINE_RECORD, *BASELINE_FILES, "model_index.json", *components}
+
+
 def _json_of(path: Path) -> dict[str, Any]:
     """A JSON object in a file; empty if there is none."""
     with suppress(OSError, TamingError):
@@ -170,6 +193,27 @@ def require_rows_out(out: Path, *inputs: Path | None) -> None:
     """Raises TamingError if `out` cannot be written beside the inputs, or holds something else than files of rows."""
     require_out(out, inputs)
     require_replaceable(out, lambda folder: all(map(ROWS_FILE.fullmatch, names_in(folder))), "rows")
+
+
+def require_baseline_out(out: Path, method: str, photos: str, *inputs: Path | None) -> None:
+    """Check the output of `taming baseline`.
+
+    Args:
+        out: the folder.
+        method: the method.
+        photos: the digest of the object's photos.
+        inputs: what the command reads.
+
+    Raises:
+        TamingError: `out` cannot be written beside the inputs, or holds something else than a baseline, or that of
+            another object or by another method.
+    """
+    require_out(out, inputs)
+    require_replaceable(out, is_baseline, "a baseline")
+    record = _json_of(out / BASELINE_RECORD)
+    if record and (record["method"], record["photos"]) != (method, photos):
+        what = "of another object" if record["photos"] != photos else f"by {record['method']}"
+        raise TamingError(f"{out} holds a baseline {what}. Name a folder of its own with --out.")
 
 
 def require_export_out(out: Path, *inputs: Path | None) -> None:

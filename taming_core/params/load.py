@@ -9,6 +9,7 @@ from ruamel.yaml.error import YAMLError
 
 from taming_core.errors import TamingError
 from taming_core.files import read_text
+from taming_core.params.baseline import BaselineParams
 from taming_core.params.caption import CaptionParams
 from taming_core.params.sections import (
     DetectParams,
@@ -34,6 +35,7 @@ class Params(Section):
     train: TrainParams
     evaluate: EvaluateParams
     generate: GenerateParams
+    baseline: BaselineParams
     world: WorldParams
 
 

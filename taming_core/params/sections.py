@@ -191,6 +191,9 @@ class Sampling(Section):
     batch_size: PositiveInt
 
 
+Baseline = Literal["textual-inversion", "dreambooth-lora", "dreambooth", "class-noun"]
+
+
 class EvaluateParams(Section):
     """encoder -> images -> scores."""
 
@@ -203,6 +206,10 @@ class EvaluateParams(Section):
     scene_choices: Annotated[list[str], Field(min_length=2)]  # the candidates of the text alignment score
     style_choices: Annotated[list[str], Field(min_length=2)]
     control_objects: NonNegativeInt  # identities in the controls: no object tokens, another object's tokens
+    baselines: list[Baseline]  # drawn beside the encoder, on the same base, prompts and seeds
+    baseline_photos: PositiveInt  # that a baseline trains on, the encoder's first; images are compared with the others
+    guidance: list[NonNegativeFloat]  # other object guidances, at which all prompts of the control objects are drawn
+    pasted: bool  # a control whose images are the very photo that the encoder sees: which scores does a copy win?
     judge: str  # must not be a network that training used
     strict_judge: str | None  # the same, applied to the cut-out object; null skips its scores
     text_judge: str
@@ -214,6 +221,25 @@ class EvaluateParams(Section):
             raise ValueError(f"evaluate.scene_choices must hold all of evaluate.scenes; missing: {missing}")
         if missing := [s for s in self.styles if s not in self.style_choices]:
             raise ValueError(f"evaluate.style_choices must hold all of evaluate.styles; missing: {missing}")
+        return self
+
+    @model_validator(mode="after")
+    def _baselines_differ(self) -> "EvaluateParams":
+        if twice := [name for name in self.baselines if self.baselines.count(name) > 1]:
+            raise ValueError(f"evaluate.baselines must not list {twice[0]} twice")
+        if self.baseline_photos > 1 and not set(self.baselines) - {"class-noun"}:
+            raise ValueError("evaluate.baseline_photos must be 1 where evaluate.baselines lists none that is trained")
+        return self
+
+    @model_validator(mode="after")
+    def _guidances_differ(self) -> "EvaluateParams":
+        scales = [self.sampling.guidance_object, *self.guidance]
+        if twice := [scale for scale in self.guidance if scales.count(scale) > 1]:
+            raise ValueError(f"evaluate.guidance must not list {twice[0]:g} again: images are drawn at it already")
+        if self.guidance and not self.control_objects:
+            raise ValueError(
+                "evaluate.guidance must be empty where evaluate.control_objects is 0: it is drawn of those"
+            )
         return self
 
 

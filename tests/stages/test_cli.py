@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 COMMANDS = [
-    "init", "doctor", "detect", "caption", "materialize", "train", "eval", "generate", "export", "inspect", "world",
-    "bench",
+    "init", "doctor", "detect", "caption", "materialize", "train", "eval", "generate", "baseline", "export", "inspect",
+    "world", "bench",
 ]  # fmt: skip
 BENCHES = ["bench train", "bench data", "bench generate", "bench start", "bench memory"]
 HEAVY = "{'torch', 'diffusers', 'transformers', 'ultralytics', 'pyarrow', 'numpy', 'PIL', 'datasets'}"

@@ -22,7 +22,7 @@ from transformers import CLIPImageProcessor
 
 from stages.evaluate import evaluate
 from taming_core.errors import TamingError
-from taming_core.evaluation import protocol
+from taming_core.evaluation import drawing, protocol
 from taming_core.images.draw import draw_missing
 from taming_core.images.families import load_pipeline
 from taming_core.model.towers import load_tower
@@ -180,7 +180,7 @@ def test_a_batch_is_drawn_as_a_whole_or_left_alone(folder: Path, tmp_path: Path)
     things = protocol.eval_subjects(folder / "rows", p, "removed")
     wants = protocol.plan_images(things, p, "object_token")[:4]
     paths = [tmp_path / name for name in protocol.file_names(wants, things)]
-    embeds, _ = protocol.encode_subjects(pipeline, [t.encoder_image for t in things])
+    embeds, _ = drawing.encode_subjects(pipeline, [t.encoder_image for t in things])
     sampling = p.sampling.model_copy(update={"steps": 1})
     assert list(draw_missing(pipeline, [w.request for w in wants], paths, embeds, sampling)) == [2, 4]
     before, times = [path.read_bytes() for path in paths], [path.stat().st_mtime_ns for path in paths]

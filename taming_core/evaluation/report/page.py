@@ -104,7 +104,7 @@ def best_baseline(m: Measure, summary: Summary) -> str | None:
 def _cost_tile(e: Evaluation) -> Tile:
     others = {NAMES[c]: e.costs[c].seconds for c in BASELINES if c in e.costs and e.costs[c].seconds > 0}
     words = ", ".join(f"{name} {duration(seconds)}" for name, seconds in others.items())
-    return Tile(duration(e.costs[OURS].seconds), "Time of a new object", words)
+    return Tile(duration(e.costs[OURS].seconds), "Time of a new object", words or "one pass of the encoder")
 
 
 def html(e: Evaluation, budget: int = pictures.BUDGET) -> str:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from taming_core.evaluation.conditions import COLOURS, OURS, REAL
+from taming_core.evaluation.conditions import COLOURS, NAMES, OURS, REAL, Variant, variant
 from taming_core.evaluation.intervals import Estimate
 from taming_core.evaluation.measures import MEASURES, ImageScores, Measure
 from taming_core.evaluation.report.charts import Bar, Chart, Point, Series, intervals, scatter
@@ -33,26 +33,13 @@ def first_taken(e: Evaluation, keys: Iterable[str]) -> Measure | None:
     return next((MEASURE[key] for key in keys if key in MEASURE and key in e.summary[OURS]), None)
 
 
-def base_of(row: ImageScores) -> str:
-    """The condition of a row, without the guidance or the training steps in its name."""
-    if row.get("guidance") is not None:
-        return OURS
-    return next((c for c in LABELS if row["condition"].startswith(f"{c}_step_")), row["condition"])
-
-
-def groups(e: Evaluation, wanted: Sequence[str]) -> dict[tuple[str, float | None], list[ImageScores]]:
-    """The rows of every wanted condition and of its sweep, by condition and guidance or steps."""
-    found: dict[tuple[str, float | None], list[ImageScores]] = {}
+def groups(e: Evaluation, wanted: Sequence[str]) -> dict[Variant, list[ImageScores]]:
+    """The rows of every wanted condition and of its variants."""
+    found: dict[Variant, list[ImageScores]] = {}
     for r in e.rows:
-        if (c := base_of(r)) in wanted:
-            setting = r.get("guidance") if r.get("guidance") is not None else _steps(r)
-            found.setdefault((c, setting), []).append(r)
+        if (v := variant(r["condition"])).of in wanted:
+            found.setdefault(v, []).append(r)
     return found
-
-
-def _steps(row: ImageScores) -> float | None:
-    """The training steps of a row of a curve; None for the trained baseline itself."""
-    return row.get("steps") if row["condition"] not in LABELS else None
 
 
 def shared(found: Mapping[Any, Sequence[ImageScores]]) -> dict[Any, list[ImageScores]]:
@@ -70,32 +57,29 @@ def mean(m: Measure, rows: Sequence[ImageScores]) -> Estimate | None:
 
 def pareto(e: Evaluation, fidelity: Measure, text: Measure) -> list[Sample]:
     """Fidelity and text of this encoder at each guidance, and of each baseline."""
-    found = {g: rows for g, rows in groups(e, (OURS, *BASELINES)).items() if "_step_" not in rows[0]["condition"]}
-    samples = [(g, mean(fidelity, rows), mean(text, rows)) for g, rows in shared(found).items()]
-    own = e.params.sampling.guidance_object
+    found = {v: rows for v, rows in groups(e, (OURS, *BASELINES)).items() if v.steps is None}
+    samples = [(v, mean(fidelity, rows), mean(text, rows)) for v, rows in shared(found).items()]
+    own = {OURS: e.params.sampling.guidance_object}
     return sorted(
-        (Sample(c, own if c == OURS and at is None else at, f, t) for (c, at), f, t in samples if f and t),
-        key=lambda s: (list(LABELS).index(s.condition), s.setting or 0),
+        (Sample(v.of, own.get(v.of) if v.guidance is None else v.guidance, f, t) for v, f, t in samples if f and t),
+        key=lambda s: (list(NAMES).index(s.condition), s.setting or 0),
     )
 
 
 def cost(e: Evaluation, fidelity: Measure) -> list[Sample]:
     """Fidelity and the seconds of a new object, of each condition that has costs."""
     wanted = [c for c in (OURS, *BASELINES) if c in e.costs and e.costs[c].seconds > 0]
-    found = {g: rows for g, rows in groups(e, wanted).items() if g[1] is None}
-    samples = [(c, mean(fidelity, rows)) for (c, _), rows in shared(found).items()]
+    found = {v: rows for v, rows in groups(e, wanted).items() if v == Variant(v.of)}
+    samples = [(v.of, mean(fidelity, rows)) for v, rows in shared(found).items()]
     return [Sample(c, None, f, e.costs[c].seconds) for c, f in samples if f]
 
 
 def steps(e: Evaluation, fidelity: Measure) -> list[Sample]:
     """Fidelity of each baseline after some training steps, the whole training last."""
-    curve = {g: rows for g, rows in groups(e, BASELINES).items() if g[1] is not None}
-    trained = {
-        (c, float(rows[0]["steps"])): rows
-        for (c, at), rows in groups(e, BASELINES).items()
-        if at is None and rows[0].get("steps") is not None and any(c == other for other, _ in curve)
-    }
-    samples = [(c, at, mean(fidelity, rows)) for (c, at), rows in shared({**curve, **trained}).items()]
+    found = groups(e, BASELINES)
+    curved = {v.of for v in found if v.steps is not None}
+    taken = {v: rows for v, rows in found.items() if v.of in curved and rows[0].get("steps") is not None}
+    samples = [(v.of, float(rows[0]["steps"]), mean(fidelity, rows)) for v, rows in shared(taken).items() if rows]
     return sorted((Sample(c, at, f, at) for c, at, f in samples if f and at), key=lambda s: (s.condition, s.x))
 
 
