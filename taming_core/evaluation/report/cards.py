@@ -60,20 +60,23 @@ def prompts(e: Evaluation) -> list[str]:
 def cards(e: Evaluation) -> list[Card]:
     """Every object with the first image of each prompt, in the order of conditions and prompts."""
     numbers = {asked: n for n, asked in enumerate(prompts(e))}
+    first = _first_rows(e)
+    order = {c: n for n, c in enumerate(LABELS)}
+
+    def shots(t: EvalSubject, number: int) -> list[Shot]:
+        of = sorted(first[t.identity].items(), key=lambda item: (order[item[0][0]], numbers.get(item[0][1], 0)))
+        return [shot(e, i, number, numbers) for _, i in of]
+
+    return [Card(n, t, seen(t, n), shots(t, n)) for n, t in enumerate(e.subjects)]
+
+
+def _first_rows(e: Evaluation) -> dict[str, dict[tuple[str, str], int]]:
+    """For each identity the number of its first row of each condition and prompt."""
     first: dict[str, dict[tuple[str, str], int]] = {t.identity: {} for t in e.subjects}
     for i, r in enumerate(e.rows):
         if r["condition"] in LABELS:
             first[r["identity"]].setdefault((r["condition"], r.get("asked", "")), i)
-    order = {c: n for n, c in enumerate(LABELS)}
-
-    def place(key: tuple[str, str]) -> tuple[int, int]:
-        return order[key[0]], numbers.get(key[1], 0)
-
-    return [
-        Card(n, t, seen(t, n), [shot(e, of[key], n, numbers) for key in sorted(of, key=place)])
-        for n, t in enumerate(e.subjects)
-        for of in (first[t.identity],)
-    ]
+    return first
 
 
 def seen(t: EvalSubject, number: int) -> Shot:

@@ -124,7 +124,7 @@ def interval_charts(e: Evaluation) -> list[Markup]:
     """Each main score with its interval in every condition."""
     return [
         intervals(
-            m.title,
+            m.title if m.higher_is_better else f"{m.title}, lower is better",
             [
                 Bar(LABELS[c], COLOURS[c], of.mean, of.low, of.high, m.format(of.mean))
                 for c in conditions(e)
