@@ -153,18 +153,22 @@ def judge_check(e: Evaluation) -> Table | None:
 
 
 def _plain(value: Any) -> Entry:
+    """A number, a word, or a mean with the ends of its interval."""
+    if isinstance(value, Mapping):
+        mean, low, high = (float(value[key]) for key in ("mean", "low", "high"))  # type: ignore[reportUnknownArgumentType]
+        return Entry(f"{mean:.2f}", f"{low:.2f} to {high:.2f}", mean)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ABSENT if value is None else Entry(str(value))
     return Entry(f"{value:.4g}", value=value)
 
 
 def flat(value: Any, key: str = "") -> Iterable[tuple[str, Any]]:
-    """The leaves of nested mappings, by their path; lists of mappings are numbered, other lists are one leaf.
+    """The leaves of nested mappings, by their path; a list and a mean with its interval are one leaf.
 
     >>> list(flat({"sampling": {"steps": 9}, "scenes": ["in the snow", "underwater"]}))
     [('sampling: steps', 9), ('scenes', 'in the snow, underwater')]
     """
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and not {"mean", "low", "high"} <= value.keys():  # type: ignore[reportUnknownMemberType]
         for name, inner in value.items():  # type: ignore[reportUnknownVariableType]
             yield from flat(inner, f"{key}: {name}" if key else str(name))  # type: ignore[reportUnknownArgumentType]
     elif isinstance(value, list | tuple):
