@@ -65,10 +65,15 @@ def is_better(m: Measure, e: Estimate | None) -> int:
     return direction(e) * (1 if m.higher_is_better else -1)
 
 
+def costs(e: Evaluation) -> Mapping[str, Cost]:
+    """What a new object costs, where there are costs to compare: seconds vary, and a page without them does not."""
+    return e.costs if len(e.costs) > 1 else {}
+
+
 def sentences(e: Evaluation) -> list[str]:
     """For each baseline, what it does better and worse than this encoder beyond chance."""
     ours = cells(e.rows, OURS)
-    return [_sentence(c, ours, cells(e.rows, c), e.costs) for c in BASELINES if c in e.summary]
+    return [_sentence(c, ours, cells(e.rows, c), costs(e)) for c in BASELINES if c in e.summary]
 
 
 def _sentence(condition: str, ours: Cells, theirs: Cells, costs: Mapping[str, Cost]) -> str:

@@ -85,7 +85,7 @@ def _other_conditions(summary: Summary, key: str) -> str:
 def tiles(e: Evaluation) -> list[Tile]:
     """The main scores beside those of real photos, the best baseline and the controls; costs are the last of them."""
     found = [_tile(TITLES[key], e.summary) for key in TILES if key in e.summary[OURS]]
-    return [*found[: MAX_TILES - 1], _cost_tile(e)] if OURS in e.costs else found[:MAX_TILES]
+    return [*found[: MAX_TILES - 1], _cost_tile(e)] if OURS in comparison.costs(e) else found[:MAX_TILES]
 
 
 def _tile(m: Measure, summary: Summary) -> Tile:
@@ -104,7 +104,7 @@ def best_baseline(m: Measure, summary: Summary) -> str | None:
 def _cost_tile(e: Evaluation) -> Tile:
     others = {NAMES[c]: e.costs[c].seconds for c in BASELINES if c in e.costs and e.costs[c].seconds > 0}
     words = ", ".join(f"{name} {duration(seconds)}" for name, seconds in others.items())
-    return Tile(duration(e.costs[OURS].seconds), "Time of a new object", words or "one pass of the encoder")
+    return Tile(duration(e.costs[OURS].seconds), "Time of a new object", words)
 
 
 def html(e: Evaluation, budget: int = pictures.BUDGET) -> str:

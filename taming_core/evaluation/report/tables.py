@@ -13,6 +13,7 @@ from taming_core.evaluation.report.comparison import (
     LABELS,
     Cells,
     cells,
+    costs,
     duration,
     is_better,
     paired_difference,
@@ -26,6 +27,11 @@ HEADLINE = (
     "dreamsim", "shape", "cp", "scene_accuracy", "style_accuracy", "clip_t_b32", "clip_t_l14", "pf", "cp_pf", "copying",
     "copy_score", "diversity", "cmmd", "kid",
 )  # fmt: skip
+COST_COLUMNS = (
+    ("Time of a new object", "median over objects, on the machine of the evaluation"),
+    ("Size of a new object", "bytes to keep of it"),
+    ("Memory", "peak, above the loaded base"),
+)
 
 
 class Entry(NamedTuple):
@@ -78,11 +84,9 @@ def methods(e: Evaluation) -> Table:
             estimate(m, e.summary[condition].get(m.key), is_better(m, paired_difference(m, ours, theirs)))
             for m in measures
         ]
-        return [Entry(LABELS[condition]), *scores, *(_cost(e, condition) if e.costs else [])]
+        return [Entry(LABELS[condition]), *scores, *(_cost(e, condition) if costs(e) else [])]
 
-    costs = [("Time of a new object", "median over objects, on the machine of the evaluation"),
-             ("Size of a new object", "bytes to keep of it"), ("Memory", "peak, above the loaded base")]  # fmt: skip
-    columns = [("Drawn by", ""), *((m.title, m.meaning) for m in measures), *(costs if e.costs else [])]
+    columns = [("Drawn by", ""), *((m.title, m.meaning) for m in measures), *(COST_COLUMNS if costs(e) else [])]
     return Table(columns, [row(c) for c in conditions(e)])
 
 

@@ -9,7 +9,7 @@ from taming_core.evaluation.conditions import COLOURS, NAMES, OURS, REAL, Varian
 from taming_core.evaluation.intervals import Estimate
 from taming_core.evaluation.measures import MEASURES, ImageScores, Measure
 from taming_core.evaluation.report.charts import Bar, Chart, Point, Series, intervals, scatter
-from taming_core.evaluation.report.comparison import BASELINES, LABELS, duration
+from taming_core.evaluation.report.comparison import BASELINES, LABELS, costs, duration
 from taming_core.evaluation.report.tables import conditions, headline
 from taming_core.evaluation.result import Evaluation
 
@@ -68,10 +68,11 @@ def pareto(e: Evaluation, fidelity: Measure, text: Measure) -> list[Sample]:
 
 def cost(e: Evaluation, fidelity: Measure) -> list[Sample]:
     """Fidelity and the seconds of a new object, of each condition that has costs."""
-    wanted = [c for c in (OURS, *BASELINES) if c in e.costs and e.costs[c].seconds > 0]
+    of = costs(e)
+    wanted = [c for c in (OURS, *BASELINES) if c in of and of[c].seconds > 0]
     found = {v: rows for v, rows in groups(e, wanted).items() if v == Variant(v.of)}
     samples = [(v.of, mean(fidelity, rows)) for v, rows in shared(found).items()]
-    return [Sample(c, None, f, e.costs[c].seconds) for c, f in samples if f]
+    return [Sample(c, None, f, of[c].seconds) for c, f in samples if f]
 
 
 def steps(e: Evaluation, fidelity: Measure) -> list[Sample]:

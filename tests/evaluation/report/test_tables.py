@@ -3,6 +3,7 @@
 from evaluations import COSTS, evaluation, whole
 
 from taming_core.evaluation.report import tables
+from taming_core.evaluation.report.page import html
 from taming_core.evaluation.report.tables import ABSENT
 
 
@@ -19,6 +20,13 @@ def test_methods_have_scores_with_intervals_verdicts_and_costs() -> None:
     assert rows["DreamBooth"]["Memory"] == ABSENT
     assert rows["Textual Inversion"]["Size of a new object"].text == "4.1 KB"
     assert rows["real photos"]["Size of a new object"] == ABSENT
+
+
+def test_one_cost_alone_is_not_shown_so_that_the_same_scores_give_the_same_page() -> None:
+    alone = evaluation(2, shifts={}, costs={"ours": COSTS["ours"]})
+    slower = evaluation(2, shifts={}, costs={"ours": COSTS["ours"]._replace(seconds=9.0)})
+    assert html(alone) == html(slower)
+    assert "Time of a new object" not in html(alone)
 
 
 def test_all_measures_are_those_that_were_taken() -> None:
