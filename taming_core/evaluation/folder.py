@@ -5,9 +5,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image
-
-from taming_core.evaluation import judge_check_files, measures, plots, report, strata
+from taming_core.evaluation import judge_check_files, measures, plots, strata
 from taming_core.evaluation.added_conditions import condition_of, trained
 from taming_core.evaluation.conditions import ANOTHER, NAMES, NO_OBJECT, OURS, REAL, in_order, name_of
 from taming_core.evaluation.gallery import Known
@@ -15,6 +13,8 @@ from taming_core.evaluation.judge_check import JudgeCheck
 from taming_core.evaluation.measures import MEASURES
 from taming_core.evaluation.protocol import REFERENCES, EvalSubject
 from taming_core.evaluation.protocol_record import title
+from taming_core.evaluation.report.page import html
+from taming_core.evaluation.report.sheet import sheet
 from taming_core.evaluation.result import Evaluation
 from taming_core.evaluation.scoring import MAX_OBJECTS
 from taming_core.figures import image_grid
@@ -56,14 +56,12 @@ def write(
 def _fill(part: Path, e: Evaluation, timings: Mapping[str, float], images: Path) -> None:
     """Write all files of the evaluation into the folder `part`."""
     shutil.copytree(images, part / "images")
-    plots.write(part / "plots", e.summary, e.rows)
+    plots.write(part / "plots", e)
     plots.write_csv(part / "plots" / "strata.csv", ("stratum", "value", *strata.COMPARED), strata.table(e.strata))
     lines = (json.dumps(row, ensure_ascii=False) for row in e.rows)
     (part / "scores.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    (part / "report.html").write_text(report.html(e, part / "plots"), encoding="utf-8")
-    table = report.pictures(e)
-    heading = f"Objects that no model in the chain has seen ({len(e.subjects)} of the {e.params.split} split)"
-    image_grid.save(image_grid.grid(heading, table.columns, table.rows, _tile_side(e.images)), part / "sheet.png")
+    (part / "report.html").write_text(html(e), encoding="utf-8")
+    image_grid.save(sheet(e), part / "sheet.png")
     write_json(part / "timings.json", timings)
     write_json(part / "protocol.json", e.protocol)
     write_json(part / "intervals.json", measures.intervals(e.summary))
@@ -198,8 +196,3 @@ def _condition_line(condition: str, e: Evaluation) -> str:
     if cost is not None:
         words += [f"{cost.seconds:.1f} seconds and {cost.bytes / 1024:.0f} KB per object"]
     return f"  {name_of(condition)}: {', '.join(words)}"
-
-
-def _tile_side(images: Sequence[Image.Image]) -> int:
-    """Side in pixels of a picture on the sheet: the width of the widest image, at most 192."""
-    return min(max((i.width for i in images), default=128), 192)

@@ -9,7 +9,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from taming_core.evaluation.conditions import COLOURS, NAMES, OURS
+from taming_core.evaluation.intervals import Estimate
 from taming_core.evaluation.measures import MEASURES, ImageScores, Summary
+from taming_core.evaluation.report import tradeoffs
+from taming_core.evaluation.result import Evaluation
 from taming_core.figures.axes import style_axes
 
 SHOWN = (
@@ -20,20 +23,46 @@ PER_OBJECT = (
     "judge_top1", "strict_top1", "strict_pass", "judge_cosine", "strict_cosine", "shape", "scene_accuracy",
     "style_accuracy",
 )  # fmt: skip
+MAX_DOTS = 60  # objects in the plot; the table has all
 DOTS = {"judge_cosine": ("#2f6db3", "likeness"), "strict_cosine": ("#7a5ba8", "strict likeness"),
         "shape": ("#d8703a", "shape")}  # fmt: skip
 
 
-def write(folder: Path, summary: Summary, rows: Sequence[ImageScores]) -> None:
-    """Write fidelity.csv, scenes.csv, styles.csv, per_object.csv and two PNG plots into `folder`."""
+def write(folder: Path, e: Evaluation) -> None:
+    """Write fidelity.csv, scenes.csv, styles.csv, per_object.csv, pareto.csv, cost.csv and two plots as PNG."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_csv(folder / "fidelity.csv", ("condition", "measure", "score", "low", "high"), fidelity(summary))
+    write_csv(folder / "fidelity.csv", ("condition", "measure", "score", "low", "high"), fidelity(e.summary))
     for kind in ("scene", "style"):
-        write_csv(folder / f"{kind}s.csv", ("asked", "chosen"), choices(rows, kind))
-    means = per_object(rows)
+        write_csv(folder / f"{kind}s.csv", ("asked", "chosen"), choices(e.rows, kind))
+    means = per_object(e.rows)
     write_csv(folder / "per_object.csv", ("identity", *PER_OBJECT), means)
-    _save(bars(summary), folder / "fidelity.png")
-    _save(dots(means), folder / "per_object.png")
+    write_csv(folder / "pareto.csv", ("condition", "guidance", "text", "fidelity", "low", "high"), pareto(e))
+    write_csv(folder / "cost.csv", ("condition", "seconds", "fidelity", "low", "high"), cost(e))
+    _save(bars(e.summary), folder / "fidelity.png")
+    _save(dots(means[:MAX_DOTS]), folder / "per_object.png")
+
+
+def pareto(e: Evaluation) -> list[dict[str, Any]]:
+    """Fidelity and text of this encoder at each guidance, and of each baseline, on the same objects and prompts."""
+    keys = tradeoffs.first_taken(e, tradeoffs.FIDELITY), tradeoffs.first_taken(e, tradeoffs.TEXT)
+    if keys[0] is None or keys[1] is None:
+        return []
+    return [
+        {"condition": s.condition, "guidance": s.setting, "text": round(s.x.mean, 4), **_ends(s.fidelity)}
+        for s in tradeoffs.pareto(e, keys[0], keys[1])
+        if isinstance(s.x, Estimate)
+    ]
+
+
+def cost(e: Evaluation) -> list[dict[str, Any]]:
+    """Fidelity and the seconds of a new object, of each condition that has costs."""
+    measure = tradeoffs.first_taken(e, tradeoffs.FIDELITY)
+    samples = tradeoffs.cost(e, measure) if measure else []
+    return [{"condition": s.condition, "seconds": s.x, **_ends(s.fidelity)} for s in samples]
+
+
+def _ends(e: Estimate) -> dict[str, float]:
+    return {"fidelity": round(e.mean, 4), "low": round(e.low, 4), "high": round(e.high, 4)}
 
 
 def _save(figure: Any, path: Path) -> None:  # Any: matplotlib types savefig partly
@@ -88,16 +117,17 @@ def bars(summary: Summary) -> Figure:
     titles = {m.key: m.title for m in MEASURES}
     keys = [key for key in SHOWN if any(key in of for of in summary.values())]
     conditions = [c for c in NAMES if c in summary]
+    width = 0.8 / max(len(conditions), 1)
     for n, condition in enumerate(conditions):
         entries = [(i, summary[condition][key]) for i, key in enumerate(keys) if key in summary[condition]]
-        x = [i + (n - (len(conditions) - 1) / 2) * 0.2 for i, _ in entries]
+        x = [i + (n - (len(conditions) - 1) / 2) * width for i, _ in entries]
         spans = [[e.mean - e.low for _, e in entries], [e.high - e.mean for _, e in entries]]
-        axes.bar(x, [e.mean for _, e in entries], 0.18, color=COLOURS[condition], label=NAMES[condition])
+        axes.bar(x, [e.mean for _, e in entries], 0.9 * width, color=COLOURS[condition], label=NAMES[condition])
         axes.errorbar(x, [e.mean for _, e in entries], spans, fmt="none", ecolor="#33373d", elinewidth=1, capsize=2)
     axes.set_xticks(range(len(keys)), [fill(titles[key], 14) for key in keys])
     axes.set_xlim(-0.5, len(keys) - 0.5)
     axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.05)
-    axes.legend(frameon=False, ncols=len(conditions), loc="upper center", bbox_to_anchor=(0.5, 1.16))
+    axes.legend(frameon=False, ncols=min(len(conditions), 4), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     style_axes(axes)
     return figure
 
