@@ -3,11 +3,10 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,8 +15,9 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from taming_core.baselines import dreambooth, dreambooth_lora, textual_inversion
+from taming_core.baselines.examples import ClassImages, Examples, examples, prompt_of
 from taming_core.baselines.memory import MemoryPeak
-from taming_core.baselines.methods import TEMPLATES, Method, class_noun, object_words
+from taming_core.baselines.methods import Method, class_noun, object_words
 from taming_core.baselines.photos import photos_digest
 from taming_core.baselines.record import (
     BaselineRecord,
@@ -27,19 +27,17 @@ from taming_core.baselines.record import (
     read_record,
 )
 from taming_core.baselines.tuned import Tuned, frozen
-from taming_core.baselines.views import Posteriors, class_images, encode, open_images, views_of
+from taming_core.baselines.views import class_images, encode, open_images, views_of
 from taming_core.bases.family import Text
 from taming_core.bases.limits import require_image_size
 from taming_core.errors import TamingError
 from taming_core.files import replacing_folder
 from taming_core.images.families import TamingPipeline
-from taming_core.language.placeholder import article
 from taming_core.model import diffusion
 from taming_core.model.subject_model import SubjectModel, sample_latents, subject_model
 from taming_core.params.baseline import BaselineParams, MethodParams
 from taming_core.progress import track
 from taming_core.training.losses import denoising_loss
-from taming_core.training.sampler import shuffled_index
 from taming_core.weights.device import fast_kernels
 
 TextOf = Callable[[Sequence[str]], Text]
@@ -48,23 +46,6 @@ TUNED = {
     "dreambooth": dreambooth.tuned,
     "dreambooth-lora": dreambooth_lora.tuned,
 }
-
-
-@dataclass(frozen=True)
-class ClassImages:
-    """The images of prior preservation."""
-
-    posteriors: Posteriors
-    prompt: str
-    weight: float  # of their loss
-
-
-class Examples(NamedTuple):
-    """The images of one step, and what is said of them."""
-
-    posteriors: Posteriors
-    prompts: list[str]
-    weights: Float[Tensor, " images"]  # in the loss; they add up to 1 over the photos
 
 
 def train(
@@ -153,40 +134,6 @@ def require_supported(pipeline: TamingPipeline, p: BaselineParams) -> None:
                           "null.")  # fmt: skip
     side = p.size or family.image_size
     require_image_size(side, side, family.size_multiple, family.max_size)
-
-
-def prompt_of(words: str) -> str:
-    """The prompt of DreamBooth's photos and class images.
-
-    >>> prompt_of("sks robot"), prompt_of("animal")
-    ('a photo of a sks robot', 'a photo of an animal')
-    """
-    return f"a photo of {article(words)} {words}"
-
-
-def examples(
-    method: Method, images: Posteriors, words: str, prior: ClassImages | None, count: int, seed: int, step: int
-) -> Examples:
-    """`count` views of the photos, and as many class images, in shuffled epochs."""
-    places = range(step * count, (step + 1) * count)
-    chosen = [shuffled_index(len(images.mean), seed, "photos", n) for n in places]
-    prompts = [prompt_at(method, words, seed, n) for n in places]
-    found = Examples(images.take(chosen), prompts, torch.full((count,), 1 / count))
-    if prior is None:
-        return found
-    others = [shuffled_index(len(prior.posteriors.mean), seed, "class images", n) for n in places]
-    return Examples(
-        Posteriors(*map(torch.cat, zip(found.posteriors, prior.posteriors.take(others), strict=True))),
-        prompts + [prior.prompt] * count,
-        torch.cat([found.weights, prior.weight * found.weights]),
-    )
-
-
-def prompt_at(method: Method, words: str, seed: int, place: int) -> str:
-    """The prompt of a photo: for Textual Inversion one of the templates in turn."""
-    if method != "textual-inversion":
-        return prompt_of(words)
-    return TEMPLATES[shuffled_index(len(TEMPLATES), seed, "templates", place)].format(words)
 
 
 def updates(

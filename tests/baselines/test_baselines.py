@@ -18,9 +18,10 @@ from tiny_bases import FAMILIES
 
 from taming_core.baselines import textual_inversion
 from taming_core.baselines.apply import applied
+from taming_core.baselines.examples import ClassImages, examples
 from taming_core.baselines.methods import METHODS, SUBJECT, Method
 from taming_core.baselines.record import read_record
-from taming_core.baselines.train import ClassImages, examples, frozen_text, train, weighted_loss
+from taming_core.baselines.train import frozen_text, train, weighted_loss
 from taming_core.baselines.views import Posteriors, encode, views_of
 from taming_core.bases.family import pool_at_eos
 from taming_core.errors import TamingError
