@@ -1,6 +1,7 @@
 """The text-to-image model that a baseline tunes, as a pipeline."""
 
 from pathlib import Path
+from typing import Any
 
 from taming_core.bases.families import family_of
 from taming_core.bases.load import load_base, model_index
@@ -33,8 +34,8 @@ def load_tunable(spec: str, device: str, precision: str) -> TamingPipeline:
     family = family_of(parts)
     for tokenizer, text_encoder in zip(family.tokenizers, family.text_encoders.values(), strict=True):
         add_placeholder_token(tokenizer, text_encoder)
-    unused = ObjectEncoder(SMALLEST, "full", 1, family.width, injection="concat", layers=None).to(DTYPES[precision])
-    pipeline = assemble(parts, unused.eval())
+    unused: Any = ObjectEncoder(SMALLEST, "full", 1, family.width, injection="concat", layers=None)
+    pipeline: Any = assemble(parts, unused.to(DTYPES[precision]).eval())
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 

@@ -3,6 +3,7 @@
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,11 @@ def tuned(pipeline: TamingPipeline, noun: str | None, p: BaselineParams) -> Gene
     """All weights, in float32."""
     trained = networks(pipeline, p.dreambooth.text_encoder)
     with with_values(trained.values(), lambda _, w: w.to(torch.float32, copy=True)):
-        weights = [w.requires_grad_(True) for network in trained.values() for w in network.parameters()]
+        weights = [weight for network in trained.values() for weight in network.parameters()]
+        for weight in weights:
+            weight.requires_grad_(True)
         try:
-            yield Tuned(
-                [*trained], weights, p.dreambooth.text_encoder,
-                lambda folder, whole: save(pipeline, trained, folder, whole),
-            )  # fmt: skip
+            yield Tuned([*trained], weights, p.dreambooth.text_encoder, partial(save, pipeline, trained))
         finally:
             for weight in weights:
                 weight.requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def tuned(pipeline: TamingPipeline, noun: str | None, p: BaselineParams) -> Gene
     try:
         lora.add_lora(denoiser, LoraParams(rank=own.rank, alpha=own.alpha), p.seed)
         weights = lora_parameters(denoiser)
-        yield Tuned([pipeline.family.denoiser_name], weights, False, lambda folder, _: save(pipeline, folder))
+        yield Tuned([pipeline.family.denoiser_name], weights, False, partial(save, pipeline))
     finally:
         denoiser.unload_lora()
 
@@ -59,7 +60,7 @@ def lora_parameters(network: nn.Module) -> list[nn.Parameter]:
     return weights
 
 
-def save(pipeline: TamingPipeline, folder: Path) -> int:
+def save(pipeline: TamingPipeline, folder: Path, _whole: bool) -> int:
     """Write the LoRA in fp16 as diffusers loads it; returns its bytes."""
     layers = {name: weight.half() for name, weight in lora.lora_weights(pipeline.denoiser).items()}
     lora.save_lora(pipeline, layers, folder)

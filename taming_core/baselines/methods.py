@@ -29,10 +29,9 @@ def require_method(name: str) -> Method:
     Raises:
         TamingError: there is none of this name.
     """
-    found = next((method for method in METHODS if method == name), None)
-    if found is None:
+    if name not in METHODS:
         raise TamingError(f"There is no method {name}. Use one of {', '.join(METHODS)}.")
-    return found
+    return name
 
 
 def class_noun(noun: str | None) -> str:

@@ -7,6 +7,7 @@ example scripts: `learned_embeds.safetensors`, and `learned_embeds_2.safetensors
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def tuned(pipeline: TamingPipeline, noun: str | None, p: BaselineParams) -> Gene
     """The rows of the new word, at first those of the class noun."""
     rows = initial_rows(pipeline, class_noun(noun), p.textual_inversion.vectors)
     with with_word(pipeline, rows):
-        yield Tuned([*rows], [*rows.values()], True, lambda folder, _: save(rows, folder))
+        yield Tuned([*rows], [*rows.values()], True, partial(save, rows))
 
 
 @contextmanager
@@ -50,7 +51,9 @@ def loaded(pipeline: TamingPipeline, folder: Path) -> Generator[None]:
     """Within the block the pipeline knows the word that was saved to `folder`."""
     found = {name: folder / file_name(name) for name in pipeline.family.trainable_text_encoders}
     rows = {name: nn.Parameter(load_file(file)[SUBJECT]) for name, file in found.items()}
-    with with_word(pipeline, {name: row.to(pipeline.device) for name, row in rows.items()}):
+    for row in rows.values():
+        row.data = row.data.to(pipeline.device)
+    with with_word(pipeline, rows):
         yield
 
 
@@ -91,7 +94,7 @@ def _extended(pipeline: Any, text_encoder: str, rows: nn.Parameter) -> Generator
         setattr(pipeline, tokenizer_of(text_encoder), tokenizer)
 
 
-def save(rows: Rows, folder: Path) -> int:
+def save(rows: Rows, folder: Path, _whole: bool) -> int:
     """Write the rows of each text encoder to a file of its own, as diffusers loads them; returns their bytes."""
     for name, weight in rows.items():
         save_file({SUBJECT: weight.detach().cpu().contiguous()}, folder / file_name(name))

@@ -204,20 +204,19 @@ def updates(
     """
     model, device, dtype = subject_model(pipeline.components), pipeline.device, pipeline.denoiser.dtype
     fused = device.type in ("cpu", "cuda")
-    optimizer = torch.optim.AdamW(tuned.weights, lr=own.learning_rate, weight_decay=p.weight_decay, fused=fused)
+    optimizer: Any = torch.optim.AdamW(tuned.weights, lr=own.learning_rate, weight_decay=p.weight_decay, fused=fused)
     text_of = trained_text(model) if tuned.trains_text else frozen_text(model)
     for step in range(own.steps):
         batch = example_at(step)
-        shape = batch.posteriors.mean.shape
-        noise = diffusion.noise_at(step, (shape[0], *shape[1:]), model.schedule, p.seed, 0.0, p.guidance)
+        count, channels, rows, columns = batch.posteriors.mean.shape
+        noise = diffusion.noise_at(step, (count, channels, rows, columns), model.schedule, p.seed, 0.0, p.guidance)
         with precision(device, dtype), fast_kernels("fp32" if dtype == torch.float32 else "bf16"):
-            loss = weighted_loss(model, batch, diffusion.slice_noise(noise, slice(None), device), text_of, dtype)
+            loss: Any = weighted_loss(model, batch, diffusion.slice_noise(noise, slice(None), device), text_of, dtype)
             memory.sample()
         if not math.isfinite(loss.item()):
             raise TamingError(f"The loss is {loss.item()} in step {step + 1}. Lower the method's learning_rate in the "
                               "section baseline of params.yaml.")  # fmt: skip
-        backward: Any = loss.backward
-        backward()
+        loss.backward()
         clip_grad_norm_(tuned.weights, p.max_grad_norm)
         optimizer.step()
         memory.sample()

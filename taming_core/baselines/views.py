@@ -43,7 +43,8 @@ def views_of(photos: Sequence[Image.Image], side: int, p: AugmentParams, seed: i
 
 def view(photo: Image.Image, side: int, p: AugmentParams, rng: np.random.Generator, number: int) -> Image.Image:
     """One view of a photo; the first is its central square."""
-    square = ImageOps.fit(photo.convert("RGB"), (min(photo.size),) * 2, RESAMPLING)
+    shorter = min(photo.size)
+    square = ImageOps.fit(photo.convert("RGB"), (shorter, shorter), RESAMPLING)
     if number == 0:
         return square.resize((side, side), RESAMPLING)
     length = square.width * (1 - p.crop * rng.random())

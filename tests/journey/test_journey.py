@@ -35,6 +35,8 @@ def small_params() -> dict[str, Any]:
     for section, values in SMALL.items():
         params[section] |= values
     params["train"]["validation"] |= {"every": 2, "objects": 1, "prompts": ["a photo of a <object> on the beach"]}
+    params["baseline"]["prior"] |= {"images": 1, "steps": 1}
+    params["baseline"]["dreambooth_lora"]["steps"] = 1
     for sampling in (params["train"]["validation"], params["evaluate"], params["generate"]):
         sampling["sampling"]["steps"] = 1
     return params
@@ -71,7 +73,7 @@ def shown_commands() -> list[list[str]]:
     readme = (ROOT / "README.md").read_text()
     blocks = re.findall(r"```bash\n(.*?)```", readme, re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    for command in [*JOURNEY, "generate", "export", "inspect"]:
+    for command in [*JOURNEY, "generate", "baseline", "export", "inspect"]:
         shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "250"}).output
         lines += re.findall(r"^\s*(?:Example:\s*)?(taming .+)$", shown, re.MULTILINE)
     found = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("taming ")]
