@@ -86,7 +86,11 @@ def methods(e: Evaluation) -> Table:
         ]
         return [Entry(LABELS[condition]), *scores, *(_cost(e, condition) if costs(e) else [])]
 
-    columns = [("Drawn by", ""), *((m.title, m.meaning) for m in measures), *(COST_COLUMNS if costs(e) else [])]
+    columns: list[tuple[str, str]] = [
+        ("Drawn by", ""),
+        *((m.title, m.meaning) for m in measures),
+        *(COST_COLUMNS if costs(e) else []),
+    ]
     return Table(columns, [row(c) for c in conditions(e)])
 
 
