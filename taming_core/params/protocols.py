@@ -10,7 +10,7 @@ PROTOCOLS = Path(__file__).parents[1] / "evaluation" / "protocols"  # the shippe
 
 
 # Keys that add conditions and change no score of another one: where a protocol leaves them out, they are the params'.
-CONDITIONS = {"control_objects", "baselines", "baseline_photos", "guidance", "pasted"}
+CONDITIONS = {"control_objects", "baselines", "baseline_photos", "guidance", "pasted", "judge_check"}
 
 
 class Protocol(Section):

@@ -89,7 +89,7 @@ def methods(e: Evaluation) -> Table:
     columns: list[tuple[str, str]] = [
         ("Drawn by", ""),
         *((m.title, m.meaning) for m in measures),
-        *(COST_COLUMNS if costs(e) else []),
+        *(COST_COLUMNS if costs(e) else ()),
     ]
     return Table(columns, [row(c) for c in conditions(e)])
 
