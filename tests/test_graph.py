@@ -89,7 +89,7 @@ def test_every_dep_exists_or_is_made_by_an_earlier_stage() -> None:
 
 
 CHAINS = {name: yaml.safe_load((ROOT / "pipelines" / name / "dvc.yaml").read_text())["stages"]
-          for name in ("mini", "ablation")}  # fmt: skip
+          for name in ("mini", "ablation", "benchmark")}  # fmt: skip
 MINI_STAGES, ABLATION_STAGES = CHAINS["mini"], CHAINS["ablation"]
 
 
