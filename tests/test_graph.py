@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import packages
 import pytest
@@ -90,7 +91,7 @@ def test_every_dep_exists_or_is_made_by_an_earlier_stage() -> None:
 
 CHAINS = {name: yaml.safe_load((ROOT / "pipelines" / name / "dvc.yaml").read_text())["stages"]
           for name in ("mini", "ablation", "benchmark")}  # fmt: skip
-MINI_STAGES, ABLATION_STAGES = CHAINS["mini"], CHAINS["ablation"]
+MINI_STAGES, ABLATION_STAGES, BENCHMARK_STAGES = (CHAINS[name] for name in ("mini", "ablation", "benchmark"))
 
 
 def file_run_by(command: str) -> Path:
@@ -113,10 +114,11 @@ def test_no_two_modules_of_a_chain_import_each_other_in_a_circle() -> None:
         assert path not in packages.reached(packages.imported(path)), f"{path.stem} is imported by what it imports"
 
 
-def test_the_journey_reads_nothing_that_the_chain_of_mini_declares() -> None:
+@pytest.mark.parametrize("stages", [STAGES, BENCHMARK_STAGES], ids=["journey", "benchmark"])
+def test_the_journey_and_the_benchmark_read_nothing_that_the_chain_of_mini_declares(stages: dict[str, Any]) -> None:
     """Else `dvc repro` at the top would start to train models."""
     made = {out if isinstance(out, str) else next(iter(out)) for d in MINI_STAGES.values() for out in d.get("outs", [])}
-    read = {dep for stage in STAGES.values() for dep in stage["deps"]}
+    read = {dep for stage in stages.values() for dep in stage["deps"]}
     assert not [(m, r) for m in made for r in read if f"{m}/".startswith(f"{r}/") or f"{r}/".startswith(f"{m}/")]
 
 
@@ -131,5 +133,5 @@ def test_stages_of_the_ablation_name_files_that_exist_or_are_made_by_an_earlier_
 
 
 def test_no_two_chains_make_the_same() -> None:
-    outs = [next(iter(o)) for d in (*MINI_STAGES.values(), *ABLATION_STAGES.values()) for o in d.get("outs", [])]
+    outs = [next(iter(o)) for d in (*MINI_STAGES.values(), *ABLATION_STAGES.values(), *BENCHMARK_STAGES.values()) for o in d.get("outs", [])]
     assert len(set(outs)) == len(outs)
