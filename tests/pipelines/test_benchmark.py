@@ -73,15 +73,9 @@ def test_the_protocol_file_is_that_of_the_protocol() -> None:
     assert (ROOT / sizes["protocol_file"]).stem == sizes["protocol"]
 
 
-@pytest.fixture(scope="module", params=["photos", pytest.param("table", marks=pytest.mark.slow)])
-def copy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project after the chain with the overrides of smoke.args, by DVC up to the stage `param`."""
-    folder = tmp_path_factory.mktemp("smoke") / "taming"
-    return smoke_run(folder, LEFT_BEHIND, "pipelines/benchmark/dvc.yaml", "table", by_dvc=request.param)
-
-
-@pytest.mark.timeout(600)
-def test_the_whole_runs_in_smoke_size(copy: Path) -> None:
+@pytest.mark.slow
+def test_the_whole_runs_in_smoke_size(tmp_path: Path) -> None:
+    copy = smoke_run(tmp_path / "taming", LEFT_BEHIND, "pipelines/benchmark/dvc.yaml", "table", by_dvc="photos")
     out = copy / "out/benchmark"
     lines = (out / "evaluation/scores.jsonl").read_text(encoding="utf-8").splitlines()
     drawn = {json.loads(line)["condition"] for line in lines}
