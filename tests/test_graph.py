@@ -133,5 +133,9 @@ def test_stages_of_the_ablation_name_files_that_exist_or_are_made_by_an_earlier_
 
 
 def test_no_two_chains_make_the_same() -> None:
-    outs = [next(iter(o)) for d in (*MINI_STAGES.values(), *ABLATION_STAGES.values(), *BENCHMARK_STAGES.values()) for o in d.get("outs", [])]
+    outs = [
+        next(iter(o))
+        for d in (*MINI_STAGES.values(), *ABLATION_STAGES.values(), *BENCHMARK_STAGES.values())
+        for o in d.get("outs", [])
+    ]
     assert len(set(outs)) == len(outs)
