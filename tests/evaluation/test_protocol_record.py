@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_vlm
 import torch
 import yaml
 from small_rows import artwork, row, write_rows
@@ -15,7 +16,9 @@ from taming_core.errors import TamingError
 from taming_core.evaluation.comparison import Results, changes, require_same_protocol
 from taming_core.evaluation.judges import Judges, load_judges
 from taming_core.evaluation.protocol import eval_subjects
-from taming_core.evaluation.protocol_record import encoder_record, protocol_record, title
+from taming_core.evaluation.protocol_record import encoder_record, protocol_record, title, vlm_record
+from taming_core.evaluation.similarity import ScoreNetworks, load_networks
+from taming_core.evaluation.vlm_judge import load_vlm_judge
 from taming_core.params.load import load_params, packaged_params
 from taming_core.params.protocols import Protocol, load_protocol, shipped
 from taming_core.params.sections import EvaluateParams
@@ -24,6 +27,7 @@ from taming_core.weights.mini import MINI
 
 SETTINGS = load_params(packaged_params())
 ENCODER = encoder_record("mini", "0" * 16, None, "fp32")
+NO_SCORES = ScoreNetworks({}, {})
 
 
 def params(**changes: Any) -> EvaluateParams:
@@ -43,7 +47,7 @@ def judges() -> Judges:
 
 def record(rows: Path, judges: Judges, p: EvaluateParams | None = None, **detect: Any) -> dict[str, Any]:
     p, d = p or params(), SETTINGS.detect.model_copy(update=detect)
-    return protocol_record(p, d, eval_subjects(rows, p, "removed"), judges, rows, ENCODER, None)
+    return protocol_record(p, d, eval_subjects(rows, p, "removed"), judges, NO_SCORES, None, rows, ENCODER, None)
 
 
 def changed(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -119,6 +123,34 @@ def test_one_changed_weight_of_a_judge_is_named(rows: Path, judges: Judges, key:
     assert record(rows, judges) == before
 
 
+def test_a_network_of_a_score_is_known_by_its_weights_and_a_packages_by_name(rows: Path, judges: Judges) -> None:
+    def scored(**scores: Any) -> dict[str, Any]:
+        p = params(scores=scores)
+        subjects = eval_subjects(rows, p, "removed")
+        return protocol_record(p, SETTINGS.detect, subjects, judges, networks, None, rows, ENCODER, None)
+
+    networks = load_networks(params(scores={"dino": "mini", "clip_b32": "mini"}).scores, "cpu")
+    before = scored(dino="mini", clip_b32="mini")
+    assert set(before["measured"]["scores"]) == {"dino", "clip_b32", "clip_b32_tokenizer"}
+    last = list(networks.vision["dino"].model.parameters())[-1].data.view(-1)
+    value = float(last[-1])
+    last[-1] += 0.001
+    assert changed(before, scored(dino="mini", clip_b32="mini")) == ["scores.dino.weights"]
+    last[-1] = value
+    assert changed(before, scored(dino="mini", clip_b32="mini", lpips="alex")) == ["scores.lpips"]
+    assert changed(record(rows, judges), before) == ["scores.dino", "scores.clip_b32", "scores.clip_b32_tokenizer"]
+
+
+def test_a_vision_language_model_is_known_by_its_questions_and_weights_not_by_how_it_is_reached(tmp_path: Path) -> None:
+    spec = str(tiny_vlm.write(tmp_path / "vlm"))
+    p = params(vlm={"model": spec}).vlm
+    assert p is not None
+    found = vlm_record(p, load_vlm_judge(p, "cpu", tmp_path / "answers"))
+    assert spec not in json.dumps(found)
+    assert {"at_once", "api_key_env", "timeout", "retries"}.isdisjoint(found)
+    assert {"cp_prompt", "pf_prompt", "max_side", "model"} <= set(found)
+
+
 def judge_folder(folder: Path, file: str | None = None, **values: Any) -> str:
     """A copy of mini's strict judge, with a value of one of its configs changed."""
     shutil.copytree(MINI / "strict_judge", folder)
@@ -166,7 +198,7 @@ def test_the_encoder_and_the_name_stand_beside_what_is_compared(rows: Path, judg
     named = Protocol(name="ours", version=2, evaluate=p)
     subjects = eval_subjects(rows, p, "removed")
     encoder = encoder_record(folder, "1" * 16, "owner/base", "bf16")
-    found = protocol_record(p, SETTINGS.detect, subjects, judges, rows, encoder, named)
+    found = protocol_record(p, SETTINGS.detect, subjects, judges, NO_SCORES, None, rows, encoder, named)
     assert found["fingerprint"] == record(rows, judges, p)["fingerprint"]
     assert found["encoder"] == {"name": "rows", "fingerprint": "1" * 16, "base": "owner/base", "precision": "bf16"}
     assert title(found) == f"ours 2, fingerprint {found['fingerprint']}"
