@@ -68,7 +68,7 @@ def evaluate(
 
     \b
     Example: taming eval --encoder data/encoder --in data/rows --out data/evaluation
-    Example: taming eval --encoder mini --protocol mini --out out/mini
+    Example: taming eval --encoder mini --protocol mini --out out/protocol
     Example: taming eval --compare out/mini data/evaluation
     Example: taming eval --judge-check --in data/rows
     """

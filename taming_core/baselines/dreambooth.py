@@ -64,7 +64,7 @@ def save(pipeline: TamingPipeline, trained: dict[str, nn.Module], folder: Path, 
     With `whole` the others are written as they are, so that stock diffusers loads the folder.
     """
     if whole:
-        stock = stock_pipeline(pipeline)
+        stock = stock_pipeline(pipeline, deepcopy(pipeline.scheduler))  # our own stays as it is
         stock.register_modules(**{name: half(network) for name, network in trained.items()})
         stock.save_pretrained(folder)
     else:

@@ -92,7 +92,7 @@ def shortened(value: Any) -> str:
     """A value for a message.
 
     >>> shortened({"text": "a photo of a <object> on a very long beach"}), shortened(None)
-    ('{"text": "a photo of a <object> on a ver…', 'none')
+    ('{"text": "a photo of a <object> on a ve…', 'none')
     """
     text = value if isinstance(value, str) else "none" if value is None else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= SHORTENED else f"{text[: SHORTENED - 1]}…"

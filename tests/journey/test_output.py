@@ -25,6 +25,7 @@ OURS = tuple(
         r"data/evaluation: \d+ images of \d+ held-out objects",
         r" +(\d+ %|-?\d\.\d\d)  [a-z ]+  ?another object's tokens .+",
         r" +\d+ %  right style",
+        r"protocol of the params, fingerprint [0-9a-f]{16}",
         r"\d+\.\d\d seconds and \d+ KB per object",
         r"\S+/report.html and \S+/sheet.png show them",
         r"1 images in out, with the encoder data/encoder; out/sheet.png shows them",
