@@ -66,7 +66,8 @@ def table(
     lines = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     for c in conditions:
         scores = [score(key, of[c].get(key)) for key in taken]
-        lines.append(f"| {' | '.join([name_of(c), *scores, *(cost(timings or {}, c, name) for name in costs)])} |")
+        name = "this encoder" if c == OURS else name_of(c)
+        lines.append(f"| {' | '.join([name, *scores, *(cost(timings or {}, c, name) for name in costs)])} |")
     return lines
 
 

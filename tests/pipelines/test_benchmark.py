@@ -33,9 +33,9 @@ TIMINGS = {"seconds_per_object": 0.25, "bytes_per_object": 2048, "dreambooth_sec
 def test_every_condition_has_its_scores_and_what_an_object_costs() -> None:
     main, copying, curve = markdown(ROWS, TIMINGS).split("## ")[1:]
     lines = {line.split(" | ")[0].strip("| "): line for line in main.splitlines() if line.startswith("| ")}
-    assert list(lines)[1:] == ["the object's tokens", "DreamBooth", "the seen photo itself"]
-    assert lines["the object's tokens"].endswith("| 0.25 | 2 | – |")
-    assert "0.50 (0.50 to 0.50)" in lines["the object's tokens"]
+    assert list(lines)[1:] == ["this encoder", "DreamBooth", "the seen photo itself"]
+    assert lines["this encoder"].endswith("| 0.25 | 2 | – |")
+    assert "0.50 (0.50 to 0.50)" in lines["this encoder"]
     assert lines["DreamBooth"].endswith("| 1,234.50 | – | – |")
     assert "0.40 (0.40 to 0.40)" in copying
     assert "| DreamBooth, 10 steps |" in curve
