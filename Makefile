@@ -10,7 +10,7 @@ BUILD = $(shell $(PYTHON) -c "import shlex, tomllib; \
   print(shlex.join(tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires']))")
 PYTEST = OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all lint lock setup clean
+.PHONY: demo test test-all test-faults lint lock setup clean
 
 demo: .venv/demo
 	@echo "Step 1 of 4, half a minute: find objects in the photos, caption them, build the training set"
@@ -32,10 +32,14 @@ demo: .venv/demo
 	@echo "Unseen objects        out/demo/sheet.png"
 
 test: .venv/test
-	$(PYTEST) -m "not slow" --durations=5
+	$(PYTEST) -m "not slow and not exhaustive" --durations=5
 
 test-all: .venv/test
 	$(PYTEST) -m slow --durations=5
+
+# Injects every fault, and writes the table of docs/faults.md.
+test-faults: .venv/test
+	OMP_NUM_THREADS=1 python tests/faults/table.py
 
 lint: .venv/test
 	ruff check .

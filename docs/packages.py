@@ -18,9 +18,10 @@ PICTURE = Path(__file__).with_suffix(".svg")
 
 # Lowest first: a package, or a module outside of all packages, imports only what stands before it.
 ORDER = (
-    "errors", "seeds", "progress", "files", "locks", "fingerprints", "drop_reasons", "params", "photos", "tables",
-    "language", "weights", "vlm", "figures", "objects", "curation", "captions", "rows", "bases", "model", "images",
-    "training", "baselines", "evaluation", "inspection", "generation", "exports", "projects", "world", "benchmarks",
+    "errors", "seeds", "progress", "storage", "files", "locks", "fingerprints", "drop_reasons", "params", "photos",
+    "tables", "engine", "language", "weights", "vlm", "figures", "objects", "curation", "captions", "rows", "bases",
+    "model", "images", "training", "baselines", "evaluation", "inspection", "generation", "exports", "projects",
+    "world", "benchmarks",
 )  # fmt: skip
 
 ROW, LEFT, FILES, CELL, TOP, LETTERS = 22, 118, 560, 20, 108, 88  # pixels; letters of file names in a line

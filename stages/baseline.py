@@ -5,13 +5,23 @@ from typing import Annotated
 
 import typer
 
-from stages.options import Device, ParamsFile
+from stages.options import AnyPath, Device, ParamsFile, local_path, location
 
 
 def baseline(
     method: Annotated[str, typer.Argument(help="textual-inversion, dreambooth or dreambooth-lora.")],
-    photo: Annotated[Path, typer.Option("--object", help="Photo of an object, or a folder of photos of it.")],
-    out: Annotated[Path, typer.Option("--out", help="The output folder; that of another object is not replaced.")],
+    photo: Annotated[
+        AnyPath,
+        typer.Option(
+            "--object", parser=location, metavar="<path>", help="Photo of an object, a folder of photos, or a URL."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", parser=local_path, metavar="<path>", help="The output folder; not that of another object."
+        ),
+    ],
     noun: Annotated[
         str | None, typer.Option("--class", help="The noun for the object's class, such as robot. Default: object.")
     ] = None,

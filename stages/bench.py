@@ -6,7 +6,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from stages.options import Device, ParamsFile
+from stages.options import AnyPath, CacheDir, Device, ParamsFile, Workers, local_path, location
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -17,8 +17,16 @@ app = typer.Typer(
 Rounds = Annotated[
     int, typer.Option("--rounds", min=1, help="Measurements of each loop, in turns; medians are printed.")
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="A JSON file for the results.")]
-RowsFolder = Annotated[Path | None, typer.Option("--in", help="A folder of rows. Default: random images.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", parser=local_path, metavar="<path>", help="A JSON file for the results."),
+]
+RowsFolder = Annotated[
+    AnyPath | None,
+    typer.Option(
+        "--in", parser=location, metavar="<path>", help="A folder of rows, or its URL. Default: random images."
+    ),
+]
 
 
 @app.command("train")
@@ -54,7 +62,7 @@ def train(
     settings = load_params(params)
     arguments.require_device(device)
     arguments.require_models(*([] if random else [settings.train]))
-    opened = None if rows is None else load_rows(rows.resolve(), "train")
+    opened = None if rows is None else load_rows(rows.resolve() if isinstance(rows, Path) else rows, "train")
 
     from taming_core.benchmarks import speed
     from taming_core.model.subject_model import subject_model
@@ -72,20 +80,90 @@ def train(
 
 
 @app.command("data")
-def data(rows: RowsFolder = None, params: ParamsFile = None, out: Out = None) -> None:
-    """Measure how many rows per second the loader decodes.
+def data(
+    rows: Annotated[
+        AnyPath | None,
+        typer.Option(
+            "--in",
+            parser=location,
+            metavar="<path>",
+            help="A folder of rows, or with --stage of photos. Default: both are generated.",
+        ),
+    ] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option("--stage", help="detect, caption or materialize: measure that stage instead of the loader."),
+    ] = None,
+    objects: Annotated[
+        AnyPath | None,
+        typer.Option(
+            "--objects",
+            parser=location,
+            metavar="<path>",
+            help="The table of `taming detect`, for caption and materialize.",
+        ),
+    ] = None,
+    captions: Annotated[
+        AnyPath | None,
+        typer.Option(
+            "--captions", parser=location, metavar="<path>", help="The table of `taming caption`, for materialize."
+        ),
+    ] = None,
+    photos: Annotated[
+        int | None,
+        typer.Option("--photos", min=1, help="Photos that --stage is measured on, held decoded. Default: 256."),
+    ] = None,
+    workers: Workers = None,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=1, help="Measurements of --stage; medians are printed. Default: 3.")
+    ] = None,
+    params: ParamsFile = None,
+    cache_dir: CacheDir = None,
+    device: Device = "auto",
+    out: Out = None,
+) -> None:
+    """Measure how many rows per second the loader of training decodes, or a data stage beside its limits.
+
+    With --stage: the models alone on photos that are decoded already, one process that decodes, and the stage itself,
+    in turns. The stage can be as fast as the models, or as all its workers together, whichever is slower.
 
     \b
     Example: taming bench data --in data/rows
+    Example: taming bench data --stage detect --in data/raw
     """
+    from taming_core.errors import TamingError
+
+    of_stage = {
+        "--objects": objects,
+        "--captions": captions,
+        "--photos": photos,
+        "--workers": workers,
+        "--rounds": rounds,
+    }
+    given = [flag for flag, value in of_stage.items() if value is not None] + ["--device"] * (device != "auto")
+    if stage is None and given:
+        raise TamingError(f"{given[0]} has no effect without --stage. Leave it out, or name a stage.")
+    if stage is not None and cache_dir is not None:
+        raise TamingError("--cache-dir is for rows, and has no effect with --stage. Leave one of them out.")
+    if stage is None:
+        measure_loader(rows, params, cache_dir, out)
+    else:
+        tables = {"objects": objects, "captions": captions}
+        measure_stage(stage, rows, tables, photos or 256, workers, rounds or 3, params, device, out)
+
+
+def measure_loader(rows: AnyPath | None, params: Path | None, cache_dir: Path | None, out: Path | None) -> None:
+    """Rows per second of the loader of training."""
     import tempfile
 
     from taming_core.params import arguments
     from taming_core.params.load import load_params
+    from taming_core.storage.cache import use_cache_dir
     from taming_core.tables.rows import load_rows
 
     settings = load_params(params)
     arguments.require_models(settings.train)
+    use_cache_dir(cache_dir, *([] if rows is None else [rows]))
     opened = None if rows is None else load_rows(rows, "train")
 
     from taming_core.benchmarks import speed
@@ -98,6 +176,53 @@ def data(rows: RowsFolder = None, params: ParamsFile = None, out: Out = None) ->
     with tempfile.TemporaryDirectory() as folder:
         data = speed.random_rows(Path(folder), settings.materialize) if opened is None else opened
         print_results(speed.loading_speed(ExampleSource.of(subject_model(pipeline.components), data, p)), out)
+
+
+def measure_stage(
+    stage: str, raw: AnyPath | None, tables: Mapping[str, AnyPath | None], photos: int, workers: int | None,
+    rounds: int, params: Path | None, device: str, out: Path | None,
+) -> None:  # fmt: skip
+    """Photos per second of a data stage, of its models and of a process that decodes."""
+    import tempfile
+
+    from stages.world import world
+    from taming_core.params import arguments
+    from taming_core.params.load import load_params
+
+    require_tables(stage, raw, tables)
+    settings = load_params(params)
+    arguments.require_device(device)
+    arguments.require_models(*([] if stage == "materialize" else [getattr(settings, stage)]))
+
+    from taming_core.benchmarks import stages
+
+    with tempfile.TemporaryDirectory() as folder:
+        if raw is None:
+            raw, tables = Path(folder) / "photos", {name: Path(folder) / f"{name}.parquet" for name in tables}
+            world(raw, photos, truth=Path(folder), params=params, device=device)
+        count = stages.usual_workers(stage) if workers is None else workers
+        with stages.work_of(stage, raw, tables, device, settings) as work:
+            print_results([vars(s) for s in stages.measure(work, photos, count, rounds)], out)
+
+
+def require_tables(stage: str, raw: AnyPath | None, tables: Mapping[str, AnyPath | None]) -> None:
+    """Check the tables that a stage is measured with.
+
+    Raises:
+        TamingError: there is no such stage, or it needs a table that is not given, or ignores one that is.
+    """
+    from taming_core.errors import TamingError
+
+    read = {"detect": (), "caption": ("objects",), "materialize": ("objects", "captions")}
+    if stage not in read:
+        raise TamingError(f"--stage {stage} is unknown. Use {', '.join(read)}.")
+    for name, table in tables.items():
+        if table is not None and (raw is None or name not in read[stage]):
+            raise TamingError(
+                f"--{name} has no effect on --stage {stage}{'' if raw else ' without --in'}. Leave it out."
+            )
+        if table is None and raw is not None and stage == "materialize":
+            raise TamingError(f"--stage materialize needs --{name} beside --in. Name the table, or leave --in out.")
 
 
 @app.command("generate")

@@ -1,22 +1,50 @@
 """objects -> captions"""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stages.options import CAPTIONS, OBJECTS, RAW, Device, ParamsFile, RawFolder
+from stages.options import (
+    CAPTIONS,
+    OBJECTS,
+    RAW,
+    Actors,
+    AnyPath,
+    Cpus,
+    Device,
+    Engine,
+    Gpus,
+    ParamsFile,
+    RawFolder,
+    RayAddress,
+    Workers,
+    location,
+)
 
 
 def caption(
     raw: RawFolder = RAW,
     objects: Annotated[
-        Path | None,
-        typer.Option("--objects", help=f"The table of `taming detect`. Default: {OBJECTS}, if --in is {RAW}."),
+        AnyPath | None,
+        typer.Option(
+            "--objects",
+            parser=location,
+            metavar="<path>",
+            help=f"The table of `taming detect`, or its URL. Default: {OBJECTS}, if --in is {RAW}.",
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="The output table of captions.")] = CAPTIONS,
+    out: Annotated[
+        AnyPath,
+        typer.Option("--out", parser=location, metavar="<path>", help="The output table of captions, or its URL."),
+    ] = CAPTIONS,
     params: ParamsFile = None,
     device: Device = "auto",
+    engine: Engine = "local",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    actors: Actors = None,
+    gpus: Gpus = None,
+    cpus: Cpus = None,
 ) -> None:
     """Caption every photo, and replace the words that name its objects by <object>.
 
@@ -30,40 +58,42 @@ def caption(
     from functools import partial
 
     from taming_core.captions import attribute_words, captioning
+    from taming_core.captions.load import load_captioning
+    from taming_core.engine import manifest
+    from taming_core.engine.run import run
+    from taming_core.engine.work import ShardWork
     from taming_core.fingerprints import fingerprint
     from taming_core.locks import exclusive
     from taming_core.params import arguments
+    from taming_core.params.engine import EngineOptions, for_device
     from taming_core.params.load import load_params
-    from taming_core.photos.files import folder_state
-    from taming_core.photos.folder import read_folder
-    from taming_core.photos.folder_notes import print_notes
-    from taming_core.progress import track_to
+    from taming_core.progress import track_shards
     from taming_core.tables import drop_counts, schema, shards
 
     if objects is None and raw == RAW and OBJECTS.is_file():
         objects = OBJECTS
     p = load_params(params).caption
+    arguments.require_device(device)
+    options = for_device(EngineOptions(engine, workers, ray_address, actors, gpus, cpus), device)
     schema.require_out(out, schema.CAPTIONS, raw, objects)
     shards.require_runs()
-    arguments.require_device(device)
     arguments.require_models(p)
     arguments.require_api_key(p.vlm_params.api_key_env, "caption.vlm.api_key_env")
     if p.attributes is not None:
         attribute_words.require_masks(objects)
-    folder = read_folder(raw)
-    sources = captioning.list_sources(folder, objects)
-    stamped = schema.add_fingerprint(schema.CAPTIONS, fingerprint(p.of_captions))
-    inputs = schema.VERSION, folder_state(raw), captioning.table_state(objects)
-    state = shards.RUNS / f"caption-{fingerprint(p.of_captions, *inputs)}"
-
-    from taming_core.captions.load import load_models
-    from taming_core.weights.device import pick_device
-
-    with exclusive(out, state):
-        make = partial(captioning.rows_of, models=load_models(objects, pick_device(device), p), p=p)
-        track_to(shards.write_shards(sources, p.shard_size, state, stamped, make), "caption", len(sources))
-        counts = shards.join(state, stamped, out, [s.file_name for s in sources])
+    with exclusive(out), manifest.listed(raw, out, partial(captioning.list_folder, raw, objects, p=p)) as listing:
+        inputs = schema.VERSION, listing.state, captioning.table_state(objects)
+        state = shards.state_folder(out, f"caption-{fingerprint(p.of_captions, *inputs)}")
+        with exclusive(state):
+            photos = manifest.keep(listing, state, p.shard_size, partial(captioning.source_of, raw=raw))
+            stamped = schema.add_fingerprint(schema.CAPTIONS, fingerprint(p.of_captions))
+            seen = (raw,) if objects is None else (raw, objects)
+            load = partial(load_captioning, objects, device, p)
+            work = ShardWork(photos, state, stamped, captioning.prepare, load, p.batch_size, seen)
+            counts = track_shards(run(work, options), "caption", len(photos))
+            shards.join(state, stamped, out, photos.names(), photos.shard_count())
     methods = drop_counts.summary(captioning.count_methods(out)) or "none"
     words = f", {attribute_words.count_added(out)} attributes" if p.attributes else ""
-    drop_counts.print_counts(counts, f"{out}: {len(sources)} photos, <object> by {methods}{words}")
-    print_notes([folder])
+    drop_counts.print_counts(counts, f"{out}: {listing.count} photos, <object> by {methods}{words}")
+    for line in listing.notes:
+        print(line)

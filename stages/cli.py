@@ -21,7 +21,7 @@ from stages import (
     world,
 )
 from stages.process import prepare, use_utf8
-from taming_core.errors import TamingError, explain_os_error
+from taming_core.errors import TamingError, explain_lost_process, explain_os_error
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells give it
 
@@ -82,6 +82,10 @@ def main() -> None:
         if error.errno is None:  # not of the operating system, but of a library
             raise
         fail(explain_os_error(error))
+    except RuntimeError as error:
+        if (message := explain_lost_process(error)) is None:
+            raise
+        fail(message)
     except SystemExit as end:
         if end.code == INTERRUPTED:
             print("taming: interrupted. Run the same command again: a stage goes on where it stopped.", file=sys.stderr)

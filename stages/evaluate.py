@@ -5,20 +5,36 @@ from typing import Annotated
 
 import typer
 
-from stages.options import ENCODER, EVALUATION, JUDGES, ROWS, Base, Device, Offload, ParamsFile, Precision
+from stages.options import (
+    ENCODER,
+    EVALUATION,
+    JUDGES,
+    ROWS,
+    AnyPath,
+    Base,
+    CacheDir,
+    Device,
+    Offload,
+    ParamsFile,
+    Precision,
+    RowsFolder,
+    location,
+)
 
 
 def evaluate(
-    encoder: Annotated[str, typer.Option("--encoder", help="The folder that `taming train` wrote, or mini.")] = str(
-        ENCODER
-    ),
-    rows: Annotated[Path, typer.Option("--in", help="The folder of rows that `taming materialize` wrote.")] = ROWS,
+    encoder: Annotated[
+        str, typer.Option("--encoder", help="The folder that `taming train` wrote, or its URL, or mini.")
+    ] = str(ENCODER),
+    rows: RowsFolder = ROWS,
     out: Annotated[
-        Path | None,
+        AnyPath | None,
         typer.Option(
             "--out",
-            help=f"The output folder, replaced as a whole. Default: {EVALUATION}; of --judge-check {JUDGES}; none with "
-            "--compare.",
+            parser=location,
+            metavar="<path>",
+            help=f"The output folder, or its URL, replaced as a whole. Default: {EVALUATION}; of --judge-check "
+            f"{JUDGES}; none with --compare.",
         ),
     ] = None,
     params: ParamsFile = None,
@@ -45,11 +61,13 @@ def evaluate(
         ),
     ] = None,
     raw: Annotated[
-        Path | None,
+        AnyPath | None,
         typer.Option(
             "--raw",
-            help="The folder of photos whose captions are each object's prompts, for a protocol with such prompts "
-            "(dreambench-plus).",
+            parser=location,
+            metavar="<path>",
+            help="The folder of photos, or its URL, whose captions are each object's prompts, for a protocol with such "
+            "prompts (dreambench-plus).",
         ),
     ] = None,
     check_judges: Annotated[
@@ -60,6 +78,7 @@ def evaluate(
             "an object from its true photos.",
         ),
     ] = False,
+    cache_dir: CacheDir = None,
 ) -> None:
     """Draw held-out objects in new scenes and styles, and score the images.
 
@@ -77,15 +96,18 @@ def evaluate(
     of_scores = {"--in": rows != ROWS, "--params": params is not None, "--device": device != "auto",
                  "--protocol": protocol_file is not None}  # fmt: skip
     if compare is not None:
-        compare_results(*compare, out, given | of_scores | {"--judge-check": check_judges})
+        of_compared = {"--judge-check": check_judges, "--cache-dir": cache_dir is not None}
+        compare_results(*compare, out, given | of_scores | of_compared)
         return
+    from taming_core.storage.cache import use_cache_dir
+
+    use_cache_dir(cache_dir, rows)
     if check_judges:
         judge_the_judges(rows, out or JUDGES, params, device, protocol_file, given)
         return
     out = out or EVALUATION
-    import shutil
-
     from taming_core.evaluation.caption_prompts import read_caption_prompts, with_caption_prompts
+    from taming_core.files import remove
     from taming_core.fingerprints import fingerprint, folder_fingerprint
     from taming_core.locks import exclusive
     from taming_core.objects.subjects import load_finder, require_finder
@@ -97,6 +119,7 @@ def evaluate(
     from taming_core.tables.requirements import require_identities
     from taming_core.tables.rows import load_rows
     from taming_core.weights.mini import encoder_folder
+    from taming_core.weights.remote import local_encoder
 
     settings = load_params(params)
     frozen = None if protocol_file is None else load_protocol(protocol_file, settings.evaluate)
@@ -104,7 +127,8 @@ def evaluate(
     d, b = settings.detect, settings.baseline
     arguments.require_evaluation_out(out, rows, arguments.folder_of(encoder))
     shards.require_runs()
-    weights = encoder_folder(encoder)
+    local = local_encoder(encoder)
+    weights = encoder_folder(local)
     require_identities(load_rows(rows, p.split), p.split)
     own_prompts = read_caption_prompts(p, raw)
     arguments.require_scheduler(p.sampling.scheduler)
@@ -135,7 +159,7 @@ def evaluate(
     vlm = p.vlm and vlm_judge.load_vlm_judge(p.vlm, where, shards.RUNS / "vlm-answers")
     scores = pair_scores.pair_scores(networks.objects, networks.strict, score_networks.images())
     checked = judge_check.check(rows, p.split, p.seed, scores) if p.judge_check else None
-    pipeline = load_pipeline(encoder, where, precision, offload, base)
+    pipeline = load_pipeline(local, where, precision, offload, base)
     subjects = protocol.eval_subjects(rows, p, pipeline.object_encoder.config["background"])
     p = with_caption_prompts(p, own_prompts, {t.identity: t.class_name for t in subjects})
     digest = folder_fingerprint(weights)
@@ -162,11 +186,11 @@ def evaluate(
             record, judge_check_files.win_rates(checked) if checked else {},
         )  # fmt: skip
         folder.write(result, drawn.timings, state, out, checked)
-        shutil.rmtree(state, ignore_errors=True)
+        remove(state)
     print(folder.summary(result, out))
 
 
-def compare_results(first: Path, second: Path, out: Path | None, given: dict[str, bool]) -> None:
+def compare_results(first: Path, second: Path, out: AnyPath | None, given: dict[str, bool]) -> None:
     """Print how the second evaluation differs from the first.
 
     Args:
@@ -194,7 +218,7 @@ def compare_results(first: Path, second: Path, out: Path | None, given: dict[str
 
 
 def judge_the_judges(
-    rows: Path, out: Path, params: Path | None, device: str, protocol_file: str | None, given: dict[str, bool]
+    rows: AnyPath, out: AnyPath, params: Path | None, device: str, protocol_file: str | None, given: dict[str, bool]
 ) -> None:
     """Check the judges and scores that the params name on the photos of the evaluated split.
 

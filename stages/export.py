@@ -5,13 +5,18 @@ from typing import Annotated
 
 import typer
 
-from stages.options import ENCODER
+from stages.options import ENCODER, AnyPath, location
 
 
 def export(
     to: Annotated[str, typer.Option("--to", help="ip-adapter, lora or diffusers.")],
-    out: Annotated[Path, typer.Option("--out", help="The output folder; replaced as a whole.")],
-    encoder: Annotated[str, typer.Option("--encoder", help="An encoder folder, or mini.")] = str(ENCODER),
+    out: Annotated[
+        AnyPath,
+        typer.Option(
+            "--out", parser=location, metavar="<path>", help="The output folder, or its URL; replaced as a whole."
+        ),
+    ],
+    encoder: Annotated[str, typer.Option("--encoder", help="An encoder folder, or its URL, or mini.")] = str(ENCODER),
     base: Annotated[
         str | None,
         typer.Option("--base", help="The text-to-image model that training started from. Default: by training.json."),
@@ -40,14 +45,16 @@ def export(
     from taming_core.locks import exclusive
     from taming_core.params import arguments
     from taming_core.weights.mini import encoder_folder
+    from taming_core.weights.remote import local_encoder
 
     options = ExportOptions(to, base, rank, dtype, scores, push)
     require_out(out, (*map(arguments.folder_of, (encoder, base)), scores))
     require_valid(options, out)
-    encoder_folder(encoder)
+    local = local_encoder(encoder)
+    encoder_folder(local)
     arguments.require_files([] if scores is None else [scores])
 
     from taming_core.exports import export as exports
 
     with exclusive(out):
-        print("\n".join(exports.export(encoder, out, options)))
+        print("\n".join(exports.export(local, out, options)))

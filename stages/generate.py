@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.options import ENCODER, Base, Device, Offload, ParamsFile, Precision
+from stages.options import ENCODER, AnyPath, Base, Device, Offload, ParamsFile, Precision, local_path, location
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -15,16 +15,32 @@ MAX_SEED = 2**63 - 1
 
 def generate(
     objects: Annotated[
-        list[Path],
-        typer.Option("--object", help="Photo of an object, or a folder of photos of it; repeatable."),
+        list[AnyPath],
+        typer.Option(
+            "--object",
+            parser=location,
+            metavar="<path>",
+            help="Photo of an object, or a folder of photos of it, or a URL of these; repeatable.",
+        ),
     ],
     prompts: Annotated[list[str] | None, typer.Option("--prompt", help="With <object> in it; repeatable.")] = None,
     out: Annotated[
         Path,
-        typer.Option("--out", help="The folder to write to; pictures in it are kept, sheet.png is the last run's."),
+        typer.Option(
+            "--out",
+            parser=local_path,
+            metavar="<path>",
+            help="The folder to write to; pictures in it are kept, sheet.png is the last run's.",
+        ),
     ] = Path("out"),
     masks: Annotated[
-        list[Path] | None, typer.Option("--mask", help="Mask of the object, white on black; one for each photo.")
+        list[AnyPath] | None,
+        typer.Option(
+            "--mask",
+            parser=location,
+            metavar="<path>",
+            help="Mask of the object, white on black; one for each photo.",
+        ),
     ] = None,
     prompts_file: Annotated[
         Path | None, typer.Option("--prompts", help="A text file of prompts, one a line; lines with # are comments.")
@@ -41,7 +57,9 @@ def generate(
     ] = False,
     encoder: Annotated[
         str | None,
-        typer.Option("--encoder", help=f"An encoder folder, or mini. Default: {ENCODER} if there, else mini."),
+        typer.Option(
+            "--encoder", help=f"An encoder folder, or its URL, or mini. Default: {ENCODER} if there, else mini."
+        ),
     ] = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of the first image; the next images count up from it.")
@@ -90,6 +108,7 @@ def generate(
     from taming_core.params.load import load_params
     from taming_core.progress import track
     from taming_core.weights.mini import encoder_folder
+    from taming_core.weights.remote import local_encoder
 
     p = load_params(params)
     sampling = generation.override_sampling(
@@ -101,12 +120,13 @@ def generate(
     requested = generation.requested_images(objects, written, seed, images, together)
     inputs = [*objects, *(masks or [])]
     arguments.require_files(inputs)
-    records.require_out(out, inputs)
+    records.require_out(out, [path for path in inputs if isinstance(path, Path)])
     arguments.require_scheduler(sampling.scheduler)
     arguments.require_device(device)
     arguments.require_precision(precision, device, offload)
     arguments.require_models(p.detect)
-    spec = encoder or (str(ENCODER) if ENCODER.is_dir() else "mini")
+    named = encoder or (str(ENCODER) if ENCODER.is_dir() else "mini")
+    spec = local_encoder(named)
     weights = encoder_folder(spec)
     configs = checks.encoder_configs(weights, base)
     checks.require_drawable(configs, settings, len(requested[0].request.objects))
@@ -128,7 +148,7 @@ def generate(
     background = pipeline.object_encoder.config["background"]
     subjects = subjects_of(photos, masks or [], partial(load_finder, p.detect, where), p.materialize, background)
     embeds = [pipeline.encode_objects([group])[0] for group in subjects]
-    made_with = {"folder": spec, "fingerprint": folder_fingerprint(weights)}
+    made_with = {"folder": named, "fingerprint": folder_fingerprint(weights)}
     entries = generation.records(requested, subjects, settings, made_with, versions(), precision)
     pictures: list[Image.Image] = []
     with exclusive(out, nested=False):  # below it, as in the working directory, other commands may be writing

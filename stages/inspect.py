@@ -5,16 +5,32 @@ from typing import Annotated, Literal
 
 import typer
 
-from stages.options import RAW
+from stages.options import RAW, AnyPath, CacheDir, local_path, location
 
 
 def inspect(
-    table: Annotated[Path, typer.Argument(help="objects.parquet, captions.parquet, or the folder of rows.")],
+    table: Annotated[
+        AnyPath,
+        typer.Argument(
+            parser=location,
+            metavar="TABLE",
+            help="objects.parquet, captions.parquet, the folder of rows, or the URL of one.",
+        ),
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The sheet, .png or .html. Default: PNG next to the table.")
+        Path | None,
+        typer.Option(
+            "--out",
+            parser=local_path,
+            metavar="<path>",
+            help="The sheet, .png or .html. Default: PNG next to the table; here, if that is at a URL.",
+        ),
     ] = None,
     rows: Annotated[int, typer.Option("--rows", min=1, help="Rows on the sheet, some of every drop reason.")] = 24,
-    raw: Annotated[Path, typer.Option("--raw", help="The folder of the table's photos.")] = RAW,
+    raw: Annotated[
+        AnyPath,
+        typer.Option("--raw", parser=location, metavar="<path>", help="The folder of the table's photos, or its URL."),
+    ] = RAW,
     only: Annotated[
         str | None, typer.Option("--only", help="Show only rows with this drop reason, or kept ones.")
     ] = None,
@@ -26,6 +42,7 @@ def inspect(
         Literal["lowest", "highest", "spread"] | None,
         typer.Option("--show", help="With --sort: which rows. Default: spread over all values."),
     ] = None,
+    cache_dir: CacheDir = None,
 ) -> None:
     """Count the kept and dropped rows of a table, and draw a contact sheet.
 
@@ -38,11 +55,13 @@ def inspect(
     from taming_core import inspection
     from taming_core.errors import TamingError
     from taming_core.figures import contact_sheet
+    from taming_core.storage.cache import use_cache_dir
     from taming_core.tables import drop_counts
 
     if show and sort is None:
         raise TamingError("--show has no effect without --sort. Name what to sort by, or leave --show out.")
-    target = out or table.with_suffix(".png")
+    use_cache_dir(cache_dir, table)
+    target = out or (table if isinstance(table, Path) else Path(table.name)).with_suffix(".png")
     contact_sheet.require_sheet_out(target, table, raw)
     dataset, layout = inspection.open_table(table)
     kinds = inspection.reasons(dataset)

@@ -1,16 +1,23 @@
 """rows -> encoder"""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stages.options import ENCODER, ROWS, Base, Device, ParamsFile
+from stages.options import ENCODER, ROWS, AnyPath, Base, CacheDir, Device, ParamsFile, RowsFolder, location
 
 
 def train(
-    rows: Annotated[Path, typer.Option("--in", help="The folder of rows that `taming materialize` wrote.")] = ROWS,
-    out: Annotated[Path, typer.Option("--out", help="The encoder folder to write; replaced as a whole.")] = ENCODER,
+    rows: RowsFolder = ROWS,
+    out: Annotated[
+        AnyPath,
+        typer.Option(
+            "--out",
+            parser=location,
+            metavar="<path>",
+            help="The encoder folder to write, or its URL; replaced as a whole.",
+        ),
+    ] = ENCODER,
     params: ParamsFile = None,
     device: Device = "auto",
     shard: Annotated[
@@ -21,12 +28,14 @@ def train(
         typer.Option("--standalone", help="Write the components of the base too, not only what was trained."),
     ] = False,
     base: Base = None,
+    cache_dir: CacheDir = None,
 ) -> None:
     """Train an object encoder on the rows, alone or together with the text-to-image model.
 
-    After a crash the same command resumes from the last saved state and ends with the same weights. Metrics and
-    validation images of held-out objects are written below runs/ during training, and TensorBoard events if tensorboard
-    is installed. Several processes together take the same batches as one:
+    After a crash the same command resumes from the last saved state and ends with the same weights. SIGTERM or SIGUSR1
+    save the state after the current step, and the exit status is 143 or 138. Metrics and validation images of held-out
+    objects are written below runs/ during training, and TensorBoard events if tensorboard is installed. Several
+    processes, on several machines too, together take the same batches as one (docs/training.md):
 
     \b
     `torchrun --nproc-per-node 2 --no-python taming train`
@@ -35,12 +44,14 @@ def train(
     Example: taming train --in data/rows --out data/encoder
     """
     import sys
+    from functools import partial
 
     from taming_core.errors import TamingError
     from taming_core.locks import exclusive
     from taming_core.params import arguments
     from taming_core.params.load import load_params
     from taming_core.progress import track
+    from taming_core.storage.cache import use_cache_dir
     from taming_core.tables.requirements import require_rows
     from taming_core.tables.rows import load_rows
     from taming_core.tables.shards import require_runs
@@ -49,6 +60,7 @@ def train(
     p = load_params(params).train
     arguments.require_encoder_out(out, rows, *map(arguments.folder_of, (p.start, p.base)))
     require_runs()
+    use_cache_dir(cache_dir, rows)
     arguments.require_device(device)
     arguments.require_models(p)
     arguments.require_scheduler(p.validation.sampling.scheduler)
@@ -65,6 +77,7 @@ def train(
         feature_cache,
         loop,
         metrics_log,
+        preemption,
         run_settings,
         start,
         validation,
@@ -74,13 +87,16 @@ def train(
     from taming_core.weights.device import pick_device
 
     training = start.prepare(p, rows, pick_device(device), shard, base)
-    run, state, is_main = training.run, training.state, training.run.processes.is_main
+    run, state, processes = training.run, training.state, training.run.processes
+    is_main = processes.is_main
     with exclusive(*((out, state) if is_main else ())):
         checkpoint.load(run, state)
-        if message := run_settings.finished(training, out, standalone):
+        message = run_settings.finished(training, out, standalone) if is_main else None
+        if processes.max(int(message is not None)):  # only the main process need see `out`
             if is_main:
+                checkpoint.remove_states(state)  # which a crash left after the encoder was written
                 print(message)
-            return run.processes.shutdown()
+            return processes.shutdown()
         if is_main and (note := run_settings.announce(training, p, out)):
             print(note, file=sys.stderr)
         if is_main and training.truncated:
@@ -88,10 +104,10 @@ def train(
         checkpoint.require_space(run, p, state)
         source, offloaded = feature_cache.prepare(run, ExampleSource.of(run.model, training.rows, p))
         subjects = validation.grid_subjects(validation.grid_rows(held_out, training.rows), p, source.inputs.background)
-        batches = data_loader.prefetched_batches(source, run.processes, run.accelerator.device)
-        steps = loop.measure_seconds(loop.train(run, p, batches))
+        batches = data_loader.prefetched_batches(source, processes, run.accelerator.device)
 
-        with metrics_log.open_metrics_log(state, run.step, enabled=is_main) as log:
+        with metrics_log.open_metrics_log(state, run.step, enabled=is_main) as log, preemption.stop_requests() as stop:
+            steps = loop.measure_seconds(loop.train(run, p, batches, is_stopping=partial(stop.is_agreed, processes)))
             for report, seconds in track(steps, "train", p.steps - run.step):
                 log(metrics_log.step_metrics(report, seconds, p))
                 if loop.is_due(report.step, p.validation.every, p.steps):
@@ -100,6 +116,13 @@ def train(
                         validation.save_grid(training.pipeline, run, subjects, p, picture)
                 if loop.is_due(report.step, p.save_every, p.steps):  # last: what was saved is never done again
                     checkpoint.save(run, state)
+            if stop.agreed and run.step < p.steps:
+                if not loop.is_due(run.step, p.save_every, p.steps):
+                    checkpoint.save(run, state)
+                if is_main:
+                    print(stop.message(run.step), file=sys.stderr)
+                processes.shutdown()
+                raise typer.Exit(stop.exit_status)
         if summary := trained.write(training, held_out, rows, p, out, standalone):
             print(summary)
-    return run.processes.shutdown()
+    return processes.shutdown()

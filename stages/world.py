@@ -1,18 +1,23 @@
 """-> photos of the mini world with their ground truth"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from stages.options import Device, ParamsFile
-
-if TYPE_CHECKING:
-    from pyarrow import Table
+from stages.options import Device, ParamsFile, local_path
 
 
 def world(
-    out: Annotated[Path, typer.Option("--out", help="The output folder; must be new or empty.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            parser=local_path,
+            metavar="<path>",
+            help="The output folder; new, empty, or one that a crash left unfinished.",
+        ),
+    ],
     photos: Annotated[int, typer.Option("--photos", min=1, help="Number of photos.")] = 200,
     split: Annotated[
         str,
@@ -39,6 +44,7 @@ def world(
 
     Each identity has a sub-folder, and metadata.jsonl has identity, class, licence and ground truth: caption, scene,
     style, boxes and masks. The same seed gives the same bytes. With --truth, `taming materialize` can run at once.
+    After a crash the same command continues where it stopped.
 
     \b
     Example: taming world --out photos --photos 200 --split unseen-concepts
@@ -49,14 +55,16 @@ def world(
     from taming_core.locks import exclusive
     from taming_core.params import arguments
     from taming_core.params.load import load_params
-    from taming_core.progress import track
+    from taming_core.progress import track_to
     from taming_core.tables import schema
 
     p = load_params(params).world
     arguments.require_device(device)
     arguments.require_files([] if artwork is None else [artwork])
     require_out(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    asked = fingerprint(p, str(photos), split, str(regularization), str(truth is not None), str(artwork))
+    state = out / f".world-{asked}"
+    if out.exists() and not state.exists() and (not out.is_dir() or any(out.iterdir())):
         raise TamingError(f"{out} is not an empty folder. Name a new folder, or empty this one first.")
     if regularization and truth:
         raise TamingError("--truth does not go with --regularization. Leave one of them out.")
@@ -71,18 +79,11 @@ def world(
 
     tables = artwork or MINI / "world"
     mini_world = load_world(tables)
-    shots = list((folder.pairs if regularization else folder.shots)(mini_world, photos, split, p))
-    pictures = load_pictures(mini_world, pick_device(device))
-    batches = folder.write(mini_world, pictures, shots, licences(tables), out, p)
-    objects: list[Table] = []
-    captions: list[Table] = []
+    mini_world.of_split(split)  # raises the error of a wrong name before anything is written
+    shots = (folder.pairs if regularization else folder.shots)(mini_world, photos, split, p)
     with exclusive(out):
-        for batch in track(batches, "world", -(-len(shots) // folder.AT_ONCE)):
-            if truth:
-                objects.append(schema.table(list(folder.object_rows(*batch, split)), schema.OBJECTS))
-                captions.append(schema.table(list(folder.caption_rows(*batch)), schema.CAPTIONS))
-        if truth:
-            schema.write(objects, schema.add_fingerprint(schema.OBJECTS, fingerprint(p)), truth / "objects.parquet")
-            schema.write(captions, schema.add_fingerprint(schema.CAPTIONS, fingerprint(p)), truth / "captions.parquet")
-    identities = len({s.identities[s.main] for s in shots} - {None})
-    print(f"{out}: {len(shots)} photos" + (f" of {identities} objects" if identities else ""))
+        pictures = load_pictures(mini_world, pick_device(device))
+        of_truth = split if truth else None
+        track_to(folder.write(mini_world, pictures, shots, licences(tables), out, state, p, of_truth), "world", photos)
+        folder.finish(state, out, truth, fingerprint(p))
+    print(f"{out}: {photos} photos" + ("" if regularization else f" of {-(-photos // p.views)} objects"))

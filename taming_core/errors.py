@@ -17,9 +17,26 @@ REMEDIES = {
     errno.EMFILE: "Raise the limit on open files (`ulimit -n`)",
 }
 
+LOST = ("DistBackendError", "DistNetworkError", "DistStoreError")  # of torch.distributed, which is not imported here
+
 
 class TamingError(Exception):
     """A problem that the user can fix; the message is two sentences: what is wrong, what to do."""
+
+
+def explain_lost_process(error: RuntimeError) -> str | None:
+    """What to say when another process of a distributed computation is gone; None for other errors.
+
+    >>> explain_lost_process(RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:2400"))
+    'Another process of this training has ended. See what it said last, and run the same command again: it resumes.'
+    """
+    if "gloo" not in str(error) and type(error).__name__ not in LOST:
+        return None
+    if "timed out" in str(error).lower() or "timeout" in str(error).lower():
+        return ("Other processes of this training did not start or are stuck. See their messages, check that all "
+                "machines reach MASTER_ADDR, and run the same command again.")  # fmt: skip
+    return ("Another process of this training has ended. See what it said last, and run the same command again: it "
+            "resumes.")  # fmt: skip
 
 
 def explain_os_error(error: OSError) -> str:

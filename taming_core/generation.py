@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, sqrt
-from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import Image
@@ -18,6 +17,8 @@ from taming_core.language.placeholder import prompt_for
 from taming_core.params.sections import Sampling
 from taming_core.photos.folder import list_photos
 from taming_core.seeds import seed_for
+from taming_core.storage.filesystem import is_folder
+from taming_core.storage.paths import AnyPath
 
 T = TypeVar("T")
 MAX_OBJECTS = 32  # bytes of a file name, of which the prompt has the rest
@@ -42,29 +43,30 @@ class RequestedImage:
         return f"{objects}-{safe_name(self.prompt, MAX_NAME - len(objects) - 1 - len(end))}{end}"
 
 
-def photos_of(path: Path) -> list[Path]:
+def photos_of(path: AnyPath) -> list[AnyPath]:
     """The photos of an object: the file itself, or all photos of a folder, without captions, masks and notes.
 
     Raises:
         TamingError: the folder holds none.
     """
-    return list_photos(path) if path.is_dir() else [path]
+    return list_photos(path) if is_folder(path) else [path]
 
 
-def object_names(paths: Sequence[Path]) -> list[str]:
+def object_names(paths: Sequence[AnyPath]) -> list[str]:
     """Names of the objects: those of their files or folders, with the folder above if those are not unique.
 
+    >>> from pathlib import Path
     >>> object_names([Path("raw/robot/0.jpg"), Path("raw/canoe/0.jpg")])
     ['robot 0', 'canoe 0']
     """
     named = [path.resolve() if path.name in ("", "..") else path for path in paths]
-    names = [path.name if path.is_dir() else path.stem for path in named]
+    names = [path.name if is_folder(path) else path.stem for path in named]
     unique = len({safe_name(name) for name in names}) == len(names)
     return names if unique else [f"{p.resolve().parent.name} {name}" for p, name in zip(named, names, strict=True)]
 
 
 def requested_images(
-    objects: Sequence[Path], prompts: Sequence[str], seed: int, images: int, together: bool = False
+    objects: Sequence[AnyPath], prompts: Sequence[str], seed: int, images: int, together: bool = False
 ) -> list[RequestedImage]:
     """Each object, or all of them `together`, with each prompt, `images` times; a seed gives the same image anywhere.
 
@@ -99,7 +101,7 @@ def unique(items: Iterable[T]) -> list[T]:
     return list(dict.fromkeys(items))
 
 
-def require_equal_photos(photos: Sequence[Sequence[Path]]) -> None:
+def require_equal_photos(photos: Sequence[Sequence[AnyPath]]) -> None:
     """Raises TamingError if objects of one image have different numbers of photos, and so of tokens."""
     if len(counts := unique(map(len, photos))) > 1:
         raise TamingError(f"The objects have {' and '.join(map(str, counts))} photos, and --together takes equally "

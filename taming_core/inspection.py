@@ -13,14 +13,19 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 from PIL import Image
+from upath import UPath
 
 from taming_core.errors import TamingError
 from taming_core.figures.contact_sheet import Card, draw_outlines, text_tile
 from taming_core.photos.decode import Photo, PhotoError, read_photo
 from taming_core.photos.files import photo_path
 from taming_core.photos.masks import cutout, decode_mask, fit_mask, scale_box
+from taming_core.storage.cache import cache_dir, local_copy
+from taming_core.storage.filesystem import filesystem, list_folder, object_state
+from taming_core.storage.paths import AnyPath
 from taming_core.tables import schema
 from taming_core.tables.parquet import reading
+from taming_core.tables.row_files import row_files
 from taming_core.tables.rows import dropped_table
 
 Row = Mapping[str, Any]
@@ -36,22 +41,25 @@ class SheetLayout:
 
     expected: Any  # pyarrow.Schema
     side: int  # of each picture in pixels
-    card: Callable[[Row, Path, int], Card]
+    card: Callable[[Row, AnyPath, int], Card]
 
 
-def open_table(path: Path) -> tuple[ds.Dataset, SheetLayout]:
+def open_table(path: AnyPath) -> tuple[ds.Dataset, SheetLayout]:
     """Open a table file or a folder of shards; returns the table and its layout.
 
     Raises:
         TamingError: there is no such file or folder, or it holds no table of this version.
     """
-    files = [*sorted(path.rglob("*.parquet")), *_dropped(path)] if path.is_dir() else [path]
-    if not files or not files[0].is_file():
+    if not isinstance(path, Path):
+        files, fs = _remote_files(path)
+    else:
+        files, fs = ([*sorted(path.rglob("*.parquet")), *_dropped(path)] if path.is_dir() else [path]), None
+    if not files or (fs is None and not Path(files[0]).is_file()):
         raise TamingError(f"{path} does not exist or holds no .parquet file. Name a table, or run the stage first.")
     try:
-        table = ds.dataset(files)
+        table = ds.dataset([str(file) for file in files], filesystem=fs)
     except (ValueError, OSError) as error:  # what pyarrow raises for files that are not Parquet
-        wrong = next((file for file in files if schema.name_of(file) is None), path)
+        wrong = path if fs else next((file for file in files if schema.name_of(Path(file)) is None), path)
         raise TamingError(f"{wrong} is not a Parquet table, or is damaged. Name objects.parquet, captions.parquet or "
                           "rows/, or remove it and run the command again that wrote it.") from error  # fmt: skip
     kind = (table.schema.metadata or {}).get(b"taming.table", b"").decode()
@@ -61,9 +69,20 @@ def open_table(path: Path) -> tuple[ds.Dataset, SheetLayout]:
     return table, LAYOUTS[kind]
 
 
+def _remote_files(path: UPath) -> tuple[Sequence[str | Path], Any]:
+    """The files of a table or of rows in a store, or their local copies; and the file system that they are of."""
+    found = [(cast(UPath, file.path), file.state) for file in row_files(path)]
+    place = cast(UPath, dropped_table(path)) if found else path
+    info = list_folder(place.parent).get(place.name)
+    found += [] if info is None else [(place, object_state(info))]
+    if (cache := cache_dir()) is not None:
+        return [local_copy(file, state, cache) for file, state in found], None
+    return [file.path for file, _ in found], filesystem(path)
+
+
 def _dropped(folder: Path) -> list[Path]:
     """The table of dropped rows of a folder, if there is one."""
-    return [table for table in (dropped_table(folder),) if table.is_file()]
+    return [table for table in (dropped_table(folder),) if isinstance(table, Path) and table.is_file()]
 
 
 def reasons(table: ds.Dataset) -> NDArray[Any]:
@@ -152,7 +171,7 @@ def choose_sorted(values: NDArray[np.float64], candidates: NDArray[np.bool_], co
     return [int(i) for i in (order if end == "lowest" else order[::-1])[:shown]]
 
 
-def object_card(row: Row, raw: Path, side: int) -> Card:
+def object_card(row: Row, raw: AnyPath, side: int) -> Card:
     """The photo with box and mask, and the cut-out."""
     name = row["class"] or row["file_name"]
     title = name if row["score"] is None else f"{name} {row['score']:.2f}"
@@ -176,7 +195,7 @@ def object_card(row: Row, raw: Path, side: int) -> Card:
     return Card(tuple(pictures), title, tuple(lines), row["drop_reason"])
 
 
-def caption_card(row: Row, raw: Path, side: int) -> Card:
+def caption_card(row: Row, raw: AnyPath, side: int) -> Card:
     """The photo, its caption, and the caption with `<object>`."""
     photo = _photo(row, raw)
     picture = text_tile(photo, side) if isinstance(photo, str) else Image.fromarray(photo.image)
@@ -187,7 +206,7 @@ def caption_card(row: Row, raw: Path, side: int) -> Card:
     return Card((picture,), row["file_name"], lines, row["drop_reason"])
 
 
-def training_card(row: Row, _raw: Path, side: int) -> Card:
+def training_card(row: Row, _raw: AnyPath, side: int) -> Card:
     """The target image with its mask, the subject, and the conditions of training."""
     if row["image"] is None:
         return Card((text_tile(row["drop_reason"] or "no image", side),), row["file_name"], (), row["drop_reason"])
@@ -206,7 +225,7 @@ def _training_pictures(row: Row, side: int) -> list[Image.Image]:
     return [outlined] if subject is None else [outlined, subject]
 
 
-def _photo(row: Row, raw: Path) -> Photo | str:
+def _photo(row: Row, raw: AnyPath) -> Photo | str:
     """The photo of a row, or why it cannot be read."""
     try:
         return read_photo(photo_path(raw, row["file_name"]))
@@ -244,14 +263,14 @@ LAYOUTS = {
 }
 
 
-def cards(table: ds.Dataset, layout: SheetLayout, chosen: Sequence[int], raw: Path) -> list[Card]:
+def cards(table: ds.Dataset, layout: SheetLayout, chosen: Sequence[int], raw: AnyPath) -> list[Card]:
     """The cards of the chosen rows, in that order; that of a row with a damaged image says so."""
     with reading(_place(table)):
         rows = table.take(pa.array(chosen)).to_pylist()
     return [_card(row, layout, raw) for row in rows]
 
 
-def _card(row: Row, layout: SheetLayout, raw: Path) -> Card:
+def _card(row: Row, layout: SheetLayout, raw: AnyPath) -> Card:
     try:
         return layout.card(row, raw, layout.side)
     except DamagedImageError as error:

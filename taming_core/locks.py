@@ -9,19 +9,25 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
+from upath import UPath
 
 from taming_core.errors import TamingError
 from taming_core.files import naming, remove_parts
+from taming_core.storage.lease import leased
+from taming_core.storage.paths import AnyPath
+
+BESIDE = ".taming"  # folder of locks and resumable state beside the outputs in a store
 
 
 @contextmanager
-def exclusive(*paths: Path, nested: bool = True) -> Generator[None]:
+def exclusive(*paths: AnyPath, nested: bool = True) -> Generator[None]:
     """Hold the locks of files or folders while the block writes them.
 
     The operating system releases a lock when its process ends, however that happens. What a crashed process had begun
-    to write is removed.
+    to write is removed. The lock of an output in a store is an object that is renewed; see `storage/lease.py`.
 
     Args:
         paths: files or folders; of a link, what it leads to.
@@ -32,8 +38,11 @@ def exclusive(*paths: Path, nested: bool = True) -> Generator[None]:
     """
     with ExitStack() as held:
         for path in paths:
-            held.enter_context(_locked(path))
-            remove_parts(Path(os.path.realpath(path)), nested)
+            if isinstance(path, Path):
+                held.enter_context(_locked(path))
+                remove_parts(Path(os.path.realpath(path)), nested)
+            else:
+                held.enter_context(leased(lock_object(path), this_process(), in_words))
         yield
 
 
@@ -62,6 +71,12 @@ def _locked(path: Path) -> Generator[None]:
                           "run the same command again.") from error  # fmt: skip
 
 
+def lock_object(path: UPath) -> UPath:
+    """Where the lock of an output or of resumable state in a store lies."""
+    folder = path.parent if path.parent.name == BESIDE else path.parent / BESIDE
+    return folder / f"{path.name}.lock"
+
+
 def this_process() -> dict[str, str | int]:
     """What names this process to a user."""
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
@@ -71,7 +86,17 @@ def this_process() -> dict[str, str | int]:
 
 def describe(holder: Path) -> str:
     """The process that holds a lock, in words."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        named = json.loads(holder.read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError):
+        return in_words(json.loads(holder.read_text(encoding="utf-8")))
+    return in_words(None)
+
+
+def in_words(named: Any) -> str:
+    """What `this_process` returned in another process, in words.
+
+    >>> in_words({"command": "taming train", "pid": 7, "host": "node1", "since": "2026-11-30 12:00:00+00:00"})
+    '`taming train` (process 7 on node1, since 2026-11-30 12:00:00+00:00)'
+    """
+    with suppress(KeyError, TypeError):
         return f"`{named['command']}` (process {named['pid']} on {named['host']}, since {named['since']})"
     return "another process, which has only just begun or is about to end"

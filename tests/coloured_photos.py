@@ -4,7 +4,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from taming_core.objects import detection
+from taming_core.objects.filters import Detector, Segmenter
+from taming_core.objects.sources import list_sources
 from taming_core.params.sections import DetectParams
+from taming_core.photos.folder import read_folder
+from taming_core.tables import schema
 
 P = DetectParams(
     detector="mini", segmenter="mini", classes=None, image_size=160, identity="folder", min_side=1,
@@ -21,3 +26,10 @@ def put(path: Path, **things: tuple[int, int, int, int]) -> None:
         photo.paste(COLOURS[noun], box)
     path.parent.mkdir(parents=True, exist_ok=True)
     photo.save(path)
+
+
+def rows_of(folder: Path, detect: Detector, segment: Segmenter | None, p: DetectParams) -> list[schema.Row]:
+    """The rows of the photos below a folder, by batches."""
+    photos = [(source, detection.prepare(source, p)) for source in list_sources(read_folder(folder), p.identity)]
+    batches = (photos[i : i + p.batch_size] for i in range(0, len(photos), p.batch_size))
+    return [row for batch in batches for row in detection.rows_of(batch, detect, segment, p)]

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+from object_store import bucket as bucket
+from object_store import object_store as object_store
 
 from stages.process import prepare
 

@@ -13,8 +13,17 @@ import pyarrow as pa
 import pytest
 from safetensors.numpy import save_file
 
+from taming_core import files
 from taming_core.errors import TamingError
-from taming_core.files import read_json, read_text, replacing, require_out, require_out_file, require_space
+from taming_core.files import (
+    read_json,
+    read_text,
+    replacing,
+    replacing_folder,
+    require_out,
+    require_out_file,
+    require_space,
+)
 from taming_core.tables import schema
 
 ROOT = Path(__file__).parents[1]
@@ -78,7 +87,7 @@ def test_a_table_replaces_tables_of_its_kind_alone(raw: Path, version: bytes) ->
 def test_space_that_is_needed_is_there(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     require_space(tmp_path / "absent/folder", free // 2, "the state")
-    with pytest.raises(TamingError, match="GB free, and the state takes"):
+    with pytest.raises(TamingError, match=r"GB free, and the state takes \d+\.\d GB\. Free some space there"):
         require_space(tmp_path / "absent/folder", free * 2, "the state")
 
 
@@ -108,6 +117,24 @@ def test_a_full_disk_names_the_file_and_leaves_what_was_there(tmp_path: Path) ->
         assert (error.value.errno, Path(error.value.filename).parent) == (errno.EFBIG, tmp_path)
         assert path.read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(writers)
+
+
+def test_a_folder_that_is_replaced_goes_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes back if the new one cannot take its place."""
+    out = tmp_path / "rows"
+    out.mkdir()
+    (out / "a").write_text("old")
+    real = Path.rename
+
+    def rename(path: Path, to: Path) -> Path:
+        if (path / "b").exists():
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, to)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OSError, match="Input/output error"), replacing_folder(out) as part:
+        (part / "b").write_text("new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["rows", "a"]
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "cp1252"])
@@ -140,10 +167,24 @@ def named(call: ast.Call) -> bool:
     words = [a.value for a in call.args if isinstance(a, ast.Constant)]
     of = call.func.value.id if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name) else ""
     return any(k.arg == "encoding" for k in call.keywords) or bool({"rb", "wb", "utf-8"} & set(words)) or of in (
-        "Image", "tarfile", "zipfile", "webbrowser")  # fmt: skip
+        "Image", "os", "tarfile", "zipfile", "webbrowser")  # fmt: skip
 
 
 @pytest.mark.parametrize("folder", ["taming_core", "stages", "pipelines", "docs"])
 def test_every_text_file_is_opened_in_utf_8(folder: str) -> None:
     paths = [p for p in sorted((ROOT / folder).rglob("*.py")) if without_encoding(p)]
     assert [f"{p.relative_to(ROOT)}: {without_encoding(p)}" for p in paths] == []
+
+
+def test_a_folder_that_is_removed_has_lost_its_name_before_anything_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "state-000002"
+    folder.mkdir()
+    (folder / "run.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(files.shutil, "rmtree", lambda *_, **__: None)  # where a crash may end it
+    files.remove(folder)
+    assert [path.name for path in tmp_path.iterdir()] == [files.part_path(folder).name]
+    monkeypatch.undo()
+    files.remove_parts(folder)
+    assert not list(tmp_path.iterdir())

@@ -26,8 +26,8 @@ def locked(text: str = LOCK) -> dict[str, str]:
     return dict(line.split("==") for line in lines)
 
 
-# Of an extra that no test installs: its weights, which its tests would need, are on no index.
-UNLOCKED = {"dreamsim"}
+# Of extras that no test installs: weights or a store that they would need cannot be had.
+UNLOCKED = {"dreamsim", "gcsfs"}
 
 
 def requirements() -> Iterator[Requirement]:

@@ -49,7 +49,12 @@ def test_the_second_process_is_told_who_the_first_is(tmp_path: Path, monkeypatch
 
 def test_a_killed_process_holds_nothing_and_what_it_had_begun_is_removed(tmp_path: Path) -> None:
     process = holder(tmp_path, "out", "runs/state")
-    for part in ("out.taming-77.part", "runs/state/shard.parquet.taming-77.part", "runs/state.taming-77.part"):
+    for part in (
+        "out.taming-77.part",
+        "out.taming-77.part.taming-77.part",
+        "runs/state/shard.parquet.taming-77.part",
+        "runs/state.taming-77.part",
+    ):
         (tmp_path / part).parent.mkdir(exist_ok=True)
         (tmp_path / part).mkdir() if part == "out.taming-77.part" else (tmp_path / part).write_text("half")
     for kept in ("out.part", "out.77.part", "another.taming-77.part", "runs/state/shard.parquet"):

@@ -1,7 +1,7 @@
 """A few training steps of tiny models, as one of two processes runs them for tests/training/test_distributed.py."""
 
 import json
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,11 @@ from torch import nn
 from torch.distributed.fsdp._fully_shard import _fsdp_init
 from torch.distributed.tensor import DTensor
 
+from taming_core.errors import TamingError
 from taming_core.model.subject_model import subject_model
 from taming_core.params.train import TrainParams
 from taming_core.tables.rows import load_rows
-from taming_core.training import checkpoint, loop
+from taming_core.training import agreement, checkpoint, loop
 from taming_core.training.batches import batch_at
 from taming_core.training.distributed import ProcessGroup, join_process_group
 
@@ -67,6 +68,28 @@ def device_watch(denoiser: nn.Module) -> Generator[dict[str, int]]:
         nn.Module.to, _fsdp_init._move_states_to_device = to, move
 
 
+def disagreements(folder: Path, processes: ProcessGroup) -> Found:
+    """What this process is told of inputs and disks that are the same in both, and of such that are not."""
+    agreement.PATIENCE = 1.0
+    checks = {
+        "same": partial(agreement.require_same, {"rows": "a", "params": "b"}),
+        "other rows": partial(agreement.require_same, {"params": "b", "rows": str(processes.rank)}),
+        "one disk": partial(agreement.require_shared, folder / "runs"),
+        "two disks": partial(agreement.require_shared, folder / f"disk{processes.rank}" / "runs"),
+        "a file of one": partial(agreement.await_files, [folder / "missing"] if processes.is_main else []),
+    }
+    said = {name: message_of(check, processes) for name, check in checks.items()}
+    return {**said, "max": processes.max(processes.rank)}
+
+
+def message_of(check: Callable[[ProcessGroup], None], processes: ProcessGroup) -> str | None:
+    try:
+        check(processes)
+    except TamingError as error:
+        return str(error)
+    return None
+
+
 def main(folder: Path) -> None:
     """Do all that `asked.json` asks for, and write what is found."""
     torch.set_num_threads(1)
@@ -76,6 +99,7 @@ def main(folder: Path) -> None:
     for name, asked in json.loads((folder / "asked.json").read_text()).items():
         p = TrainParams.model_validate(asked.pop("p"))
         found[name] = trained(folder, p=p, processes=processes, **asked)
+    found["agreement"] = processes.gather_objects(disagreements(folder, processes))
     if processes.is_main:
         torch.save(found, folder / "found.pt")
     processes.shutdown()

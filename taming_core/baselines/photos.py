@@ -1,7 +1,6 @@
 """The photos of an object, as whole pictures."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -9,9 +8,10 @@ from PIL import Image
 from taming_core.errors import TamingError
 from taming_core.fingerprints import digest
 from taming_core.photos.decode import PhotoError, read_photo
+from taming_core.storage.paths import AnyPath
 
 
-def open_photos(paths: Iterable[Path]) -> list[Image.Image]:
+def open_photos(paths: Iterable[AnyPath]) -> list[Image.Image]:
     """The upright photos in files, RGB.
 
     Raises:
@@ -20,7 +20,7 @@ def open_photos(paths: Iterable[Path]) -> list[Image.Image]:
     return [_open(path) for path in paths]
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: AnyPath) -> Image.Image:
     try:
         return Image.fromarray(read_photo(path).image)
     except PhotoError as error:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from pathlib import Path
 
 from taming_core.captions.attributes import (
     ADDED,
@@ -22,7 +21,8 @@ from taming_core.errors import TamingError
 from taming_core.params.caption import CaptionParams
 from taming_core.params.sections import AttributeParams
 from taming_core.photos.masks import decode_mask
-from taming_core.tables.parquet import column_reader, read_column
+from taming_core.storage.paths import AnyPath
+from taming_core.tables.parquet import column_reader, iter_column
 
 ReadMasks = Callable[[Sequence[int]], list[bytes]]  # rows of the objects table -> masks as PNG
 
@@ -36,7 +36,7 @@ class AttributeSource:
     read_masks: ReadMasks
 
 
-def load_finish(objects: Path, device: str, match: Matcher, p: CaptionParams) -> Finish | None:
+def load_finish(objects: AnyPath, device: str, match: Matcher, p: CaptionParams) -> Finish | None:
     """`with_attributes` with the classifier of the params and the masks of a table; None without `p.attributes`.
 
     Raises:
@@ -103,14 +103,14 @@ def _with_added_words(
     return final
 
 
-def require_masks(objects: Path | None) -> None:
+def require_masks(objects: AnyPath | None) -> None:
     """Raises TamingError if attributes are to be found, and no objects table has the masks to cut them out."""
     if objects is None:
         raise TamingError("caption.attributes is set, but there is no table of objects to cut them out with. Name that "
                           "of `taming detect` with --objects, or set caption.attributes to null.")  # fmt: skip
 
 
-def count_added(table: Path) -> int:
+def count_added(table: AnyPath) -> int:
     """The number of words that were added to captions."""
-    found = chain.from_iterable(of_object or () for of_object in read_column(table, "attributes"))
+    found = chain.from_iterable(of_object or () for of_object in iter_column(table, "attributes"))
     return sum(attribute["decision"] == ADDED for attribute in found)

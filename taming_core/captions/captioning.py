@@ -2,22 +2,28 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, groupby
 from pathlib import Path
+from typing import Any
 
-from taming_core.captions.attributes import Image
+import pyarrow as pa
+
 from taming_core.captions.drafts import Draft, Models, Photo, Target, draft_captions
 from taming_core.drop_reasons import CAPTION_MISMATCH, NOT_DETECTED, PHOTO_CHANGED, with_details
+from taming_core.engine import manifest
+from taming_core.engine.manifest import Listing
 from taming_core.language.placeholder import METHODS
 from taming_core.params.caption import CaptionParams
-from taming_core.photos.decode import PhotoError, read_photo
-from taming_core.photos.files import file_name as photo_file_name
-from taming_core.photos.files import photo_id_of, photo_path
-from taming_core.photos.folder import PhotoFolder
+from taming_core.photos import decode
+from taming_core.photos.files import photo_id_of, photo_path, tree_state
+from taming_core.photos.folder import PhotoFolder, read_folder
+from taming_core.photos.folder_notes import notes
 from taming_core.photos.metadata import PhotoMetadata
+from taming_core.storage.filesystem import file_state
+from taming_core.storage.paths import AnyPath
 from taming_core.tables import schema
-from taming_core.tables.parquet import read_column
+from taming_core.tables.parquet import iter_column
 
 NEEDED = (
     "photo_id",
@@ -30,13 +36,18 @@ NEEDED = (
     "photo_reason",
     "drop_reason",
 )
+MANIFEST = pa.schema([
+    pa.field("file_name", pa.string(), nullable=False),
+    *(pa.field(name, pa.string()) for name in ("photo_id", "caption", "drop_reason")),
+    pa.field("targets", pa.list_(pa.struct([("object_id", pa.string()), ("noun", pa.string()), ("row", pa.int64())]))),
+])  # fmt: skip
 
 
 @dataclass(frozen=True)
 class CaptionSource:
     """A photo and its objects, before captioning."""
 
-    path: Path
+    path: AnyPath
     file_name: str
     photo_id: str | None = None  # at the time of detection; None without an objects table
     targets: tuple[Target, ...] = ()  # from left to right; none for a regularization photo, which needs a caption only
@@ -44,13 +55,13 @@ class CaptionSource:
     drop_reason: str | None = None
 
 
-def list_sources(raw: PhotoFolder, objects: Path | None) -> list[CaptionSource]:
+def list_sources(raw: PhotoFolder, objects: AnyPath | None) -> list[CaptionSource]:
     """The photos of a folder; with an objects table in its order, each with its kept objects.
 
     Raises:
         TamingError: the table is of another version.
     """
-    paths = {photo_file_name(path, raw.root): path for path in raw.photos}
+    paths = dict(zip(raw.metadata, raw.photos, strict=True))
     if objects is None:
         return [_bare_source(path, name, raw.metadata[name]) for name, path in paths.items()]
     table = chain.from_iterable(schema.iter_rows(objects, schema.OBJECTS, 1024, NEEDED))
@@ -61,11 +72,32 @@ def list_sources(raw: PhotoFolder, objects: Path | None) -> list[CaptionSource]:
     return detected + dropped
 
 
+def list_folder(raw: AnyPath, objects: AnyPath | None, path: Path, p: CaptionParams) -> Listing:
+    """List the photos below a folder, with the kept objects of a table, into the manifest `path`.
+
+    Raises:
+        TamingError: there is no photo, the metadata is wrong, or the table is of another version.
+    """
+    folder = read_folder(raw)
+    count = manifest.write(map(_as_row, list_sources(folder, objects)), MANIFEST, path, p.shard_size)
+    return Listing(path, count, tree_state(folder.tree), notes(folder))
+
+
+def _as_row(source: CaptionSource) -> schema.Row:
+    return {name: getattr(source, name) for name in MANIFEST.names} | {"targets": [asdict(t) for t in source.targets]}
+
+
+def source_of(row: schema.Row, raw: AnyPath) -> CaptionSource:
+    """The photo of a row of the manifest."""
+    values: dict[str, Any] = {**row, "targets": tuple(Target(**target) for target in row["targets"])}
+    return CaptionSource(photo_path(raw, row["file_name"]), **values)
+
+
 def _file_name(row: schema.Row) -> str:
     return row["file_name"]
 
 
-def _bare_source(path: Path, name: str, metadata: PhotoMetadata) -> CaptionSource:
+def _bare_source(path: AnyPath, name: str, metadata: PhotoMetadata) -> CaptionSource:
     target = Target(noun=metadata.noun)
     return CaptionSource(path, name, targets=(target,), caption=metadata.caption, drop_reason=metadata.left_out)
 
@@ -85,50 +117,62 @@ def _detected_source(raw: PhotoFolder, rows: Sequence[schema.Row]) -> CaptionSou
     return CaptionSource(path, first["file_name"], first["photo_id"], targets, given, photo_reason)
 
 
-def rows_of(sources: Sequence[CaptionSource], models: Models, p: CaptionParams) -> list[schema.Row]:
-    """The rows of the captions table for some photos: one per kept object, or one for the photo."""
-    batches = (sources[i : i + p.batch_size] for i in range(0, len(sources), p.batch_size))
-    return [row for batch in batches for row in _batch_rows(batch, models, p)]
-
-
-def _batch_rows(sources: Sequence[CaptionSource], models: Models, p: CaptionParams) -> Iterator[schema.Row]:
-    """The rows of one batch of photos."""
-    images = [_read(source) for source in sources]
-    photos = [
-        Photo(image, source.targets, (source.caption or "").strip() or None)
-        for source, image in zip(sources, images, strict=True)
-        if not isinstance(image, str)
-    ]
-    drafts = iter(draft_captions(photos, models, p))
-    for source, image_or_reason in zip(sources, images, strict=True):
-        targets = source.targets or (Target(),)
-        if isinstance(image_or_reason, str):
-            yield from (_row(source, target, None, image_or_reason) for target in targets)
-        else:
-            yield from (_drafted_row(source, t, d, p) for t, d in zip(targets, next(drafts), strict=True))
-
-
-def _read(source: CaptionSource) -> Image | str:
-    """The image, or its drop reason."""
+def prepare(source: CaptionSource) -> decode.Photo | str:
+    """The photo, or its drop reason."""
     if source.drop_reason:
         return source.drop_reason
     try:
-        photo = read_photo(source.path)
-    except PhotoError as error:
+        photo = decode.read_photo(source.path)
+    except decode.PhotoError as error:
         return str(error)
-    return photo.image if source.photo_id in (None, photo.photo_id) else PHOTO_CHANGED
+    return replace(photo, opaque=None) if source.photo_id in (None, photo.photo_id) else PHOTO_CHANGED
 
 
-def _drafted_row(source: CaptionSource, target: Target, draft: Draft, p: CaptionParams) -> schema.Row:
+def rows_of(
+    photos: Sequence[tuple[CaptionSource, decode.Photo | str]], models: Models, p: CaptionParams
+) -> list[schema.Row]:
+    """The rows of the captions table for one batch of photos: one per kept object, or one for the photo."""
+    readable = [
+        Photo(read.image, source.targets, (source.caption or "").strip() or None)
+        for source, read in photos
+        if not isinstance(read, str)
+    ]
+    drafts = iter(draft_captions(readable, models, p))
+    return [
+        row
+        for source, read in photos
+        for row in (_dropped_rows(source, read) if isinstance(read, str) else _rows(source, read, next(drafts), p))
+    ]
+
+
+def _dropped_rows(source: CaptionSource, reason: str) -> Iterator[schema.Row]:
+    photo_id = source.photo_id or photo_id_of(source.path)
+    return (_row(source, photo_id, target, None, reason) for target in _targets(source))
+
+
+def _rows(
+    source: CaptionSource, photo: decode.Photo, drafts: Sequence[Draft], p: CaptionParams
+) -> Iterator[schema.Row]:
+    return (_drafted_row(source, photo.photo_id, t, d, p) for t, d in zip(_targets(source), drafts, strict=True))
+
+
+def _targets(source: CaptionSource) -> tuple[Target, ...]:
+    """What the photo has a row for: its objects, or else itself."""
+    return source.targets or (Target(),)
+
+
+def _drafted_row(source: CaptionSource, photo_id: str, target: Target, draft: Draft, p: CaptionParams) -> schema.Row:
     """A row with a caption; dropped if the captioner's caption does not match the photo."""
     mismatch = draft.score < p.match_min and not draft.given
     problem = with_details(CAPTION_MISMATCH, f"{draft.score:.3f}") if mismatch else None
-    return _row(source, target, draft, problem)
+    return _row(source, photo_id, target, draft, problem)
 
 
-def _row(source: CaptionSource, target: Target, draft: Draft | None, drop_reason: str | None) -> schema.Row:
+def _row(
+    source: CaptionSource, photo_id: str, target: Target, draft: Draft | None, drop_reason: str | None
+) -> schema.Row:
     known = {
-        "photo_id": source.photo_id or photo_id_of(source.path),
+        "photo_id": photo_id,
         "file_name": source.file_name,
         "object_id": target.object_id,
         "class": target.noun,
@@ -152,12 +196,12 @@ def with_draft(row: schema.Row, draft: Draft | None) -> schema.Row:
     }
 
 
-def count_methods(table: Path) -> dict[str, int]:
+def count_methods(table: AnyPath) -> dict[str, int]:
     """The number of captions per method, in order of preference."""
-    counts = Counter(read_column(table, "method"))
+    counts = Counter(iter_column(table, "method"))
     return {method: counts[method] for method in METHODS if counts[method]}
 
 
-def table_state(table: Path | None) -> str:
+def table_state(table: AnyPath | None) -> str:
     """A text that changes when the objects table is rewritten."""
-    return f"{table.stat().st_size} {table.stat().st_mtime_ns}" if table else "no objects"
+    return file_state(table) if table else "no objects"

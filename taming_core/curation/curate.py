@@ -1,8 +1,8 @@
 """Measure photos and kept objects, and drop what is outside the bounds of `detect.curation`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,16 +12,20 @@ from PIL import Image
 from taming_core.curation.sharpness import sharpness
 from taming_core.drop_reasons import BLURRED, EXCLUDED, score_too, with_details
 from taming_core.language.class_words import likeness
-from taming_core.params.sections import MAX_PIXELS, CurationParams, DetectParams, ScoreParams
-from taming_core.photos.decode import PhotoError, read_photo
-from taming_core.photos.files import photo_path
+from taming_core.objects import detection
+from taming_core.objects.detection import PreparedPhoto
+from taming_core.objects.networks import load_networks
+from taming_core.objects.sources import PhotoSource
+from taming_core.params.sections import CurationParams, DetectParams, ScoreParams
 from taming_core.photos.masks import crop_in_photo, decode_mask, fit_mask
+from taming_core.storage.paths import AnyPath
 from taming_core.tables import schema
-from taming_core.tables.parquet import read_column
+from taming_core.tables.parquet import iter_column
 
 if TYPE_CHECKING:
     from taming_core.curation.scores import Score
 
+Pair = tuple[PhotoSource, PreparedPhoto | str]  # a photo as `detection.prepare` returns it
 SIDE, FILL, GREY = 512, 0.92, 128  # pixels of the longer side of what models see, framing of an object, its ground
 
 
@@ -40,18 +44,21 @@ def load_scores(p: CurationParams, device: str) -> list["Score"]:
 
 def curate(
     rows: Sequence[schema.Row],
-    raw: Path,
+    images: Mapping[str, NDArray[np.uint8]],
     scores: Sequence["Score"],
     p: CurationParams,
     batch_size: int,
-    max_pixels: int = MAX_PIXELS,
 ) -> list[schema.Row]:
     """The rows of the objects table with their measures, and with drop reasons of what is outside the bounds.
 
-    Photos are decoded a second time here, which only a run with curation pays for. `scores` are those of
-    `load_scores`; their models see `batch_size` images at once.
+    Args:
+        rows: all of each photo.
+        images: (H, W, 3), the photos that could be read, by file name.
+        scores: of `load_scores`.
+        p: the params.
+        batch_size: images that the models of scores see at once.
     """
-    measured = [row for photo in _by_photo(rows) for row in _measured(photo, raw, p, max_pixels)]
+    measured = [row for photo in _by_photo(rows) for row in _measured(photo, images, p)]
     for score, compute in zip(p.scores, scores, strict=True):
         measured = _scored(measured, score, compute, batch_size)
     return [_without_views(row) for photo in _by_photo(measured) for row in _judged(photo, p)]
@@ -63,10 +70,10 @@ def _by_photo(rows: Sequence[schema.Row]) -> Iterator[list[dict[str, Any]]]:
 
 
 def _measured(
-    rows: Sequence[dict[str, Any]], raw: Path, p: CurationParams, max_pixels: int
+    rows: Sequence[dict[str, Any]], images: Mapping[str, NDArray[np.uint8]], p: CurationParams
 ) -> Iterator[dict[str, Any]]:
     """The rows of one photo with its view, and kept objects with theirs and their sharpness."""
-    image = _pixels(raw, rows[0], max_pixels) if rows[0]["photo_width"] is not None else None
+    image = images[rows[0]["file_name"]] if rows[0]["photo_width"] is not None else None
     if image is None:
         yield from rows
         return
@@ -79,14 +86,6 @@ def _measured(
             if any(s.view == "object" for s in p.scores):
                 views |= {"view_object": _on_grey(crop_in_photo(image, mask, SIDE, FILL))}
         yield {**row, **views}
-
-
-def _pixels(raw: Path, row: schema.Row, max_pixels: int) -> NDArray[np.uint8] | None:
-    """The photo of a row; None if it changed or went away since it was read, which the next stage says."""
-    try:
-        return read_photo(photo_path(raw, row["file_name"]), max_pixels=max_pixels).image
-    except PhotoError:
-        return None
 
 
 def _thumbnail(image: NDArray[np.uint8]) -> Image.Image:
@@ -163,20 +162,36 @@ def _without_views(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if not key.startswith("view_")}
 
 
-def curated(
-    make: Callable[[Any], Sequence[schema.Row]], raw: Path, device: str, p: DetectParams
-) -> Callable[[Any], Sequence[schema.Row]]:
-    """`make` with `curate` after it; `make` itself without curation."""
-    curation = p.curation
-    if curation is None:
+def load_detection(device: str, p: DetectParams) -> Callable[[Sequence[Pair]], list[schema.Row]]:
+    """The rows of the objects table for a batch of photos, by the models of the params, which are loaded.
+
+    Raises:
+        TamingError: there is no such device, or no such model.
+    """
+    from taming_core.weights.device import pick_device  # imports torch
+
+    where = pick_device(device)
+    detect, segment = load_networks(p, where)
+    make = partial(detection.rows_of, detect=detect, segment=segment, p=p)
+    if p.curation is None:
         return make
-    scores = load_scores(curation, device)
-    return lambda items: curate(make(items), raw, scores, curation, p.batch_size, p.max_pixels)
+    return partial(_curated_rows, make=make, scores=load_scores(p.curation, where), p=p.curation, size=p.batch_size)
 
 
-def exclusion_notes(table: Path, p: DetectParams) -> list[str]:
+def _curated_rows(
+    photos: Sequence[Pair],
+    make: Callable[[Sequence[Pair]], list[schema.Row]],
+    scores: Sequence["Score"],
+    p: CurationParams,
+    size: int,
+) -> list[schema.Row]:
+    images = {source.file_name: read.photo.image for source, read in photos if not isinstance(read, str)}
+    return curate(make(photos), images, scores, p, size)
+
+
+def exclusion_notes(table: AnyPath, p: DetectParams) -> list[str]:
     """A line that names the excluded classes that no object of a table has, as one that is misspelled; or none."""
-    classes = {noun for noun in read_column(table, "class") if noun} if p.curation else set[str]()
+    classes = {noun for noun in iter_column(table, "class") if noun} if p.curation else set[str]()
     exclude = p.curation.exclude if p.curation else []
     unused = [excluded for excluded in exclude if not any(likeness(excluded, noun) for noun in classes)]
     return [f"detect.curation.exclude: no object is of the class {', '.join(unused)}"] if unused else []

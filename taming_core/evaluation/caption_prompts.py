@@ -1,7 +1,6 @@
 """The prompts of a benchmark that has its own for each subject, in the captions beside its photos: DreamBench++."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
 from taming_core.errors import TamingError
@@ -9,6 +8,7 @@ from taming_core.language.given import name_class, place_objects
 from taming_core.language.placeholder import OBJECT
 from taming_core.params.sections import EvaluateParams, PromptParams
 from taming_core.photos.folder import read_folder
+from taming_core.storage.paths import AnyPath
 
 CaptionPrompts = Mapping[str, Sequence[str]]  # by identity
 Kind = Literal["photorealistic", "style", "imaginative"]
@@ -19,7 +19,7 @@ KINDS: tuple[Kind, ...] = (
 )  # fmt: skip
 
 
-def read_caption_prompts(p: EvaluateParams, folder: Path | None) -> CaptionPrompts:
+def read_caption_prompts(p: EvaluateParams, folder: AnyPath | None) -> CaptionPrompts:
     """The prompts in the captions of a folder of photos; none where the params do not ask for them.
 
     Raises:

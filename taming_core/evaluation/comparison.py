@@ -12,6 +12,7 @@ from taming_core.errors import TamingError
 from taming_core.evaluation.conditions import OURS
 from taming_core.evaluation.measures import MEASURES, ImageScores, Measure, factors
 from taming_core.files import read_json, read_text, replacing, write_json
+from taming_core.storage.paths import AnyPath
 
 NOT_COMPARED = "other_photos"  # how it was measured, which the protocol says
 SHORTENED = 40  # characters of a value in a message
@@ -171,9 +172,8 @@ def print_table(first: Results, second: Results, found: Sequence[Difference]) ->
     console.print(table)
 
 
-def write(first: Results, second: Results, found: Sequence[Difference], out: Path) -> None:
+def write(first: Results, second: Results, found: Sequence[Difference], out: AnyPath) -> None:
     """Write compare.json and compare.csv, with all conditions, into the folder `out`."""
-    out.mkdir(parents=True, exist_ok=True)
     with replacing(out / "compare.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([Difference._fields, *found])

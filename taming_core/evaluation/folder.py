@@ -18,12 +18,12 @@ from taming_core.evaluation.report.sheet import sheet
 from taming_core.evaluation.result import Evaluation
 from taming_core.evaluation.scoring import MAX_OBJECTS
 from taming_core.figures import image_grid
-from taming_core.files import naming, part_path, remove, write_json
+from taming_core.files import replacing_folder, write_json
 from taming_core.fingerprints import versions
-from taming_core.params.arguments import EVALUATION_FILES, JUDGE_CHECK_FILES
 from taming_core.params.baseline import BaselineParams
 from taming_core.params.sections import EvaluateParams
 from taming_core.params.vlm import VlmJudgeParams
+from taming_core.storage.paths import AnyPath
 
 PRINTED = (
     "judge_top1", "strict_top1", "strict_pass", "judge_cosine", "judge_cosine_seen", "shape", "scene_accuracy",
@@ -37,23 +37,19 @@ TITLES = {m.key: m for m in MEASURES}
 
 
 def write(
-    e: Evaluation, timings: Mapping[str, float], images: Path, out: Path, checked: JudgeCheck | None = None
+    e: Evaluation, timings: Mapping[str, float], images: Path, out: AnyPath, checked: JudgeCheck | None = None
 ) -> None:
     """Write the whole output folder; `images` is the folder of the generated images, `checked` the check of the judges.
 
-    Timings have a separate file: they differ from run to run, and metrics.json does not.
+    Timings have a separate file: they differ from run to run, and metrics.json does not. Hidden files are kept.
     """
-    part = part_path(out)
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    with naming(out):
-        _fill(part, e, timings, images)
-        if checked is not None:
-            judge_check_files.write(checked, part)
-        _replace(part, out)
+    with replacing_folder(out) as part:
+        _fill(part, e, timings, images, checked)
+        if isinstance(out, Path):
+            _keep_hidden(out, part)
 
 
-def _fill(part: Path, e: Evaluation, timings: Mapping[str, float], images: Path) -> None:
+def _fill(part: Path, e: Evaluation, timings: Mapping[str, float], images: Path, checked: JudgeCheck | None) -> None:
     """Write all files of the evaluation into the folder `part`."""
     shutil.copytree(images, part / "images")
     plots.write(part / "plots", e)
@@ -67,16 +63,14 @@ def _fill(part: Path, e: Evaluation, timings: Mapping[str, float], images: Path)
     write_json(part / "intervals.json", measures.intervals(e.summary))
     write_json(part / "strata.json", strata.content(e.strata))
     write_json(part / "metrics.json", measures.metrics(e.summary))
+    if checked is not None:
+        judge_check_files.write(checked, part)
 
 
-def _replace(part: Path, out: Path) -> None:
-    """Move the content of `part` to `out`, the metrics last; hidden files of `dvc` in `out` are kept."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name in (*JUDGE_CHECK_FILES, *EVALUATION_FILES):
-        remove(out / name)
-        if (part / name).exists():  # judges are checked where the params say so
-            (part / name).replace(out / name)
-    part.rmdir()
+def _keep_hidden(out: Path, part: Path) -> None:
+    """Copy the hidden files of the folder `out`, which are those of `dvc`."""
+    for path in out.glob(".*"):
+        (shutil.copytree if path.is_dir() else shutil.copy2)(path, part / path.name)
 
 
 def facts(
@@ -170,7 +164,7 @@ def _vlm_fact(p: VlmJudgeParams | None) -> str:
     )
 
 
-def summary(e: Evaluation, out: Path) -> str:
+def summary(e: Evaluation, out: AnyPath) -> str:
     """The main scores as text, which the command prints at its end."""
     drawn = len({row["image"] for row in e.rows if row["condition"] != REAL})
     lines = [f"{out}: {drawn} images of {len(e.subjects)} held-out objects"]

@@ -7,7 +7,6 @@ fidelity. What it has in common with the seen picture is a score beside it (Sim(
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -18,6 +17,7 @@ from taming_core.evaluation import statistics
 from taming_core.evaluation.judges import Judge, composite_on_grey
 from taming_core.evaluation.protocol import IdentityViews, all_subjects, identity_views
 from taming_core.evaluation.statistics import Features
+from taming_core.storage.paths import AnyPath
 
 T = TypeVar("T")
 Floats = NDArray[np.float32]
@@ -47,7 +47,7 @@ class Likeness(NamedTuple):
     all: Floats  # (N, G) with every identity, as `own`
 
 
-def gallery(folder: Path, split: str, judge: Judge, posed: Posed, baseline_photos: int = 1) -> Gallery:
+def gallery(folder: AnyPath, split: str, judge: Judge, posed: Posed, baseline_photos: int = 1) -> Gallery:
     """The judge's features of the photos of all identities of a split, without those that baselines train on."""
     return of_views(identity_views(folder, split, baseline_photos), judge, posed)
 
@@ -92,7 +92,7 @@ def reference_weights(g: Gallery, identity: int, photo: int | None = None) -> Fl
     return weights
 
 
-def known_objects(folder: Path, split: str, judge: Judge, baseline_photos: int = 1) -> Known:
+def known_objects(folder: AnyPath, split: str, judge: Judge, baseline_photos: int = 1) -> Known:
     """The judge's features of the identities of all splits, without the photos that baselines train on."""
     held_out = gallery(folder, split, judge, lambda cutout: [composite_on_grey(cutout)], baseline_photos)
     subjects = (subject for s, _, subject in all_subjects(folder) if s != split)

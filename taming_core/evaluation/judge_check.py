@@ -8,7 +8,6 @@ object in the very place of the reference, where the background speaks for the w
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from taming_core.evaluation.protocol import REFERENCES, other_photos, rows_of_id
 from taming_core.language.class_groups import class_group
 from taming_core.photos.masks import fit_mask, mask_box, window
 from taming_core.seeds import seed_for
+from taming_core.storage.paths import AnyPath
 from taming_core.tables.row_images import open_mask, open_rgba
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.tables.schema import Row
@@ -96,7 +96,7 @@ class JudgeCheck:
     examples: Sequence[tuple[Trial, Scores]]  # the first trial of the first objects
 
 
-def check(folder: Path, split: str, seed: int, scores: Mapping[str, PairScore]) -> JudgeCheck:
+def check(folder: AnyPath, split: str, seed: int, scores: Mapping[str, PairScore]) -> JudgeCheck:
     """Check the scores on all objects of a split that have two photos or more.
 
     Args:

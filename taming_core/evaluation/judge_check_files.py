@@ -13,6 +13,7 @@ from taming_core.evaluation.plots import write_csv
 from taming_core.figures import image_grid
 from taming_core.figures.image_grid import Cell
 from taming_core.files import replacing_folder, write_json
+from taming_core.storage.paths import AnyPath
 
 SHEET_SIDE = 128  # pixels of a picture
 COLUMNS = ("judge", "comparison", "win_rate", "low", "high", "true", "wrong", "objects", "trials")
@@ -29,7 +30,7 @@ def write(c: JudgeCheck, folder: Path) -> None:
     write_json(folder / "judge_check.json", content(c))
 
 
-def write_folder(c: JudgeCheck, out: Path) -> None:
+def write_folder(c: JudgeCheck, out: AnyPath) -> None:
     """Write the whole output folder of the check; an earlier one is replaced when all is written."""
     with replacing_folder(out) as part:
         write(c, part)
@@ -100,7 +101,7 @@ def percent(e: Estimate) -> str:
     return f"{100 * e.mean:.0f} % ({100 * e.low:.0f} to {100 * e.high:.0f})"
 
 
-def text(c: JudgeCheck, out: Path) -> str:
+def text(c: JudgeCheck, out: AnyPath) -> str:
     """The win rates as a table, which the command prints at its end."""
     judges, width = list(c.outcomes), max(len(comparison.title) for comparison in COMPARISONS)
     objects = len({t.identity for t in c.trials})

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from io import BytesIO
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
@@ -20,6 +19,7 @@ from taming_core.language.placeholder import OBJECT, prompt_for
 from taming_core.params.sections import EvaluateParams
 from taming_core.photos.masks import mask_box, window
 from taming_core.seeds import seed_for
+from taming_core.storage.paths import AnyPath
 from taming_core.tables.row_images import Background, encoder_image, open_mask
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.tables.schema import SPLITS, Row
@@ -89,7 +89,7 @@ class EvalPrompt(NamedTuple):
     subject: str | None = None  # the one identity that it is drawn for; None for all
 
 
-def eval_subjects(folder: Path, p: EvaluateParams, background: Background) -> list[EvalSubject]:
+def eval_subjects(folder: AnyPath, p: EvaluateParams, background: Background) -> list[EvalSubject]:
     """The evaluated identities: those that the params name, or `objects` of the split.
 
     Without names, those with other photos come first, with which images are compared; else the seed chooses.
@@ -110,7 +110,7 @@ def eval_subjects(folder: Path, p: EvaluateParams, background: Background) -> li
     return [eval_subject(rows, i, rows_by_identity[i], background, p.baseline_photos) for i in drawn]
 
 
-def _named_identities(names: Sequence[str], known: Mapping[str, object], folder: Path, split: str) -> Sequence[str]:
+def _named_identities(names: Sequence[str], known: Mapping[str, object], folder: AnyPath, split: str) -> Sequence[str]:
     if missing := [name for name in names if name not in known]:
         more = f" and {len(missing) - 1} more of evaluate.subjects" if len(missing) > 1 else ""
         raise TamingError(f"The {split} split of {folder} has no identity {missing[0]}{more}. Materialize photos of "
@@ -159,7 +159,7 @@ def other_photos(rows: Rows, seen: Row) -> Iterator[Row]:
             yield row
 
 
-def all_subjects(folder: Path) -> Iterator[tuple[str, str, Image.Image]]:
+def all_subjects(folder: AnyPath) -> Iterator[tuple[str, str, Image.Image]]:
     """Split, identity and subject (RGBA) of every identity in the rows, whatever its split."""
     for split in SPLITS:
         rows = load_rows(folder, split)
@@ -167,7 +167,7 @@ def all_subjects(folder: Path) -> Iterator[tuple[str, str, Image.Image]]:
             yield split, identity, cutout_of(rows[numbers[0]])
 
 
-def identity_views(folder: Path, split: str, baseline_photos: int = 1) -> Iterator[IdentityViews]:
+def identity_views(folder: AnyPath, split: str, baseline_photos: int = 1) -> Iterator[IdentityViews]:
     """The cut-outs of every identity of a split, without the photos that baselines train on beside the seen one."""
     rows = load_rows(folder, split)
     for identity, numbers in rows_of_identities(rows).items():

@@ -16,6 +16,7 @@ from taming_core.objects.networks_digest import networks_digest
 from taming_core.params.protocols import CONDITIONS, Protocol
 from taming_core.params.sections import DetectParams, EvaluateParams, EvaluationScores
 from taming_core.params.vlm import CONNECTION, VlmJudgeParams
+from taming_core.storage.paths import AnyPath
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.tables.schema import SPLITS
 from taming_core.vlm.kept_answers import KeptAnswers
@@ -35,7 +36,7 @@ UNUSED = {"transformers_version", "architectures", "dtype", "torch_dtype", "_nam
 
 def protocol_record(
     p: EvaluateParams, d: DetectParams, subjects: Sequence[EvalSubject], judges: Judges,
-    score_networks: ScoreNetworks, vlm: KeptAnswers | None, rows: Path, encoder: Mapping[str, str | None],
+    score_networks: ScoreNetworks, vlm: KeptAnswers | None, rows: AnyPath, encoder: Mapping[str, str | None],
     protocol: Protocol | None,
 ) -> dict[str, Any]:  # fmt: skip
     """The content of protocol.json.
@@ -129,7 +130,7 @@ def judge_record(model: Any, spec: str) -> dict[str, Any]:
     }
 
 
-def gallery_record(folder: Path, split: str) -> dict[str, Any]:
+def gallery_record(folder: AnyPath, split: str) -> dict[str, Any]:
     """The identities that the judges choose among: how many, and a digest of their photos."""
     views = {name: list(_views(load_rows(folder, name), name == split)) for name in SPLITS}
     return {

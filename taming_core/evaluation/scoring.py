@@ -1,7 +1,6 @@
 """All scores of all images, one row for each image."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +27,7 @@ from taming_core.evaluation.views import Views, features
 from taming_core.objects.subjects import Finder, Mask
 from taming_core.params.sections import EvaluateParams
 from taming_core.progress import track
+from taming_core.storage.paths import AnyPath
 from taming_core.vlm.kept_answers import KeptAnswers
 
 MAX_OBJECTS = 3  # detections per image, most confident first, that are compared with the subject
@@ -43,8 +43,8 @@ class Scored(NamedTuple):
 
 
 def score_all(
-    drawn: Drawn, subjects: Sequence[EvalSubject], judges: Judges, networks: ScoreNetworks, find: Finder, folder: Path,
-    p: EvaluateParams, vlm: KeptAnswers | None = None,
+    drawn: Drawn, subjects: Sequence[EvalSubject], judges: Judges, networks: ScoreNetworks, find: Finder,
+    folder: AnyPath, p: EvaluateParams, vlm: KeptAnswers | None = None,
 ) -> Scored:  # fmt: skip
     """Score the drawn images and the subjects' other photos by every measure.
 

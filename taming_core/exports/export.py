@@ -24,6 +24,7 @@ from taming_core.exports.options import ExportOptions, require_valid
 from taming_core.files import replacing_folder, write_json, write_text
 from taming_core.images.stock import stock_pipeline
 from taming_core.params.arguments import EXPORT_RECORD
+from taming_core.storage.paths import AnyPath
 from taming_core.training.encoder_folder import strip_name
 from taming_core.weights.device import DTYPES
 from taming_core.weights.precision import convert
@@ -38,7 +39,7 @@ class ExportResult:
     has_adapter: bool = False
 
 
-def export(spec: str, out: Path, options: ExportOptions) -> list[str]:
+def export(spec: str, out: AnyPath, options: ExportOptions) -> list[str]:
     """Write `out` as a whole, push it if `options.push` is set, and return the lines to print.
 
     Raises:
@@ -54,7 +55,7 @@ def export(spec: str, out: Path, options: ExportOptions) -> list[str]:
     return [
         f"{out}: {options.to} of {spec}",
         *written.notes,
-        *([] if options.push is None else [hub.push(out, options.push)]),
+        *([] if options.push is None else [hub.push(Path(str(out)), options.push)]),
     ]
 
 
@@ -114,7 +115,7 @@ WRITERS = {"ip-adapter": write_ip_adapter, "lora": write_lora, "diffusers": writ
 
 
 def facts(
-    source: ExportSource, options: ExportOptions, out: Path, written: ExportResult, scores: Mapping[str, float]
+    source: ExportSource, options: ExportOptions, out: AnyPath, written: ExportResult, scores: Mapping[str, float]
 ) -> model_card.Facts:
     """The content of the model card."""
     name, base = options.push or out.name, base_name(source, options)

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from taming_core.errors import TamingError
 from taming_core.params.arguments import require_export_out
+from taming_core.storage.paths import AnyPath
 
 Target = Literal["ip-adapter", "lora", "diffusers"]
 Dtype = Literal["fp16", "bf16", "fp32"]
@@ -23,7 +24,7 @@ class ExportOptions:
     push: str | None  # OWNER/NAME on the hub
 
 
-def require_valid(options: ExportOptions, out: Path) -> None:
+def require_valid(options: ExportOptions, out: AnyPath) -> None:
     """Check the options before any work is done.
 
     Raises:
@@ -38,6 +39,8 @@ def require_valid(options: ExportOptions, out: Path) -> None:
         )
     require_export_out(out)
     if options.push is not None:
+        if not isinstance(out, Path):
+            raise TamingError(f"--push uploads a folder of this machine, and {out} is none. Name one with --out.")
         from taming_core.exports import hub
 
         hub.require_token(options.push)

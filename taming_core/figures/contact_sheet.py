@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from taming_core.errors import TamingError
 from taming_core.files import replacing, require_out_file, write_text
+from taming_core.storage.paths import AnyPath
 
 PAPER, CARD, INK, FAINT = "#eceae6", "#ffffff", "#22252a", "#7a7f87"
 KEPT, DROPPED, OUTLINE, BOX = "#2e8b57", "#c0392b", "#ff2fb3", "#ffe14d"
@@ -184,7 +185,7 @@ def check_name(out: Path) -> None:
         raise TamingError(f"{out} is neither a .png nor a .html file. Name the sheet with --out sheet.png.")
 
 
-def require_sheet_out(out: Path, *inputs: Path) -> None:
+def require_sheet_out(out: Path, *inputs: AnyPath) -> None:
     """Check before the work that a sheet can be written, and that it replaces nothing but a sheet.
 
     Raises:

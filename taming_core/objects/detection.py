@@ -1,9 +1,7 @@
 """From photo files to the rows of the objects table: detect, segment, measure and filter."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +19,7 @@ from taming_core.objects.filters import (
     pixel_box,
     remove_islands,
 )
-from taming_core.objects.given_masks import given_mask, given_object
+from taming_core.objects.given_masks import Given, given_mask, given_object
 from taming_core.objects.sources import PhotoSource
 from taming_core.params.sections import DetectParams
 from taming_core.photos.decode import Photo, PhotoError, read_photo
@@ -31,60 +29,73 @@ from taming_core.photos.view_hash import difference_hash, thumbnail
 from taming_core.tables import schema
 
 
-def rows_of(
-    sources: Sequence[PhotoSource], detect: Detector, segment: Segmenter | None, p: DetectParams
-) -> list[schema.Row]:
-    """The rows of the objects table for some photos; each photo has at least one.
+@dataclass(frozen=True)
+class PreparedPhoto:
+    """A decoded photo, and what is made of it without models."""
 
-    `segment` makes the masks; None uses the detector's.
-    """
-    batches = (sources[i : i + p.batch_size] for i in range(0, len(sources), p.batch_size))
-    return [row for batch in batches for row in _batch_rows(batch, detect, segment, p)]
+    photo: Photo
+    given: Given | str | None  # the mask that it is given, or the drop reason of one that does not fit
+    hashes: Mapping[str, object]  # columns of the photo
 
 
-def _batch_rows(
-    sources: Sequence[PhotoSource], detect: Detector, segment: Segmenter | None, p: DetectParams
-) -> Iterator[schema.Row]:
-    """The rows of one batch of photos."""
-    with ThreadPoolExecutor() as pool:
-        photos = list(pool.map(partial(_read, p=p), sources))
-    readable = [photo for photo in photos if isinstance(photo, Photo)]
-    detections = iter(detect([photo.image for photo in readable]) if readable else [])
-    for source, photo_or_reason in zip(sources, photos, strict=True):
-        if isinstance(photo_or_reason, Photo):
-            yield from _objects_or_reason(source, photo_or_reason, next(detections), segment, p)
-        else:
-            yield _row(source, photo_id_of(source.path), drop_reason=photo_or_reason)
-
-
-def _objects_or_reason(
-    source: PhotoSource, photo: Photo, detections: Detections, segment: Segmenter | None, p: DetectParams
-) -> Iterator[schema.Row]:
-    """The rows of a decoded photo: the object of the mask that it is given, or else all detections."""
-    size = photo.width, photo.height
-    try:
-        given = given_mask(photo, source.metadata.mask)
-    except PhotoError as error:
-        yield _row(source, photo.photo_id, drop_reason=str(error))
-        return
-    if given is None:
-        by = "detector" if segment is None and p.detector != "none" else "segmenter"
-        yield from _photo_rows(source, photo, measure_objects(photo.image, detections, segment, p, size), p, by)
-    else:
-        mask, by = given
-        yield from _photo_rows(source, photo, [given_object(mask, detections, source.metadata.noun, p, size)], p, by)
-
-
-def _read(source: PhotoSource, p: DetectParams) -> Photo | str:
-    """The photo, or its drop reason."""
+def prepare(source: PhotoSource, p: DetectParams) -> PreparedPhoto | str:
+    """The photo as the models see it, or its drop reason."""
     if source.metadata.left_out:
         return source.metadata.left_out
     if source.copy_of:
         return with_details(COPY, source.copy_of)
     try:
-        return read_photo(source.path, p.min_side, p.max_pixels)
+        photo = read_photo(source.path, p.min_side, p.max_pixels)
     except PhotoError as error:
         return str(error)
+    hashes = {"photo_hash": f"{difference_hash(photo.image):016x}", "photo_thumbnail": thumbnail(photo.image)}
+    return PreparedPhoto(replace(photo, opaque=None), _given(source, photo), hashes)
+
+
+def _given(source: PhotoSource, photo: Photo) -> Given | str | None:
+    try:
+        return given_mask(photo, source.metadata.mask)
+    except PhotoError as error:
+        return str(error)
+
+
+def rows_of(
+    photos: Sequence[tuple[PhotoSource, PreparedPhoto | str]],
+    detect: Detector,
+    segment: Segmenter | None,
+    p: DetectParams,
+) -> list[schema.Row]:
+    """The rows of the objects table for one batch of photos; each photo has at least one.
+
+    `segment` makes the masks; None uses the detector's.
+    """
+    readable = [prepared.photo.image for _, prepared in photos if isinstance(prepared, PreparedPhoto)]
+    detections = iter(detect(readable) if readable else [])
+    return [
+        row
+        for source, prepared in photos
+        for row in (
+            [_row(source, photo_id_of(source.path), drop_reason=prepared)]
+            if isinstance(prepared, str)
+            else _objects_or_reason(source, prepared, next(detections), segment, p)
+        )
+    ]
+
+
+def _objects_or_reason(
+    source: PhotoSource, prepared: PreparedPhoto, detections: Detections, segment: Segmenter | None, p: DetectParams
+) -> Iterator[schema.Row]:
+    """The rows of a decoded photo: the object of the mask that it is given, or else all detections."""
+    photo, given = prepared.photo, prepared.given
+    size = photo.width, photo.height
+    if isinstance(given, str):
+        yield _row(source, photo.photo_id, drop_reason=given)
+    elif given is None:
+        by = "detector" if segment is None and p.detector != "none" else "segmenter"
+        yield from _photo_rows(source, prepared, measure_objects(photo.image, detections, segment, p, size), p, by)
+    else:
+        mask, by = given
+        yield from _photo_rows(source, prepared, [given_object(mask, detections, source.metadata.noun, p, size)], p, by)
 
 
 def measure_objects(
@@ -132,11 +143,11 @@ def masks_of(
 
 
 def _photo_rows(
-    source: PhotoSource, photo: Photo, objects: Sequence[Object], p: DetectParams, mask_source: str
+    source: PhotoSource, prepared: PreparedPhoto, objects: Sequence[Object], p: DetectParams, mask_source: str
 ) -> Iterator[schema.Row]:
     """One row per object of a decoded photo; one row without an object if there is none."""
-    hashes = {"photo_hash": f"{difference_hash(photo.image):016x}", "photo_thumbnail": thumbnail(photo.image)}
-    of_photo: dict[str, object] = {"photo_width": photo.width, "photo_height": photo.height, **hashes}
+    photo = prepared.photo
+    of_photo: dict[str, object] = {"photo_width": photo.width, "photo_height": photo.height, **prepared.hashes}
     if not objects:
         yield _row(source, photo.photo_id, **of_photo, drop_reason=NO_OBJECT)
     # The edge of a cut-out's file is where it was trimmed; the object does not go on there.

@@ -1,7 +1,6 @@
 """Objects by masks that a person gives, instead of a segmenter's."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,11 +10,14 @@ from taming_core.params.sections import DetectParams
 from taming_core.photos.decode import Photo
 from taming_core.photos.mask_files import alpha_mask, read_mask
 from taming_core.photos.masks import Box, Mask, Size, mask_box, scale_box
+from taming_core.storage.paths import AnyPath
+
+Given = tuple[Mask, Literal["given", "alpha"]]  # where an object is (H, W), and what says so
 
 SAME = 0.5  # least intersection over union of the boxes of one object; usual in detection (PASCAL VOC)
 
 
-def given_mask(photo: Photo, mask: Path | None) -> tuple[Mask, Literal["given", "alpha"]] | None:
+def given_mask(photo: Photo, mask: AnyPath | None) -> Given | None:
     """The mask (H, W) of a photo's image from a file, or from its alpha channel; None if it has neither.
 
     Raises:

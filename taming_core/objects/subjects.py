@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from taming_core.photos.decode import Photo, PhotoError, read_photo
 from taming_core.photos.folder import mask_beside
 from taming_core.photos.mask_files import read_mask
 from taming_core.photos.masks import Mask, crop_in_photo, cutout
+from taming_core.storage.paths import AnyPath
 
 Finder = Callable[[NDArray[np.uint8]], list[Mask]]
 
@@ -51,8 +51,8 @@ def load_finder(p: DetectParams, device: str) -> Finder:
 
 
 def subjects_of(
-    objects: Sequence[Sequence[Path]],
-    masks: Sequence[Path],
+    objects: Sequence[Sequence[AnyPath]],
+    masks: Sequence[AnyPath],
     load: Callable[[], Finder],
     p: MaterializeParams,
     background: str,
@@ -77,13 +77,13 @@ def subjects_of(
     return [[next(subjects) for _ in group] for group in objects]
 
 
-def require_masks(photos: Sequence[Path], masks: Sequence[Path]) -> None:
+def require_masks(photos: Sequence[AnyPath], masks: Sequence[AnyPath]) -> None:
     """Raises TamingError if there are masks, but not one for each photo."""
     if masks and len(masks) != len(photos):
         raise TamingError(f"There are {len(masks)} masks for {len(photos)} photos. Give --mask once for each photo.")
 
 
-def require_photos(photos: Sequence[Path], masks: Sequence[Path]) -> bool:
+def require_photos(photos: Sequence[AnyPath], masks: Sequence[AnyPath]) -> bool:
     """Decode every photo and mask, before anything is loaded that takes longer; whether a finder is needed.
 
     Raises:
@@ -95,12 +95,14 @@ def require_photos(photos: Sequence[Path], masks: Sequence[Path]) -> bool:
     return not all(known)
 
 
-def _known_mask(path: Path, photo: Photo, mask_file: Path | None) -> Mask | None:
+def _known_mask(path: AnyPath, photo: Photo, mask_file: AnyPath | None) -> Mask | None:
     """The mask of the file, beside the photo, or of its alpha channel; None if there is none of them."""
     return _read_mask(mask_file, photo) if mask_file is not None else _mask_of(path, photo)
 
 
-def subject_of(photo: Path, mask_file: Path | None, find: Finder, p: MaterializeParams, background: str) -> Image.Image:
+def subject_of(
+    photo: AnyPath, mask_file: AnyPath | None, find: Finder, p: MaterializeParams, background: str
+) -> Image.Image:
     """The subject (RGBA, square) of a photo: by the mask file, a mask beside the photo, its alpha channel, or `find`.
 
     Raises:
@@ -119,7 +121,7 @@ def subject_of(photo: Path, mask_file: Path | None, find: Finder, p: Materialize
     return Image.fromarray(frame(*pixels, p.subject_size, p.subject_fill))
 
 
-def _mask_of(path: Path, photo: Photo) -> Mask | None:
+def _mask_of(path: AnyPath, photo: Photo) -> Mask | None:
     """The mask beside a photo, or that of its alpha channel; None if there is neither."""
     try:
         found = given_mask(photo, mask_beside(path))
@@ -130,7 +132,7 @@ def _mask_of(path: Path, photo: Photo) -> Mask | None:
     return None if found is None else found[0]
 
 
-def _read_mask(path: Path, photo: Photo) -> Mask:
+def _read_mask(path: AnyPath, photo: Photo) -> Mask:
     read = _photo(path)
     if (read.width, read.height) != (photo.width, photo.height):
         raise TamingError(f"{path} is {read.width}x{read.height}, the photo is {photo.width}x{photo.height}. Give a "
@@ -141,7 +143,7 @@ def _read_mask(path: Path, photo: Photo) -> Mask:
         raise TamingError(f"{path} cannot be used: {error}. Paint the object white on black.") from error
 
 
-def _photo(path: Path) -> Photo:
+def _photo(path: AnyPath) -> Photo:
     """The upright photo; raises TamingError if it cannot be decoded."""
     try:
         return read_photo(path)

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from taming_core.errors import TamingError
-from taming_core.files import read_json, require_out, require_replaceable
+from taming_core.files import names_in, read_json, require_out, require_replaceable
 from taming_core.params.caption import VLM, CaptionParams
 from taming_core.params.sections import DetectParams, EvaluateParams, EvaluationScores, Section, is_salient
 from taming_core.params.train import TrainParams
+from taming_core.storage.filesystem import exists
+from taming_core.storage.paths import AnyPath
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 EVALUATION_FILES = (
@@ -158,19 +160,19 @@ def is_flow_matching(name: str, config: Mapping[str, Any]) -> bool:
     return name.startswith("FlowMatch") or bool(config.get("use_flow_sigmas", False))
 
 
-def require_encoder_out(out: Path, *inputs: Path | None) -> None:
+def require_encoder_out(out: AnyPath, *inputs: AnyPath | None) -> None:
     """Raises TamingError if `out` cannot be written beside the inputs, or holds something else than an encoder."""
     require_out(out, inputs)
     require_replaceable(out, is_encoder, "an encoder")
 
 
-def is_encoder(folder: Path) -> bool:
+def is_encoder(folder: AnyPath) -> bool:
     """Whether a folder is what `taming train` wrote, and nothing was put into it; a downloaded model is not."""
     components = _json_of(folder / "model_index.json")
     return "object_encoder" in components and names_in(folder) <= {*ENCODER_FILES, *components}
 
 
-def is_export(folder: Path) -> bool:
+def is_export(folder: AnyPath) -> bool:
     """Whether a folder is what `taming export` wrote, and nothing was put into it."""
     record = _json_of(folder / EXPORT_RECORD)
     return "to" in record and names_in(folder) <= {EXPORT_RECORD, *record.get("files", names_in(folder))}
@@ -183,7 +185,7 @@ def is_baseline(folder: Path) -> bool:
     return "photos" in record and files <= {BASELINE_RECORD, *BASELINE_FILES, "model_index.json", *components}
 
 
-def _json_of(path: Path) -> dict[str, Any]:
+def _json_of(path: AnyPath) -> dict[str, Any]:
     """A JSON object in a file; empty if there is none."""
     with suppress(OSError, TamingError):
         value: Any = read_json(path)
@@ -191,7 +193,7 @@ def _json_of(path: Path) -> dict[str, Any]:
     return {}
 
 
-def require_evaluation_out(out: Path, *inputs: Path | None) -> None:
+def require_evaluation_out(out: AnyPath, *inputs: AnyPath | None) -> None:
     """Raises TamingError if `out` cannot be written beside the inputs, or holds something else than an evaluation.
 
     Hidden files do not count.
@@ -201,7 +203,7 @@ def require_evaluation_out(out: Path, *inputs: Path | None) -> None:
     require_replaceable(out, lambda folder: names_in(folder) <= files, "an evaluation")
 
 
-def require_judge_check_out(out: Path, *inputs: Path | None) -> None:
+def require_judge_check_out(out: AnyPath, *inputs: AnyPath | None) -> None:
     """Raises TamingError if `out` cannot be written beside the inputs, or holds something else than such a check.
 
     Hidden files do not count.
@@ -210,7 +212,7 @@ def require_judge_check_out(out: Path, *inputs: Path | None) -> None:
     require_replaceable(out, lambda folder: names_in(folder) <= set(JUDGE_CHECK_FILES), "a check of judges")
 
 
-def require_comparison_out(out: Path, *inputs: Path | None) -> None:
+def require_comparison_out(out: AnyPath, *inputs: AnyPath | None) -> None:
     """Raises TamingError if `out` cannot be written beside the inputs, or holds something else than a comparison."""
     require_out(out, inputs)
     require_replaceable(out, lambda folder: names_in(folder) <= {"compare.json", "compare.csv"}, "a comparison")
@@ -222,13 +224,13 @@ def require_no_effect(option: str, given: Mapping[str, bool]) -> None:
         raise TamingError(f"{', '.join(found)} has no effect with {option}. Leave it out.")
 
 
-def require_rows_out(out: Path, *inputs: Path | None) -> None:
+def require_rows_out(out: AnyPath, *inputs: AnyPath | None) -> None:
     """Raises TamingError if `out` cannot be written beside the inputs, or holds something else than files of rows."""
     require_out(out, inputs)
     require_replaceable(out, lambda folder: all(map(ROWS_FILE.fullmatch, names_in(folder))), "rows")
 
 
-def require_baseline_out(out: Path, method: str, photos: str, *inputs: Path | None) -> None:
+def require_baseline_out(out: Path, method: str, photos: str, *inputs: AnyPath | None) -> None:
     """Check the output of `taming baseline`.
 
     Args:
@@ -249,7 +251,7 @@ def require_baseline_out(out: Path, method: str, photos: str, *inputs: Path | No
         raise TamingError(f"{out} holds a baseline {what}. Name a folder of its own with --out.")
 
 
-def require_export_out(out: Path, *inputs: Path | None) -> None:
+def require_export_out(out: AnyPath, *inputs: AnyPath | None) -> None:
     """Raises TamingError if `out` cannot be written beside the inputs, or holds something else than an export."""
     require_out(out, inputs)
     require_replaceable(out, is_export, "an export")
@@ -261,15 +263,10 @@ def folder_of(spec: str | None) -> Path | None:
     return path if path is not None and path.exists() else None
 
 
-def names_in(folder: Path) -> set[str]:
-    """The names in a folder that are not hidden."""
-    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-
-
-def require_files(paths: Iterable[Path]) -> None:
+def require_files(paths: Iterable[AnyPath]) -> None:
     """Raises TamingError if one of the paths does not exist."""
     for path in paths:
-        if not path.exists():
+        if not exists(path):
             raise TamingError(f"There is no {path}. Name an existing file or folder.")
 
 

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from taming_core.drop_reasons import STYLE_PICTURE
-from taming_core.photos.files import file_name
+from taming_core.photos.files import name_of
 from taming_core.photos.metadata import PhotoMetadata
 from taming_core.photos.text import read_text
+from taming_core.photos.tree import Tree
+from taming_core.storage.paths import AnyPath
+from taming_core.storage.reading import map_reads
 
 # Source: github.com/google/dreambooth, dataset/.
 CLASSES, LICENCES = "prompts_and_classes.txt", "references_and_licenses.txt"
@@ -27,7 +30,7 @@ class Benchmark:
 
     name: str
     photos: dict[str, PhotoMetadata]  # by file name
-    texts: frozenset[Path]  # its text files, which are no captions of photos
+    texts: frozenset[Path]  # its text files, which are no captions of photos; relative
     prompts: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])  # by identity
 
     def __str__(self) -> str:
@@ -44,37 +47,37 @@ class Benchmark:
         return (row for row in self.photos.values() if row.left_out is None)
 
 
-def find_benchmarks(photos: Sequence[Path], texts: Sequence[Path], root: Path) -> list[Benchmark]:
-    """The benchmarks among the photos and text files below `root`, by their layouts."""
+def find_benchmarks(photos: Sequence[Path], texts: Sequence[Path], tree: Tree) -> list[Benchmark]:
+    """The benchmarks among the photos and text files of a folder, by their layouts."""
     lists = (path for path in texts if path.name.lower() == CLASSES)
     bases = defaultdict[Path, dict[Path, str]](dict)
     for photo in photos:
-        for base, category in _places(photo, root):
+        for base, category in _places(photo):
             bases[base][photo] = category
-    found = (*(_dreambench(path, photos, texts, root) for path in lists),
-             *(_dreambench_plus(base, categories, texts, root) for base, categories in bases.items()))  # fmt: skip
+    found = (*(_dreambench(path, photos, texts, tree) for path in lists),
+             *(_dreambench_plus(base, categories, texts, tree) for base, categories in bases.items()))  # fmt: skip
     return [benchmark for benchmark in found if benchmark is not None]
 
 
-def _dreambench(path: Path, photos: Sequence[Path], texts: Sequence[Path], root: Path) -> Benchmark | None:
+def _dreambench(path: Path, photos: Sequence[Path], texts: Sequence[Path], tree: Tree) -> Benchmark | None:
     """The benchmark whose classes a file lists; None if it lists none, or no folder of a subject is beside it."""
-    base, classes = path.parent, read_classes(path)
+    base, classes = path.parent, read_classes(tree.path(path))
     subjects = {
         photo: photo.relative_to(base).parts[0] for photo in photos if base in photo.parents and base != photo.parent
     }
     if not classes or not subjects:
         return None
     # Beside other photos the folder is part of the identity: `cat` may be the user's.
-    prefix = "" if len(subjects) == len(photos) or base == root else f"{file_name(base, root)}/"
+    prefix = "" if len(subjects) == len(photos) or base == Path() else f"{name_of(base)}/"
     rows = {
-        file_name(photo, root): PhotoMetadata(prefix + name, classes.get(name), split="test")
+        name_of(photo): PhotoMetadata(prefix + name, classes.get(name), split="test")
         for photo, name in subjects.items()
     }
     own = (text for text in texts if text.parent == base and text.name.lower() in (CLASSES, LICENCES))
     return Benchmark("DreamBench", rows, frozenset(own))
 
 
-def read_classes(path: Path) -> dict[str, str]:
+def read_classes(path: AnyPath) -> dict[str, str]:
     """The class of each subject in `prompts_and_classes.txt`: its lines `subject,class` before those of the prompts."""
     lines = _lines(path)
     pairs = [line.split(",") for line in lines[: lines.index("Prompts") if "Prompts" in lines else None]]
@@ -82,24 +85,26 @@ def read_classes(path: Path) -> dict[str, str]:
     return {subject: noun for subject, noun in named.items() if noun and subject != "subject_name"}
 
 
-def _places(photo: Path, root: Path) -> Iterator[tuple[Path, str]]:
+def _places(photo: Path) -> Iterator[tuple[Path, str]]:
     """The folder of DreamBench++ that a photo's path would be in, and its category there; none for another path."""
-    parts = photo.relative_to(root).parent.parts
+    parts = photo.parent.parts
     for i, part in enumerate(parts):
         if part == "images" and "/".join(parts[i + 1 :]) in CATEGORIES:
-            yield Path(root, *parts[:i]), "/".join(parts[i + 1 :])
+            yield Path(*parts[:i]), "/".join(parts[i + 1 :])
 
 
-def _dreambench_plus(base: Path, categories: Mapping[Path, str], texts: Sequence[Path], root: Path) -> Benchmark | None:
+def _dreambench_plus(base: Path, categories: Mapping[Path, str], texts: Sequence[Path], tree: Tree) -> Benchmark | None:
     """The benchmark in a folder, of photos with their categories; None if no text has a class and prompts of one."""
     own = frozenset(t for t in texts if base in t.parents and t.relative_to(base).parts[0].startswith("captions"))
     text_of = {photo: base / "captions" / category / f"{photo.stem}.txt" for photo, category in categories.items()}
-    lines = {photo: _lines(text) if text in own else [] for photo, text in text_of.items()}
+    known = {photo: text for photo, text in text_of.items() if text in own}
+    read = dict(zip(known, map_reads(_lines, [tree.path(text) for text in known.values()]), strict=True))
+    lines = {photo: read.get(photo, []) for photo in categories}
     if all(len(found) < 2 for found in lines.values()):
         return None
     rows = {photo: _subject(photo, categories[photo], found[:1]) for photo, found in lines.items()}
     prompts = {str(row.identity): tuple(lines[photo][1:]) for photo, row in rows.items() if row.left_out is None}
-    return Benchmark("DreamBench++", {file_name(photo, root): row for photo, row in rows.items()}, own, prompts)
+    return Benchmark("DreamBench++", {name_of(photo): row for photo, row in rows.items()}, own, prompts)
 
 
 def _subject(photo: Path, category: str, noun: Sequence[str]) -> PhotoMetadata:
@@ -109,7 +114,7 @@ def _subject(photo: Path, category: str, noun: Sequence[str]) -> PhotoMetadata:
     return PhotoMetadata("_".join(words), next(iter(noun), None), split="test", left_out=left_out)
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: AnyPath) -> list[str]:
     """The lines of a text file that hold something; none of a file that cannot be read."""
     try:
         text, _ = read_text(path)

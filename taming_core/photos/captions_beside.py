@@ -7,6 +7,9 @@ from pathlib import Path
 
 from taming_core.photos.layout import by_name
 from taming_core.photos.text import LATIN, clean, read_text
+from taming_core.photos.tree import Tree
+from taming_core.storage.paths import AnyPath
+from taming_core.storage.reading import map_reads
 
 NO_WORDS = re.compile(r"[\d\s.,eE+-]*")  # nothing, or the boxes of a detection data set
 SUFFIXES = (".txt", ".caption")  # the preferred one first
@@ -14,7 +17,7 @@ SUFFIXES = (".txt", ".caption")  # the preferred one first
 
 @dataclass(frozen=True)
 class CaptionsBeside:
-    """The captions beside photos, and what a person should know of their files."""
+    """The captions beside photos, and what a person should know of their files; all paths are relative."""
 
     texts: dict[Path, str] = field(default_factory=dict[Path, str])  # by photo
     empty: list[Path] = field(default_factory=list[Path])
@@ -44,21 +47,29 @@ def pair_captions(texts: Iterable[Path], photos: Sequence[Path]) -> dict[Path, l
     return pairs
 
 
-def read_captions(pairs: Mapping[Path, Sequence[Path]]) -> CaptionsBeside:
+def read_captions(pairs: Mapping[Path, Sequence[Path]], tree: Tree) -> CaptionsBeside:
     """The captions in text files; several lines are one caption, as in ai-toolkit, so that no word is lost."""
     found = CaptionsBeside()
-    for path, photos in pairs.items():
-        if photos:
-            _read_caption(path, photos, found)
+    paired = {path: photos for path, photos in pairs.items() if photos}
+    texts = map_reads(_text, [tree.path(path) for path in paired])
+    for (path, photos), text in zip(paired.items(), texts, strict=True):
+        _add_caption(path, photos, text, found)
     return found
 
 
-def _read_caption(path: Path, photos: Sequence[Path], found: CaptionsBeside) -> None:
+def _text(path: AnyPath) -> tuple[str, str] | None:
+    """The text of a file and its encoding; None if it cannot be read."""
     try:
-        text, encoding = read_text(path)
+        return read_text(path)
     except (OSError, ValueError):
+        return None
+
+
+def _add_caption(path: Path, photos: Sequence[Path], read: tuple[str, str] | None, found: CaptionsBeside) -> None:
+    if read is None:
         found.unreadable.append(path)
         return
+    text, encoding = read
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if NO_WORDS.fullmatch(text):
         found.empty.append(path)

@@ -1,17 +1,16 @@
 """An object at the resolution of its file, where the image of its whole photo was scaled down too far."""
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
 from taming_core.photos.decode import Photo, read_photo
 from taming_core.photos.masks import Box, fit_mask, mask_box, scale_box
+from taming_core.storage.paths import AnyPath
 
 Pixels = tuple[NDArray[np.uint8], NDArray[np.bool_]]  # image (H, W, 3) and mask (H, W)
 
 
-def closeup(path: Path, photo: Photo, mask: NDArray[np.bool_], size: int, fill: float) -> Pixels:
+def closeup(path: AnyPath, photo: Photo, mask: NDArray[np.bool_], size: int, fill: float) -> Pixels:
     """A photo and the mask of an object in it, with pixels enough to frame the object as `masks.cutout` does.
 
     They are those of the whole photo if its image has them, and else of the part of it that is framed, read again.

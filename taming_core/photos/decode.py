@@ -2,10 +2,10 @@
 
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from taming_core.photos.files import read_file
 from taming_core.photos.formats import missing_decoder
 from taming_core.photos.masks import Box
 from taming_core.photos.segments import JPEG, less_metadata
+from taming_core.storage.paths import AnyPath
 
 open_image = Image.open  # bound early: ultralytics replaces it by one that tries to install plugins
 WORKING_SIDE = 2048  # pixels of the longer side: twice the input of a SAM, the largest of the models that see a photo
@@ -42,7 +43,14 @@ UPRIGHT = {  # EXIF orientation -> transpose that turns the photo upright
 }
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 SideOf = Callable[[int, int], int]  # width and height of a photo -> pixels that the longer side of its image needs
-_turns, _opening = threading.Lock(), threading.Lock()
+_turns: AbstractContextManager[Any] = threading.Lock()
+_opening = threading.Lock()
+
+
+def take_turns(lock: AbstractContextManager[Any]) -> None:
+    """Let large files take turns by this lock, which several processes share."""
+    global _turns
+    _turns = lock
 
 
 class PhotoError(Exception):
@@ -76,7 +84,7 @@ def working_side(_width: int, _height: int) -> int:
 
 
 def read_photo(
-    path: Path,
+    path: AnyPath,
     min_side: int = 1,
     max_pixels: int = MAX_PIXELS,
     side_of: SideOf = working_side,

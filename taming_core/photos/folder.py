@@ -2,17 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from io import BytesIO
+from itertools import compress
 from pathlib import Path
 
 from taming_core.errors import TamingError
 from taming_core.photos.benchmarks import Benchmark, find_benchmarks
 from taming_core.photos.captions_beside import CaptionsBeside, is_caption, pair_captions, read_captions
 from taming_core.photos.decode import open_image
-from taming_core.photos.files import Tree, file_name, is_file, photo_path, read_tree
+from taming_core.photos.files import file_name, name_of, path_of
 from taming_core.photos.formats import RAW_SUFFIXES
 from taming_core.photos.layout import folder_split, wrapping_folder
 from taming_core.photos.masks_beside import pair_masks
 from taming_core.photos.metadata import Metadata, PhotoMetadata, is_metadata, read_metadata
+from taming_core.photos.tree import Tree, read_near, read_tree
+from taming_core.storage.paths import AnyPath, is_remote
+from taming_core.storage.reading import map_reads, read_object
 
 # Files with these endings are photos, readable or not; others are if they hold a picture of a usual format.
 PICTURES = frozenset([
@@ -21,16 +27,20 @@ PICTURES = frozenset([
     ".ico", ".qoi", *RAW_SUFFIXES,
 ])  # fmt: skip
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+HEADER = 2**18  # bytes of a file in a store, in which a picture of these formats says what it is
+MASKS = "mask"  # how the names of folders begin where masks of photos beside them are
 CONDITION = "-condlabel"  # OneTrainer's picture of a condition, beside a photo
 
 
 @dataclass(frozen=True)
 class PhotoFolder:
-    """The photos of a folder, and what it says of each."""
+    """The photos of a folder, and what it says of each; all paths but `root` and `photos` are relative to it."""
 
     tree: Tree
-    photos: tuple[Path, ...]  # sorted; with unreadable folders, which may hold some
-    metadata: dict[str, PhotoMetadata]  # by file name: of metadata files, captions and masks beside, and split folders
+    relative: tuple[Path, ...]  # photos, sorted; with unreadable folders, which may hold some
+    metadata: dict[
+        str, PhotoMetadata
+    ]  # by file name, of each photo: of metadata files, captions and masks beside, and split folders
     tables: Metadata
     captions: CaptionsBeside
     texts: dict[Path, list[Path]]  # text files, with the photos that they stand beside
@@ -39,9 +49,19 @@ class PhotoFolder:
     benchmarks: tuple[Benchmark, ...] = ()
 
     @property
-    def root(self) -> Path:
+    def root(self) -> AnyPath:
         """The folder itself."""
         return self.tree.root
+
+    @cached_property
+    def photos(self) -> tuple[AnyPath, ...]:
+        """The paths of the photos."""
+        return tuple(self.tree.path(photo) for photo in self.relative)
+
+    @cached_property
+    def sizes(self) -> dict[AnyPath, int]:
+        """The bytes of each photo; 0 where it is no file."""
+        return {path: self.tree.size(photo) for path, photo in zip(self.photos, self.relative, strict=True)}
 
     def of(self, name: str) -> PhotoMetadata:
         """What the folder says of the photo of this name."""
@@ -52,34 +72,34 @@ class PhotoFolder:
         return name.removeprefix(self.around)
 
 
-def list_photos(folder: Path) -> list[Path]:
+def list_photos(folder: AnyPath) -> list[AnyPath]:
     """The photos below `folder`, sorted by path; see `read_folder`."""
     return list(read_folder(folder).photos)
 
 
-def read_folder(root: Path) -> PhotoFolder:
+def read_folder(root: AnyPath) -> PhotoFolder:
     """The photos below `root`, with what metadata files, text files, masks and the names of folders say of them.
 
     Raises:
         TamingError: there is no such folder, no photo in it, or its metadata is wrong.
     """
     tree = read_tree(root)
-    tables = read_metadata((path for path in tree.files if is_metadata(path)), root)
+    tables = read_metadata((path for path in tree.files if is_metadata(path)), tree)
     pictures = _pictures(tree, tables)
-    masks = {**pair_masks(pictures, root), **_named_masks(tables, root)}
+    masks = {**pair_masks(pictures), **_named_masks(tables, tree)}
     photos = sorted({*pictures, *tree.unreadable} - masks.keys() - _conditions(pictures))
     if not photos:
         raise TamingError(f"{root} holds no photos. Put some there, a sub-folder for each object that they show.")
     texts = [path for path in tree.files if is_caption(path)]
-    benchmarks = find_benchmarks(photos, texts, root)
+    benchmarks = find_benchmarks(photos, texts, tree)
     own = {name: row for benchmark in benchmarks for name, row in benchmark.photos.items()}
     texts = pair_captions(set(texts).difference(*(benchmark.texts for benchmark in benchmarks)), photos)
-    captions = read_captions(texts)
-    mask_of = {photo: mask for mask, of in masks.items() for photo in of}
+    captions = read_captions(texts, tree)
+    mask_of = {photo: tree.path(mask) for mask, of in masks.items() for photo in of}
     metadata: dict[str, PhotoMetadata] = {}
-    around = wrapping_folder([file_name(photo, root) for photo in photos])
+    around = wrapping_folder([name_of(photo) for photo in photos])
     for photo in photos:
-        name = file_name(photo, root)
+        name = name_of(photo)
         given = tables.photos.get(name, PhotoMetadata())
         listed = own.get(name, PhotoMetadata(split=folder_split(name.removeprefix(around))))
         metadata[name] = replace(
@@ -96,29 +116,35 @@ def read_folder(root: Path) -> PhotoFolder:
 
 def _pictures(tree: Tree, tables: Metadata) -> list[Path]:
     """The files that hold pictures, by their ending or content, or because metadata names them."""
-    named = {photo_path(tree.root, name) for name in tables.photos}
-    return sorted({path for path in tree.files if is_picture(path)} | named)
+    named = {path_of(name) for name in tables.photos}
+    return sorted({*_picture_files(tree), *named})
 
 
-def is_picture(path: Path) -> bool:
-    """Whether a file is a picture by the end of its name, or by its first bytes."""
-    if path.suffix.lower() in PICTURES:
-        return True
-    if is_caption(path) or is_metadata(path) or not is_file(path):
-        return False
+def _picture_files(tree: Tree) -> list[Path]:
+    """The files that are pictures by the end of their name, or by their first bytes."""
+    unknown = [p for p in tree.files if p.suffix.lower() not in PICTURES and not is_caption(p) and not is_metadata(p)]
+    unknown = [path for path in unknown if tree.size(path)]
+    by_content = map_reads(_holds_picture, [tree.path(path) for path in unknown])
+    return [*(path for path in tree.files if path.suffix.lower() in PICTURES), *compress(unknown, by_content)]
+
+
+def _holds_picture(path: AnyPath) -> bool:
+    """Whether a file holds a picture of a usual format, by its first bytes."""
     try:
-        with open_image(path, formats=FORMATS):
+        with open_image(BytesIO(read_object(path, HEADER)) if is_remote(path) else path, formats=FORMATS):
             return True
+    except TamingError:
+        raise
     except Exception:  # Pillow raises anything on files that are no pictures
         return False
 
 
-def _named_masks(tables: Metadata, root: Path) -> dict[Path, list[Path]]:
+def _named_masks(tables: Metadata, tree: Tree) -> dict[Path, list[Path]]:
     """The masks that metadata names, with their photos."""
     masks: dict[Path, list[Path]] = {}
     for name, row in tables.photos.items():
         if row.mask is not None:
-            masks.setdefault(row.mask, []).append(photo_path(root, name))
+            masks.setdefault(path_of(file_name(row.mask, tree.root)), []).append(path_of(name))
     return masks
 
 
@@ -128,8 +154,8 @@ def _conditions(pictures: Sequence[Path]) -> set[Path]:
     return {p for p in pictures if p.stem.endswith(CONDITION) and p.with_name(p.stem.removesuffix(CONDITION)) in stems}
 
 
-def mask_beside(photo: Path) -> Path | None:
+def mask_beside(photo: AnyPath) -> AnyPath | None:
     """The mask of one photo: beside it, or in a folder `masks` beside it."""
-    near = [photo, *photo.parent.glob("*"), *photo.parent.glob("[mM][aA][sS][kK]*/*")]
-    pictures = [path for path in dict.fromkeys(near) if path == photo or is_picture(path)]
-    return next((mask for mask, of in pair_masks(pictures, photo.parent).items() if photo in of), None)
+    tree, own = read_near(photo.parent, MASKS), Path(photo.name)
+    pictures = list(dict.fromkeys([own, *_picture_files(tree)]))
+    return next((tree.path(mask) for mask, of in pair_masks(pictures).items() if own in of), None)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from taming_core.photos.files import file_name
+from taming_core.photos.files import name_of
 from taming_core.photos.folder import PICTURES, PhotoFolder
 from taming_core.photos.layout import lower_split_folder, top_split_folder
 from taming_core.photos.masks_beside import is_called_mask
@@ -16,7 +16,7 @@ def notes(folder: PhotoFolder) -> list[str]:
     """The lines about a folder; none if it holds nothing but photos."""
     captions, tables, tree = folder.captions, folder.tables, folder.tree
     own = (text for benchmark in folder.benchmarks for text in benchmark.texts)
-    known = {*folder.photos, *folder.texts, *folder.masks, *tables.paths, *own}
+    known = {*folder.relative, *folder.texts, *folder.masks, *tables.paths, *own}
     files = {
         "captions of several lines, joined": captions.joined,
         "captions read as Latin-1": captions.latin,
@@ -25,13 +25,15 @@ def notes(folder: PhotoFolder) -> list[str]:
         "captions not used, since metadata has others": _overruled(folder),
         "text files not used": [path for path, photos in folder.texts.items() if not photos],
         "masks not used": [path for path, photos in folder.masks.items() if not photos],
-        "photos, although they are called like masks": [p for p in folder.photos if is_called_mask(p, folder.root)],
+        "photos, although they are called like masks": [p for p in folder.relative if is_called_mask(p)],
         "not photos": [path for path in tree.files if path not in known],
         "hidden photos left out": [path for path in tree.hidden if _is_photo(path)],
         "links to what is listed already": tree.links,
     }
-    columns = [f"{path}: columns not used: {', '.join(sorted(names))}" for path, names in tables.unused.items()]
-    lines = [f"{title}: {_names(paths, folder.root)}" for title, paths in files.items() if paths]
+    columns = [
+        f"{tree.path(path)}: columns not used: {', '.join(sorted(names))}" for path, names in tables.unused.items()
+    ]
+    lines = [f"{title}: {_names(paths)}" for title, paths in files.items() if paths]
     return [*_taken(folder), *columns, *_lower_splits(folder), *_without_class(folder), *lines]
 
 
@@ -56,7 +58,7 @@ def _taken(folder: PhotoFolder) -> list[str]:
     splits = sorted({split for name in folder.metadata if (split := top_split_folder(folder.place(name)))})
     parts = [
         *map(str, folder.benchmarks),
-        *(file_name(path, folder.root) for path in folder.tables.paths),
+        *map(name_of, folder.tables.paths),
         *_counted(len(folder.captions.texts), "caption", "beside photos"),
         *_counted(sum(row.mask is not None for row in folder.metadata.values()), "mask", "given"),
         *([f"splits by the folders {', '.join(splits)}"] if splits else []),
@@ -71,7 +73,7 @@ def _counted(number: int, noun: str, more: str) -> list[str]:
 def _overruled(folder: PhotoFolder) -> list[Path]:
     """The text files whose words are not used, because metadata has a caption of each of their photos."""
     given = {name for name, row in folder.tables.photos.items() if row.caption}
-    return [text for text, of in folder.texts.items() if of and all(file_name(p, folder.root) in given for p in of)]
+    return [text for text, of in folder.texts.items() if of and all(name_of(p) in given for p in of)]
 
 
 def _is_photo(path: Path) -> bool:
@@ -79,9 +81,9 @@ def _is_photo(path: Path) -> bool:
     return path.suffix.lower() in PICTURES and not path.name.startswith("._")
 
 
-def _names(paths: Sequence[Path], root: Path) -> str:
+def _names(paths: Sequence[Path]) -> str:
     """The names of files; of many the first ones, and how many more have each ending."""
-    names = [file_name(path, root) for path in paths]
+    names = [name_of(path) for path in paths]
     rest = Counter(path.suffix.lower() or "without ending" for path in paths[NAMED:])
     more = f" and {len(paths) - NAMED} more ({', '.join(f'{n} {end}' for end, n in rest.most_common())})"
     return ", ".join(names[:NAMED]) + (more if rest else "")

@@ -8,15 +8,16 @@ from PIL import Image
 
 from taming_core.drop_reasons import MASK_EMPTY, MASK_SHAPE, MASK_UNREADABLE, with_details
 from taming_core.photos.decode import Photo, PhotoError, read_photo
-from taming_core.photos.files import file_name
+from taming_core.photos.files import name_of
 from taming_core.photos.masks import Mask
+from taming_core.storage.paths import AnyPath
 
 ASPECT_TOLERANCE = 0.02  # relative; sides are whole pixels
 MOST_OPAQUE = 0.9  # of a cut-out; what lacks less has round corners, or a rim where a photo was straightened
 GRAY_TOLERANCE = 24  # of 255, between channels; JPEG colours gray a little
 
 
-def read_mask(path: Path, photo: Photo) -> Mask:
+def read_mask(path: AnyPath, photo: Photo) -> Mask:
     """The mask (H, W) in a file, scaled to the image of its photo.
 
     The mask is the alpha channel where it varies, else gray from 128 on; where all gray is 0 and 1, it is a label.
@@ -24,7 +25,7 @@ def read_mask(path: Path, photo: Photo) -> Mask:
     Raises:
         PhotoError: with the drop reason, if the file is no black and white picture, is of another shape, or is empty.
     """
-    name = file_name(path, path.parent)
+    name = name_of(Path(path.name))
     try:
         read = read_photo(path)
         gray = _mask_values(read)

@@ -28,17 +28,17 @@ class _Candidate:
     layout: tuple[Path, str]  # the picture's folder, and the end of its stem; one layout is that of all or of none
 
 
-def pair_masks(pictures: Sequence[Path], root: Path) -> dict[Path, list[Path]]:
-    """The masks among the pictures below `root`, each with its photos; a photo has one mask at most.
+def pair_masks(pictures: Sequence[Path]) -> dict[Path, list[Path]]:
+    """The masks among pictures, by paths relative to a folder, each with its photos; a photo has one mask at most.
 
     A picture is a mask if its name is that of a photo with a mark, or if it lies among others that are.
 
     >>> photo, mask, rest = Path("a/0.jpg"), Path("a/masks/0.png"), Path("a/masks/1.png")
-    >>> pair_masks([photo, mask, rest, Path("carnival/masks/0.jpg")], Path()) == {mask: [photo], rest: []}
+    >>> pair_masks([photo, mask, rest, Path("carnival/masks/0.jpg")]) == {mask: [photo], rest: []}
     True
     """
     photos_of = by_name(pictures)
-    candidates = {p: found for p in pictures if (found := list(_candidates(p, root)))}
+    candidates = {p: found for p in pictures if (found := list(_candidates(p)))}
     layouts = {c.layout for p, found in candidates.items() for c in found if set(photos_of(c.stem)) - {p}}
     masks = [p for p, found in candidates.items() if any(c.layout in layouts or _is_certain(c) for c in found)]
     photos = set(pictures) - set(masks)
@@ -54,14 +54,14 @@ def _is_certain(candidate: _Candidate) -> bool:
     return candidate.layout[1] == ONETRAINER
 
 
-def _candidates(picture: Path, root: Path) -> Iterator[_Candidate]:
+def _candidates(picture: Path) -> Iterator[_Candidate]:
     stem, mark = _marked(picture.stem)
     if mark:
         yield _Candidate(picture.parent / stem, (picture.parent, mark))
-    parts = picture.relative_to(root).parent.parts
+    parts = picture.parent.parts
     for i, part in enumerate(parts):
         for between in _photo_folders(part):
-            folder = Path(root, *parts[:i], *between, *parts[i + 1 :])
+            folder = Path(*parts[:i], *between, *parts[i + 1 :])
             yield from (_Candidate(folder / name, (picture.parent, "")) for name in dict.fromkeys((picture.stem, stem)))
 
 
@@ -91,10 +91,10 @@ def _photo_folders(folder: str) -> Iterator[tuple[str, ...]]:
         yield (found["photos"],)
 
 
-def is_called_mask(picture: Path, root: Path) -> bool:
-    """Whether a picture's name, or that of a folder below `root`, has a word for masks.
+def is_called_mask(picture: Path) -> bool:
+    """Whether a picture's name, or that of a folder of its relative path, has a word for masks.
 
-    >>> is_called_mask(Path("SegmentationClass/0.png"), Path()), is_called_mask(Path("damask/0.png"), Path())
+    >>> is_called_mask(Path("SegmentationClass/0.png")), is_called_mask(Path("damask/0.png"))
     (True, False)
     """
-    return MASK_WORD.search(str(picture.relative_to(root)).lower()) is not None
+    return MASK_WORD.search(str(picture).lower()) is not None

@@ -6,16 +6,20 @@ import json
 import math
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from upath import UPath
+
 from taming_core.errors import TamingError
-from taming_core.photos.files import file_name, is_file, photo_path
+from taming_core.photos.files import name_of, path_of, read_file
 from taming_core.photos.layout import SPLITS, split_name
 from taming_core.photos.text import clean, read_text
+from taming_core.photos.tree import Tree
+from taming_core.storage.paths import AnyPath, is_remote
 
 # The names of a column, preferred ones first: those of `datasets`, of diffusers' examples and of other toolkits.
 COLUMNS = {
@@ -37,13 +41,13 @@ class PhotoMetadata:
     noun: str | None = None  # column `class`
     caption: str | None = None
     split: str | None = None
-    mask: Path | None = None  # a file
+    mask: AnyPath | None = None  # a file
     left_out: str | None = None  # the drop reason of a photo that shows no object
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """The metadata files of a folder."""
+    """The metadata files of a folder, by paths relative to it."""
 
     paths: list[Path] = field(default_factory=list[Path])  # the files themselves
     photos: dict[str, PhotoMetadata] = field(default_factory=dict[str, PhotoMetadata])  # by file name
@@ -55,27 +59,28 @@ def is_metadata(path: Path) -> bool:
     return path.stem.lower() == "metadata" and path.suffix.lower() in METADATA
 
 
-def read_metadata(paths: Iterable[Path], folder: Path) -> Metadata:
-    """The rows of metadata files below `folder`; file names are relative to the metadata file's folder, or absolute.
+def read_metadata(paths: Iterable[Path], tree: Tree) -> Metadata:
+    """The rows of metadata files in a folder; file names are relative to the metadata file's folder, or absolute.
 
     The columns are those of `COLUMNS`, in upper or lower case.
 
     Raises:
-        TamingError: a file cannot be read, or a row has no file name, names a missing file or one outside of `folder`,
-            or names a file a second time.
+        TamingError: a file cannot be read, or a row has no file name, names a missing file or one outside of the
+            folder, or names a file a second time.
     """
     found = Metadata()
     for path in paths:
         found.paths.append(path)
-        for number, row in enumerate(_metadata_rows(path), start=1):
+        file = tree.path(path)
+        for number, row in enumerate(_metadata_rows(file), start=1):
             columns = _columns(row)
             cells = {key: str(row[column]) for key, column in columns.items()}
             if "file_name" not in cells:
-                raise TamingError(f"{path}, row {number}, has no file_name. Add it to each row.")
-            name = _named(path, cells["file_name"], folder)
+                raise TamingError(f"{file}, row {number}, has no file_name. Add it to each row.")
+            name = name_of(_named(path, cells["file_name"], tree))
             if name in found.photos:
-                raise TamingError(f"{path} names {name} a second time. Remove one of the rows.")
-            found.photos[name] = _photo_metadata(path, cells, folder)
+                raise TamingError(f"{file} names {name} a second time. Remove one of the rows.")
+            found.photos[name] = _photo_metadata(path, cells, tree)
             rest = {column for column, value in row.items() if not _is_empty(value)} - set(columns.values())
             if rest:
                 found.unused.setdefault(path, set()).update(rest)
@@ -94,53 +99,68 @@ def _is_empty(value: object) -> bool:
     return value is None or not str(value).strip() or (isinstance(value, float) and math.isnan(value))
 
 
-def _photo_metadata(path: Path, cells: Mapping[str, str], folder: Path) -> PhotoMetadata:
+def _photo_metadata(path: Path, cells: Mapping[str, str], tree: Tree) -> PhotoMetadata:
     text = {key: clean(cell).strip() for key, cell in cells.items()}
     return PhotoMetadata(
         text.get("identity"),
         text.get("class"),
         text.get("caption"),
-        _split(path, text["split"]) if "split" in text else None,
-        photo_path(folder, _named(path, cells["mask"], folder)) if "mask" in cells else None,
+        _split(tree.path(path), text["split"]) if "split" in text else None,
+        tree.path(_named(path, cells["mask"], tree)) if "mask" in cells else None,
     )
 
 
-def _split(path: Path, cell: str) -> str:
+def _split(path: AnyPath, cell: str) -> str:
     split = split_name(cell)
     if split not in SPLITS.values():
         raise TamingError(f"{path} names a split '{cell}'. Use train, validation, test, or leave it out.")
     return split
 
 
-def _named(path: Path, cell: str, folder: Path) -> str:
-    """The name in tables of the file that a cell of the metadata file `path` names."""
-    spellings = dict.fromkeys(
-        text
-        for plain in (cell, cell.strip(), cell.strip().replace("\\", "/"), str(photo_path(Path(), cell)))
-        for text in (plain, unicodedata.normalize("NFC", plain), unicodedata.normalize("NFD", plain))
-    )
-    below = [_below(path.parent / text, folder) for text in spellings]
-    found = next((b for b in below if b is not None and is_file(b)), None)
+def _named(path: Path, cell: str, tree: Tree) -> Path:
+    """The file, relative to the folder, that a cell of the metadata file `path` names."""
+    plain = _below(cell, path, tree.root)
+    if plain is not None and tree.has_file(plain):
+        return plain
+    below = (_below(text, path, tree.root) for text in _spellings(cell))
+    found = next((b for b in below if b is not None and tree.has_file(b)), None)
     if found is not None:
-        return file_name(found, folder)
-    if below[0] is None:
-        raise TamingError(
-            f"{path} names {clean(cell)}, which is not below {folder}. Name files relative to the metadata file."
-        )
-    raise TamingError(f"{path} names {clean(cell)}, which does not exist. Add the photo or remove the row.")
+        return found
+    if plain is None:
+        raise TamingError(f"{tree.path(path)} names {clean(cell)}, which is not below {tree.root}. Name files relative "
+                          "to the metadata file.")  # fmt: skip
+    raise TamingError(f"{tree.path(path)} names {clean(cell)}, which does not exist. Add the photo or remove the row.")
 
 
-def _below(path: Path, folder: Path) -> Path | None:
-    """The path without `..`, if it lies below the folder as it is written or after links; else None."""
-    plain, root = os.path.normpath(path), os.path.normpath(folder)
+def _spellings(cell: str) -> Iterator[str]:
+    """What else the name of a file may be that a cell has in another system's letters."""
+    for text in (cell, cell.strip(), cell.strip().replace("\\", "/"), str(path_of(cell))):
+        yield from (text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text))
+
+
+def _below(text: str, path: Path, root: AnyPath) -> Path | None:
+    """What a cell of the metadata file `path` names, relative to the root and without `..`; None if it is elsewhere."""
+    return _below_url(text, path, root) if is_remote(root) else _below_folder(root / path.parent / text, Path(root))
+
+
+def _below_url(text: str, path: Path, root: UPath) -> Path | None:
+    """Of an object in a store: by its URL, or relative to the metadata file."""
+    url = f"{str(root).rstrip('/')}/"
+    plain = os.path.normpath(text.removeprefix(url) if text.startswith(url) else path.parent / text)
+    return None if plain.startswith(("../", "/")) or "://" in text.removeprefix(url) else Path(plain)
+
+
+def _below_folder(path: Path, root: Path) -> Path | None:
+    """Of a local file: below the root as it is written, or after links."""
+    plain, base = os.path.normpath(path), os.path.normpath(root)
     if "\0" in plain:
-        return folder / plain.replace("\0", "?")  # which cannot exist
-    if not Path(plain).is_relative_to(root):
-        plain, root = os.path.realpath(plain), os.path.realpath(folder)
-    return folder / Path(plain).relative_to(root) if Path(plain).is_relative_to(root) else None
+        return Path(Path(plain).name.replace("\0", "?"))  # which cannot exist
+    if not Path(plain).is_relative_to(base):
+        plain, base = os.path.realpath(plain), os.path.realpath(base)
+    return Path(plain).relative_to(base) if Path(plain).is_relative_to(base) else None
 
 
-def _metadata_rows(path: Path) -> list[dict[str, Any]]:
+def _metadata_rows(path: AnyPath) -> list[dict[str, Any]]:
     rows: list[Any]
     try:
         rows = METADATA[path.suffix.lower()](path)
@@ -151,7 +171,7 @@ def _metadata_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_jsonl(path: Path) -> list[Any]:
+def _read_jsonl(path: AnyPath) -> list[Any]:
     # Not splitlines(), which splits at signs that a JSON string may hold, such as U+2028.
     return [_json_row(line, n) for n, line in enumerate(read_text(path)[0].split("\n"), start=1) if line.strip()]
 
@@ -163,7 +183,7 @@ def _json_row(line: str, number: int) -> Any:
         raise ValueError(f"line {number}, {str(error).replace(': line 1', ',')}") from error
 
 
-def _read_csv(path: Path) -> list[dict[str, Any]]:
+def _read_csv(path: AnyPath) -> list[dict[str, Any]]:
     """The rows of a table whose cells are separated by a comma, a semicolon or a tab, whichever its header has."""
     text = read_text(path)[0]
     first, _, rest = text.partition("\n")
@@ -193,14 +213,14 @@ def _column_count(header: str, delimiter: str) -> tuple[bool, int]:
     return any(column.strip().lower() in COLUMNS["file_name"] for column in columns), len(columns)
 
 
-def _read_parquet(path: Path) -> list[dict[str, Any]]:
+def _read_parquet(path: AnyPath) -> list[dict[str, Any]]:
     from pyarrow import parquet  # slow to import, and rarely needed
 
     pq: Any = parquet  # partly untyped
-    return pq.read_table(path).to_pylist()
+    return pq.read_table(io.BytesIO(read_file(path))).to_pylist()
 
 
-METADATA: dict[str, Callable[[Path], list[Any]]] = {
+METADATA: dict[str, Callable[[AnyPath], list[Any]]] = {
     ".jsonl": _read_jsonl,
     ".csv": _read_csv,
     ".tsv": _read_csv,

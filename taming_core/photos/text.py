@@ -1,15 +1,15 @@
 """Text files as editors and spreadsheets write them."""
 
 import codecs
-from pathlib import Path
 
 from taming_core.photos.files import read_file
+from taming_core.storage.paths import AnyPath
 
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 LATIN = "Latin-1"
 
 
-def read_text(path: Path) -> tuple[str, str]:
+def read_text(path: AnyPath) -> tuple[str, str]:
     r"""A file's text with `\n` at the ends of lines, and its encoding: UTF-8, UTF-16 by its mark, or else Latin-1.
 
     Latin-1 is read as its superset Windows-1252, which is what programs for Windows write.

@@ -37,18 +37,19 @@ def thumbnail(image: Pixels) -> bytes:
 
 
 def correlations(a: Pixels, b: Pixels) -> NDArray[np.float64]:
-    """Pearson's correlation of each thumbnail (N, 256) with its partner; 0 where one is of a single grey.
+    """Pearson's correlation of each thumbnail (N, 256) with each of others (M, 256): (N, M); 0 where one is grey alone.
 
-    Sums of integers, so that it is the same on any processor.
+    Sums of integers below 2**53, so that it is the same on any processor.
 
-    >>> correlations(np.uint8([[0, 1, 9], [4, 4, 4]]), np.uint8([[50, 52, 68], [1, 2, 3]])).tolist()
-    [1.0, 0.0]
+    >>> correlations(np.uint8([[0, 1, 9], [4, 4, 4]]), np.uint8([[50, 52, 68]])).tolist()
+    [[1.0], [0.0]]
     """
-    first, second = a.astype(np.int64), b.astype(np.int64)
-    variances = _covariances(first, first) * _covariances(second, second)
-    return _covariances(first, second) / np.sqrt(np.maximum(variances, 1))
+    products = a.astype(np.float64) @ b.astype(np.float64).T
+    covariances = a.shape[1] * products - np.multiply.outer(a.sum(1, dtype=np.float64), b.sum(1, dtype=np.float64))
+    return covariances / np.sqrt(np.maximum(np.multiply.outer(_variances(a), _variances(b)), 1))
 
 
-def _covariances(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
+def _variances(a: Pixels) -> NDArray[np.int64]:
     """Those of the rows (N, M), times M squared."""
-    return a.shape[1] * (a * b).sum(1) - a.sum(1) * b.sum(1)
+    values = a.astype(np.int64)
+    return a.shape[1] * (values * values).sum(1) - values.sum(1) ** 2

@@ -33,14 +33,18 @@ update splits set split = ? where name in (
 """
 
 
+def find_usable(db: sqlite3.Connection) -> None:
+    """Fill the table `usable` of `index.fill`: the photos that become rows with an object."""
+    db.execute(USABLE)
+
+
 def assign_splits(db: sqlite3.Connection, p: MaterializeParams) -> None:
-    """Fill the table `splits` of `index.build_index`: a split for each group of identities."""
+    """Fill the table `splits` of `index.fill`: a split for each group of identities."""
 
     def place(name: str) -> int:
         return seed_for(p.seed, f"split:{name}", 0)
 
     db.create_function("place", 1, place, deterministic=True)
-    db.execute(USABLE)
     db.execute(GROUPS)
     counts = Counter(dict(db.execute("select split, count(*) from splits where is_usable group by split").fetchall()))
     free = counts.pop(None, 0)

@@ -1,14 +1,19 @@
 """Look-ups by object and photo in the objects and captions tables, and the split of each."""
 
 import sqlite3
-from pathlib import Path
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
 
 from taming_core.drop_reasons import NEAR_DUPLICATE, SPLITS_MIXED, with_details
 from taming_core.errors import TamingError
 from taming_core.params.sections import MaterializeParams
 from taming_core.photos.decode import PhotoError
 from taming_core.rows import near_duplicates
-from taming_core.rows.assignment import assign_splits
+from taming_core.rows.assignment import assign_splits, find_usable
+from taming_core.rows.hash_bands import signed
+from taming_core.storage.paths import AnyPath
 from taming_core.tables import schema
 from taming_core.tables.schema import SPLITS
 
@@ -20,45 +25,75 @@ OBJECT_COLUMNS = (
 CAPTION_COLUMNS = ("file_name", "object_id", "caption", "object_caption", "drop_reason")
 TABLES = """
 create table objects (
-    key text primary key, file_name text, object_id text, photo_id text, photo_width int, photo_hash text,
-    photo_thumbnail blob, identity text, given_split text, drop_reason text, x0 int, y0 int, x1 int, y1 int
+    key text, file_name text, object_id text, photo_id text, photo_width int, photo_hash int, photo_thumbnail blob,
+    identity text, given_split text, drop_reason text, x0 int, y0 int, x1 int, y1 int
 );
-create table near_duplicates (photo_id text, other text);
-create table groups (identity text primary key, first text);
-create table usable (photo_id text primary key);
-create table splits (name text primary key, split text, is_usable int);
-create table captions (key text primary key, caption text, object_caption text, drop_reason text);
-create index photos on objects (photo_id);
-create index identities on objects (identity);
-create index duplicates on near_duplicates (photo_id);
+create table usable (photo_id text primary key) without rowid;
+create table splits (name text primary key, split text, is_usable int) without rowid;
+create table captions (key text, caption text, object_caption text, drop_reason text);
+"""
+# Made from all rows at once, by sorting. Of rows with one key the first counts.
+INDEXES = """
+create index {table}_keys on {table} (key);
+delete from {table} where rowid in (
+    select {table}.rowid from {table} join (
+        select key, min(rowid) as first from {table} group by key having count(*) > 1
+    ) as several on several.key = {table}.key and {table}.rowid > first
+);
+"""
+OBJECT_INDEXES = """
+create index object_photos on objects (photo_id);
+create index object_identities on objects (identity);
+"""
+# The usable photos of identities that are grouped with others; without splits of metadata a group has one split.
+GROUPED = """
+select groups.first, photos.node, photo_id from photos join identities on identities.node = photos.identity
+join groups on groups.identity = identities.name
+where is_usable and exists (select 1 from objects where given_split is not null) order by groups.first
 """
 
 Caption = tuple[str | None, str | None, str | None]  # caption, object_caption, drop_reason
 
 
-def build_index(objects: Path, captions: Path, p: MaterializeParams) -> sqlite3.Connection:
-    """Both tables without masks, indexed by `key_of`, in a temporary database, so that memory does not grow with them.
+def fill(db: sqlite3.Connection, objects: AnyPath, captions: AnyPath, p: MaterializeParams) -> None:
+    """Put both tables without masks into a database, indexed by `key_of`, so that memory does not grow with them.
 
-    Its tables `near_duplicates` and `groups` are filled by `near_duplicates.group`, `usable` and `splits` by
-    `assign_splits`.
+    Its tables of near-duplicates are filled by `near_duplicates.group`, `usable` and `splits` by `assignment`.
 
     Raises:
         TamingError: a table is of another version, or the metadata gives one identity different splits.
     """
-    db = sqlite3.connect("")
     db.executescript(TABLES)
     for batch in schema.iter_rows(objects, schema.OBJECTS, BATCH, OBJECT_COLUMNS):
-        rows = (
-            (key_of(o), *(o[column] for column in OBJECT_COLUMNS[:-1]), *(o["box_xyxy"] or [None] * 4)) for o in batch
-        )
-        db.executemany("insert or ignore into objects values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        db.executemany("insert into objects values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_object, batch))
     for batch in schema.iter_rows(captions, schema.CAPTIONS, BATCH, CAPTION_COLUMNS):
         rows = ((key_of(c), *(c[column] for column in CAPTION_COLUMNS[2:])) for c in batch)
-        db.executemany("insert or ignore into captions values (?, ?, ?, ?)", rows)
+        db.executemany("insert into captions values (?, ?, ?, ?)", rows)
+    db.executescript(INDEXES.format(table="objects") + INDEXES.format(table="captions") + OBJECT_INDEXES)
     _check_splits(db)
+    find_usable(db)
     near_duplicates.group(db, p)
     assign_splits(db, p)
-    return db
+    if (splits := _splits_in_mixed_groups(db)).max() >= 0:
+        near_duplicates.note_furthest(db, splits, p)
+
+
+def _object(o: schema.Row) -> tuple[object, ...]:
+    """A row of the table `objects`."""
+    known = {**o, "photo_hash": None if o["photo_hash"] is None else signed(int(o["photo_hash"], 16))}
+    return key_of(o), *(known[column] for column in OBJECT_COLUMNS[:-1]), *(o["box_xyxy"] or [None] * 4)
+
+
+def _splits_in_mixed_groups(db: sqlite3.Connection) -> NDArray[np.int8]:
+    """Of each photo that becomes rows the index of its split, where others of its group have another; else -1."""
+    (count,) = db.execute("select count(*) from photos").fetchone()
+    found = np.full(count + 1, -1, np.int8)
+    for _, rows in groupby(db.execute(GROUPED), lambda row: row[0]):
+        splits = {node: _splits_of_photo(db, photo_id) for _, node, photo_id in rows}
+        single = {node: SPLITS.index(names[0]) for node, names in splits.items() if len(names) == 1}
+        if len(set(single.values())) > 1:
+            found[list(single)] = list(single.values())
+    return found
 
 
 def boxes_of_photo(db: sqlite3.Connection, photo_id: str) -> list[tuple[int, int, int, int]]:
@@ -120,19 +155,20 @@ def split_of_row(db: sqlite3.Connection, photo_id: str) -> str:
         PhotoError: as there, or a near-duplicate is in a split further from training.
     """
     split = split_of_photo(db, photo_id)
-    others = [_splits_of_photo(db, other) for other, _ in near_duplicates_of(db, photo_id)]
-    if any(len(found) == 1 and SPLITS.index(found[0]) > SPLITS.index(split) for found in others):
+    query = "select furthest from near_duplicates join photos using (node) where photo_id = ?"
+    furthest = db.execute(query, (photo_id,)).fetchone() or (None,)
+    if furthest[0] is not None and furthest[0] > SPLITS.index(split):
         raise PhotoError(NEAR_DUPLICATE)
     return split
 
 
-def near_duplicates_of(db: sqlite3.Connection, photo_id: str) -> list[tuple[str, str]]:
-    """photo_id and file name of the photos of other identities that a photo is a near-duplicate of, by file name."""
+def first_near_duplicate(db: sqlite3.Connection, photo_id: str) -> str | None:
+    """The file name of the first photo with rows, of another identity, that a photo is a near-duplicate of, if any."""
     query = (
-        "select distinct other, file_name from near_duplicates join objects on objects.photo_id = other "
-        "where near_duplicates.photo_id = ? and other in (select photo_id from usable) order by file_name"
+        "select other.name from photos join near_duplicates using (node) join photos as other on other.node = first "
+        "where photos.photo_id = ?"
     )
-    return db.execute(query, (photo_id,)).fetchall()
+    return first_value(db, query, photo_id)
 
 
 def _splits_of_photo(db: sqlite3.Connection, photo_id: str) -> list[str]:

@@ -1,17 +1,17 @@
 """What later stages will lack, said when the rows are made: an evaluation follows hours of training."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from taming_core.errors import TamingError
 from taming_core.params.load import Params
 from taming_core.params.sections import EvaluateParams
 from taming_core.params.train import TrainParams
-from taming_core.tables.requirements import identities_of, require_identities, require_rows
+from taming_core.storage.paths import AnyPath
+from taming_core.tables.requirements import count_identities, require_identities, require_rows
 from taming_core.tables.rows import Rows, load_rows
 
 
-def shortfalls(folder: Path, p: Params) -> Iterator[str]:
+def shortfalls(folder: AnyPath, p: Params) -> Iterator[str]:
     """What training and evaluation by these params will lack in a folder of rows, and what to do; no line is fine."""
     try:
         train, validation = load_rows(folder, "train"), load_rows(folder, "validation")
@@ -38,26 +38,26 @@ def _held_back(train: Rows, validation: Rows, p: Params) -> Iterator[str]:
 
 def _training(rows: Rows, p: TrainParams) -> Iterator[str]:
     yield from _refusal(lambda: require_rows(rows, p))
-    views = identities_of(rows)
-    if p.cross_reference and (alone := _alone(views)):
+    views = count_identities(rows)
+    if p.cross_reference and views.alone:
         yield (
-            f"{alone} of {len(views)} identities in training have one view: it is augmented where training wants "
-            "another. Add photos of them in other poses and scenes."
+            f"{views.alone} of {views.count} identities in training have one view: it is augmented where training "
+            "wants another. Add photos of them in other poses and scenes."
         )
 
 
 def _evaluation(rows: Rows, p: EvaluateParams) -> Iterator[str]:
     yield from _refusal(lambda: require_identities(rows, p.split))
-    views = identities_of(rows)
-    if 1 < len(views) < p.objects:
+    views = count_identities(rows)
+    if 1 < views.count < p.objects:
         yield (
-            f"evaluate.objects is {p.objects}, and the split {p.split} has {len(views)} identities: all of them will "
+            f"evaluate.objects is {p.objects}, and the split {p.split} has {views.count} identities: all of them will "
             f"be evaluated. Add photos of more objects, or raise materialize.{p.split}."
         )
-    if alone := _alone(views):
+    if views.alone:
         yield (
-            f"{alone} of {len(views)} identities in the split {p.split} have one view: images of them can be compared "
-            "with the photo that the encoder sees alone. Add photos of them in other scenes."
+            f"{views.alone} of {views.count} identities in the split {p.split} have one view: images of them can be "
+            "compared with the photo that the encoder sees alone. Add photos of them in other scenes."
         )
 
 
@@ -67,7 +67,3 @@ def _refusal(require: Callable[[], None]) -> Iterator[str]:
         require()
     except TamingError as error:
         yield str(error)
-
-
-def _alone(views: dict[str, bool]) -> int:
-    return sum(not others for others in views.values())

@@ -1,135 +1,241 @@
-"""The sources of rows: objects with a caption, photos with a caption only, and a folder of text-image pairs."""
+"""The sources of rows: photos with their objects, photos with a caption only, and a folder of text-image pairs."""
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from shutil import copyfile
+from typing import Any, TypeAlias
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
-from taming_core.drop_reasons import (
-    COPY,
-    NEAR_DUPLICATE,
-    NEAR_DUPLICATE_IDENTITY,
-    NO_CAPTION,
-    PHOTO_CHANGED,
-    UNKNOWN_OBJECT,
-    UNUSABLE_MASK,
-    with_details,
-)
+from taming_core.engine.manifest import is_large
+from taming_core.engine.processes import in_child
+from taming_core.engine.run import automatic_workers, cores
+from taming_core.files import replacing
+from taming_core.params.engine import EngineOptions
 from taming_core.params.sections import MaterializeParams
-from taming_core.photos.closeup import closeup
-from taming_core.photos.decode import Photo, PhotoError, read_photo
-from taming_core.photos.files import file_name, find_copies, folder_state, photo_id_of, photo_path
-from taming_core.photos.folder import PhotoFolder, list_photos, read_folder
-from taming_core.photos.masks import decode_mask
-from taming_core.rows import near_duplicates
-from taming_core.rows.index import (
-    boxes_of_photo,
-    caption_of,
-    check_split,
-    first_value,
-    key_of,
-    near_duplicates_of,
-    split_of_photo,
-    split_of_row,
-)
-from taming_core.rows.triplets import image_side, shared_box, subject, target
+from taming_core.photos.files import file_name, find_copies, folder_state
+from taming_core.photos.folder import list_photos, read_folder
+from taming_core.photos.folder_notes import notes
+from taming_core.rows import database, index
+from taming_core.rows.index import caption_of, check_split, first_value, key_of
+from taming_core.storage.filesystem import file_state
+from taming_core.storage.paths import AnyPath, is_remote
 from taming_core.tables import schema, shards
+from taming_core.tables.row_ranges import RowsBetween, range_reader
 
-EMPTY_ROW: Mapping[str, Any] = dict.fromkeys(schema.ROWS.names) | {"regularization": False, "references": []}
+OBJECT_COLUMNS = (
+    "file_name", "photo_id", "object_id", "photo_width", "class", "identity", "box_xyxy", "mask_png", "drop_reason",
+)  # fmt: skip
+CAPTION_COLUMNS = ("file_name", "photo_id", "object_id", "caption", "drop_reason")
+BATCH = 8  # sources whose rows are gathered at once; those ahead wait in memory
+TABLES = """
+create table pairs (number integer primary key, file_name text, caption text, split text, copy_of text);
+create table notes (line text);
+create table shards (number integer primary key, kind text, start int, stop int, sources int);
+"""
 
 
 @dataclass(frozen=True)
 class MaterializeInputs:
     """The inputs of `taming materialize`."""
 
-    raw: Path  # folder of photos
-    objects: Path  # table
-    captions: Path  # table
-    regularization: Path | None  # folder of text-image pairs
+    raw: AnyPath  # folder of photos
+    objects: AnyPath  # table
+    captions: AnyPath  # table
+    regularization: AnyPath | None  # folder of text-image pairs
 
     def state(self) -> list[str]:
-        """Texts that change when a photo or a table is rewritten; raises TamingError if there are no raw photos."""
+        """Texts that change when a photo or a table is rewritten.
+
+        Raises:
+            TamingError: a table does not exist or is another one, or there are no raw photos.
+        """
+        for table, expected in ((self.objects, schema.OBJECTS), (self.captions, schema.CAPTIONS)):
+            schema.open_table(table, expected).close()
         list_photos(self.raw)
-        tables = [path.stat() for path in (self.objects, self.captions)]
         folders = [folder_state(folder) for folder in (self.raw, self.regularization) if folder]
-        return [*(f"{t.st_size} {t.st_mtime_ns}" for t in tables), *folders]
+        return [*map(file_state, (self.objects, self.captions)), *folders]
+
+
+@dataclass(frozen=True)
+class PhotoObjects:
+    """The objects of one photo that become rows, or the photo itself if it has none; rows of the objects table."""
+
+    objects: tuple[schema.Row, ...]
+
+
+@dataclass(frozen=True)
+class CaptionedPhoto:
+    """A photo without an object; a row of the captions table."""
+
+    caption: schema.Row
+
+
+@dataclass(frozen=True)
+class TextImagePair:
+    """A photo of the regularization folder."""
+
+    file_name: str
+    caption: str | None
+    split: str
+    copy_of: str | None  # file name of a raw photo, or an earlier pair, with the same bytes
+
+
+Source: TypeAlias = PhotoObjects | CaptionedPhoto | TextImagePair
+
+
+def state_of(inputs: MaterializeInputs) -> list[str]:
+    """`inputs.state()`; of large folders by a process of its own, with which the memory of the listing goes."""
+    folders = (folder for folder in (inputs.raw, inputs.regularization) if folder)
+    return in_child(inputs.state) if any(map(is_large, folders)) else inputs.state()
+
+
+def local(state: AnyPath) -> Path:
+    """The folder of databases, which are on this machine even if other state is in a store."""
+    return shards.RUNS / state.name
+
+
+def list_sources(
+    state: AnyPath, inputs: MaterializeInputs, p: MaterializeParams, options: EngineOptions
+) -> "RowSources":
+    """The sources of all rows, in an index that is built once, and found again after a crash.
+
+    Args:
+        state: the folder of resumable state.
+        inputs: what is indexed.
+        p: the params.
+        options: of the engine, whose processes read the index, on other machines perhaps.
+
+    Raises:
+        TamingError: as `build_index`.
+    """
+    path = local(state) / "index.sqlite"
+    if not path.exists():
+        in_child(build_index, path, inputs, p) if is_large(inputs.raw) else build_index(path, inputs, p)
+    if is_remote(state) and options.engine == "ray":
+        shared = state / path.name
+        with replacing(shared) as part:
+            copyfile(path, part)
+        path = shared
+    return RowSources(inputs.objects, inputs.captions, path)
+
+
+def with_all_cores(options: EngineOptions, sources: int) -> EngineOptions:
+    """The options, where they leave the workers open with one for each core: there are no models beside them."""
+    automatic = options.engine == "local" and options.workers is None and automatic_workers(sources) > 0
+    return replace(options, workers=cores()) if automatic else options
+
+
+def notes_of(db: sqlite3.Connection) -> list[str]:
+    """The lines about the regularization folder, for the end of the stage."""
+    return [line for (line,) in db.execute("select line from notes order by rowid")]
+
+
+def build_index(path: Path, inputs: MaterializeInputs, p: MaterializeParams) -> None:
+    """Write the index of all inputs, a file that any number of processes read; memory does not grow with them.
+
+    Raises:
+        TamingError: as `index.fill` and `read_folder`.
+        OSError: of the operating system, such as a full disk.
+    """
+    with database.writing(path) as db:
+        index.fill(db, inputs.objects, inputs.captions, p)
+        db.executescript(TABLES)
+        if inputs.regularization:
+            _list_pairs(db, inputs.regularization, inputs.raw)
+        db.executemany("insert into shards (kind, start, stop, sources) values (?, ?, ?, ?)", _shards(db, inputs, p))
+
+
+def _list_pairs(db: sqlite3.Connection, regularization: AnyPath, raw: AnyPath) -> None:
+    """Fill the tables `pairs` and `notes`; the default split is train."""
+    folder = read_folder(regularization)
+    originals = find_copies(read_folder(raw).sizes | folder.sizes)
+    pairs = ((file_name(path, folder.root), originals.get(path)) for path in folder.photos)
+    rows = (
+        (name, (pair := folder.of(name)).caption, check_split(pair.split or "train"),
+         original and file_name(original, original.parent))
+        for name, original in pairs
+    )  # fmt: skip
+    db.executemany("insert into pairs (file_name, caption, split, copy_of) values (?, ?, ?, ?)", rows)
+    db.executemany("insert into notes values (?)", ((line,) for line in notes(folder)))
+
+
+def _shards(
+    db: sqlite3.Connection, inputs: MaterializeInputs, p: MaterializeParams
+) -> Iterator[tuple[str, int, int, int]]:
+    """Kind, range of rows and number of sources of each shard that has any, in order."""
+    tables = (("objects", inputs.objects, schema.OBJECTS), ("captions", inputs.captions, schema.CAPTIONS))
+    for kind, path, expected in tables:
+        start, columns = 0, ["file_name", "photo_id", "object_id", "drop_reason"]
+        columns += ["photo_width"] if kind == "objects" else []
+        for rows in schema.iter_rows(path, expected, p.shard_size, columns):
+            if sources := SOURCES[kind](rows, db):
+                yield kind, start, start + len(rows), len(sources)
+            start += len(rows)
+    (pairs,) = db.execute("select count(*) from pairs").fetchone()
+    for start in range(0, pairs, p.shard_size):
+        stop = min(start + p.shard_size, pairs)
+        yield "pairs", start, stop, stop - start
+
+
+@dataclass(frozen=True)
+class RowSources:
+    """The sources of all shards, those of objects first: `taming_core.engine.work.Sources`."""
+
+    objects: AnyPath
+    captions: AnyPath
+    index: AnyPath
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """The index, see `build_index`."""
+        return database.reading(self.index)
+
+    def __len__(self) -> int:
+        """The number of sources."""
+        return self._value("select coalesce(sum(sources), 0) from shards")
+
+    def shard_count(self) -> int:
+        """The number of shards that they make."""
+        return self._value("select count(*) from shards")
+
+    def count(self, number: int) -> int:
+        """The number of sources of one shard."""
+        return self._value("select sources from shards where number = ?", number + 1)
+
+    def shard(self, number: int) -> list[Source]:
+        """The sources of one shard."""
+        db = self.db
+        kind, *bounds = db.execute("select kind, start, stop from shards where number = ?", (number + 1,)).fetchone()
+        if kind == "pairs":
+            query = "select file_name, caption, split, copy_of from pairs where number > ? and number <= ?"
+            return [TextImagePair(*row) for row in db.execute(query + " order by number", bounds)]
+        return SOURCES[kind](self._readers[kind](*bounds), db)
+
+    def _value(self, query: str, *values: int) -> int:
+        return self.db.execute(query, values).fetchone()[0]
 
     @cached_property
-    def pairs(self) -> PhotoFolder | None:
-        """The regularization folder with its captions."""
-        return read_folder(self.regularization) if self.regularization else None
+    def _readers(self) -> dict[str, RowsBetween]:
+        return {
+            "objects": range_reader(self.objects, schema.OBJECTS, OBJECT_COLUMNS),
+            "captions": range_reader(self.captions, schema.CAPTIONS, CAPTION_COLUMNS),
+        }
 
-    def count(self) -> int:
-        """The number of rows of both tables and of text-image pairs."""
-        tables = ((self.objects, schema.OBJECTS), (self.captions, schema.CAPTIONS))
-        return sum(schema.open_table(*table).metadata.num_rows for table in tables) + (
-            len(self.pairs.photos) if self.pairs else 0
-        )
-
-
-def make_shards(
-    inputs: MaterializeInputs, db: sqlite3.Connection, folder: Path, expected: pa.Schema, p: MaterializeParams
-) -> Iterator[int]:
-    """Write rows without references into the sub-folders 0, 1 and 2 of `folder`, and yield how many inputs are done."""
-    objects = schema.iter_rows(inputs.objects, schema.OBJECTS, p.shard_size)
-    captions = schema.iter_rows(inputs.captions, schema.CAPTIONS, p.shard_size)
-    steps = [
-        shards.write_chunks(objects, folder / "0", expected, partial(object_rows, db=db, raw=inputs.raw, p=p)),
-        shards.write_chunks(captions, folder / "1", expected, partial(caption_rows, db=db, raw=inputs.raw, p=p)),
-    ]
-    if inputs.pairs:
-        make = pair_maker(inputs.pairs, inputs.raw, db, p)
-        steps.append(shards.write_shards(inputs.pairs.photos, p.shard_size, folder / "2", expected, make))
-    before = 0
-    for step in steps:
-        done = 0
-        for done in step:
-            yield before + done
-        before += done
+    def __getstate__(self) -> dict[str, Any]:
+        """Without open files."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def _row_or_reason(source: schema.Row, make: Callable[[], schema.Row]) -> schema.Row:
-    """The result of `make`, or a row without images and with a drop reason."""
-    try:
-        return make()
-    except PhotoError as error:
-        row_id = source["object_id"] or source["photo_id"]
-        dropped = {"row_id": row_id, "split": "dropped", "drop_reason": str(error)}
-        return {**EMPTY_ROW, **dropped, "photo_id": source["photo_id"], "file_name": source["file_name"]}
-
-
-def _read(path: Path, p: MaterializeParams) -> Photo:
-    """The photo, at the size that its target needs."""
-    return read_photo(path, side_of=partial(image_side, p=p))
-
-
-def _read_unchanged(path: Path, photo_id: str, p: MaterializeParams) -> Photo:
-    """The photo; raises PhotoError if its file has changed since the table was made."""
-    photo = _read(path, p)
-    if photo.photo_id != photo_id:
-        raise PhotoError(PHOTO_CHANGED)
-    return photo
-
-
-def object_rows(
-    rows: Sequence[schema.Row], db: sqlite3.Connection, raw: Path, p: MaterializeParams
-) -> list[schema.Row]:
-    """A row for each kept object, and a dropped row for each photo without object and caption.
+def photo_objects(rows: Sequence[schema.Row], db: sqlite3.Connection) -> list[Source]:
+    """The photos of some rows of the objects table, each once: the objects of a photo are adjacent.
 
     Objects that detection dropped make no row; their reason is in the objects table.
     """
-
-    @lru_cache(maxsize=1)  # the objects of a photo are adjacent, so it is read once
-    def read(name: str, photo_id: str) -> Photo:
-        return _read_unchanged(photo_path(raw, name), photo_id, p)
-
-    return [_row_or_reason(o, lambda o=o: _object_row(o, db, raw, read, p)) for o in rows if _becomes_row(o, db)]
+    kept = (o for o in rows if _becomes_row(o, db))
+    return [PhotoObjects(tuple(o)) for _, o in groupby(kept, lambda o: (o["file_name"], o["photo_id"]))]
 
 
 def _becomes_row(o: schema.Row, db: sqlite3.Connection) -> bool:
@@ -139,109 +245,16 @@ def _becomes_row(o: schema.Row, db: sqlite3.Connection) -> bool:
     return o["photo_width"] is None or caption_of(db, o["file_name"]) is None
 
 
-def _object_row(
-    o: schema.Row, db: sqlite3.Connection, raw: Path, read: Callable[[str, str], Photo], p: MaterializeParams
-) -> schema.Row:
-    caption, object_caption, reason = caption_of(db, key_of(o)) or (None, None, None)
-    if problem := o["drop_reason"] or reason or (None if caption and object_caption else NO_CAPTION):
-        raise PhotoError(problem)
-    duplicate = _near_duplicate(db, o, p)
-    mask, photo = _mask_of(o), read(o["file_name"], o["photo_id"])
-    size = photo.width, photo.height
-    box = shared_box(*size, o["box_xyxy"], boxes_of_photo(db, o["photo_id"]), p)
-    near = closeup(photo_path(raw, o["file_name"]), photo, mask, p.subject_size, p.subject_fill)
-    return {
-        **EMPTY_ROW,
-        **{name: o[name] for name in ("photo_id", "file_name", "class")},
-        **target(photo.image, p, box, size),
-        **subject(photo.image, mask, p, box, size, near),
-        "row_id": o["object_id"],
-        "caption": caption,
-        "object_caption": object_caption,
-        "identity": o["identity"] or o["photo_id"],
-        "split": split_of_row(db, o["photo_id"]),
-        "near_duplicate_of": duplicate,
-    }
+def captioned_photos(rows: Sequence[schema.Row], db: sqlite3.Connection) -> list[Source]:
+    """The photos of some rows of the captions table that `photo_objects` has not.
 
-
-def _near_duplicate(db: sqlite3.Connection, o: schema.Row, p: MaterializeParams) -> str | None:
-    """The file name of the first photo of another identity that an object's photo is a near-duplicate of, if any."""
-    names = [name for _, name in near_duplicates_of(db, o["photo_id"])]
-    if names and p.near_duplicates == "drop" and names[0] < o["file_name"]:
-        raise PhotoError(with_details(NEAR_DUPLICATE_IDENTITY, names[0]))
-    return names[0] if names else None
-
-
-def _mask_of(o: schema.Row) -> NDArray[np.bool_]:
-    """The mask (H, W) of an object; raises PhotoError if there is none, or nothing in it, or no box around it."""
-    if o["mask_png"] is None or o["box_xyxy"] is None:
-        raise PhotoError(with_details(UNUSABLE_MASK, "mask or box is missing"))
-    try:
-        mask = decode_mask(o["mask_png"])
-    except (OSError, SyntaxError) as error:  # what Pillow raises for damaged PNG files
-        raise PhotoError(with_details(UNUSABLE_MASK, "damaged")) from error
-    if not mask.any():
-        raise PhotoError(with_details(UNUSABLE_MASK, "empty"))
-    return mask
-
-
-def caption_rows(
-    rows: Sequence[schema.Row], db: sqlite3.Connection, raw: Path, p: MaterializeParams
-) -> list[schema.Row]:
-    """A regularization row for each captioned photo without object, in the split of the photo's identity.
-
-    Rows of `object_rows` are not repeated; an object that is in the captions table only is dropped.
+    An object that is in the captions table only is among them, and will be dropped.
     """
     query = "select key from objects where key = ? and (object_id is not null or photo_width is null)"
-    rest = [c for c in rows if first_value(db, query, key_of(c)) is None]
-    return [_row_or_reason(c, lambda c=c: _caption_row(c, db, raw, p)) for c in rest]
+    return [CaptionedPhoto(c) for c in rows if first_value(db, query, key_of(c)) is None]
 
 
-def _caption_row(c: schema.Row, db: sqlite3.Connection, raw: Path, p: MaterializeParams) -> schema.Row:
-    missing = UNKNOWN_OBJECT if c["object_id"] else None
-    if problem := c["drop_reason"] or missing or (None if c["caption"] else NO_CAPTION):
-        raise PhotoError(problem)
-    photo = _read_unchanged(photo_path(raw, c["file_name"]), c["photo_id"], p)
-    return _regularization_row(photo, c["file_name"], c["caption"], split_of_row(db, photo.photo_id), p)
-
-
-def pair_maker(
-    folder: PhotoFolder, raw: Path, db: sqlite3.Connection, p: MaterializeParams
-) -> Callable[[Sequence[Path]], list[schema.Row]]:
-    """A function that makes a regularization row of each text-image pair in `folder`; the default split is train.
-
-    A copy of a raw photo is dropped, and so is a near-duplicate of one in another split, so that held-out photos do not
-    enter training this way.
-    """
-    known = near_duplicates.load_photos(db)
-    originals = find_copies([*list_photos(raw), *folder.photos])
-
-    def row(path: Path, name: str) -> schema.Row:
-        pair = folder.metadata[name]
-        if path in originals:
-            raise PhotoError(with_details(COPY, file_name(originals[path], originals[path].parent)))
-        if pair.caption is None:
-            raise PhotoError(NO_CAPTION)
-        photo, split = _read(path, p), check_split(pair.split or "train")
-        for photo_id in near_duplicates.near(photo.image, known, p):
-            if split_of_photo(db, photo_id) != split:
-                raise PhotoError(NEAR_DUPLICATE)
-        return _regularization_row(photo, name, pair.caption, split, p)
-
-    def make(path: Path) -> schema.Row:
-        name = file_name(path, folder.root)
-        source = {"object_id": None, "photo_id": photo_id_of(path), "file_name": name}
-        return _row_or_reason(source, lambda: row(path, name))
-
-    return lambda paths: [make(path) for path in paths]
-
-
-def _regularization_row(photo: Photo, name: str, caption: str, split: str, p: MaterializeParams) -> schema.Row:
-    columns = {"row_id": photo.photo_id, "photo_id": photo.photo_id, "file_name": name, "caption": caption}
-    return {
-        **EMPTY_ROW,
-        **columns,
-        **target(photo.image, p, size=(photo.width, photo.height)),
-        "split": split,
-        "regularization": True,
-    }
+SOURCES: dict[str, Callable[[Sequence[schema.Row], sqlite3.Connection], list[Source]]] = {
+    "objects": photo_objects,
+    "captions": captioned_photos,
+}

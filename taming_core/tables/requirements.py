@@ -1,7 +1,13 @@
 """What training and evaluation require of the rows, checked before any work and said when the rows are made."""
 
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
 from taming_core.errors import TamingError
 from taming_core.params.train import TrainParams
+from taming_core.tables.parquet import read_rows
 from taming_core.tables.rows import Rows
 
 
@@ -28,17 +34,36 @@ def require_rows(rows: Rows, p: TrainParams) -> None:
         )
 
 
-def identities_of(rows: Rows) -> dict[str, bool]:
-    """Each identity of the object rows, and whether all is well with its views: it has a second one.
+@dataclass(frozen=True)
+class Identities:
+    """How many individual objects rows show, and how many of these have one view, where another is wanted."""
+
+    count: int
+    alone: int
+
+
+def count_identities(rows: Rows) -> Identities:
+    """The identities of the object rows, counted on disk, so that memory does not grow with them.
 
     An object beside the main one of its photo is an identity of its own, of which no other view is expected.
     """
-    columns = [rows.column(name) for name in ("identity", "references", "row_id")]
-    found = dict[str, bool]()
-    for i in rows.objects.tolist():
-        identity, references, row_id = (column[i] for column in columns)
-        found[identity] = found.get(identity, False) or bool(references) or identity == row_id
-    return found
+    with closing(sqlite3.connect("")) as db:
+        db.execute("create table identities (name text primary key, others int) without rowid")
+        db.executemany("insert into identities values (?, ?) on conflict (name) do update set others = max(others, "
+                       "excluded.others)", _views(rows))  # fmt: skip
+        count, others = db.execute("select count(*), coalesce(sum(others), 0) from identities").fetchone()
+    return Identities(count, count - others)
+
+
+def _views(rows: Rows) -> Iterator[tuple[str, bool]]:
+    """Of each object row the identity, and whether it needs no other view, or has one."""
+    start = 0
+    for path in rows.files:
+        part = read_rows(path, ["identity", "references", "row_id", "regularization"])
+        for number, row in enumerate(part, start):
+            if not row["regularization"] and number not in rows.excluded:
+                yield row["identity"], bool(row["references"]) or row["identity"] == row["row_id"]
+        start += len(part)
 
 
 def require_identities(rows: Rows, split: str) -> None:
@@ -47,7 +72,7 @@ def require_identities(rows: Rows, split: str) -> None:
     Raises:
         TamingError: there are fewer.
     """
-    if (count := len(identities_of(rows))) < 2:
+    if (count := count_identities(rows).count) < 2:
         found = "1 identity" if count else "no identities"
         raise TamingError(
             f"The split {split} has {found}, and evaluation needs two or more. Add photos of more objects, or raise "

@@ -1,10 +1,12 @@
-"""Random access to training rows on disk."""
+"""Random access to training rows on disk or in a store."""
 
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +14,21 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from taming_core.errors import TamingError
+from taming_core.storage.cache import cache_dir, local_copy
+from taming_core.storage.filesystem import is_file
+from taming_core.storage.paths import AnyPath, is_remote
 from taming_core.tables import schema
-from taming_core.tables.parquet import read_column, reading
+from taming_core.tables.parquet import metadata_of, read_column, read_footer, read_groups, reading
+from taming_core.tables.row_files import row_files
+
+R = TypeVar("R")
 
 CACHED = 16  # row groups kept in memory
 ALL_COLUMNS = tuple(schema.ROWS.names)
 IMAGE_COLUMNS = ("image", "mask", "subject")
+SMALL_COLUMNS = tuple(name for name in ALL_COLUMNS if name not in IMAGE_COLUMNS)
+REQUESTS = 16  # files of a store that are asked for something at once
+FILES = 4096  # of a store, whose footers and small columns are kept in memory
 
 
 @dataclass(frozen=True)
@@ -32,15 +43,17 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one split, read from disk on access: rows[i] is a dict, its images encoded bytes.
+    """The rows of one split, read on access: rows[i] is a dict, its images encoded bytes.
 
-    Cheap to pickle; the columns that sampling needs are read once and kept.
+    Cheap to pickle; the columns that sampling needs are read once and kept. Of files in a store the row groups are
+    fetched that hold the rows, or with a cache whole files when they are first needed.
     """
 
-    files: tuple[Path, ...]
+    files: tuple[AnyPath, ...]
     starts: tuple[int, ...]  # index of each row group's first row, and last the number of all rows
-    groups: tuple[tuple[int, int, int], ...]  # of each row group: index of its file, its index in the file, mtime in ns
+    groups: tuple[tuple[int, int, str], ...]  # of each row group: index of its file, its index there, the file's state
     excluded: frozenset[int] = frozenset()  # indices of rows with a subject that are views of it, and nothing else
+    cache: Path | None = None  # folder of local copies of files in a store
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -58,14 +71,19 @@ class Rows:
             raise IndexError(i)
         index = int(i) % len(self)
         group = int(np.searchsorted(self.starts, index, side="right")) - 1
-        file, number, mtime = self.groups[group]
-        table = _read_group(self.files[file], number, mtime, columns)
+        file, number, state = self.groups[group]
+        path = self.files[file]
+        if self.cache is not None and not isinstance(path, Path):
+            path = local_copy(path, state, self.cache)
+        table = _read_group(path, number, state, columns)
         row = table.slice(index - self.starts[group], 1).to_pylist()[0]
         return {**row, **{name: row[name] and row[name]["bytes"] for name in IMAGE_COLUMNS if name in row}}
 
     def column(self, name: str) -> list[Any]:
         """One column of all rows; for columns that fit in memory."""
-        return [value for path in self.files for value in read_column(path, name)]
+        states = {file: state for file, _, state in self.groups}
+        columns = of_each(self.files, lambda number, path: _column(path, states.get(number, ""), name))
+        return [value for column in columns for value in column]
 
     @cached_property
     def objects(self) -> NDArray[np.int64]:
@@ -117,34 +135,74 @@ class Rows:
         return int(order[at])
 
 
+def of_each(files: Sequence[AnyPath], call: Callable[[int, AnyPath], R]) -> Iterable[R]:
+    """The results of a call for the number and path of each file, in order.
+
+    Of files in a store several at once, where most of the time is waiting. Each thread would hold memory of its own.
+    """
+    if not any(map(is_remote, files)):
+        return map(call, range(len(files)), files)
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        return list(pool.map(call, range(len(files)), files))
+
+
 @lru_cache(maxsize=CACHED)
-def _read_group(path: Path, number: int, mtime: int, columns: tuple[str, ...]) -> pa.Table:  # noqa: ARG001  see `groups`
-    with reading(path), pq.ParquetFile(path) as file:
-        reader: Any = file  # partly untyped
-        return reader.read_row_group(number, columns=list(columns))
+def _read_group(path: AnyPath, number: int, state: str, columns: tuple[str, ...]) -> pa.Table:
+    with reading(path):
+        if not isinstance(path, Path):
+            return read_groups(path, _metadata(path, state), [number], columns)
+        with pq.ParquetFile(path) as file:
+            reader: Any = file  # partly untyped
+            return reader.read_row_group(number, columns=list(columns))
 
 
-def load_rows(folder: Path, split: str) -> Rows:
+@lru_cache(maxsize=FILES)
+def _metadata(path: AnyPath, state: str) -> Any:  # noqa: ARG001  a changed file has others
+    return metadata_of(read_footer(path))
+
+
+@lru_cache(maxsize=FILES)
+def _small_columns(path: AnyPath, state: str) -> pa.Table:
+    """All columns of a file in a store but the images: each request takes longer than what it brings."""
+    metadata = _metadata(path, state)
+    with reading(path):
+        return read_groups(path, metadata, range(metadata.num_row_groups), SMALL_COLUMNS)
+
+
+def _column(path: AnyPath, state: str, name: str) -> list[Any]:
+    if isinstance(path, Path) or name in IMAGE_COLUMNS:
+        return read_column(path, name)
+    return _small_columns(path, state).column(name).to_pylist()
+
+
+def load_rows(folder: AnyPath, split: str) -> Rows:
     """Open one split of a folder that `taming materialize` made; a split without rows is empty.
 
     Raises:
         TamingError: the folder does not exist, holds no rows, or rows of another version.
     """
-    if not any(folder.glob("*.parquet")):
-        if dropped_table(folder).is_file():
+    if not (present := row_files(folder)):
+        if is_file(dropped_table(folder)):
             raise TamingError(f"{folder} holds no rows: all were dropped. `taming inspect {folder}` shows why.")
         raise TamingError(f"{folder} holds no rows. Run `taming materialize` first, or name another folder.")
-    files = tuple(sorted(folder.glob(f"{split}-*.parquet")))
-    starts, groups = [0], list[tuple[int, int, int]]()
-    for number, path in enumerate(files):
-        with schema.open_table(path, schema.ROWS) as file:
-            for group in range(file.num_row_groups):
-                starts.append(starts[-1] + file.metadata.row_group(group).num_rows)
-                groups.append((number, group, path.stat().st_mtime_ns))
-    return Rows(files, tuple(starts), tuple(groups))
+    files = [file for file in present if file.path.name.startswith(f"{split}-")]
+    starts, groups = [0], list[tuple[int, int, str]]()
+    counted = of_each([file.path for file in files], lambda number, path: _group_counts(path, files[number].state))
+    for number, (file, counts) in enumerate(zip(files, counted, strict=True)):
+        for group, count in enumerate(counts):
+            starts.append(starts[-1] + count)
+            groups.append((number, group, file.state))
+    return Rows(tuple(file.path for file in files), tuple(starts), tuple(groups), cache=cache_dir())
 
 
-def dropped_table(folder: Path) -> Path:
+def _group_counts(path: AnyPath, state: str) -> list[int]:
+    """The rows of each row group; only of a store the footer, a kilobyte per column and row group, is kept."""
+    metadata = _metadata(path, state) if is_remote(path) else metadata_of(read_footer(path))
+    schema.check(metadata.schema.to_arrow_schema(), schema.ROWS, path)
+    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+
+
+def dropped_table(folder: AnyPath) -> AnyPath:
     """The table of dropped rows, beside the folder of kept ones, so that whatever reads the folder reads no others.
 
     >>> dropped_table(Path("data/rows")).as_posix()
@@ -153,13 +211,13 @@ def dropped_table(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}-dropped.parquet")
 
 
-def require_own_rows(folder: Path) -> None:
+def require_own_rows(folder: AnyPath) -> None:
     """Raises TamingError if a table in a folder, or the `dropped_table` beside it, is something else than rows.
 
     Other data sets have files of the same names, such as train-00000-of-00001.parquet.
     """
-    for path in (*sorted(folder.glob("*.parquet")), dropped_table(folder)):
-        if path.exists() and schema.name_of(path) != "rows":
+    for path in (*(file.path for file in row_files(folder)), dropped_table(folder)):
+        if is_file(path) and schema.name_of(path) != "rows":
             raise TamingError(f"{path}, which would be replaced, is something else than rows, or is damaged. Name "
                               "another folder with --out, or remove it.")  # fmt: skip
 
@@ -167,6 +225,6 @@ def require_own_rows(folder: Path) -> None:
 def concatenate(first: Rows, second: Rows) -> Rows:
     """The rows of both, those of `second` numbered after those of `first`."""
     starts = (*first.starts, *(len(first) + start for start in second.starts[1:]))
-    groups = (*first.groups, *((len(first.files) + file, group, mtime) for file, group, mtime in second.groups))
+    groups = (*first.groups, *((len(first.files) + file, group, state) for file, group, state in second.groups))
     excluded = first.excluded | {len(first) + n for n in second.excluded}
-    return Rows((*first.files, *second.files), starts, groups, excluded)
+    return Rows((*first.files, *second.files), starts, groups, excluded, first.cache)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -10,6 +9,9 @@ import pyarrow.parquet as pq
 
 from taming_core.errors import TamingError
 from taming_core.files import replacing, require_out_file
+from taming_core.storage.filesystem import is_file
+from taming_core.storage.paths import AnyPath
+from taming_core.tables.parquet import reading, source_of
 
 VERSION = "5"  # incremented whenever a column changes; tables of another version are rejected
 
@@ -194,14 +196,14 @@ def add_fingerprint(schema: pa.Schema, fingerprint: str) -> pa.Schema:
     return _with_metadata(schema, b"taming.params", fingerprint)
 
 
-def write(tables: Iterable[pa.Table], schema: pa.Schema, out: Path) -> None:
+def write(tables: Iterable[pa.Table], schema: pa.Schema, out: AnyPath) -> None:
     """Write the tables as row groups of one Parquet file, whole or not at all."""
     with replacing(out) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
         for t in tables:
             writer.write_table(t.cast(schema))
 
 
-def require_out(out: Path, expected: pa.Schema, *inputs: Path | None) -> None:
+def require_out(out: AnyPath, expected: pa.Schema, *inputs: AnyPath | None) -> None:
     """Check before the work that a table can be written, and that it replaces nothing but a table of its kind.
 
     Args:
@@ -214,22 +216,22 @@ def require_out(out: Path, expected: pa.Schema, *inputs: Path | None) -> None:
     """
     name = expected.metadata[b"taming.table"]
     require_out_file(out, f"{name.decode()}.parquet", inputs)
-    if out.exists() and name_of(out) != name.decode():
+    if is_file(out) and name_of(out) != name.decode():
         raise TamingError(f"{out} is another file than a table of {name.decode()}, or is damaged. Name a new file with "
                           "--out, or remove this one.")  # fmt: skip
 
 
-def name_of(path: Path) -> str | None:
+def name_of(path: AnyPath) -> str | None:
     """Which table of this program, of any version, a file holds; None for another file."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(source_of(path)) as file:
             metadata = file.schema_arrow.metadata or {}
     except (pa.ArrowException, OSError):
         return None
     return metadata.get(b"taming.table", b"").decode() or None
 
 
-def check(actual: pa.Schema, expected: pa.Schema, path: Path) -> None:
+def check(actual: pa.Schema, expected: pa.Schema, path: AnyPath) -> None:
     """Check that a table has the expected columns and version.
 
     Raises:
@@ -246,17 +248,17 @@ def check(actual: pa.Schema, expected: pa.Schema, path: Path) -> None:
         raise TamingError(f"{path} has no table version, this is version {VERSION}. Run `{command}` again.")
 
 
-def open_table(path: Path, expected: pa.Schema) -> pq.ParquetFile:
+def open_table(path: AnyPath, expected: pa.Schema) -> pq.ParquetFile:
     """The Parquet file, its schema checked.
 
     Raises:
         TamingError: the file does not exist, is not Parquet, or is of another version.
     """
     command = expected.metadata[b"taming.command"].decode()
-    if not path.is_file():
+    if not is_file(path):
         raise TamingError(f"{path} does not exist. Run `{command}` first, or name another table.")
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(source_of(path))
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the operating system
             raise
@@ -267,10 +269,10 @@ def open_table(path: Path, expected: pa.Schema) -> pq.ParquetFile:
 
 
 def iter_rows(
-    path: Path, expected: pa.Schema, size: int, columns: Sequence[str] | None = None
+    path: AnyPath, expected: pa.Schema, size: int, columns: Sequence[str] | None = None
 ) -> Iterator[list[dict[str, Any]]]:
     """The table's rows, `size` at a time, so that memory does not grow with the table."""
-    with open_table(path, expected) as file:
+    with reading(path), open_table(path, expected) as file:
         reader: Any = file  # partly untyped
         for batch in reader.iter_batches(batch_size=size, columns=list(columns) if columns else None):
             yield batch.to_pylist()

@@ -1,21 +1,24 @@
 """Resumable work: a finished shard is final, and a rerun continues at the first unfinished one."""
 
 import os
-import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
 
-from taming_core.drop_reasons import reason_of
 from taming_core.errors import TamingError
+from taming_core.files import remove
+from taming_core.locks import BESIDE
+from taming_core.storage.filesystem import list_folder
+from taming_core.storage.paths import AnyPath
 from taming_core.tables import schema
 from taming_core.tables.parquet import read_table
 
 T = TypeVar("T")
 
+SHARD = re.compile(r"\d+\.parquet")
 RUNS = Path("runs")  # resumable state; not an output, safe to delete
 
 
@@ -27,76 +30,74 @@ def require_runs() -> None:
                           "a folder that you may write.")  # fmt: skip
 
 
-def shard_paths(folder: Path) -> list[Path]:
+def state_folder(out: AnyPath, name: str) -> AnyPath:
+    """The folder of a stage's resumable state: of an output in a store beside it, so that any machine can go on.
+
+    >>> state_folder(Path("data/objects.parquet"), "detect-1a2b").as_posix()
+    'runs/detect-1a2b'
+    """
+    return RUNS / name if isinstance(out, Path) else out.parent / BESIDE / name
+
+
+def shard_path(folder: AnyPath, number: int) -> AnyPath:
+    """Where a shard is, once it is finished."""
+    return folder / f"{number:06d}.parquet"
+
+
+def shard_number(path: AnyPath) -> int:
+    """The number of a shard.
+
+    >>> shard_number(Path("state/000012.parquet"))
+    12
+    """
+    return int(path.stem)
+
+
+def shard_paths(folder: AnyPath) -> list[AnyPath]:
     """The finished shards in order."""
-    return sorted(folder.glob("*.parquet"))
+    if isinstance(folder, Path):
+        return sorted(folder.glob("[0-9]*.parquet"), key=shard_number)
+    return sorted((folder / name for name in list_folder(folder) if SHARD.fullmatch(name)), key=shard_number)
 
 
-def write_shards(
-    items: Sequence[T], size: int, folder: Path, expected: pa.Schema, make: Callable[[list[T]], Sequence[schema.Row]]
-) -> Iterator[int]:
-    """Make one shard of rows from every `size` items, and yield the number of items done.
-
-    An existing shard is skipped: shards are renamed into place when they are complete.
-    """
-    chunks = (list(items[start : start + size]) for start in range(0, len(items), size))
-    return write_chunks(chunks, folder, expected, make)
-
-
-def write_chunks(
-    chunks: Iterable[list[T]], folder: Path, expected: pa.Schema, make: Callable[[list[T]], Sequence[schema.Row]]
-) -> Iterator[int]:
-    """`write_shards` for items that come in chunks, such as the batches of a table that does not fit in memory.
-
-    Raises:
-        TamingError: when all are done, a shard is missing.
-    """
-    done, paths = 0, list[Path]()
-    for number, chunk in enumerate(chunks):
-        paths.append(path := folder / f"{number:06d}.parquet")
-        if not path.exists():
-            schema.write([schema.table(make(chunk), expected)], expected, path)
-        done += len(chunk)
-        yield done
-    if paths != shard_paths(folder):
-        raise TamingError(f"{folder} should hold {len(paths)} shards and holds {len(shard_paths(folder))}: another "
-                          "program changed it. Remove that folder, and run the same command again.")  # fmt: skip
-
-
-def join(folder: Path, expected: pa.Schema, out: Path, names: Sequence[str]) -> Counter[str]:
-    """Write all shards into one table, count its rows per drop reason, and remove the shards.
+def join(folder: AnyPath, expected: pa.Schema, out: AnyPath, names: Iterable[Sequence[str]], count: int) -> None:
+    """Write all shards into one table, one after the other, and remove their folder.
 
     Args:
         folder: of the shards.
         expected: the schema of the table.
         out: the table to write.
-        names: the `file_name` of every input photo, each of which must be in the table.
+        names: for each shard the `file_name` of every source, each of which must be in it.
+        count: how many shards there are.
 
     Raises:
-        TamingError: a photo is missing; then the shards are kept, and `out` is unchanged.
+        TamingError: a shard or a photo is missing; then the shards are kept, and `out` is unchanged.
     """
-    reasons: Counter[str] = Counter()
-    found = set[str]()
+    require_shards(folder, count)
 
     def tables() -> Iterator[pa.Table]:
-        for path in shard_paths(folder):
-            t = read_table(path)
-            reasons.update(reason_of(r) for r in t.column("drop_reason").to_pylist())
-            found.update(map(str, t.column("file_name").to_pylist()))
+        for number, photos in enumerate(names):
+            t = read_table(shard_path(folder, number))
+            require_photos(set(map(str, t.column("file_name").to_pylist())), photos, shard_path(folder, number))
             yield t
-        require_photos(found, names, folder)
 
     schema.write(tables(), expected, out)
-    shutil.rmtree(folder, ignore_errors=True)
-    return reasons
+    remove(folder)
 
 
-def require_photos(found: set[str], names: Sequence[str], folder: Path) -> None:
-    """Check that the shards of `folder` have rows of all photos, and of no others.
+def require_shards(folder: AnyPath, count: int) -> None:
+    """Raises TamingError if the folder has not the shards 0 to `count` - 1, or has others."""
+    if (paths := shard_paths(folder)) != [shard_path(folder, number) for number in range(count)]:
+        raise TamingError(f"{folder} should hold {count} shards and holds {len(paths)}: another program changed it. "
+                          "Remove that folder, and run the same command again.")  # fmt: skip
+
+
+def require_photos(found: set[str], names: Sequence[str], shard: AnyPath) -> None:
+    """Check that a shard has rows of all its photos, and of no others.
 
     Raises:
-        TamingError: they do not; the message names one.
+        TamingError: it does not; the message names one.
     """
     if wrong := sorted(found ^ set(names)):
-        raise TamingError(f"Of {len(set(names))} photos {len(found & set(names))} are in the shards of {folder}; "
-                          f"{wrong[0]} differs. Remove that folder, and run the same command again.")  # fmt: skip
+        raise TamingError(f"Of {len(set(names))} photos {len(found & set(names))} are in {shard}; {wrong[0]} differs. "
+                          "Remove that file, and run the same command again.")  # fmt: skip

@@ -1,7 +1,5 @@
 """Checkpoints of a run: written atomically, resumed by the same command, restored bit for bit."""
 
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +10,14 @@ from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnkn
 from torch import Tensor, nn
 
 from taming_core import files
-from taming_core.errors import TamingError
 from taming_core.files import read_json, replacing_folder, write_json
 from taming_core.fingerprints import digest
 from taming_core.fingerprints import fingerprint as config_fingerprint
 from taming_core.model.subject_model import SubjectModel
 from taming_core.params.train import TrainParams
-from taming_core.training import distributed
+from taming_core.storage.paths import AnyPath
+from taming_core.tables.row_files import rows_state
+from taming_core.training import agreement, distributed
 from taming_core.training.loop import Run
 
 WITHOUT = frozenset({"save_every", "validation", "cache", "offload"})  # params with no effect on the weights
@@ -33,7 +32,7 @@ class Origin:
     weights: str  # `model_state`, before the first step
 
 
-def origin_of(rows: Path, model: SubjectModel) -> Origin:
+def origin_of(rows: AnyPath, model: SubjectModel) -> Origin:
     """The origin of a training of `model`, which has done no step."""
     return Origin(rows_state(rows), model_state(model))
 
@@ -41,28 +40,6 @@ def origin_of(rows: Path, model: SubjectModel) -> Origin:
 def fingerprint(p: TrainParams, origin: Origin) -> str:
     """A digest of everything that the trained weights depend on."""
     return config_fingerprint(p, origin.rows, origin.weights, without=WITHOUT)
-
-
-def rows_state(folder: Path) -> str:
-    """A digest of the rows; it reads only the files' footers, which hold counts, sizes and extremes of columns."""
-    paths = sorted(folder.glob("*.parquet"))
-    return digest(f"{path.name}\0{path.stat().st_size}\0".encode() + _footer(path) for path in paths)
-
-
-def _footer(path: Path) -> bytes:
-    """A Parquet file ends in its footer, the footer's length in 4 bytes, and the magic number in 4.
-
-    Raises:
-        TamingError: the file is cut off or damaged.
-    """
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 8))
-        length, magic = int.from_bytes(file.read(4), "little"), file.read()
-        if magic != b"PAR1" or length > size - 8:
-            raise TamingError(f"{path} is not a Parquet file, or is damaged. Run `taming materialize` again.")
-        file.seek(-8 - length, os.SEEK_END)
-        return file.read(length)
 
 
 def model_state(model: SubjectModel) -> str:
@@ -97,7 +74,7 @@ def write(run: Run, tensors: Mapping[str, Tensor], folder: Path) -> None:
         save_file(dict(tensors), part / "tensors.safetensors")
         write_json(part / "run.json", sidecar)
     for old in saved_states(folder)[:-1]:
-        shutil.rmtree(old)
+        files.remove(old)
 
 
 def state_bytes(run: Run, p: TrainParams) -> int:
@@ -131,11 +108,16 @@ def saved_states(folder: Path) -> list[Path]:
 def remove_states(folder: Path) -> None:
     """Remove all saved states; for a run whose encoder has been written."""
     for old in saved_states(folder):
-        shutil.rmtree(old)
+        files.remove(old)
 
 
 def load(run: Run, folder: Path) -> None:
-    """Resume a new run from the last state below `folder`, if there is one."""
+    """Resume a new run from the last state below `folder`, if there is one; all processes must call it.
+
+    Raises:
+        TamingError: processes see different states.
+    """
+    agreement.await_files(saved_states(folder), run.processes)
     for state in saved_states(folder)[-1:]:
         sidecar: dict[str, Any] = read_json(state / "run.json")
         restore(run, load_file(state / "tensors.safetensors"))
@@ -144,6 +126,7 @@ def load(run: Run, folder: Path) -> None:
         run.step = sidecar["step"]
         if run.ema is not None:
             run.ema.optimization_step = run.step
+    agreement.require_same({f"saved states in {folder}": str(run.step)}, run.processes)
 
 
 def run_tensors(run: Run) -> Iterator[tuple[str, Tensor]]:

@@ -66,7 +66,8 @@ def in_processes(make: BatchAt, steps: int, count: int) -> BatchAt:
     """`make`, with `count` processes that make the batches of the next steps, up to step `steps` (exclusive).
 
     Threads share one interpreter, so that beyond two of them hardly add any. The first batch is made by this process.
-    Batches pass through shared memory: where there is too little of it, this process makes all of them.
+    Batches pass through shared memory: where there is too little of it, this process makes all of them. So it does when
+    one of the others is ended, for want of memory or by a signal to all processes of a job.
     """
     batches: Iterator[Any] = iter(())
     due = -1
@@ -75,7 +76,11 @@ def in_processes(make: BatchAt, steps: int, count: int) -> BatchAt:
         nonlocal batches, due
         if step == due:
             due += 1
-            return checked(next(batches))
+            try:
+                return checked(next(batches))
+            except RuntimeError:  # of the DataLoader
+                batches = map(make, range(due, steps))
+                return make(step)
         first, due = make(step), step + 1
         fits = nbytes(first) * (2 * count + 1) < shared_memory()
         batches = iter(step_loader(make, range(due, steps), count)) if fits else map(make, range(due, steps))

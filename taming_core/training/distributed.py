@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,7 +22,10 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from taming_core.errors import TamingError
 from taming_core.params.train import TrainParams
 
+T = TypeVar("T")
+
 BUCKET = 2**25  # numbers per all-reduce
+JOINING = timedelta(minutes=10)  # until all processes must have started; NCCL's own default
 TIMEOUT = timedelta(days=7)  # while the main process draws or writes, and the others wait
 
 
@@ -55,6 +58,20 @@ class ProcessGroup:
         gathered = [torch.empty_like(values) for _ in range(self.world_size)]
         dist.all_gather(gathered, values.contiguous(), group=self.cpu_group)
         return torch.cat(gathered)
+
+    def gather_objects(self, value: T) -> list[T]:
+        """The values of all processes, in the order of their ranks; any that can be pickled."""
+        gathered: list[Any] = [value] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(gathered, value, group=self.cpu_group)
+        return gathered
+
+    def max(self, value: int) -> int:
+        """The largest value of all processes."""
+        largest = torch.tensor(value)
+        if self.world_size > 1:
+            dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.cpu_group)
+        return int(largest)
 
     def barrier(self) -> None:
         """Wait until all processes have called it."""

@@ -21,6 +21,9 @@ from taming_core.model.subject_model import subject_model
 from taming_core.params.arguments import require_encoder_out
 from taming_core.params.load import RENAMED_KEYS, RENAMED_VALUES
 from taming_core.params.train import TrainParams
+from taming_core.storage.filesystem import is_file
+from taming_core.storage.paths import AnyPath
+from taming_core.tables.row_files import rows_state
 from taming_core.tables.rows import Rows
 from taming_core.training import checkpoint, loop
 from taming_core.training.ema import ema_weights
@@ -76,7 +79,7 @@ found by this name, or by `--base` and `TamingPipeline.from_pretrained(..., base
 
 
 def write(
-    training: Training, validation: Rows, folder: Path, p: TrainParams, out: Path, standalone: bool = False
+    training: Training, validation: Rows, folder: AnyPath, p: TrainParams, out: AnyPath, standalone: bool = False
 ) -> str:
     """Write the trained encoder to `out`, remove the saved states of its run, and return what to print.
 
@@ -97,7 +100,7 @@ def write(
         results = loop.trained_weights(run)
     if not run.processes.is_main:
         return ""
-    account = describe_run(training, validation, checkpoint.rows_state(folder))
+    account = describe_run(training, validation, rows_state(folder))
     record = training.pipeline.base
     if standalone or record is None or record.name == MINI:
         write_folder(whole_pipeline(training, results, p), account, p, training.state, out)
@@ -118,7 +121,9 @@ def whole_pipeline(training: Training, results: Weights, p: TrainParams) -> Tami
     return pipeline
 
 
-def write_folder(pipeline: TamingPipeline, account: Mapping[str, Any], p: TrainParams, state: Path, out: Path) -> None:
+def write_folder(
+    pipeline: TamingPipeline, account: Mapping[str, Any], p: TrainParams, state: Path, out: AnyPath
+) -> None:
     """Replace `out` by the whole pipeline in fp16, and the records of its run.
 
     A LoRA is fused into the weights and also saved separately.
@@ -148,13 +153,13 @@ def write_records(
     copy_records(state, part)
 
 
-def describe_run(training: Training, validation: Rows, rows_state: str) -> dict[str, Any]:
+def describe_run(training: Training, validation: Rows, state: str) -> dict[str, Any]:
     """The record of a training: rows, the number of trained weights per network, and the last losses."""
     trained = {name: sum(w.numel() for w in weights.values()) for name, weights in training.run.trained.items()}
     return {
         "run": training.state.name,
         "trained": trained,
-        "rows": rows_state,
+        "rows": state,
         "object_rows": len(training.rows.objects),
         "regularization_rows": len(training.rows.regularization),
         "pictures_of": "validation" if len(validation.objects) else "train",
@@ -163,7 +168,7 @@ def describe_run(training: Training, validation: Rows, rows_state: str) -> dict[
     }
 
 
-def summary(account: Mapping[str, Any], out: Path) -> str:
+def summary(account: Mapping[str, Any], out: AnyPath) -> str:
     """The lines to print after training."""
     last = account["last"]
     lines = [
@@ -223,10 +228,10 @@ def card(
                              base=note, base_model=base_model)  # fmt: skip
 
 
-def read_training(folder: Path) -> dict[str, Any]:
+def read_training(folder: AnyPath) -> dict[str, Any]:
     """The content of training.json, with current keys; empty if there is no such file, as in an export."""
     path = folder / TRAINING
-    if not path.is_file():
+    if not is_file(path):
         return {}
     record: dict[str, Any] = read_json(path)
     if "version" not in record:  # written before 0.1.0

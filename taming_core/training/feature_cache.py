@@ -26,6 +26,7 @@ from taming_core.tables import shards
 from taming_core.tables.row_images import encoder_image
 from taming_core.tables.rows import Rows
 from taming_core.tables.schema import Row
+from taming_core.training.agreement import await_files
 from taming_core.training.batches import (
     ExampleSource,
     FeatureCaches,
@@ -38,7 +39,16 @@ from taming_core.training.batches import (
 )
 from taming_core.training.checkpoint import network_digest, weight_bytes
 from taming_core.training.distributed import ProcessGroup
-from taming_core.training.feature_store import Entry, FeatureStore, find, holds, is_full, open_store, write_shard
+from taming_core.training.feature_store import (
+    Entry,
+    FeatureStore,
+    find,
+    holds,
+    is_full,
+    open_store,
+    shard_files,
+    write_shard,
+)
 from taming_core.training.loop import Run, autocast
 from taming_core.weights.device import DTYPES, fast_kernels
 
@@ -85,7 +95,8 @@ def prepare(run: Run, source: ExampleSource) -> tuple[ExampleSource, dict[str, n
         with fast_kernels(p.precision), autocast(run.accelerator):
             done = fill(kind, map(source.rows.__getitem__, numbers), p.micro_batch_size, device, counts)
             track_to(done, f"cache {name}", len(numbers))
-    processes.barrier()
+    for kind in kinds.values():
+        await_files(shard_files(kind.store.folder), processes)
     if counts["damaged"]:
         print(f"{counts['damaged']} cached entries or shards were damaged, and are computed again.", file=sys.stderr)
     offload(offloaded)

@@ -17,11 +17,12 @@ from uuid import uuid4
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
-from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]  # its PathLike has no parameter
+from safetensors.torch import save
 from torch import Tensor
 
-from taming_core.files import replacing
+from taming_core.files import remove_parts, replacing
 from taming_core.fingerprints import Buffer, digest
 
 ENTRIES = 256  # maximum per shard
@@ -48,9 +49,14 @@ def key_of(*content: bytes) -> str:
     return digest((len(part).to_bytes(8, "little") + part for part in content), size=16)
 
 
+def shard_files(folder: Path) -> list[Path]:
+    """The shards of a folder, oldest first."""
+    return sorted(folder.glob("*.safetensors"))
+
+
 def open_store(folder: Path) -> FeatureStore:
     """Index a folder; reads only the headers of its shards."""
-    paths = sorted(folder.glob("*.safetensors"))
+    paths = shard_files(folder)
     headers = {path.name: header for path in paths if (header := _header_of(path)) is not None}
     names = tuple(headers)
     pairs = [(key, place) for place, name in enumerate(names) for key in headers[name]["__metadata__"]]
@@ -139,6 +145,10 @@ def write_shard(folder: Path, entries: Mapping[str, Entry]) -> Path:
     # The name starts with the time, so that the order of shards shows which of two entries of one key is newer.
     path = folder / f"{time.time_ns():020d}-{uuid4().hex[:12]}.safetensors"
     tensors = {f"{key}/{name}": value.contiguous() for key, entry in entries.items() for name, value in entry.items()}
-    with replacing(path) as part:
-        save_file(tensors, part, metadata={key: checksum(entry) for key, entry in entries.items()})
+    checksums = {key: checksum(entry) for key, entry in entries.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        remove_parts(folder, nested=False)  # of crashed processes, since this one has the lock
+        with replacing(path) as part:
+            part.write_bytes(save(tensors, checksums))  # `save_file` has a temporary file of its own
     return path

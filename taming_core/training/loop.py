@@ -5,14 +5,18 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import patch_environment  # pyright: ignore[reportUnknownVariableType]  # untyped
+from accelerate.utils import (
+    InitProcessGroupKwargs,
+    KwargsHandler,
+    patch_environment,  # pyright: ignore[reportUnknownVariableType]  # untyped
+)
 from diffusers.training_utils import EMAModel
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -116,9 +120,25 @@ def accelerator_for(device: str, precision: str) -> Accelerator:
     if ":" in device and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise TamingError(f"--device {device} is one GPU, and several processes train. Use --device cuda, which gives "
                           "each process its own.")  # fmt: skip
+    require_own_sharding()
     named = {"ACCELERATE_TORCH_DEVICE": device} if ":" in device else {}  # else Accelerate takes the first GPU
+    joining: list[KwargsHandler] = [InitProcessGroupKwargs(timeout=distributed.JOINING)]
     with patch_environment(**named):
-        return Accelerator(cpu=device == "cpu", mixed_precision="no" if precision == "fp32" else precision)
+        return Accelerator(
+            cpu=device == "cpu", mixed_precision="no" if precision == "fp32" else precision, kwargs_handlers=joining
+        )
+
+
+def require_own_sharding() -> None:
+    """Require a configuration of `accelerate launch` that only starts processes.
+
+    Raises:
+        TamingError: it asks for FSDP, DeepSpeed or the like, which this training would not do.
+    """
+    for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+            raise TamingError(f"The configuration of `accelerate launch` asks for {name}, which `taming train` does "
+                              "not use. Set its distributed_type to MULTI_GPU, and see --shard.")  # fmt: skip
 
 
 def start_run(
@@ -190,7 +210,9 @@ def cast_frozen(part: nn.Module, half: torch.dtype, kept: re.Pattern[str]) -> No
             weight.data = weight.data.to(torch.float32 if full else half)
 
 
-def train(run: Run, p: TrainParams, batch_at: BatchAt, lag: int | None = None) -> Iterator[StepReport]:
+def train(
+    run: Run, p: TrainParams, batch_at: BatchAt, lag: int | None = None, is_stopping: Callable[[], bool] = bool
+) -> Iterator[StepReport]:
     """Train from `run.step` to the last step, and yield a report after each step.
 
     Args:
@@ -199,6 +221,7 @@ def train(run: Run, p: TrainParams, batch_at: BatchAt, lag: int | None = None) -
         batch_at: makes this process's share of the batch of a step.
         lag: how many steps the host may run ahead of the reports; None for 0 on a CPU and 1 elsewhere. It is 0 before
             a checkpoint or a validation grid, so that no step with a non-finite loss is saved.
+        is_stopping: called once after each step, by all processes; if true, no further step is done. Never by default.
 
     Raises:
         TamingError: the loss or the gradient norm is not finite.
@@ -208,14 +231,17 @@ def train(run: Run, p: TrainParams, batch_at: BatchAt, lag: int | None = None) -
     pending = deque[PendingStep]()
     for step in updates(run, p, batch_at, check=lag == 0):
         pending.append(step)
-        completed = step.step + 1
+        completed, stop = step.step + 1, is_stopping()
         pause = (
-            completed == p.steps
+            stop
+            or completed == p.steps
             or is_due(completed, p.save_every, p.steps)
             or is_due(completed, p.validation.every, p.steps)
         )
         while len(pending) > (0 if pause else lag):
             yield report_of(pending.popleft(), p)
+        if stop:
+            return
 
 
 def updates(run: Run, p: TrainParams, batch_at: BatchAt, check: bool) -> Iterator[PendingStep]:

@@ -4,7 +4,6 @@ Prior preservation (Ruiz et al., "DreamBooth", 2023): images of the model before
 """
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from taming_core.files import remove
 from taming_core.fingerprints import fingerprint as config_fingerprint
 from taming_core.images.draw import draw_missing
 from taming_core.images.families import TamingPipeline
@@ -22,16 +22,18 @@ from taming_core.model.subject_model import SubjectModel
 from taming_core.params.train import TrainParams
 from taming_core.photos.view_hash import difference_hash
 from taming_core.seeds import seed_for
+from taming_core.storage.paths import AnyPath
 from taming_core.tables import schema
+from taming_core.tables.row_files import rows_state
 from taming_core.tables.rows import Rows
 from taming_core.training.batches import square_size
-from taming_core.training.checkpoint import model_state, rows_state
+from taming_core.training.checkpoint import model_state
 from taming_core.training.sampler import shuffled_index
 
 GROUP = 64  # images in a row group
 
 
-def fingerprint(p: TrainParams, rows: Path, model: SubjectModel, pipeline: TamingPipeline) -> str:
+def fingerprint(p: TrainParams, rows: AnyPath, model: SubjectModel, pipeline: TamingPipeline) -> str:
     """A digest of everything that the images depend on; `rows` is the folder with the captions."""
     settings = f"{p.prior} {p.seed} {p.precision}"
     scheduler = json.dumps(dict(pipeline.scheduler.config), sort_keys=True, default=str)
@@ -45,13 +47,14 @@ def make_prior(pipeline: TamingPipeline, rows: Rows, p: TrainParams, folder: Pat
     """
     out, pictures = folder / "train-00000.parquet", folder / "pictures"
     if out.exists():
+        remove(pictures)  # which a crash left
         return
     captions = prompts(rows, p)
     paths = [pictures / f"{n:06d}.png" for n in range(len(captions))]
     requests = [ImageRequest(prompt, (), seed_for(p.seed, "prior", n)) for n, prompt in enumerate(captions)]
     yield from draw_missing(pipeline, requests, paths, (), p.validation.sampling)
     schema.write(tables(captions, paths, square_size(rows)), schema.add_fingerprint(schema.ROWS, folder.name), out)
-    shutil.rmtree(pictures)
+    remove(pictures)
 
 
 def prompts(rows: Rows, p: TrainParams) -> list[str]:

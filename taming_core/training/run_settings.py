@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from taming_core.bases.record import MINI, record_of
-from taming_core.files import read_json, write_json
+from taming_core.files import is_complete, read_json, write_json
 from taming_core.params.train import TrainParams
+from taming_core.storage.paths import AnyPath
 from taming_core.training.checkpoint import WITHOUT, saved_states
 from taming_core.training.encoder_folder import read_training
 from taming_core.training.start import Training
@@ -17,16 +18,21 @@ INPUTS = {"rows": "the rows", "weights": "the weights that training starts from"
 Settings = Mapping[str, Any]
 
 
-def settings_of(training: Training, p: TrainParams, out: Path) -> Settings:
+def settings_of(training: Training, p: TrainParams, out: AnyPath) -> Settings:
     """The params of a run, digests of its rows and of the weights before its first step, and its output."""
     params = p.model_dump(mode="json", exclude=set(WITHOUT))
-    return {"out": str(out.absolute()), "params": {"train": params}, "rows": training.origin.rows,
+    return {"out": place_of(out), "params": {"train": params}, "rows": training.origin.rows,
             "weights": training.origin.weights}  # fmt: skip
 
 
-def finished(training: Training, out: Path, standalone: bool) -> str | None:
+def place_of(out: AnyPath) -> str:
+    """What names an output from any working directory."""
+    return str(out.absolute() if isinstance(out, Path) else out)
+
+
+def finished(training: Training, out: AnyPath, standalone: bool) -> str | None:
     """What to print if `out` is the encoder of this very run, in the form that `standalone` asks for; else None."""
-    if not (out / "model_index.json").is_file() or read_training(out).get("run") != training.state.name:
+    if not is_complete(out, "model_index.json") or read_training(out).get("run") != training.state.name:
         return None
     record, whole = training.pipeline.base, record_of(read_json(out / "model_index.json")) is None
     if whole != (standalone or record is None or record.name == MINI):
@@ -35,7 +41,7 @@ def finished(training: Training, out: Path, standalone: bool) -> str | None:
             "anew, change a key of train, or remove the folder.")  # fmt: skip
 
 
-def announce(training: Training, p: TrainParams, out: Path) -> str | None:
+def announce(training: Training, p: TrainParams, out: AnyPath) -> str | None:
     """Record the settings of a run that is about to train, and return why it begins at step 1 if one could wonder.
 
     Returns None for a resumed run, and for the first one with this output.
@@ -50,10 +56,10 @@ def announce(training: Training, p: TrainParams, out: Path) -> str | None:
             f"{', '.join(changed)}.")  # fmt: skip
 
 
-def latest(state: Path, out: Path) -> Path | None:
+def latest(state: Path, out: AnyPath) -> Path | None:
     """The settings file of the run with the output `out` that began last, other than the run in `state`."""
     files = (path for path in state.parent.glob(f"train-*/{FILE}") if path.parent != state)
-    same = [path for path in files if read_json(path)["out"] == str(out.absolute())]
+    same = [path for path in files if read_json(path)["out"] == place_of(out)]
     return max(same, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 

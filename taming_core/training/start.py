@@ -28,10 +28,11 @@ from taming_core.model.towers import load_tower, projector_of
 from taming_core.params.train import EncoderParams, TrainParams
 from taming_core.progress import track_to
 from taming_core.seeds import seed_for
+from taming_core.storage.paths import AnyPath
 from taming_core.tables import shards
 from taming_core.tables.requirements import require_rows
 from taming_core.tables.rows import Rows, concatenate, load_rows
-from taming_core.training import batches, checkpoint, loop, prior
+from taming_core.training import agreement, batches, checkpoint, loop, prior
 from taming_core.training.distributed import join_process_group, layers_on_device
 from taming_core.training.identity import load_identity_network
 from taming_core.training.loop import Run
@@ -55,7 +56,7 @@ class Training:
     truncated: str | None = None  # what is to be said of captions that are cut off
 
 
-def prepare(p: TrainParams, folder: Path, device: str, shard: bool, base: str | None = None) -> Training:
+def prepare(p: TrainParams, folder: AnyPath, device: str, shard: bool, base: str | None = None) -> Training:
     """Load the networks, and draw prior images if the params ask for them.
 
     Args:
@@ -72,6 +73,7 @@ def prepare(p: TrainParams, folder: Path, device: str, shard: bool, base: str | 
     require_rows(rows, p)
     accelerator = loop.accelerator_for(device, p.precision)
     processes = join_process_group(accelerator.process_index, accelerator.num_processes)
+    agreement.require_shared(shards.RUNS, processes)
     pipeline = starting_pipeline(p, running_dtypes(p), base)
     model = subject_model(pipeline.components, weight_digests(pipeline))
     for side in batches.image_sides(rows):
@@ -79,6 +81,8 @@ def prepare(p: TrainParams, folder: Path, device: str, shard: bool, base: str | 
     rows, truncated = exclude_truncated(rows, model.family, p)
     identity = load_identity_network(p.identity_network, accelerator.device) if p.identity_network else None
     origin, networks = checkpoint.origin_of(folder, model), network_fingerprints(pipeline, p)
+    inputs = {"params": p.model_dump_json(), "rows": origin.rows, "weights to start from": origin.weights}
+    agreement.require_same(inputs, processes)
     fingerprints = [checkpoint.fingerprint(p, origin)]
     loop.move_to_device(model, accelerator.device, p, shard)
     if p.prior is not None:

@@ -1,12 +1,14 @@
 """A raw folder of world photos with their ground truth: for demos, tests, benchmarks and training without models.
 
-Photo k of identity i is a function of (seed, split, i, k) and of the params alone.
+Photo k of identity i is a function of (seed, split, i, k) and of the params alone. Photos are written in chunks, each
+with a file of metadata lines that is written last, so that an interrupted run goes on at the first chunk without one.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from taming_core.files import remove, replacing, write_text
 from taming_core.fingerprints import hash_of
 from taming_core.language.placeholder import OBJECT
 from taming_core.objects.filters import measure
@@ -22,11 +25,14 @@ from taming_core.photos.masks import encode_mask
 from taming_core.photos.view_hash import difference_hash, thumbnail
 from taming_core.seeds import seed_for
 from taming_core.tables import schema
+from taming_core.tables.parquet import read_table
 from taming_core.world.artwork import Pictures, World
 from taming_core.world.photos import Photos, Subject, photos_of
 from taming_core.world.plan import Chances, Colour, Plan, generator, object_words, plan, plan_of, recolour
 
 AT_ONCE = 32  # photos per batch
+CHUNK = 8 * AT_ONCE  # photos that a crash can lose
+TRUTH = {"objects": schema.OBJECTS, "captions": schema.CAPTIONS}  # tables of the ground truth
 PAIRS = "general"  # seed purpose of the text-image pairs
 
 
@@ -82,19 +88,19 @@ def shots(world: World, count: int, split: str, p: WorldParams) -> Iterator[Shot
     chances, known = chances_of(p), identities(world, -(-count // p.views), split, p)
     for i, identity in enumerate(known):
         for k in range(min(p.views, count - i * p.views)):
-            shown = beside(identity, known, generator(p.seed, f"{split}/beside/{identity.name}", k), p)
+            shown = beside(i, known, generator(p.seed, f"{split}/beside/{identity.name}", k), p)
             rng = generator(p.seed, f"{split}/photo/{identity.name}", k)
             colours, mirrored = [o.colour for o in shown], [o.mirrored for o in shown]
             photo_plan = plan_of(world, [o.cutout for o in shown], rng, chances, colours, mirrored)
             yield Shot(f"{identity.name}/{k}.jpg", tuple(o.name for o in shown), photo_plan)
 
 
-def beside(identity: Identity, known: Sequence[Identity], rng: np.random.Generator, p: WorldParams) -> list[Identity]:
-    """The identities that a photo shows, from left to right: this one, and perhaps another."""
+def beside(number: int, known: Sequence[Identity], rng: np.random.Generator, p: WorldParams) -> list[Identity]:
+    """The identities that a photo of identity `number` shows, from left to right: this one, and perhaps another."""
     if len(known) < 2 or rng.random() >= p.two_objects:
-        return [identity]
-    others = [other for other in known if other is not identity]
-    shown = [identity, others[int(rng.integers(len(others)))]]
+        return [known[number]]
+    other = int(rng.integers(len(known) - 1))
+    shown = [known[number], known[other + (other >= number)]]
     return shown if rng.random() < 0.5 else shown[::-1]
 
 
@@ -107,26 +113,62 @@ def pairs(world: World, count: int, split: str, p: WorldParams) -> Iterator[Shot
 
 
 def write(
-    world: World, pictures: Pictures, shots: Sequence[Shot], licences: dict[str, str], out: Path, p: WorldParams
-) -> Iterator[tuple[Sequence[Shot], Photos, Sequence[str]]]:
-    """Write the photos and metadata.jsonl; yields each batch with its rendered photos and the photo ids.
+    world: World, pictures: Pictures, shots: Iterable[Shot], licences: dict[str, str], out: Path, state: Path,
+    p: WorldParams, truth: str | None = None,
+) -> Iterator[int]:  # fmt: skip
+    """Write the photos into `out`, and what `finish` joins into `state`; yields the number of photos done.
 
-    The metadata file is written last, so that a folder with one is complete.
+    Chunks that are in `state` are not rendered again. `truth` is the split if tables of the ground truth are wanted.
     """
-    lines: list[str] = []
-    for start in range(0, len(shots), AT_ONCE):
-        batch = shots[start : start + AT_ONCE]
+    state.mkdir(parents=True, exist_ok=True)
+    done = 0
+    for number, chunk in enumerate(_parts(shots, CHUNK)):
+        lines = state / f"{number:06}.jsonl"
+        if not lines.exists():
+            made = list(_render(world, pictures, chunk, licences, out, p, truth))
+            for kind, expected in TRUTH.items() if truth else ():
+                rows = [row for one in made for row in one[kind]]
+                schema.write([schema.table(rows, expected)], expected, state / f"{number:06}.{kind}")
+            write_text(lines, "".join(f"{json.dumps(line)}\n" for one in made for line in one["lines"]))
+        done += len(chunk)
+        yield done
+
+
+def _parts(items: Iterable[Shot], size: int) -> Iterator[list[Shot]]:
+    left = iter(items)
+    while part := list(islice(left, size)):
+        yield part
+
+
+def _render(
+    world: World, pictures: Pictures, shots: Sequence[Shot], licences: dict[str, str], out: Path, p: WorldParams,
+    truth: str | None,
+) -> Iterator[dict[str, list[Any]]]:  # fmt: skip
+    """Write photos, batch by batch; yields lines of metadata, and rows of both tables if `truth` is given."""
+    for batch in _parts(shots, AT_ONCE):
         photos = photos_of(world, pictures, [s.plan for s in batch], p.size)
-        ids = [
-            _save(image, out / shot.file_name, p.quality)
-            for image, shot in zip(photos.image.numpy(), batch, strict=True)
-        ]
-        lines += [
-            json.dumps(_line(shot, subjects, masks.numpy(), licences, pair=shot.identities[0] is None))
-            for shot, subjects, masks in zip(batch, photos.objects, photos.masks, strict=True)
-        ]
-        yield batch, photos, ids
-    (out / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        images = zip(photos.image.numpy(), batch, strict=True)
+        ids = [_save(image, out / shot.file_name, p.quality) for image, shot in images]
+        yield {
+            "lines": [
+                _line(shot, subjects, masks.numpy(), licences, pair=shot.identities[0] is None)
+                for shot, subjects, masks in zip(batch, photos.objects, photos.masks, strict=True)
+            ],
+            "objects": [] if truth is None else list(object_rows(batch, photos, ids, truth)),
+            "captions": [] if truth is None else list(caption_rows(batch, photos, ids)),
+        }
+
+
+def finish(state: Path, out: Path, truth: Path | None, fingerprint: str) -> None:
+    """Join what `write` left in `state`: the tables of the ground truth, then metadata.jsonl; and remove `state`."""
+    for kind, expected in TRUTH.items():
+        tables = (read_table(path) for path in sorted(state.glob(f"*.{kind}")))
+        if truth is not None:
+            schema.write(tables, schema.add_fingerprint(expected, fingerprint), truth / f"{kind}.parquet")
+    with replacing(out / "metadata.jsonl") as part, part.open("wb") as file:
+        for path in sorted(state.glob("*.jsonl")):
+            file.write(path.read_bytes())
+    remove(state)
 
 
 def _save(image: NDArray[np.uint8], path: Path, quality: int) -> str:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 import yaml
+from captioned_photos import rows_of
 from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
@@ -88,7 +89,7 @@ def captioned(
     def finish(requests: Any, drafts: Any) -> Any:
         return with_attributes(requests, drafts, AttributeSource(p.attributes, classify, masks), match, p)
 
-    rows = captioning.rows_of(photos, Models(lambda images, _: [says] * len(images), match, finish=finish), p)
+    rows = rows_of(photos, Models(lambda images, _: [says] * len(images), match, finish=finish), p)
     schema.table(rows, schema.CAPTIONS)
     return [dict(row) for row in rows], shown
 
@@ -236,7 +237,7 @@ def test_the_command_adds_words_and_goes_on_to_the_same_bytes(project: Path, mon
     monkeypatch.setattr(attribute_words, "find_attributes", crash)
     CliRunner().invoke(app, [*COMMAND, "--out", "again.parquet"])
     assert calls == [2, 1]
-    assert len(list(Path("runs").glob("caption-*/*.parquet"))) == 1
+    assert len(list(Path("runs").glob("caption-*/[0-9]*.parquet"))) == 1
     monkeypatch.setattr(attribute_words, "find_attributes", find)
     CliRunner().invoke(app, [*COMMAND, "--out", "again.parquet"], catch_exceptions=False)
     assert Path("again.parquet").read_bytes() == Path("whole.parquet").read_bytes()

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import tiny_vlm
 import yaml
+from captioned_photos import rows_of
 from fake_api import FakeApi, Reply, serving
 from PIL import Image
 from typer.testing import CliRunner
 
 from stages.cli import app
-from taming_core.captions import captioning
 from taming_core.captions.captioning import CaptionSource
 from taming_core.captions.drafts import Models, Target
 from taming_core.captions.load import load_prompted
@@ -112,7 +112,7 @@ def rows(source: CaptionSource, fits: Sequence[str], asked: str, described: str 
         match=lambda _, texts: np.array([0.75 if text in fits else 0.25 for text in texts], np.float32),
         ask=lambda _, nouns: [asked.replace("{class}", noun or "?") for noun in nouns],
     )
-    return captioning.rows_of([source], models, params("vlm:none"))
+    return rows_of([source], models, params("vlm:none"))
 
 
 LADDER = [

@@ -21,6 +21,7 @@ from taming_core.drop_reasons import reason_of
 from taming_core.errors import TamingError
 from taming_core.params.load import load_params, packaged_params
 from taming_core.params.sections import CurationParams, ScoreParams
+from taming_core.photos.decode import read_photo
 from taming_core.photos.masks import encode_mask
 from taming_core.tables import schema
 
@@ -68,6 +69,10 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def images_of(folder: Path) -> dict[str, np.ndarray]:
+    return {path.name: read_photo(path).image for path in folder.glob("*.png")}
+
+
 def test_blur_lowers_sharpness_and_the_background_does_not_count():
     blurred = np.asarray(Image.fromarray(NOISE).filter(ImageFilter.GaussianBlur(2)))
     sharp_around = np.where(MASK[..., None], blurred, NOISE)
@@ -82,7 +87,7 @@ def test_an_object_of_few_pixels_counts_as_blurred():
 
 def test_a_blurred_object_is_dropped_with_its_value(raw: Path):
     rows = [object_row("sharp.png"), object_row("blurred.png")]
-    kept, dropped = curate(rows, raw, [], params(sharpness_min=100), 8)
+    kept, dropped = curate(rows, images_of(raw), [], params(sharpness_min=100), 8)
     assert kept["drop_reason"] is None
     assert dropped["drop_reason"] == f"blurred: {dropped['sharpness']:.0f}"
     assert dropped["photo_reason"] is None  # its photo may be a text-image pair
@@ -91,7 +96,7 @@ def test_a_blurred_object_is_dropped_with_its_value(raw: Path):
 
 @pytest.mark.parametrize(("noun", "excluded"), [("man", True), ("woman", True), ("person", True), ("dog", False)])
 def test_a_class_is_excluded_with_every_word_for_it(raw: Path, noun: str, excluded: bool):
-    (row,) = curate([object_row("sharp.png", **{"class": noun})], raw, [], params(exclude=["person"]), 8)
+    (row,) = curate([object_row("sharp.png", **{"class": noun})], images_of(raw), [], params(exclude=["person"]), 8)
     assert row["drop_reason"] == (f"excluded class: {noun}" if excluded else None)
 
 
@@ -143,7 +148,7 @@ def test_scores_of_objects_and_photos_reach_their_rows_whatever_the_batch(raw: P
                        score(name="object", model="mini", texts=["{class}"])])  # fmt: skip
     rows = [object_row("blurred.png"), object_row("blurred.png", 1, **{"class": "cat"}),
             object_row("sharp.png", drop_reason="too small"), object_row("sharp.png", 1)]  # fmt: skip
-    one, all_at_once = (curate(rows, raw, load_scores(p, "cpu"), p, size) for size in (1, 8))
+    one, all_at_once = (curate(rows, images_of(raw), load_scores(p, "cpu"), p, size) for size in (1, 8))
     names = [[s["name"] for s in row["scores"]] for row in one]
     assert names == [["photo", "object"], ["photo", "object"], ["photo"], ["photo", "object"]]
     for a, b in zip(one, all_at_once, strict=True):
@@ -155,7 +160,7 @@ def test_a_refused_photo_drops_its_objects_and_is_no_text_image_pair(raw: Path, 
     model = classifier(tmp_path / "model", ["normal", "nsfw"], [0.0, 3.0])
     p = params(scores=[score(name="nsfw", model=model, label="nsfw", view="photo", max=0.5)])
     rows = [object_row("sharp.png", drop_reason="too small"), object_row("sharp.png", 1)]
-    small, other = curate(rows, raw, load_scores(p, "cpu"), p, 8)
+    small, other = curate(rows, images_of(raw), load_scores(p, "cpu"), p, 8)
     assert small["drop_reason"] == "too small"
     assert other["drop_reason"] == small["photo_reason"] == other["photo_reason"] == "nsfw too high: 0.953"
 
@@ -167,7 +172,7 @@ def test_rows_that_were_not_read_stay_as_they_are(raw: Path):
         "file_name": "lost.png",
         "drop_reason": "unreadable",
     }
-    assert curate([lost], raw, [], params(sharpness_min=1), 8) == [lost]
+    assert curate([lost], images_of(raw), [], params(sharpness_min=1), 8) == [lost]
 
 
 @pytest.mark.parametrize(("changes", "word"), [

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from coloured_photos import COLOURS, P, put
+from coloured_photos import COLOURS, P, put, rows_of
 
 from taming_core.errors import TamingError
-from taming_core.objects.detection import rows_of
 from taming_core.objects.filters import Detections, Masks
 from taming_core.objects.sources import list_sources
 from taming_core.photos.decode import read_photo
@@ -44,7 +43,7 @@ def boxed(photo, boxes):
 
 def rows(folder: Path, segment=None, **changes):
     p = P.model_copy(update=changes)
-    return rows_of(list_sources(read_folder(folder), p.identity), see, segment, p)
+    return rows_of(folder, see, segment, p)
 
 
 def test_every_file_has_its_row_in_order(tmp_path):

@@ -4,15 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from coloured_photos import P, put
+from coloured_photos import P, put, rows_of
 from PIL import Image
 
 from taming_core import drop_reasons
-from taming_core.objects.detection import rows_of
 from taming_core.objects.filters import Detections, Masks
-from taming_core.objects.sources import list_sources
 from taming_core.photos.decode import read_photo
-from taming_core.photos.folder import read_folder
 from taming_core.photos.mask_files import read_mask
 from taming_core.photos.masks import decode_mask
 from taming_core.tables import schema
@@ -35,7 +32,7 @@ def boxed(photo, boxes):
 
 
 def rows(folder: Path, segment=None):
-    return rows_of(list_sources(read_folder(folder), "folder"), see, segment, P)
+    return rows_of(folder, see, segment, P)
 
 
 def mask(*box: int, size: tuple[int, int] = (100, 80), value: int = 255) -> Image.Image:

@@ -12,21 +12,19 @@ import pyarrow.parquet as pq
 import pytest
 import tiny_onnx
 import yaml
-from coloured_photos import P, put
+from coloured_photos import P, put, rows_of
 from onnx import TensorProto
 from PIL import Image
 
 from taming_core.errors import TamingError
 from taming_core.objects import salient
-from taming_core.objects.detection import rows_of
 from taming_core.objects.networks import load_networks
 from taming_core.objects.published import SALIENT_SEGMENTER, segmenter_role
-from taming_core.objects.sources import list_sources
 from taming_core.objects.subjects import load_finder, require_finder
 from taming_core.params import arguments
 from taming_core.params.load import packaged_params
 from taming_core.params.sections import DetectParams
-from taming_core.photos.folder import list_photos, read_folder
+from taming_core.photos.folder import list_photos
 from taming_core.photos.masks import decode_mask
 from taming_core.tables import schema
 from taming_core.weights.locate import find
@@ -45,7 +43,7 @@ def params(model: Path, **changes: Any) -> DetectParams:
 
 
 def rows(folder: Path, p: DetectParams) -> list[schema.Row]:
-    found = rows_of(list_sources(read_folder(folder), p.identity), *load_networks(p, "cpu"), p)
+    found = rows_of(folder, *load_networks(p, "cpu"), p)
     schema.table(found, schema.OBJECTS)
     return found
 
@@ -103,7 +101,7 @@ def test_a_box_in_which_nothing_stands_out_is_a_row_with_a_reason(tmp_path: Path
     put(tmp_path / "1.png", leaf=(20, 20, 60, 60))
     p = params(model, detector="mini", score=0.0, score_floor=0.01)
     detect, segment = load_networks(p, "cpu")
-    boxed = rows_of(list_sources(read_folder(tmp_path), "folder"), detect, segment, p)
+    boxed = rows_of(tmp_path, detect, segment, p)
     assert {row["drop_reason"] for row in boxed} <= {"too small: 0.000", "no object"}
 
 

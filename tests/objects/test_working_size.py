@@ -4,17 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from coloured_photos import COLOURS, P
+from coloured_photos import COLOURS, P, rows_of
 from PIL import Image
 
 from taming_core.objects import subjects
-from taming_core.objects.detection import masks_of, rows_of
+from taming_core.objects.detection import masks_of
 from taming_core.objects.filters import Detections, Masks
-from taming_core.objects.sources import list_sources
 from taming_core.params.load import load_params, packaged_params
 from taming_core.photos.closeup import closeup
 from taming_core.photos.decode import read_photo
-from taming_core.photos.folder import read_folder
 from taming_core.photos.mask_files import alpha_mask
 from taming_core.photos.masks import decode_mask
 
@@ -63,7 +61,7 @@ class Segment:
 def test_models_see_the_working_size_and_the_table_has_pixels_of_the_photo(tmp_path):
     put_large(tmp_path / "1.jpg")
     segment = Segment()
-    found = rows_of(list_sources(read_folder(tmp_path), "folder"), see, segment, P)
+    found = rows_of(tmp_path, see, segment, P)
     assert segment.shapes == [(1638, 2048, 3)]
     ball = found[0]
     assert (ball["photo_width"], ball["photo_height"]) == SIZE
@@ -76,7 +74,7 @@ def test_models_see_the_working_size_and_the_table_has_pixels_of_the_photo(tmp_p
 def test_only_what_its_box_does_not_drop_gets_a_mask(tmp_path):
     put_large(tmp_path / "1.jpg")
     segment = Segment()
-    found = rows_of(list_sources(read_folder(tmp_path), "folder"), see, segment, P)
+    found = rows_of(tmp_path, see, segment, P)
     reasons = {r["class"]: (r["drop_reason"], r["mask_png"] is not None) for r in found}
     assert reasons == {
         "ball": (None, True),
@@ -92,15 +90,13 @@ def test_only_what_its_box_does_not_drop_gets_a_mask(tmp_path):
 def test_an_empty_mask_is_never_kept(tmp_path):
     put_large(tmp_path / "1.jpg")
     p = P.model_copy(update={"area_min": 0.0, "mask_fill": 0.0})
-    rows = rows_of(list_sources(read_folder(tmp_path), "folder"), see, None, p)
+    rows = rows_of(tmp_path, see, None, p)
     assert rows[0]["drop_reason"] == "too small: 0.000"
 
 
 def test_a_photo_over_the_limit_names_the_key(tmp_path):
     put_large(tmp_path / "1.jpg")
-    (row,) = rows_of(
-        list_sources(read_folder(tmp_path), "folder"), see, Segment(), P.model_copy(update={"max_pixels": 19_999_999})
-    )
+    (row,) = rows_of(tmp_path, see, Segment(), P.model_copy(update={"max_pixels": 19_999_999}))
     assert row["drop_reason"] == "too many pixels: 5000x4000, over detect.max_pixels"
 
 

@@ -17,6 +17,7 @@ from taming_core.photos.decode import PhotoError, read_photo
 from taming_core.photos.files import file_name, find_copies, folder_state, photo_id_of, photo_path
 from taming_core.photos.folder import list_photos, mask_beside, read_folder
 from taming_core.photos.folder_notes import notes
+from taming_core.photos.tree import file_size
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9.jpg")
 NOBODY = 65534
@@ -119,7 +120,7 @@ def test_what_cannot_be_read_is_a_photo_with_a_reason():
             assert [file_name(path, root) for path in folder.photos] == ["0.jpg", "locked"]
             with pytest.raises(PhotoError, match=r"^unreadable: Permission denied$"):
                 read_photo(folder.photos[1])
-            assert find_copies([*folder.photos, root / "locked/1.jpg"]) == {}
+            assert find_copies({path: file_size(path) for path in (*folder.photos, root / "locked/1.jpg")}) == {}
             assert folder_state(root)
 
 
@@ -164,7 +165,7 @@ def test_photos_with_any_names_in_any_folders_are_all_found(tmp_path_factory, pa
     made = {path for path in made if not any(other in path.parents for other in made)}
     for path in made:
         write(path, "x")
-    masks = set(read_folder(folder).masks)
+    masks = {folder / mask for mask in read_folder(folder).masks}
     assert set(list_photos(folder)) | masks == made
     assert len({file_name(path, folder) for path in made}) == len(made)
 

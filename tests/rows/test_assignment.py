@@ -1,5 +1,6 @@
 """Which split an identity goes to: every split is filled that can be, by name and seed alone."""
 
+import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from taming_core.params.load import load_params
 from taming_core.params.sections import MaterializeParams
-from taming_core.rows.index import build_index, split_of_photo
+from taming_core.rows.index import fill, split_of_photo
 from taming_core.tables import schema
 
 P = load_params(Path(__file__).parents[2] / "pipelines/sd15/params.yaml").materialize
@@ -32,7 +33,8 @@ def splits_of(
     caption = dict.fromkeys(schema.CAPTIONS.names) | {"caption": "a cup", "object_caption": "a <object>"}
     for expected, rows in ((schema.OBJECTS, objects), (schema.CAPTIONS, [{**caption, **k} for k in known])):
         schema.write([schema.table(rows, expected)], expected, folder / expected.metadata[b"taming.table"].decode())
-    db = build_index(folder / "objects", folder / "captions", p)
+    db = sqlite3.connect(":memory:")
+    fill(db, folder / "objects", folder / "captions", p)
     return {name: split_of_photo(db, f"photo-{name}") for name in names}
 
 

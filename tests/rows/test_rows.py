@@ -1,6 +1,7 @@
 """Crops, splits, references, and reading rows at random."""
 
 import pickle
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from taming_core.errors import TamingError
 from taming_core.params.load import load_params
 from taming_core.params.sections import MaterializeParams
 from taming_core.photos.masks import window
-from taming_core.rows.sources import EMPTY_ROW
-from taming_core.rows.splits import references, views, write_splits
+from taming_core.rows.making import EMPTY_ROW
+from taming_core.rows.splits import add_views, list_views, reference_finder, write_splits
 from taming_core.rows.triplets import bucket, shared_box, sizes, subject, target
 from taming_core.tables import schema
 from taming_core.tables.rows import load_rows
@@ -134,7 +135,9 @@ def far(i: int) -> int:
 def names_of(
     rows: Sequence[dict[str, Any]], asked: dict[str, Any], folder: Path, p: MaterializeParams = P
 ) -> list[str]:
-    return [r.split("-")[1] for r in references(asked, views([shard(folder, rows)]), p)]
+    db = sqlite3.connect(":memory:")
+    assert list(add_views(db, [shard(folder, rows)])) == [1]
+    return [r.split("-")[1] for r in reference_finder(db, p)(asked)]
 
 
 def test_references_are_other_views_of_the_same_identity(tmp_path: Path) -> None:
@@ -181,7 +184,8 @@ def folder(tmp_path: Path) -> Path:
         )
         for n, part in enumerate(parts)
     ]
-    assert list(write_splits(made, tmp_path / "rows", schema.ROWS, P)) == [1, 2, 3]
+    db = list_views(tmp_path / "views.sqlite", made, len(made))
+    assert list(write_splits(made, tmp_path / "rows", schema.ROWS, db, P)) == [1, 2, 3]
     return tmp_path / "rows"
 
 

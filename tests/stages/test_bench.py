@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from stages import bench as stage
-from taming_core.benchmarks import peak_memory, speed, startup
+from taming_core.benchmarks import peak_memory, speed, stages, startup
 from taming_core.errors import TamingError
 from taming_core.model import diffusion
 from taming_core.params.load import packaged_params
@@ -51,6 +51,40 @@ def test_loading_is_measured(project: Path, capsys: pytest.CaptureFixture[str]) 
     assert [one["threads"] for one in found][:2] == [1, 2]
     assert [one["processes"] for one in found if one["processes"]][:1] == [2]
     assert all(one["rows_per_second"] > 0 for one in found)
+
+
+@pytest.mark.parametrize("stage_name", ["detect", "caption", "materialize"])
+def test_a_stage_is_measured_beside_its_models_and_a_worker(stage_name: str, tmp_path: Path) -> None:
+    out = tmp_path / "stage.json"
+    stage.data(stage=stage_name, photos=40, workers=0, rounds=1, device="cpu", out=out)
+    models, worker, whole = json.loads(out.read_text())
+    assert whole["limit"] == min(models["photos_per_second"], worker["photos_per_second"])
+    assert whole["share_of_limit"] == pytest.approx(whole["photos_per_second"] / whole["limit"])
+    assert models["limit"] is None
+    assert not (tmp_path / "runs").exists()
+
+
+def test_flags_of_a_stage_need_it() -> None:
+    with pytest.raises(TamingError, match="--photos has no effect without --stage"):
+        stage.data(photos=8)
+    with pytest.raises(TamingError, match="--stage train is unknown"):
+        stage.data(stage="train")
+    with pytest.raises(TamingError, match="--objects has no effect"):
+        stage.data(stage="detect", objects=Path("objects.parquet"))
+    with pytest.raises(TamingError, match="needs --captions beside --in"):
+        stage.data(stage="materialize", rows=Path("raw"), objects=Path("objects.parquet"))
+
+
+def test_shards_of_a_measurement_are_whole_batches() -> None:
+    few = stages.Few(list(range(40)), 8)
+    assert (len(few), few.shard_count(), few.shard(4)) == (40, 5, list(range(32, 40)))
+    assert few_sizes(40, 8) == (40, 8)
+    assert few_sizes(300, 8) == (300, 32)
+
+
+def few_sizes(photos: int, batch: int) -> tuple[int, int]:
+    few = stages.few_of(stages.Few(list(range(1000)), 100), photos, batch)
+    return len(few), few.size
 
 
 def test_drawing_is_measured_beside_the_stock_pipeline() -> None:

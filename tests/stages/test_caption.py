@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from captioned_photos import rows_of
 from numpy.typing import NDArray
 from PIL import Image
 from project_copy import copy_tracked
@@ -54,7 +55,7 @@ def rows(
         assert len(photos) == len(texts)
         return np.array([0.75 if text in fits else 0.25 for text in texts], np.float32)
 
-    return [dict(row) for row in captioning.rows_of(sources, Models(describe, match), p)]
+    return [dict(row) for row in rows_of(sources, Models(describe, match), p)]
 
 
 @pytest.fixture
@@ -214,7 +215,7 @@ def test_a_photo_is_captioned_once_for_all_its_objects(dog: CaptionSource) -> No
         return [f"{prefix}a dog and a cat and a dog"] * len(photos)
 
     targets = (Target("0", "dog"), Target("1", "cat"), Target("2", "dog"))
-    made = captioning.rows_of(
+    made = rows_of(
         [replace(dog, targets=targets)] * 3, Models(describe, lambda _, texts: np.ones(len(texts), np.float32)), P
     )
     assert sum(asked) == 3

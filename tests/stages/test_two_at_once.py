@@ -18,7 +18,6 @@ from small_rows import write_rows
 from stages.cli import app
 from taming_core.errors import TamingError
 from taming_core.params.load import packaged_params
-from taming_core.tables import schema, shards
 
 ROOT = Path(__file__).parents[2]
 OBJECTS, CAPTIONS = "data/objects.parquet", "data/captions.parquet"
@@ -101,28 +100,3 @@ def test_nothing_was_lost(project: Path) -> None:
     assert sorted({r["file_name"] for r in rows}) == photos
     assert (project / "data/encoder/model_index.json").is_file()
     assert (project / "data/evaluation/metrics.json").is_file()
-
-
-def row(name: str) -> dict[str, object]:
-    return {**dict.fromkeys(schema.CAPTIONS.names), "photo_id": name, "file_name": name}
-
-
-def test_a_shard_that_vanishes_during_the_work_is_an_error_and_the_others_stay(tmp_path: Path) -> None:
-    def make(names: list[str]) -> list[dict[str, object]]:
-        if names == ["c"]:
-            (tmp_path / "state/000000.parquet").unlink()
-        return [row(name) for name in names]
-
-    with pytest.raises(TamingError, match="should hold 3 shards and holds 2"):
-        list(shards.write_shards(["a", "b", "c"], 1, tmp_path / "state", schema.CAPTIONS, make))
-    assert len(list((tmp_path / "state").iterdir())) == 2
-
-
-def test_a_table_without_a_photo_of_the_input_is_not_written(tmp_path: Path) -> None:
-    state, out = tmp_path / "state", tmp_path / "captions.parquet"
-    list(shards.write_shards(["a", "b"], 1, state, schema.CAPTIONS, lambda names: [row(n) for n in names]))
-    out.write_text("of before")
-    with pytest.raises(TamingError, match=r"Of 3 photos 2 are in the shards .*; c differs"):
-        shards.join(state, schema.CAPTIONS, out, ["a", "b", "c"])
-    assert out.read_text() == "of before"
-    assert len(list(state.iterdir())) == 2

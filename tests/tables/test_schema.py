@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from taming_core.errors import TamingError
-from taming_core.tables import schema, shards
+from taming_core.tables import schema
 
 
 def row(**values: Any) -> dict[str, Any]:
@@ -83,31 +83,3 @@ def test_a_damaged_table_is_named_and_may_not_be_an_output(tmp_path: Path) -> No
             schema.open_table(path, schema.CAPTIONS)
         with pytest.raises(TamingError, match=r"or is damaged\. Name a new file with --out, or remove this one\."):
             schema.require_out(path, schema.CAPTIONS)
-
-
-def make(names: list[str]) -> list[dict[str, Any]]:
-    return [row(file_name=n, drop_reason=None if n < "c" else "late: very") for n in names]
-
-
-def test_a_finished_shard_is_final_and_the_rest_goes_on(tmp_path: Path) -> None:
-    names, state, made = list("abcde"), tmp_path / "state", []
-
-    def breaks(chunk: list[str]) -> list[dict[str, Any]]:
-        if "c" in chunk:
-            raise KeyboardInterrupt
-        return make(chunk)
-
-    def counts(chunk: list[str]) -> list[dict[str, Any]]:
-        made.append(chunk)
-        return make(chunk)
-
-    with pytest.raises(KeyboardInterrupt):
-        list(shards.write_shards(names, 2, state, schema.CAPTIONS, breaks))
-    assert list(shards.write_shards(names, 2, state, schema.CAPTIONS, counts)) == [2, 4, 5]
-    assert made == [["c", "d"], ["e"]]
-    reasons = shards.join(state, schema.CAPTIONS, tmp_path / "resumed.parquet", names)
-    assert reasons == {"kept": 2, "late": 3}
-    assert not state.exists()
-    list(shards.write_shards(names, 2, state, schema.CAPTIONS, make))
-    shards.join(state, schema.CAPTIONS, tmp_path / "whole.parquet", names)
-    assert (tmp_path / "resumed.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from taming_core.training import data_loader
 from taming_core.training.augmentation import augment, random_corners
 from taming_core.training.batches import Example, batch_at, caption_for, make_example
 from taming_core.training.data_loader import in_processes, prefetch
+from taming_core.training.distributed import ProcessGroup
 from taming_core.training.sampler import row_at
 
 SIZE = 32
@@ -316,6 +317,52 @@ def test_an_error_in_a_process_reads_as_in_this_one(rows: Rows) -> None:
     made_ahead(0)
     with pytest.raises(TamingError, match=r"^The row is damaged. Remove it.$"):
         made_ahead(1)
+
+
+def test_when_the_processes_are_ended_this_one_goes_on(rows: Rows) -> None:
+    make = partial(batch_at, source=tiny.source(rows, tiny.train_params()))
+    made_ahead = in_processes(make, 40, 2)
+    made_ahead(0)
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
+    assert all(same(made_ahead(step), make(step)) for step in range(1, 40))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_together_have_the_batches_of_one_to_the_last_bit(rows: Rows, count: int) -> None:
+    """Rows, seeds and all that is drawn with them, so that their number can change at any step."""
+    source = tiny.source(rows, tiny.train_params(batch_size=8))
+    shares = [ProcessGroup(rank, count).share(8) for rank in range(count)]
+    for step in range(4):
+        whole, parts = batch_at(step, source), [batch_at(step, source, share) for share in shares]
+        assert [n for part in parts for n in part.row_ids] == list(whole.row_ids)
+        assert [n for part in parts for n in part.object_counts] == list(whole.object_counts)
+        for name in ("target", "tokens", "subject", "mask", "sizes", "view", "frame"):
+            assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
+
+
+def test_a_process_reads_the_rows_of_its_share_and_their_other_views(
+    rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, reading = Counter[str](), Rows.read
+
+    def counted(self: Rows, i: SupportsIndex, columns: tuple[str, ...]) -> dict[str, Any]:
+        found = reading(self, i, columns)
+        read["rows" if "image" in columns else "views"] += 1
+        return found
+
+    monkeypatch.setattr(Rows, "read", counted)
+    source = tiny.source(rows, tiny.train_params(batch_size=8, references=1, cross_reference=1.0))
+    counts = list[Counter[str]]()
+    for share in (slice(None), *(ProcessGroup(rank, 4).share(8) for rank in range(4))):
+        read.clear()
+        for step in range(4):
+            batch_at(step, source, share)
+        counts.append(read.copy())
+    whole, *parts = counts
+    assert [part["rows"] for part in parts] == [4 * 2] * 4
+    assert sum(parts, Counter[str]()) == whole
 
 
 NO_IDENTITY = {"identity_weight": 0.0, "identity_network": None, "identity_max_timestep": None}

@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import re
 import socket
 import subprocess
 import sys
@@ -113,6 +115,46 @@ def test_no_process_ever_holds_the_whole_denoiser_on_its_device(
     held, weights = found[name]["held"], sum(w.nbytes for w in tiny.unet().parameters())
     assert held["most"] <= weights / 2 + held["block"]
     assert held["most"] < 0.8 * weights
+
+
+def test_processes_with_other_inputs_or_disks_are_all_told(found: dict[str, two_processes.Found]) -> None:
+    host = platform.node()
+    first, second = found["agreement"]
+    assert first == second
+    assert first["same"] is first["one disk"] is None
+    assert first["max"] == 1
+    assert first["other rows"].startswith(f"Process 1 on {host} has other rows than process 0 on {host}. Give all ")
+    assert re.match(rf"Process 1 on {host} does not see .*/disk0/runs of process 0 on {host}", first["two disks"])
+    assert "missing was written on another machine and is not seen on" in first["a file of one"]
+
+
+ALONE_OF_TWO = """
+from datetime import timedelta
+from taming_core.errors import explain_lost_process
+from taming_core.training import distributed, loop
+distributed.JOINING = timedelta(seconds=1)
+try:
+    loop.accelerator_for("cpu", "fp32")
+except RuntimeError as error:
+    print(explain_lost_process(error))
+"""
+
+
+def test_a_process_whose_peers_never_start_says_so() -> None:
+    there = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1",
+             "MASTER_PORT": str(free_port()), "PYTHONPATH": str(ROOT)}  # fmt: skip
+    command = [sys.executable, "-c", f"from stages.process import prepare; prepare(){ALONE_OF_TWO}"]
+    said = subprocess.run(command, env={**os.environ, **there}, capture_output=True, text=True, check=True).stdout
+    assert said.startswith("Other processes of this training did not start or are stuck. See their messages, check ")
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"])
+def test_a_configuration_of_accelerate_that_would_be_ignored_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(TamingError, match=rf"asks for {name}, which `taming train` does not use\. Set its "):
+        loop.accelerator_for("cpu", "fp32")
 
 
 def test_a_denoiser_to_be_sharded_stays_on_the_cpu() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from taming_core.photos.files import photo_id_of
 from taming_core.photos.folder import read_folder
 from taming_core.photos.masks import decode_mask
 from taming_core.tables import schema
+from taming_core.tables.parquet import read_table
 from taming_core.tables.rows import load_rows
+from taming_core.world import folder
 from taming_core.world.artwork import load_world
 from taming_core.world.folder import identities, pairs
 
@@ -26,9 +29,9 @@ from taming_core.world.folder import identities, pairs
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """raw/ with ten photos of three things, and truth/ beside it."""
-    folder = tmp_path_factory.mktemp("world")
-    stage(folder / "raw", photos=10, split="unseen-concepts", truth=folder / "truth", device="cpu")
-    return folder
+    place = tmp_path_factory.mktemp("world")
+    stage(place / "raw", photos=10, split="unseen-concepts", truth=place / "truth", device="cpu")
+    return place
 
 
 def lines(folder: Path) -> list[dict]:
@@ -162,3 +165,33 @@ def test_the_plans_of_text_image_pairs_never_change() -> None:
         (2399, "a photo of a pool 8 ball on a stormy road"),
         (2970, "a photo of a green book by a mountain lake, on the right"),
     ]
+
+
+def test_a_killed_run_goes_on_at_its_chunk(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "CHUNK", 4)
+    monkeypatch.setattr(folder, "AT_ONCE", 2)
+    render, calls = folder.photos_of, list[int]()
+
+    def broken(*args: object) -> object:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return render(*args)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(folder, "photos_of", broken)
+    for _ in range(2):
+        with suppress(KeyboardInterrupt):
+            stage(tmp_path / "raw", photos=10, split="unseen-concepts", truth=tmp_path / "truth", device="cpu")
+    assert len(calls) == 4 + 3  # the first chunk of two batches is not rendered again
+    assert {p.relative_to(tmp_path) for p in tmp_path.rglob("*")} == {p.relative_to(made) for p in made.rglob("*")}
+    for file in (p for p in made.rglob("*.jp*") if p.is_file()):
+        assert (tmp_path / file.relative_to(made)).read_bytes() == file.read_bytes()
+    assert lines(tmp_path / "raw") == lines(made / "raw")
+    for name in ("objects.parquet", "captions.parquet"):
+        assert read_table(tmp_path / "truth" / name).equals(read_table(made / "truth" / name))
+
+
+def test_an_unfinished_folder_of_other_photos_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "raw" / ".world-of-other-params").mkdir(parents=True)
+    with pytest.raises(TamingError, match="not an empty folder"):
+        stage(tmp_path / "raw", photos=2, device="cpu")
