@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import psutil
@@ -101,7 +102,8 @@ def last_line(folder: Path) -> str:
 
 def finished(folder: Path) -> int:
     """The number of finished shards below runs/."""
-    return sum(1 for _ in (folder / "runs").rglob(SHARDS))
+    # os.walk, unlike Path.rglob, passes over folders that are removed meanwhile.
+    return sum(fnmatch(name, SHARDS) for _, _, names in os.walk(folder / "runs") for name in names)
 
 
 def of_session(session: int) -> Iterator[int]:
