@@ -148,6 +148,7 @@ def evaluate(
         pair_scores,
         protocol,
         similarity,
+        token_geometry,
         vlm_judge,
     )
     from taming_core.images.families import load_pipeline
@@ -172,6 +173,7 @@ def evaluate(
         from taming_core.evaluation import folder, judge_check_files, protocol_record, scoring, strata
         from taming_core.evaluation.result import Evaluation
 
+        tokens = token_geometry.measure(pipeline, [s.encoder_image for s in subjects])
         text_role = independence.text_judge_role(networks, trained_with)
         scored = scoring.score_all(drawn, subjects, networks, score_networks, load_finder(d, where), rows, p, vlm)
         evaluated = protocol_record.encoder_record(encoder, digest, base, precision)
@@ -180,6 +182,7 @@ def evaluate(
             "Protocol": protocol_record.title(record),
             **folder.facts(encoder, digest, precision, scored.known, subjects, p, b, text_role),
             **similarity.facts(p.scores, score_networks, trained_with),
+            **({"Tokens": str(tokens)} if tokens else {}),
         }
         result = Evaluation(
             subjects, scored.rows, scored.images, scored.summary, p, facts, drawn.costs, strata.strata(scored.rows),

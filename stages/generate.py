@@ -73,6 +73,15 @@ def generate(
     object_scale: Annotated[
         float, typer.Option(min=0, help="Less or more of the object, where the encoder adds attention of its own.")
     ] = 1.0,
+    boxes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--box",
+            metavar="<x0,y0,x1,y1>",
+            help="Where the object goes, as shares of width and height, if the encoder was trained with a collage; "
+            "once for each object of an image. Default: where the prompt leads it.",
+        ),
+    ] = None,
     width: Annotated[int | None, typer.Option("--width", min=1, help="Pixels. Default: the model's own size.")] = None,
     height: Annotated[int | None, typer.Option("--height", min=1, help="Pixels; goes with --width.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Of the scheduler; instead of params.")] = None,
@@ -115,7 +124,10 @@ def generate(
         p.generate.sampling, guidance_object=guidance_object, guidance_text=guidance_text,
         guidance_embedded=guidance_embedded, steps=steps, scheduler=scheduler,
     )  # fmt: skip
-    settings = DrawSettings(sampling, negative_prompt, object_scale, generation.requested_size(width, height))
+    settings = DrawSettings(
+        sampling, negative_prompt, object_scale, generation.requested_size(width, height),
+        generation.requested_boxes(boxes or []),
+    )  # fmt: skip
     written = generation.require_prompts([*(prompts or []), *(read_prompts(prompts_file) if prompts_file else [])])
     requested = generation.requested_images(objects, written, seed, images, together)
     inputs = [*objects, *(masks or [])]
@@ -154,8 +166,9 @@ def generate(
     with exclusive(out, nested=False):  # below it, as in the working directory, other commands may be writing
         files = records.file_names([w.readable_name for w in requested], entries, out)
         drawn = draw(
-            pipeline, [w.request for w in requested], embeds, sampling, object_scale, settings.size, negative_prompt
-        )
+            pipeline, [w.request for w in requested], embeds, sampling, object_scale, settings.size, negative_prompt,
+            settings.boxes,
+        )  # fmt: skip
         for file, entry, picture in track(zip(files, entries, drawn, strict=True), "draw", len(files)):
             save(picture, out / file)
             records.add_record(file, entry, out)

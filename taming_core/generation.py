@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, sqrt
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from PIL import Image
 
@@ -12,7 +12,7 @@ from taming_core.figures.image_grid import Cell, grid, stack
 from taming_core.files import MAX_NAME, safe_name
 from taming_core.fingerprints import digest
 from taming_core.images.prompts import place_objects, shorten
-from taming_core.images.requests import DrawSettings, ImageRequest
+from taming_core.images.requests import Box, DrawSettings, ImageRequest
 from taming_core.language.placeholder import prompt_for
 from taming_core.params.sections import Sampling
 from taming_core.photos.folder import list_photos
@@ -127,6 +127,25 @@ def requested_size(width: int | None, height: int | None) -> tuple[int, int] | N
     raise TamingError("--width and --height go together. Give both, or none for the model's own size.")
 
 
+def requested_boxes(texts: Sequence[str]) -> tuple[Box, ...] | None:
+    """The boxes of the command line, "x0,y0,x1,y1" each; None without any.
+
+    Raises:
+        TamingError: one is not of four numbers.
+
+    >>> requested_boxes(["0.1,0.2,0.5,0.9"])
+    ((0.1, 0.2, 0.5, 0.9),)
+    """
+    try:
+        boxes = [tuple(float(number) for number in text.split(",")) for text in texts]
+    except ValueError:
+        boxes = [()]
+    if any(len(box) != 4 for box in boxes):
+        raise TamingError("--box takes four numbers from 0 to 1, the upper left corner and the lower right one, such "
+                          "as 0.1,0.2,0.5,0.9. Correct it.")  # fmt: skip
+    return cast(tuple[Box, ...], tuple(boxes)) or None
+
+
 def with_encoder_captions(images: Sequence[RequestedImage], captions: str) -> list[RequestedImage]:
     """The images with prompts in the scheme of the encoder's captions; with class nouns `<object>` becomes "object"."""
     prompts = {w.request.prompt: prompt_for(w.request.prompt, captions, "object") for w in images}
@@ -201,6 +220,7 @@ def records(
         "negative_prompt": settings.negative_prompt,
         "object_scale": settings.object_scale,
         "size": settings.size and list(settings.size),
+        "boxes": settings.boxes and [list(box) for box in settings.boxes],
         "precision": precision,
         "versions": dict(versions),
     }

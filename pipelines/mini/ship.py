@@ -24,7 +24,7 @@ from taming_core.fingerprints import folder_fingerprint
 from taming_core.images.families import TamingPipeline
 from taming_core.weights.mini import BASE, MINI
 
-COPIED = ("world", "clip", "detector", "segmenter", "captioner", "matcher", "judge", "strict_judge")
+COPIED = ("world", "clip", "detector", "segmenter", "classifier", "captioner", "matcher", "judge", "strict_judge")
 MAX_BYTES = 20_000_000  # of one file in the repository
 SHARD = "15MB"
 DROPPED_BITS = 2  # of the mantissa

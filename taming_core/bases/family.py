@@ -136,6 +136,21 @@ class Family(ABC):
         """
 
     @property
+    def first_layer(self) -> nn.Module:
+        """The denoiser's first layer, which reads the latents."""
+        return self.denoiser.conv_in
+
+    @property
+    def first_channels(self) -> int:
+        """Channels of the output of `first_layer`."""
+        return self.denoiser.conv_in.out_channels
+
+    @property
+    def patch(self) -> int:
+        """Side in latents of what `first_layer` makes one vector of; 1 for a UNet."""
+        return 1
+
+    @property
     def reads_guidance(self) -> bool:
         """Whether the denoiser is guidance-distilled, so that the guidance scale is one of its inputs."""
         return bool(self.denoiser.config.get("guidance_embeds", False))

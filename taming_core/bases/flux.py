@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from taming_core.bases import limits
 from taming_core.bases.family import Text, time_shift
@@ -30,6 +30,18 @@ class Flux(Transformer):
     @property
     def text_length(self) -> int:
         return self.lengths[1]
+
+    @property
+    def first_layer(self) -> nn.Module:
+        return self.denoiser.x_embedder
+
+    @property
+    def first_channels(self) -> int:
+        return self.denoiser.x_embedder.out_features
+
+    @property
+    def patch(self) -> int:
+        return 2  # of `pack_latents`
 
     @property
     def size_multiple(self) -> int:

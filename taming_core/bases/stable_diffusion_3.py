@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from taming_core.bases import limits
 from taming_core.bases.family import Text
@@ -27,6 +27,18 @@ class StableDiffusion3(Transformer):
     def text_length(self) -> int:
         lengths = self.lengths
         return lengths[0] + (lengths[2] if len(lengths) > 2 else T5_LENGTH)
+
+    @property
+    def first_layer(self) -> nn.Module:
+        return self.denoiser.pos_embed.proj
+
+    @property
+    def first_channels(self) -> int:
+        return self.denoiser.pos_embed.proj.out_channels
+
+    @property
+    def patch(self) -> int:
+        return self.denoiser.config["patch_size"]
 
     @property
     def size_multiple(self) -> int:

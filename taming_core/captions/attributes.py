@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from taming_core.language.attributes import add_attributes, keep_attributes, states_any
 from taming_core.language.placeholder import ObjectCaption, fill_template
 from taming_core.params.sections import AttributeParams
-from taming_core.photos.masks import cutout
+from taming_core.photos.masks import cutout_on_grey
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 Classifier = Callable[[Sequence[Image], Sequence[str]], NDArray[np.float32]]  # crops, texts -> logits (crops, texts)
-SIDE, FILL, GREY = 224, 0.92, 128  # pixels of a crop, share of it that the object fills, and its ground, as in training
+SIDE, FILL = 224, 0.92  # pixels of a crop, and share of it that the object fills, as in training
 
 ADDED, STATED, NONE, CLOSE, MISMATCH = (
     "added", "in the caption", "none fits", "below min_margin", "does not match the photo",
@@ -43,9 +43,7 @@ class Attribute:
 
 def crop_of(image: Image, mask: NDArray[np.bool_]) -> Image:
     """The object of `mask` (H, W) without its background, on mid-grey; (SIDE, SIDE, 3)."""
-    subject = cutout(image, mask, SIDE, FILL).astype(np.float32)
-    alpha = subject[..., 3:] / 255
-    return np.rint(subject[..., :3] * alpha + GREY * (1 - alpha)).astype(np.uint8)
+    return cutout_on_grey(image, mask, SIDE, FILL)
 
 
 def find_attributes(

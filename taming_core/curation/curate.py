@@ -14,7 +14,7 @@ from taming_core.drop_reasons import BLURRED, EXCLUDED, score_too, with_details
 from taming_core.language.class_words import likeness
 from taming_core.objects import detection
 from taming_core.objects.detection import PreparedPhoto
-from taming_core.objects.networks import load_networks
+from taming_core.objects.networks import load_classifier, load_networks
 from taming_core.objects.sources import PhotoSource
 from taming_core.params.sections import CurationParams, DetectParams, ScoreParams
 from taming_core.photos.masks import crop_in_photo, decode_mask, fit_mask
@@ -172,7 +172,7 @@ def load_detection(device: str, p: DetectParams) -> Callable[[Sequence[Pair]], l
 
     where = pick_device(device)
     detect, segment = load_networks(p, where)
-    make = partial(detection.rows_of, detect=detect, segment=segment, p=p)
+    make = partial(detection.rows_of, detect=detect, segment=segment, p=p, classify=load_classifier(p, where))
     if p.curation is None:
         return make
     return partial(_curated_rows, make=make, scores=load_scores(p.curation, where), p=p.curation, size=p.batch_size)

@@ -177,6 +177,8 @@ def summary(e: Evaluation, out: AnyPath) -> str:
         )
     lines += [_condition_line(c, e) for c in in_order(e.summary) if c not in (OURS, *CONTROLS)]
     lines += strata.sentences(e.strata)
+    if "Tokens" in e.facts:
+        lines.append(f"tokens: {e.facts['Tokens']}")
     lines.append(f"protocol {title(e.protocol)}")
     cost = e.costs[OURS]
     lines.append(f"{cost.seconds:.2f} seconds and {cost.bytes / 1024:.0f} KB per object")

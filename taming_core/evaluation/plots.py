@@ -143,6 +143,7 @@ def dots(means: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_yticks(heights, [m["identity"] for m in means])
     axes.set_xlim(0, 1.02)
     axes.grid(axis="x", color="#e4e5e8", linewidth=0.8)
-    axes.legend(frameon=False, ncols=len(DOTS), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    if any(key in m for m in means for key in DOTS):  # none of images in styles alone
+        axes.legend(frameon=False, ncols=len(DOTS), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     style_axes(axes)
     return figure

@@ -30,13 +30,20 @@ def require_exportable(encoder: ObjectEncoder, denoiser: Any) -> None:
     """Refuse an encoder that stock diffusers cannot load as an IP-Adapter.
 
     Raises:
-        TamingError: the injection is not `decoupled`, the tokens depend on the prompt, stock diffusers does not support
-            the projector or the tower, or this is a denoiser whose self-attention layers read the text.
+        TamingError: the injection is not `decoupled`, the tokens depend on the prompt or have positions, the object has
+            a place, stock diffusers does not support the projector or the tower, or this is a denoiser whose
+            self-attention layers read the text.
     """
     config = encoder.config
     if config["binding"] is not None:
         raise TamingError("This encoder binds objects to the prompt's <object> (train.binding), and an IP-Adapter does "
                           "not read the prompt. Export it with --to diffusers.")  # fmt: skip
+    if config["positions"]:
+        raise TamingError("This encoder adds positions to its tokens (train.positions), and an IP-Adapter has none. "
+                          "Export it with --to diffusers.")  # fmt: skip
+    if config["collage"] is not None:
+        raise TamingError("This encoder lays the object into the image (train.collage), and an IP-Adapter does not. "
+                          "Export it with --to diffusers.")  # fmt: skip
     if config["injection"] != "decoupled":
         raise TamingError(f"An IP-Adapter adds separate keys and values to the cross-attentions, and this encoder is "
                           f"{config['injection']}. {REMEDY}")  # fmt: skip

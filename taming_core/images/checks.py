@@ -9,7 +9,7 @@ from taming_core.bases import limits
 from taming_core.errors import TamingError
 from taming_core.files import read_json
 from taming_core.images.prompts import shorten
-from taming_core.images.requests import DrawSettings
+from taming_core.images.requests import Box, DrawSettings
 from taming_core.language.placeholder import OBJECT
 from taming_core.language.token_limit import words_beyond
 from taming_core.params.arguments import require_fitting_scheduler
@@ -90,6 +90,8 @@ def require_drawable(configs: EncoderConfigs, s: DrawSettings, objects: int) -> 
     encoder, denoiser, vae = configs.of("object_encoder"), configs.denoiser, configs.of("vae")
     require_object_scale(s.object_scale, encoder.get("injection", ""))
     require_together(encoder, objects)
+    if s.boxes is not None and encoder:
+        require_boxes(s.boxes, objects, lays=encoder.get("collage") is not None)
     if "num_layers" in denoiser or "block_out_channels" in denoiser:
         require_embedded_guidance(s.sampling.guidance_embedded, bool(denoiser.get("guidance_embeds")))
     multiple = limits.MULTIPLES.get(denoiser["_class_name"])
@@ -106,6 +108,24 @@ def require_together(encoder: Config, objects: int) -> None:
     if objects > 1 and encoder.get("captions") == "class_noun":
         raise TamingError(f"This encoder was trained with class nouns, and does not read {OBJECT}: it cannot tell "
                           "objects apart. Leave --together out, or name another encoder.")  # fmt: skip
+
+
+def require_boxes(boxes: Sequence[Box], objects: int, *, lays: bool) -> None:
+    """Require a box within the image for each object, and an encoder that lays objects at a place (`lays`).
+
+    Raises:
+        TamingError: boxes have no effect, or are too few, too many or not within the image.
+    """
+    if not lays or objects == 0:
+        why = "there is no object" if lays else "this encoder was trained without train.collage"
+        raise TamingError(f"A box has no effect, since {why}. Leave it out.")
+    if len(boxes) != objects:
+        raise TamingError(f"There {'is 1 box' if len(boxes) == 1 else f'are {len(boxes)} boxes'} for an image of "
+                          f"{objects} objects. Give one for each, in the order of their {OBJECT}.")  # fmt: skip
+    for x0, y0, x1, y1 in boxes:
+        if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+            raise TamingError(f"The box {x0:g},{y0:g},{x1:g},{y1:g} does not lie within the image. Give x0,y0,x1,y1 "
+                              "from 0 to 1, the upper left corner first.")  # fmt: skip
 
 
 def require_object_scale(scale: float, injection: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from taming_core.bases.family import is_flow_matching
 from taming_core.files import replacing
 from taming_core.images.families import TamingPipeline
-from taming_core.images.requests import ImageRequest, batch_requests
+from taming_core.images.requests import Box, ImageRequest, batch_requests
 from taming_core.params.arguments import require_fitting_scheduler
 from taming_core.params.sections import Sampling
 
@@ -41,6 +41,7 @@ def draw(
     object_scale: float = 1.0,
     size: tuple[int, int] | None = None,
     negative_prompt: str = "",
+    boxes: Sequence[Box] | None = None,
 ) -> Iterator[Image.Image]:
     """Draw the requested images, in order, `sampling.batch_size` at a time.
 
@@ -53,6 +54,7 @@ def draw(
         object_scale: see `TamingPipeline.__call__`.
         size: width and height in pixels; None for the model's default.
         negative_prompt: see `TamingPipeline.__call__`.
+        boxes: of the objects, in every image with objects; see `TamingPipeline.__call__`.
     """
     scheduler, (width, height) = pipeline.scheduler, size or (None, None)
     pipeline.scheduler = load_scheduler(sampling.scheduler, scheduler)
@@ -68,6 +70,7 @@ def draw(
                 guidance_embedded=sampling.guidance_embedded,
                 negative_prompt=negative_prompt,
                 object_scale=object_scale,
+                object_boxes=boxes if chosen else None,
                 width=width,
                 height=height,
                 generator=[torch.Generator().manual_seed(r.seed) for r in batch],

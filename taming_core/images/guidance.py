@@ -34,6 +34,8 @@ def guided_prediction(
     t: Tensor,
     passes: Sequence[GuidancePass],
     guidance_embedded: float | None = None,
+    boxes: Float[Tensor, "batch objects 4"] | None = None,
+    shares: list[Tensor] | None = None,
 ) -> Float[Tensor, "batch channels rows columns"]:
     """The weighted sum of the denoiser outputs of all passes, computed in one batch.
 
@@ -43,6 +45,8 @@ def guided_prediction(
         t: the timestep, a scalar.
         passes: of `guidance_passes`.
         guidance_embedded: the scale for a guidance-distilled denoiser; None for any other.
+        boxes: where the objects of each image go (`collage.Boxes`); None for no collage.
+        shares: receives the attention to the object, of the last pass, as `conditioning.denoise` records it.
     """
     texts = [p.prompts.text for p in passes]
     pooled = [t.pooled for t in texts if t.pooled is not None]
@@ -55,13 +59,15 @@ def guided_prediction(
     present = torch.tensor([p.object_embeds is not None for p in passes])
     conditioning = Conditioning(
         text, positions, present.repeat_interleave(len(latents)), torch.cat(object_embeds) if object_embeds else None,
-        states,
+        states, None if boxes is None or not object_embeds else boxes.repeat(len(object_embeds), 1, 1),
     )  # fmt: skip
     batch = torch.cat([latents] * len(passes))
     times = t.to(batch.device).expand(len(batch))
-    out = denoise(
-        model.family, batch, times, conditioning_groups(model, conditioning, times), guidance=guidance_embedded
-    )
+    groups = conditioning_groups(model, conditioning, times, (latents.shape[2], latents.shape[3]))
+    recorded = None if shares is None else list[Tensor]()
+    out = denoise(model.family, batch, times, groups, recorded, guidance=guidance_embedded)
+    if shares is not None and recorded:
+        shares.extend(share[-len(latents) :] for share in recorded)
     return cast(Tensor, sum(p.weight * e for p, e in zip(passes, out.chunk(len(passes)), strict=True)))
 
 

@@ -26,16 +26,20 @@ from taming_core.errors import TamingError
 from taming_core.images.checks import (
     negative_prompts,
     require_base_effect,
+    require_boxes,
     require_embedded_guidance,
     require_guided,
     require_object_scale,
     require_read,
 )
 from taming_core.images.guidance import EncodedPrompts, guidance_passes, guided_prediction
+from taming_core.images.placement import ATTENDED, find_places, side_by_side
 from taming_core.images.prompts import shorten
+from taming_core.images.requests import Box
 from taming_core.language.placeholder import OBJECT
 from taming_core.model import lora
-from taming_core.model.attention import eject, inject, set_object_scale
+from taming_core.model.attention import cross_attentions, eject, inject, set_object_scale
+from taming_core.model.collage import inject_collage
 from taming_core.model.conditioning import find_placeholders, placeholder_states
 from taming_core.model.inputs import EncoderInputs, subject_pixels
 from taming_core.model.object_encoder import ObjectEncoder, encode_subjects
@@ -146,6 +150,7 @@ class TamingPipeline(DiffusionPipeline):
         eject(self.denoiser)
         layers, layer_names = self.object_encoder.denoiser_layers(), self.object_encoder.config["layers"]
         inject(self.denoiser, self.injection, layers, layer_names, self.family.text_length)
+        inject_collage(self.family.first_layer, self.object_encoder.collage_layer)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Text:
@@ -185,6 +190,7 @@ class TamingPipeline(DiffusionPipeline):
         guidance_embedded: float | None = None,
         negative_prompt: str | Sequence[str] | None = None,
         object_scale: float = 1.0,
+        object_boxes: Sequence[Box] | Sequence[Sequence[Box]] | None = None,
         height: int | None = None,
         width: int | None = None,
         num_images_per_prompt: int = 1,
@@ -208,6 +214,8 @@ class TamingPipeline(DiffusionPipeline):
             guidance_embedded: the scale for a guidance-distilled denoiser (FLUX.1-dev); None for 3.5.
             negative_prompt: one for all prompts, or one per prompt, which replaces the empty prompt in guidance.
             object_scale: weight of the attention that `decoupled`, `gated` and `reference` add to the base model's.
+            object_boxes: where the objects go, for an encoder with a collage: x0, y0, x1, y1 as shares of width and
+                height, one box per object for all prompts, or a list per prompt; None lets the model find a place.
             height, width: pixels; None for the model's default size.
             num_images_per_prompt: images of one prompt are consecutive.
             generator: one, or one per image, so that an image does not depend on its batch.
@@ -241,12 +249,16 @@ class TamingPipeline(DiffusionPipeline):
             self._encode_prompts(texts, objects_per_image, count) for texts in (prompts, negatives, empty_prompts)
         )
         embeds = None if embeds is None else embeds.repeat_interleave(num_images_per_prompt, 0)
+        boxes = self._boxes(object_boxes, len(prompts), objects_per_image)
+        boxes = None if boxes is None else boxes.repeat_interleave(num_images_per_prompt, 0)
 
         model, self.interrupt = subject_model(self.components), False
         sample = self._initial_latents(count, height, width, generator, latents)
+        passes = guidance_passes(text, null, null_with_object, embeds, guidance_object, guidance_text)
+        if boxes is None and objects_per_image and self._lays_objects:
+            boxes = find_places(model, sample, passes)
         model.family.set_timesteps(self.scheduler, num_inference_steps, self._execution_device, sample)
         sample = sample * getattr(self.scheduler, "init_noise_sigma", 1.0)
-        passes = guidance_passes(text, null, null_with_object, embeds, guidance_object, guidance_text)
         embedded = (guidance_embedded or DEFAULT_EMBEDDED_GUIDANCE) if model.family.reads_guidance else None
         scale: Any = getattr(self.scheduler, "scale_model_input", _unscaled)
         extra = {"generator": generator} if _takes_generator(self.scheduler) else {}
@@ -254,7 +266,7 @@ class TamingPipeline(DiffusionPipeline):
         for step, t in enumerate(progress_bar(self.scheduler.timesteps)):
             if self.interrupt:
                 break
-            predicted = guided_prediction(model, scale(sample, t), t, passes, embedded)
+            predicted = guided_prediction(model, scale(sample, t), t, passes, embedded, boxes)
             sample = self.scheduler.step(predicted, t, sample, **extra, return_dict=False)[0]
             if callback_on_step_end is not None:
                 tensors = {name: sample for name in callback_on_step_end_tensor_inputs}
@@ -273,6 +285,31 @@ class TamingPipeline(DiffusionPipeline):
         if unknown := set(callback_inputs) - set(self._callback_tensor_inputs):
             raise TamingError(f"A callback can get {', '.join(self._callback_tensor_inputs)}, but not {min(unknown)}. "
                               "Leave it out of callback_on_step_end_tensor_inputs.")  # fmt: skip
+
+    @property
+    def _lays_objects(self) -> bool:
+        """Whether images get a collage."""
+        return self.object_encoder.config["collage"] is not None
+
+    def _boxes(self, boxes: Any, prompts: int, objects: int) -> Float[Tensor, "prompts objects 4"] | None:
+        """The boxes of each prompt; None for no collage, or where a place is to be found.
+
+        Raises:
+            TamingError: boxes are given that have no effect, or not one within the image for each object.
+        """
+        per_prompt: list[Any] = [] if boxes is None else list(boxes)
+        if per_prompt and not isinstance(per_prompt[0][0], Sequence):
+            per_prompt = [per_prompt] * prompts
+        for of_prompt in per_prompt:
+            require_boxes(of_prompt, objects, lays=self._lays_objects)
+        if len(per_prompt) not in (0, prompts):
+            raise TamingError(f"There are boxes for {len(per_prompt)} prompts, and there are {prompts}. Give them once "
+                              "for all, or for each prompt.")  # fmt: skip
+        if not self._lays_objects or objects == 0:
+            return None
+        if not per_prompt and objects == 1 and self.injection in ATTENDED and cross_attentions(self.denoiser):
+            return None
+        return torch.tensor(per_prompt or [side_by_side(objects)] * prompts, device=self._execution_device).float()
 
     def _set_object_scale(self, scale: float) -> None:
         require_object_scale(scale, self.injection)

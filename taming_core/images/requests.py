@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from taming_core.params.sections import Sampling
 
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 as shares of the image's width and height
+
 
 @dataclass(frozen=True)
 class ImageRequest:
@@ -23,6 +25,7 @@ class DrawSettings:
     negative_prompt: str = ""  # takes the place of the empty prompt in guidance
     object_scale: float = 1.0  # see `TamingPipeline.__call__`
     size: tuple[int, int] | None = None  # width and height in pixels; None for the model's own
+    boxes: tuple[Box, ...] | None = None  # where the objects go; see `TamingPipeline.__call__`
 
 
 def batch_requests(

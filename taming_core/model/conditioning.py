@@ -5,7 +5,7 @@ A batch may mix samples with and without an object; one without gets exactly the
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from taming_core.bases.family import Family, Text
 from taming_core.model.attention import record_attention, record_features, recorded_features, set_object_features
+from taming_core.model.collage import lay, set_collage
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Conditioning:
     present: Bool[Tensor, " batch"]  # which samples have an object; the others get the null embedding. On the CPU
     object_embeds: Float[Tensor, "_ count tokens width"] | None  # z of the samples with an object; None without any
     placeholder_states: Float[Tensor, "batch _ text_width"] | None = None  # of each `<object>`, to bind its object to
+    boxes: Float[Tensor, "_ count 4"] | None = None  # where the objects shall be (`collage.Boxes`); None for no collage
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class ConditioningGroup:
     text: Text  # its states include object tokens, if the design puts them into the context
     object_tokens: int = 0  # how many of the last states are object tokens
     features: Mapping[str, Float[Tensor, "part _ _"]] = field(default_factory=dict[str, Tensor])  # by layer name
+    collage: Float[Tensor, "part _ rows columns"] | None = None  # None for an encoder without
 
 
 def indices_of(chosen: Bool[Tensor, " batch"], device: torch.device) -> Int[Tensor, " some"]:
@@ -151,6 +154,7 @@ def denoise(
     outputs: list[Tensor] = []
     for group in groups:
         set_object_features(family.denoiser, group.features)
+        set_collage(family.first_layer, group.collage)
         with (
             record_attention(family.denoiser, group.object_tokens)
             if shares is not None and group.object_tokens
@@ -164,6 +168,30 @@ def denoise(
     if len(groups) == 1:
         return outputs[0]
     return torch.cat(outputs)[torch.argsort(torch.cat([group.rows for group in groups]))]
+
+
+def with_collage(
+    groups: Sequence[ConditioningGroup],
+    conditioning: Conditioning,
+    latents: Float[Tensor, "_ count channels side side"] | None,
+    size: tuple[int, int],
+) -> list[ConditioningGroup]:
+    """The groups with the collages of their samples: zeros for those without an object or a place.
+
+    Args:
+        groups: of `conditioning`.
+        conditioning: of the batch.
+        latents: of the subjects of the samples with an object; None for an encoder without a collage.
+        size: rows and columns of the image's latents.
+    """
+    if latents is None:
+        return list(groups)
+    batch, device = len(conditioning.present), latents.device
+    collage = latents.new_zeros(batch, latents.shape[2] + 1, *size, dtype=torch.float32)
+    if conditioning.boxes is not None and bool(conditioning.present.any()):
+        rows = indices_of(conditioning.present, device)
+        collage = collage.index_put((rows,), lay(latents, conditioning.boxes, size))
+    return [replace(group, collage=collage[group.rows]) for group in groups]
 
 
 @torch.no_grad()

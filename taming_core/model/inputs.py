@@ -21,6 +21,7 @@ class EncoderInputs:
 
     background: Background  # of the subject images
     empty_prompt: str  # replaces a dropped caption of a sample with one object
+    collage: bool = False  # whether the denoiser reads the places of objects
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "EncoderInputs":
@@ -28,7 +29,7 @@ class EncoderInputs:
         # `substitute` replaces the placeholder's embedding, and an encoder that binds each object to its placeholder
         # reads it, so that even the empty prompt needs one.
         reads_placeholder = config["injection"] == "substitute" or config.get("binding") is not None
-        return cls(config["background"], OBJECT if reads_placeholder else "")
+        return cls(config["background"], OBJECT if reads_placeholder else "", config.get("collage") is not None)
 
     def empty_prompt_for(self, objects: int) -> str:
         """The prompt that replaces a dropped caption of a sample with this many objects.
@@ -54,6 +55,7 @@ class Batch:
     subject: Float[Tensor, "batch objects references 3 size size"]  # o in [-1, 1], in the order of their `<object>`
     view: Float[Tensor, "batch 3 side side"] | None  # o', the reference of the identity loss; None without it
     frame: Float[Tensor, "batch 4"] | None  # see `Example`
+    boxes: Float[Tensor, "batch objects 4"] | None = None  # of the objects (`collage.Boxes`); None without a collage
     sizes: Float[Tensor, "batch 4"] | None = None  # see `Example`; None for images that are whole and not scaled
     latent_mean: Float[Tensor, "batch channels rows columns"] | None = None  # of the target's posterior
     latent_std: Float[Tensor, "batch channels rows columns"] | None = None

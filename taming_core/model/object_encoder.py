@@ -1,15 +1,18 @@
 """The object encoder E: one photo of a subject to K identity tokens (docs/method.md; Jia et al., 2023, section 3)."""
 
 from collections.abc import Sequence
+from math import isqrt
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config  # pyright: ignore[reportUnknownVariableType]  # untyped
 from diffusers.models.embeddings import (
     ImageProjection,
     IPAdapterFaceIDImageProjection,
     IPAdapterFullImageProjection,
     IPAdapterPlusImageProjection,
+    get_2d_sincos_pos_embed,  # pyright: ignore[reportUnknownVariableType]  # untyped
 )
 from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Bool, Float
@@ -18,6 +21,7 @@ from torch import Tensor, nn
 from taming_core.bases.family import Family
 from taming_core.errors import TamingError
 from taming_core.model.attention import LAYERS
+from taming_core.model.collage import CollageLayer, CollageSize, pack, packed_rows, unpack
 from taming_core.model.towers import new_tower, patch_states
 
 POOLED = ("linear", "mlp")  # projectors of the tower's pooled output
@@ -43,9 +47,12 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
         captions: the scheme of the training captions.
         binding: the width of the prompt embeddings that bind an object to its `<object>`; None for an encoder to which
             the order of several objects makes no difference (`Binding`).
+        collage: what the denoiser's first layer needs of a collage (`CollageSize`); None without one.
+        positions: whether each token says where its patch is (`Positions`); only for `full`.
 
     Raises:
-        TamingError: the projector is `full` and `tokens` is not the number of patches.
+        TamingError: the projector is `full` and `tokens` is not the number of patches, or `positions` are asked of
+            another projector.
     """
 
     @register_to_config
@@ -63,6 +70,8 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
         background: str = "removed",  # noqa: ARG002
         captions: str = "object_token",  # noqa: ARG002
         binding: int | None = None,
+        positions: bool = False,
+        collage: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if tower is not None and projector is not None:
@@ -85,6 +94,12 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
         self.bindings = nn.ModuleDict()
         if binding is not None:
             self.add_binding(binding)
+        self.position_map: Positions | None = None
+        if positions:
+            self.add_positions()
+        self.collage_layer: CollageLayer | None = None
+        if collage is not None:
+            self.add_collage(CollageSize(*collage))
 
     # The import path of this class in saved pipelines; it stays the same when the file moves.
     __module__ = "taming_core"
@@ -113,11 +128,15 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
             cached: which subjects have cached features; on the CPU.
         """
         if features is None or cached is None:
-            return self.projection(self.tower_features(subject))
+            return self.placed(self.projection(self.tower_features(subject)))
         if not bool(cached.all()):
             missing = (~cached).nonzero().flatten().to(subject.device, non_blocking=True)
             features = features.index_put((missing,), self.tower_features(subject[missing]).to(features.dtype))
-        return self.projection(features)
+        return self.placed(self.projection(features))
+
+    def placed(self, tokens: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
+        """The tokens with the positions of their patches, if the encoder has them."""
+        return tokens if self.position_map is None else self.position_map(tokens)
 
     def tower_features(self, subject: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch *states features"]:
         """The tower output that the projector reads: the pooled output (B, C), or hidden states (B, N, C)."""
@@ -128,6 +147,28 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
         states = self.vision(pixel_values=pixels)
         pooled = self.config["projector"] in POOLED
         return states.pooler_output if pooled else patch_states(self.vision, states.last_hidden_state)
+
+    def add_positions(self) -> None:
+        """Add an untrained layer that tells each token where its patch is, unless the encoder has one.
+
+        Raises:
+            TamingError: the tokens stand for no patches.
+        """
+        untyped: Any = self
+        config: dict[str, Any] = untyped.config
+        if config["projector"] != "full":
+            raise TamingError("train.positions must be false unless the projector is full: no other's tokens stand for "
+                              "places of the photo.")  # fmt: skip
+        if self.position_map is None:
+            self.position_map = Positions(config["tokens"], config["width"])
+            untyped.register_to_config(positions=True)
+
+    def add_collage(self, size: CollageSize) -> None:
+        """Add an untrained layer for the collage, unless the encoder has one."""
+        if self.collage_layer is None:
+            untyped: Any = self
+            self.collage_layer = CollageLayer(size)
+            untyped.register_to_config(collage=list(size))
 
     def add_binding(self, text_width: int) -> None:
         """Add untrained layers that bind each object to its `<object>`, unless the encoder has them."""
@@ -157,6 +198,29 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
     def denoiser_layers(self) -> dict[str, nn.Module]:
         """The injected layers by the name of their attention layer in the denoiser."""
         return {name.replace("-", "."): layer for name, layer in self.injected.items()}
+
+
+class Positions(nn.Module):
+    """A linear map of the sine and cosine of a patch's row and column, which is added to its token.
+
+    Attention does not depend on the order of its keys, and towers that were trained to know an object in any pose have
+    lost where a patch is. Sines and cosines as in Vaswani et al. (2017), half of them of the row, half of the column
+    (Dosovitskiy et al., 2021); the map is our choice, so that an untrained layer changes nothing.
+    """
+
+    FEATURES = 64
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.side = isqrt(tokens)
+        self.linear = nn.Linear(self.FEATURES, width, bias=False)
+        nn.init.zeros_(self.linear.weight)
+
+    def forward(self, tokens: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
+        """The tokens, row by row, with the positions of their patches."""
+        # Not a buffer: those that are not saved have no values after `from_pretrained`.
+        places = get_2d_sincos_pos_embed(self.FEATURES, self.side, output_type="pt", device=tokens.device)
+        return tokens + self.linear(places.to(self.linear.weight.dtype)).to(tokens.dtype)
 
 
 class Binding(nn.Module):
@@ -190,13 +254,45 @@ def encode_subjects(
 ) -> Float[Tensor, "batch tokens width"]:
     """The object embedding of every design: the encoder's, or for `reference` the pixels of the subject's latents.
 
-    Arguments as in `ObjectEncoder.forward`.
+    For an encoder with a collage, rows with the subject's latents follow (`collage.pack`). Arguments as in
+    `ObjectEncoder.forward`.
     """
-    if encoder.config["injection"] != "reference":
-        return encoder(subject, features, cached)
-    with torch.no_grad():
-        latents = family.scale_latents(family.encode(subject).mean)
-    return latents.flatten(2).transpose(1, 2).to(subject.dtype)
+    if encoder.config["injection"] == "reference":
+        latents = subject_latents(encoder, family, subject).to(subject.dtype)
+        return latents.flatten(2).transpose(1, 2)
+    tokens = encoder(subject, features, cached)
+    if encoder.config["collage"] is None:
+        return tokens
+    return pack(tokens, subject_latents(encoder, family, subject).to(tokens.dtype))
+
+
+@torch.no_grad()
+def subject_latents(
+    encoder: ObjectEncoder, family: Family, subject: Float[Tensor, "batch 3 size size"]
+) -> Float[Tensor, "batch channels side side"]:
+    """The latents of subjects, at the largest size below theirs that the autoencoder takes."""
+    size = latents_side(encoder, family) * family.vae_scale_factor
+    if size != subject.shape[-1]:
+        subject = F.interpolate(subject, (size, size), mode="area")
+    return family.scale_latents(family.encode(subject).mean)
+
+
+def latents_side(encoder: ObjectEncoder, family: Family) -> int:
+    """The side of a subject's latents."""
+    return encoder.image_size // family.size_multiple * (family.size_multiple // family.vae_scale_factor)
+
+
+def split_collage(
+    encoder: ObjectEncoder, family: Family, embeds: Float[Tensor, "objects _ width"]
+) -> tuple[Float[Tensor, "objects _ width"], Float[Tensor, "objects channels side side"] | None]:
+    """The tokens of objects, and for an encoder with a collage the latents of each object's first photo."""
+    if encoder.config["collage"] is None:
+        return embeds, None
+    tokens, side = encoder.config["tokens"], latents_side(encoder, family)
+    rows = tokens + packed_rows(family.latent_channels * side * side, embeds.shape[2])
+    photos = embeds.reshape(-1, rows, embeds.shape[2])
+    split, latents = unpack(photos, tokens, family.latent_channels, side)
+    return split.reshape(len(embeds), -1, embeds.shape[2]), latents[:: embeds.shape[1] // rows]
 
 
 def tensor_like(like: Tensor, values: Sequence[float]) -> Float[Tensor, " values"]:

@@ -25,10 +25,18 @@ from taming_core.model.conditioning import (
     placeholder_states,
     reference_features,
     reference_group,
+    with_collage,
 )
 from taming_core.model.diffusion import Schedule, alpha_bar, noise_schedule_of
 from taming_core.model.inputs import Batch
-from taming_core.model.object_encoder import POOLED, ObjectEncoder, encode_subjects, frozen_zero_biases
+from taming_core.model.object_encoder import (
+    POOLED,
+    ObjectEncoder,
+    encode_subjects,
+    frozen_zero_biases,
+    latents_side,
+    split_collage,
+)
 from taming_core.params.train import TrainParams
 from taming_core.seeds import seed_for
 
@@ -181,7 +189,7 @@ def predict(
     groups = [
         replace(group, rows=rows[group.rows])
         for rows, part in split_by_count(model, text, batch, objects)
-        for group in conditioning_groups(model, part, timesteps[rows])
+        for group in conditioning_groups(model, part, timesteps[rows], (latents.shape[2], latents.shape[3]))
     ]
     shares = list[Tensor]() if with_attention else None
     output = denoise(family, latents, timesteps, groups, shares, guidance, batch.sizes)
@@ -205,7 +213,9 @@ def split_by_count(
         positions = find_placeholders(ids[rows], family.placeholder, count)
         states = placeholder_states(text.states[rows], ids[rows], family.placeholder, positions)
         embeds = None if objects is None else objects[numbers].view(-1, count, *objects.shape[1:])
-        part = text.map(lambda x, r=rows: x[r]), positions, batch.present[chosen], embeds, states
+        placed = torch.tensor([i for i in chosen if counts[i]], dtype=torch.long).to(device, non_blocking=True)
+        boxes = None if batch.boxes is None else batch.boxes[placed][:, :count]
+        part = text.map(lambda x, r=rows: x[r]), positions, batch.present[chosen], embeds, states, boxes
         parts.append((rows, Conditioning(*part)))
     return parts
 
@@ -231,12 +241,19 @@ def batch_object_embeds(
     return embeds[:0] if no_object else embeds
 
 
-def conditioning_groups(model: SubjectModel, conditioning: Conditioning, timesteps: Tensor) -> list[ConditioningGroup]:
-    """The conditioning groups of a batch for the model's network design."""
+def conditioning_groups(
+    model: SubjectModel, conditioning: Conditioning, timesteps: Tensor, size: tuple[int, int]
+) -> list[ConditioningGroup]:
+    """The conditioning groups of a batch for the model's network design.
+
+    `size` is that of the image's latents, rows and columns.
+    """
     family, injection = model.family, model.object_encoder.config["injection"]
     if injection != "reference":
+        conditioning, latents = without_collage(model, conditioning)
         conditioning = bind_objects(model.object_encoder, conditioning)
-        return group_by_design(conditioning, injection, ip_layers(family.denoiser) if injection == "decoupled" else ())
+        layers = ip_layers(family.denoiser) if injection == "decoupled" else ()
+        return with_collage(group_by_design(conditioning, injection, layers), conditioning, latents, size)
     if conditioning.object_embeds is None:
         return [reference_group(conditioning, None)]
     with torch.no_grad():
@@ -247,6 +264,26 @@ def conditioning_groups(model: SubjectModel, conditioning: Conditioning, timeste
     if (states := object_states(conditioning)) is not None:
         features = {name: model.object_encoder.bind(name, states, x) for name, x in features.items()}
     return [reference_group(conditioning, features)]
+
+
+def without_collage(
+    model: SubjectModel, conditioning: Conditioning
+) -> tuple[Conditioning, Float[Tensor, "objects count channels side side"] | None]:
+    """The conditioning with object tokens alone, and the latents (objects, count, C, side, side) of a collage.
+
+    Without an object the latents are empty; None for an encoder without a collage.
+    """
+    encoder, family, embeds = model.object_encoder, model.family, conditioning.object_embeds
+    if encoder.config["collage"] is None:
+        return conditioning, None
+    if embeds is None:
+        side = latents_side(encoder, family)
+        return conditioning, conditioning.text.states.new_zeros(0, 1, family.latent_channels, side, side)
+    tokens, latents = split_collage(encoder, family, embeds.flatten(0, 1))
+    count = embeds.shape[:2]
+    assert latents is not None
+    tokens = tokens.view(*count, *tokens.shape[1:])
+    return replace(conditioning, object_embeds=tokens), latents.view(*count, *latents.shape[1:])
 
 
 def bind_objects(encoder: ObjectEncoder, conditioning: Conditioning) -> Conditioning:

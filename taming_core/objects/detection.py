@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +25,15 @@ from taming_core.objects.sources import PhotoSource
 from taming_core.params.sections import DetectParams
 from taming_core.photos.decode import Photo, PhotoError, read_photo
 from taming_core.photos.files import photo_id_of
-from taming_core.photos.masks import Size, encode_mask, scale_box
+from taming_core.photos.masks import Size, cutout_on_grey, encode_mask, fit_mask, scale_box
 from taming_core.photos.view_hash import difference_hash, thumbnail
 from taming_core.tables import schema
+
+if TYPE_CHECKING:
+    from taming_core.objects.classifier import ObjectClassifier  # imports torch
+
+UNSURE = "object"  # the class of an object that is probably not what it was named
+CLASSIFIED, FILL = 224, 0.92  # pixels of a cut-out that is classified, and share of it that the object fills
 
 
 @dataclass(frozen=True)
@@ -64,10 +71,11 @@ def rows_of(
     detect: Detector,
     segment: Segmenter | None,
     p: DetectParams,
+    classify: "ObjectClassifier | None" = None,
 ) -> list[schema.Row]:
     """The rows of the objects table for one batch of photos; each photo has at least one.
 
-    `segment` makes the masks; None uses the detector's.
+    `segment` makes the masks; None uses the detector's. `classify` names the objects; None keeps the detector's class.
     """
     readable = [prepared.photo.image for _, prepared in photos if isinstance(prepared, PreparedPhoto)]
     detections = iter(detect(readable) if readable else [])
@@ -77,14 +85,15 @@ def rows_of(
         for row in (
             [_row(source, photo_id_of(source.path), drop_reason=prepared)]
             if isinstance(prepared, str)
-            else _objects_or_reason(source, prepared, next(detections), segment, p)
+            else _objects_or_reason(source, prepared, next(detections), segment, p, classify)
         )
     ]
 
 
 def _objects_or_reason(
-    source: PhotoSource, prepared: PreparedPhoto, detections: Detections, segment: Segmenter | None, p: DetectParams
-) -> Iterator[schema.Row]:
+    source: PhotoSource, prepared: PreparedPhoto, detections: Detections, segment: Segmenter | None, p: DetectParams,
+    classify: "ObjectClassifier | None",
+) -> Iterator[schema.Row]:  # fmt: skip
     """The rows of a decoded photo: the object of the mask that it is given, or else all detections."""
     photo, given = prepared.photo, prepared.given
     size = photo.width, photo.height
@@ -92,10 +101,12 @@ def _objects_or_reason(
         yield _row(source, photo.photo_id, drop_reason=given)
     elif given is None:
         by = "detector" if segment is None and p.detector != "none" else "segmenter"
-        yield from _photo_rows(source, prepared, measure_objects(photo.image, detections, segment, p, size), p, by)
+        objects = measure_objects(photo.image, detections, segment, p, size)
+        yield from _photo_rows(source, prepared, objects, p, by, classify)
     else:
         mask, by = given
-        yield from _photo_rows(source, prepared, [given_object(mask, detections, source.metadata.noun, p, size)], p, by)
+        objects = [given_object(mask, detections, source.metadata.noun, p, size)]
+        yield from _photo_rows(source, prepared, objects, p, by, classify)
 
 
 def measure_objects(
@@ -143,8 +154,9 @@ def masks_of(
 
 
 def _photo_rows(
-    source: PhotoSource, prepared: PreparedPhoto, objects: Sequence[Object], p: DetectParams, mask_source: str
-) -> Iterator[schema.Row]:
+    source: PhotoSource, prepared: PreparedPhoto, objects: Sequence[Object], p: DetectParams, mask_source: str,
+    classify: "ObjectClassifier | None",
+) -> Iterator[schema.Row]:  # fmt: skip
     """One row per object of a decoded photo; one row without an object if there is none."""
     photo = prepared.photo
     of_photo: dict[str, object] = {"photo_width": photo.width, "photo_height": photo.height, **prepared.hashes}
@@ -153,6 +165,7 @@ def _photo_rows(
     # The edge of a cut-out's file is where it was trimmed; the object does not go on there.
     limits = p.model_copy(update={"border": 0}) if mask_source == "alpha" else p
     reasons = filter_reasons(objects, photo.width, photo.height, limits)
+    objects = named(photo.image, objects, reasons, p, classify)
     main = main_object(objects, reasons, source.metadata.noun)
     identity = photo.photo_id if p.identity == "photo" else source.identity
     for i, (obj, reason) in enumerate(zip(objects, reasons, strict=True)):
@@ -161,6 +174,7 @@ def _photo_rows(
             "identity": identity if i == main else f"{photo.photo_id}-{i}",
             "object_id": f"{photo.photo_id}-{i}",
             "class": source.metadata.noun or obj.noun if i == main else obj.noun,
+            "class_score": None if i == main and source.metadata.noun else obj.class_score,
             "score": obj.score,
             "box_xyxy": list(obj.box_xyxy),
             "mask_png": None if obj.mask is None else encode_mask(obj.mask),
@@ -169,6 +183,40 @@ def _photo_rows(
             "area_fraction": obj.area_fraction,
             "mask_fill": obj.mask_fill,
         }
+
+
+def named(
+    image: NDArray[np.uint8],
+    objects: Sequence[Object],
+    reasons: Sequence[str | None],
+    p: DetectParams,
+    classify: "ObjectClassifier | None",
+) -> list[Object]:
+    """The objects with their classes: of those that are kept the classifier's, of the others the detector's.
+
+    A class below `class_min` is "object": a caption with a wrong noun is worse than one with a general one.
+
+    Args:
+        image: (H, W, 3), of the photo, at the size of the masks.
+        objects: of the photo.
+        reasons: their drop reasons.
+        p: the params.
+        classify: None keeps the detector's classes.
+    """
+    kept = [i for i, (o, reason) in enumerate(zip(objects, reasons, strict=True))
+            if classify and reason is None and o.mask is not None]  # fmt: skip
+    crops = [cutout_on_grey(image, fit_mask(mask, image.shape[1], image.shape[0]), CLASSIFIED, FILL)
+             for i in kept if (mask := objects[i].mask) is not None]  # fmt: skip
+    found = dict(zip(kept, classify(crops) if classify else (), strict=True))
+    of_models = [
+        replace(o, noun=found[i].noun, class_score=found[i].probability) if i in found else o
+        for i, o in enumerate(objects)
+    ]
+    return [replace(o, noun=UNSURE) if o.noun is not None and _sureness(o) < p.class_min else o for o in of_models]
+
+
+def _sureness(obj: Object) -> float:
+    return obj.score if obj.class_score is None else obj.class_score
 
 
 def main_object(objects: Sequence[Object], reasons: Sequence[str | None], noun: str | None) -> int:

@@ -40,11 +40,12 @@ class Object:
 
     box_xyxy: Box  # pixels of the upright photo
     score: float  # in [0, 1]
-    noun: str | None  # None for an object that no detector named
+    noun: str | None  # None for an object that nothing named
     mask: NDArray[np.bool_] | None  # (H, W) of the image that was segmented
     quality: float | None  # in [0, 1]
     area_fraction: float | None  # mask pixels / image pixels
     mask_fill: float | None  # mask pixels inside the box / box pixels
+    class_score: float | None = None  # the classifier's probability of the noun, in [0, 1]; None without one
 
 
 def remove_islands(mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:

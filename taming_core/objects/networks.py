@@ -1,7 +1,12 @@
-"""The detector and the segmenter that params name, as callables."""
+"""The detector, the segmenter and the classifier that params name, as callables."""
+
+from typing import TYPE_CHECKING
 
 from taming_core.objects.filters import Detector, Segmenter
 from taming_core.params.sections import DetectParams, is_salient
+
+if TYPE_CHECKING:
+    from taming_core.objects.classifier import ObjectClassifier  # imports transformers
 
 
 def load_networks(p: DetectParams, device: str) -> tuple[Detector, Segmenter | None]:
@@ -21,6 +26,19 @@ def load_networks(p: DetectParams, device: str) -> tuple[Detector, Segmenter | N
         classes=p.classes, with_masks=p.segmenter == "detector",
     )  # fmt: skip
     return detect, _load_segmenter(p.segmenter, device)
+
+
+def load_classifier(p: DetectParams, device: str) -> "ObjectClassifier | None":
+    """The classifier of the params; None where objects keep the detector's class.
+
+    Raises:
+        TamingError: it is not on this machine, or `class_names` do not fit it.
+    """
+    if p.classifier is None:
+        return None
+    from taming_core.objects.classifier import load_object_classifier
+
+    return load_object_classifier(p.classifier, p.class_names, device)
 
 
 def _load_segmenter(spec: str, device: str) -> Segmenter | None:

@@ -36,7 +36,7 @@ ROWS_FILE = re.compile(r"(train|validation|test|dropped)(-.*)?\.parquet")
 CHECKPOINT = re.compile(r"step-\d+")  # of a baseline
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 MODELS: dict[type[Section], tuple[str, ...]] = {  # keys of params.yaml that name a model
-    DetectParams: ("detect.detector", "detect.segmenter"),
+    DetectParams: ("detect.detector", "detect.segmenter", "detect.classifier"),
     CaptionParams: ("caption.captioner", "caption.matcher", "caption.attributes.model"),
     TrainParams: ("train.start", "train.base", "train.encoder.tower", "train.identity_network"),
     EvaluateParams: (

@@ -88,6 +88,9 @@ class DetectParams(Section):
     detector: str  # mini, a file, a model name, or `none` where what stands out in a photo is its object
     segmenter: str  # mini, a file, a model name, or `detector` for the detector's own masks
     classes: list[str] | None  # class names for an open-vocabulary detector; null for its built-in ones
+    classifier: str | None  # mini, an image classifier or a CLIP that names the objects; null for the detector's class
+    class_names: Annotated[list[str], Field(min_length=2)] | None  # nouns that a CLIP chooses from; null for no CLIP
+    class_min: Fraction  # an object whose class is less probable (without a classifier: scored) is an "object"
     image_size: PositiveInt  # pixels of the longer side of the detector's input; not used without a detector
     identity: Literal["folder", "top_folder", "metadata", "photo"]  # where a photo's identity comes from
     min_side: PositiveInt  # pixels of the photo's shorter side
@@ -120,6 +123,18 @@ class DetectParams(Section):
                              f"detect.detector is none, for {self.segmenter} needs a detector's boxes")  # fmt: skip
         if self.detector == "none" and self.classes is not None:
             raise ValueError("detect.classes must be null where detect.detector is none, which knows no classes")
+        if self.detector == "none" and self.class_min > 0 and self.classifier is None:
+            raise ValueError("detect.class_min must be 0 where nothing names the objects: detect.detector is none, and "
+                             "detect.classifier is null")  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_for_a_classifier(self) -> "DetectParams":
+        names = self.class_names
+        if names is not None and self.classifier is None:
+            raise ValueError("detect.class_names must be null where detect.classifier is null")
+        if names is not None and len({name.strip() for name in names} - {""}) < len(names):
+            raise ValueError("detect.class_names must list nouns, each of them once")
         return self
 
 

@@ -38,6 +38,13 @@ class Augmentation(Section):
     light: Fraction  # maximal change of brightness; the hue is unchanged
 
 
+class CollageParams(Section):
+    """The subject's latents at the object's place, as a further input of the denoiser (`model/collage.py`)."""
+
+    drop: Fraction  # probability that a row has none, so that images can be drawn without one
+    jitter: Fraction  # maximal error of the place and of its size, as a share of the object's square
+
+
 class LoraParams(Section):
     """Low-rank adaptation of the denoiser's attention (Hu et al., "LoRA", 2022)."""
 
@@ -73,6 +80,8 @@ class TrainParams(Section):
     captions: Literal["object_token", "class_token", "class_noun"]  # <object> in the caption, alone, or the class noun
     two_objects: Fraction  # probability that a row whose photo holds another object shows the model both
     binding: bool  # whether each object's tokens are bound to its own <object>, so that a prompt can tell two apart
+    collage: CollageParams | None  # whether the denoiser also reads the object's latents at its place, and how
+    positions: bool  # whether each token says where its patch is; only with the projector `full`
     attributes: bool  # whether captions keep the object's adjectives and their last clause
     references: PositiveInt  # photos of the identity that the encoder sees together
     object_drop: Fraction  # probability that a row loses its object embedding
@@ -83,6 +92,7 @@ class TrainParams(Section):
     min_snr: PositiveFloat | None  # gamma of min-SNR weighting (Hang et al., 2023); null weighs as the base does
     offset_noise: NonNegativeFloat  # offset noise: one value per channel, as a share of the noise
     zero_terminal_snr: bool  # rescale the noise schedule to zero terminal SNR (Lin et al., 2024)
+    timestep_power: Annotated[float, Field(ge=1)]  # above 1 noisy timesteps are drawn more often; 3 as T2I-Adapter
     guidance: PositiveFloat | GuidanceRange | None  # scale that a guidance-distilled base reads; a range is drawn from
     localization_weight: NonNegativeFloat  # weight of the loss that keeps attention to object tokens in the mask
     identity_weight: NonNegativeFloat  # lambda, the identity loss's weight where nothing is noised; 0 disables it
@@ -170,6 +180,14 @@ class TrainParams(Section):
         if self.two_objects > 0 and self.localization_weight > 0:
             raise ValueError("train.two_objects must be 0 where train.localization_weight is above 0, which knows the "
                              "place of one object")  # fmt: skip
+        if self.positions and self.start is None and (self.encoder is None or self.encoder.projector != "full"):
+            raise ValueError("train.positions must be false unless train.encoder.projector is full: no other's tokens "
+                             "stand for places of the photo")  # fmt: skip
+        if self.collage is not None and (self.injection == "reference" or self.background == "kept"):
+            key = "injection is reference" if self.injection == "reference" else "background is kept"
+            raise ValueError(
+                f"train.collage must be null where train.{key}: it needs an encoder's tokens and a cut-out"
+            )
         if self.binding and self.captions == "class_noun":
             raise ValueError("train.binding must be false where train.captions is class_noun: without <object> in the "
                              "caption there is nothing to bind to")  # fmt: skip

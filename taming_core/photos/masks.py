@@ -12,6 +12,8 @@ Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the photo, half-o
 Size = tuple[int, int]  # width and height in pixels
 Mask = NDArray[np.bool_]  # (H, W)
 
+GREY = 128  # behind a cut-out that a model sees, as in training
+
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:
     """A mask (H, W) as a 1-bit PNG; `decode_mask` is its inverse."""
@@ -77,6 +79,17 @@ def cutout(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, fill: f
     square[top : top + height, left : left + width, 3] = mask[y0:y1, x0:x1] * np.uint8(255)
     # PIL resizes RGBA premultiplied. Filters sharper than Hamming's overshoot and draw a bright rim at the edge.
     return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.HAMMING))
+
+
+def cutout_on_grey(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, fill: float) -> NDArray[np.uint8]:
+    """`cutout` on mid-grey, as the models see an object without its background; RGB uint8 (size, size, 3).
+
+    Raises:
+        ValueError: no pixel of the mask is true.
+    """
+    subject = cutout(image, mask, size, fill).astype(np.float32)
+    alpha = subject[..., 3:] / 255
+    return np.rint(subject[..., :3] * alpha + GREY * (1 - alpha)).astype(np.uint8)
 
 
 def crop_in_photo(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, fill: float) -> NDArray[np.uint8]:

@@ -174,6 +174,7 @@ def named_models(params: Params) -> list[NamedModel]:
         ("detect.detector", None if d.detector == "none" else d.detector, "detector", MINI / "detector", DETECTOR),
         ("detect.segmenter", None if d.segmenter == "detector" else d.segmenter, "segmenter", MINI / "segmenter",
          segmenter_role(d.segmenter)),
+        ("detect.classifier", d.classifier, "classifier", MINI / "classifier", None),
         ("caption.captioner", None if c.server else c.captioner.removeprefix(VLM), "captioner", MINI / "captioner",
          None),
         ("caption.matcher", c.matcher, "matcher", MINI / "matcher", None),

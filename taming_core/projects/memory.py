@@ -28,6 +28,7 @@ from taming_core.bases.family import tokenizer_of
 from taming_core.bases.supported import require_text_to_image
 from taming_core.model import clip, lora, towers
 from taming_core.model.attention import LAYERS, inject, layer_channels
+from taming_core.model.collage import inject_collage
 from taming_core.model.diffusion import Noise, Schedule, noise_schedule_of, prediction_type
 from taming_core.model.inputs import Batch
 from taming_core.model.object_encoder import ObjectEncoder
@@ -41,7 +42,7 @@ from taming_core.training.gradient_checkpointing import enable_gradient_checkpoi
 from taming_core.training.identity import NETWORKS, identity_features, image_side
 from taming_core.training.loop import cast_frozen
 from taming_core.training.objective import IdentityNetwork, SampleWeights, compute_loss_terms, total_loss
-from taming_core.training.start import latent_encoder, select_layers
+from taming_core.training.start import collage_size, latent_encoder, select_layers
 from taming_core.weights.device import DTYPES
 from taming_core.weights.mini import BASE, PIPELINE
 from taming_core.weights.precision import float32_names
@@ -229,10 +230,13 @@ def model_of(
     family = family_of(parts)
     if p.start is not None:
         encoder: Any = float32_norms(cast(Any, ObjectEncoder).from_config(configs["object_encoder"]))
+        if p.collage is not None:
+            encoder.add_collage(collage_size(family))
     else:
         encoder = encoder_of(family, p)
     inject(family.denoiser, encoder.config["injection"], encoder.denoiser_layers(), encoder.config["layers"],
            family.text_length)  # fmt: skip
+    inject_collage(family.first_layer, encoder.collage_layer)
     return SubjectModel(family, encoder, schedule), fake_identity_network(p)
 
 
@@ -250,7 +254,8 @@ def encoder_of(family: Any, p: TrainParams) -> ObjectEncoder:
     assert p.injection is not None
     layers = select_layers(layer_channels(family.denoiser, p.injection), p.layers)
     added = layers if p.injection in LAYERS or p.layers is not None else None
-    settings: dict[str, Any] = {"injection": p.injection, "layers": added}
+    settings: dict[str, Any] = {"injection": p.injection, "layers": added,
+                                "collage": None if p.collage is None else list(collage_size(family))}  # fmt: skip
     if p.encoder is None:
         return latent_encoder(family, settings)
     tower = architectures.vision_config(clip.source(p.encoder.tower), towers.KEY)
@@ -369,7 +374,7 @@ def batch_of(model: SubjectModel, p: TrainParams, size: tuple[int, ...]) -> tupl
         row_ids=("",) * n, target=torch.zeros(n, 3, rows, columns), mask=torch.ones(n, 1, rows, columns),
         tokens=torch.zeros(n, sum(family.lengths), dtype=torch.long), object_counts=(objects,) * n,
         subject=torch.zeros(n, objects, p.references, 3, side, side), view=torch.zeros(n, 3, side, side),
-        frame=torch.zeros(n, 4),
+        frame=torch.zeros(n, 4), boxes=torch.zeros(n, objects, 4) if p.collage is not None else None,
     )  # fmt: skip
     guidance = torch.ones(n) if family.reads_guidance else None
     kind = torch.float32 if prediction_type(model.schedule) == "flow" else torch.long

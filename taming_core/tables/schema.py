@@ -13,7 +13,7 @@ from taming_core.storage.filesystem import is_file
 from taming_core.storage.paths import AnyPath
 from taming_core.tables.parquet import reading, source_of
 
-VERSION = "5"  # incremented whenever a column changes; tables of another version are rejected
+VERSION = "6"  # incremented whenever a column changes; tables of another version are rejected
 
 Row = Mapping[str, Any]
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ ATTRIBUTE = pa.struct(
 # A score of `detect.curation`.
 SCORE = pa.struct([("name", pa.string()), ("score", pa.float32())])
 
+CLASS = "the noun of the metadata, the classifier or the detector; null where unknown"
+
 PHOTO = [
     column("photo_id", pa.string(), "content hash of the photo file, 16 hex digits"),
     column("file_name", pa.string(), "path below the raw folder, with forward slashes"),
@@ -61,7 +63,13 @@ OBJECTS = _schema(
         ),
         column("identity", pa.string(), "which individual the object is; null where unknown", nullable=True),
         column("object_id", pa.string(), "photo_id and a number; null for a photo without objects", nullable=True),
-        column("class", pa.string(), "the noun of the metadata or the detector; null where unknown", nullable=True),
+        column("class", pa.string(), CLASS, nullable=True),
+        column(
+            "class_score",
+            pa.float32(),
+            "the classifier's probability of the class, in [0, 1]; null without one",
+            nullable=True,
+        ),
         column("score", pa.float32(), "the detector's confidence, or the mask's without one, in [0, 1]", nullable=True),
         column("box_xyxy", pa.list_(pa.int32(), 4), "pixels of the upright photo, half-open", nullable=True),
         column(
@@ -90,7 +98,7 @@ CAPTIONS = _schema(
     [
         *PHOTO,
         column("object_id", pa.string(), "the object this row speaks of; null on bare photos", nullable=True),
-        column("class", pa.string(), "the noun of the metadata or the detector; null where unknown", nullable=True),
+        column("class", pa.string(), CLASS, nullable=True),
         column("caption", pa.string(), "the caption without a placeholder", nullable=True),
         column("match_score", pa.float32(), "probability in [0, 1] that image and caption match", nullable=True),
         column("object_caption", pa.string(), "the caption with <object> in the noun's place", nullable=True),
@@ -132,7 +140,7 @@ _ROWS = _schema(
         column("subject", IMAGE, "the object cut out of its photo, RGBA, square", nullable=True),
         column("caption", pa.string(), "the caption without a placeholder", nullable=True),
         column("object_caption", pa.string(), "the caption with <object>; null on regularization rows", nullable=True),
-        column("class", pa.string(), "the noun of the metadata or the detector; null where unknown", nullable=True),
+        column("class", pa.string(), CLASS, nullable=True),
         column("identity", pa.string(), "rows of one identity show one individual object", nullable=True),
         column("split", pa.string(), "train, validation, test; dropped where drop_reason is set"),
         column("regularization", pa.bool_(), "true for a regularization row: caption only, no subject"),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -19,7 +20,8 @@ from taming_core.errors import TamingError
 from taming_core.language.placeholder import OBJECT, drop_attributes, replace_both
 from taming_core.model.inputs import Batch, EncoderInputs, subject_pixels
 from taming_core.model.subject_model import SubjectModel
-from taming_core.params.train import TrainParams
+from taming_core.params.train import CollageParams, TrainParams
+from taming_core.photos.masks import mask_box
 from taming_core.seeds import seed_for
 from taming_core.tables.row_images import encoder_image, object_frame, open_mask, open_rgba
 from taming_core.tables.rows import Rows
@@ -48,6 +50,7 @@ class Example:
     view: Float[Tensor, "3 size size"] | None  # o', a cut-out: the reference of the identity loss; None without it
     sizes: Float[Tensor, "4"]  # height and width of the photo; and what the target leaves out of it: top and left
     frame: Float[Tensor, "4"] | None  # x0, y0, x1, y1 in pixels of the target: the square that frames it like `view`
+    boxes: Float[Tensor, "_ 4"] | None = None  # of the objects (`collage.Boxes`); None without a collage
     latents: Entry | None = None  # replaces `target` if latents are cached
     tower_features: tuple[Tensor | None, ...] = ()  # of each photo; None for one that is not cached
 
@@ -125,6 +128,7 @@ def make_example(source: ExampleSource, number: int, position: int) -> Example:
         caption=source.inputs.empty_prompt_for(len(objects) if present else 0) if drop_text < p.text_drop else caption,
         subject=torch.zeros(p.references, 3, size, size),
         view=None if no_view else torch.zeros(3, size, size), frame=None if no_view else torch.zeros(4),
+        boxes=torch.zeros(1, 4) if source.inputs.collage else None,
     )  # fmt: skip
     return add_objects(example, source, row, objects, bool(cross < p.cross_reference), rng) if present else example
 
@@ -183,6 +187,8 @@ def add_objects(
         example, subject=torch.stack([pixels for pixels, _ in photos]),
         tower_features=tuple(features for _, features in photos),
     )  # fmt: skip
+    if p.collage is not None:
+        example = replace(example, boxes=training_boxes([open_mask(r) for r in objects], p.collage, rng))
     if p.mask_weight == p.localization_weight == p.identity_weight == 0:
         return example
     example = replace(example, mask=torch.as_tensor(np.any([open_mask(r) for r in objects], 0))[None].float())
@@ -191,6 +197,24 @@ def add_objects(
     view = open_rgba((other_view(source, str(name)) if name else row)["subject"])
     frame = torch.as_tensor(object_frame(open_mask(row), np.asarray(view)[..., 3] >= 128))
     return replace(example, view=subject_pixels(view, source.size), frame=frame)
+
+
+def training_boxes(
+    masks: Sequence[NDArray[np.bool_]], p: CollageParams, rng: np.random.Generator
+) -> Float[Tensor, "objects 4"]:
+    """The boxes of objects as shares of their image, none exact; all empty in a share `p.drop` of the rows."""
+    drop, errors = rng.random(), rng.uniform(-p.jitter, p.jitter, (len(masks), 3))
+    boxes = np.zeros((len(masks), 4))
+    for box, mask, (across, down, growth) in zip(boxes, masks, errors, strict=True):
+        if drop < p.drop or not mask.any():
+            continue
+        x0, y0, x1, y1 = mask_box(mask)
+        side = max(x1 - x0, y1 - y0)
+        centre = (x0 + x1) / 2 + across * side, (y0 + y1) / 2 + down * side
+        half = (x1 - x0) / 2 * (1 + growth), (y1 - y0) / 2 * (1 + growth)
+        ends = np.array([centre[0] - half[0], centre[1] - half[1], centre[0] + half[0], centre[1] + half[1]])
+        box[:] = ends / np.tile(mask.shape[::-1], 2)
+    return torch.as_tensor(boxes, dtype=torch.float32)
 
 
 def subject_photos(
@@ -248,6 +272,7 @@ def collate(examples: Sequence[Example], source: ExampleSource) -> Batch:
         subject=torch.stack([padded(e.subject, photos).unflatten(0, (-1, p.references)) for e in examples]),
         **{name: torch.stack([getattr(e, name) for e in examples]) for name in names},
         **{name: stack_or_none([getattr(e, name) for e in examples]) for name in ("view", "frame")},
+        boxes=stack_or_none([None if e.boxes is None else padded(e.boxes, photos // p.references) for e in examples]),
         **{f"latent_{name}": torch.stack([entry[name] for entry in latents]) for name in ("mean", "std") if latents},
         **{
             f"text_{name}": torch.stack([entry[name] for entry in texts])
@@ -258,11 +283,9 @@ def collate(examples: Sequence[Example], source: ExampleSource) -> Batch:
     )
 
 
-def padded(
-    photos: Float[Tensor, "_ channels height width"], count: int
-) -> Float[Tensor, "{count} channels height width"]:
-    """The photos, followed by zeros."""
-    return torch.cat([photos, photos.new_zeros(count - len(photos), *photos.shape[1:])])
+def padded(values: Float[Tensor, "_ *shape size"], count: int) -> Float[Tensor, "{count} *shape size"]:
+    """The values, followed by zeros."""
+    return torch.cat([values, values.new_zeros(count - len(values), *values.shape[1:])])
 
 
 def stack_or_none(values: Sequence[Tensor | None]) -> Tensor | None:

@@ -248,8 +248,8 @@ def compute_entries(
 def offloaded_networks(model: SubjectModel, p: TrainParams, fewest_views: int) -> dict[str, nn.Module]:
     """The networks that no step needs, since their output is always cached; they can be offloaded to the CPU.
 
-    `reference` needs the autoencoder for subjects and the text encoders for the empty prompt; the identity loss needs
-    the decoder.
+    `reference` needs the autoencoder for subjects and the text encoders for the empty prompt; a collage needs the
+    autoencoder for subjects; the identity loss needs the decoder.
 
     Args:
         model: the model.
@@ -263,7 +263,9 @@ def offloaded_networks(model: SubjectModel, p: TrainParams, fewest_views: int) -
         return {}
     networks: dict[str, nn.Module] = {}
     if model.object_encoder.config["injection"] != "reference":
-        networks |= {"vae": model.family.vae} if "latents" in p.cache and p.identity_weight == 0 else {}
+        encodes_subjects = model.object_encoder.config["collage"] is not None
+        spare = "latents" in p.cache and p.identity_weight == 0 and not encodes_subjects
+        networks |= {"vae": model.family.vae} if spare else {}
         networks |= model.family.text_encoders if "text" in p.cache else {}
     if "tower" in p.cache and not needs_augmentation(fewest_views, p):
         networks["tower"] = model.object_encoder.vision

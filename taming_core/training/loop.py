@@ -336,7 +336,8 @@ def noise_for_batch(run: Run, batch: Batch, step: int, p: TrainParams) -> diffus
         height // family.vae_scale_factor,
         width // family.vae_scale_factor,
     )
-    noise = diffusion.noise_at(step, shape, run.model.schedule, p.seed, p.offset_noise, p.guidance)
+    schedule = run.model.schedule
+    noise = diffusion.noise_at(step, shape, schedule, p.seed, p.offset_noise, p.guidance, p.timestep_power)
     return diffusion.slice_noise(noise, run.processes.share(shape[0]), torch.device("cpu"))
 
 

@@ -21,6 +21,7 @@ from taming_core.images.families import TamingPipeline, assemble, load_pipeline
 from taming_core.locks import exclusive
 from taming_core.model import lora
 from taming_core.model.attention import LAYERS, GatedLayer, layer_channels
+from taming_core.model.collage import CollageSize
 from taming_core.model.diffusion import with_zero_terminal_snr
 from taming_core.model.object_encoder import ObjectEncoder
 from taming_core.model.subject_model import require_size, subject_model
@@ -192,8 +193,10 @@ def require_losses(pipeline: TamingPipeline, p: TrainParams) -> None:
         TamingError: they have none; the message names the key.
     """
     family = pipeline.family
-    if is_flow_matching(pipeline.scheduler) and (p.min_snr is not None or p.zero_terminal_snr):
-        key = "min_snr to null" if p.min_snr is not None else "zero_terminal_snr to false"
+    diffuses = {"min_snr to null": p.min_snr is not None, "zero_terminal_snr to false": p.zero_terminal_snr,
+                "timestep_power to 1.0": p.timestep_power > 1}  # fmt: skip
+    if is_flow_matching(pipeline.scheduler) and any(diffuses.values()):
+        key = next(key for key, is_set in diffuses.items() if is_set)
         raise TamingError(f"The base was trained by flow matching, which has no such noise schedule. Set train.{key}.")
     if family.reads_guidance and p.guidance is None:
         raise TamingError("The base is guidance-distilled: it reads the guidance scale that images are drawn with. Set "
@@ -225,7 +228,20 @@ def continued_pipeline(pipeline: TamingPipeline, p: TrainParams) -> TamingPipeli
     if encoder.config["binding"] is not None and not p.binding:
         raise TamingError(f"train.binding must be true, since {p.start} binds objects to their <object>. Set it to "
                           "true.")  # fmt: skip
+    if encoder.config["positions"] and not p.positions:
+        raise TamingError(f"train.positions must be true, since the tokens of {p.start} have them. Set it to true.")
     encoder.register_to_config(captions=p.captions)
+    if encoder.config["collage"] is not None and p.collage is None:
+        raise TamingError(
+            f"train.collage must be set, since the denoiser of {p.start} reads one. Set its drop and jitter."
+        )
+    if p.collage is not None and (design == "reference" or encoder.config["background"] == "kept"):
+        raise TamingError(f"train.collage must be null, since {p.start} has no cut-out or no tokens of its own. Set it "
+                          "to null.")  # fmt: skip
+    if p.positions:
+        encoder.add_positions()
+    if p.collage is not None:
+        encoder.add_collage(collage_size(pipeline.family))
     if p.binding:
         encoder.add_binding(pipeline.family.width)
     return pipeline
@@ -242,13 +258,19 @@ def new_object_encoder(family: Family, p: TrainParams) -> ObjectEncoder:
     layers = select_layers(layer_channels(family.denoiser, p.injection), p.layers)
     added = layers if p.injection in LAYERS or p.layers is not None else None
     settings = {"injection": p.injection, "layers": added, "background": p.background, "captions": p.captions,
-                "binding": family.width if p.binding else None}  # fmt: skip
+                "binding": family.width if p.binding else None, "positions": p.positions,
+                "collage": None if p.collage is None else list(collage_size(family))}  # fmt: skip
     random: Any = torch.random
     with random.fork_rng(devices=[]):
         random.manual_seed(seed_for(p.seed, "encoder", 0))
         encoder = latent_encoder(family, settings) if p.encoder is None else tower_encoder(family, p.encoder, settings)
     init_injected_layers(encoder, family.denoiser)
     return encoder.eval()
+
+
+def collage_size(family: Family) -> CollageSize:
+    """What the denoiser's first layer needs of a collage."""
+    return CollageSize(family.latent_channels, family.first_channels, family.patch)
 
 
 def select_layers(layers: Mapping[str, int], prefixes: Sequence[str] | None) -> dict[str, int]:

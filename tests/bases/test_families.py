@@ -183,6 +183,7 @@ def test_a_transformer_has_no_place_for_some_designs(injection: str) -> None:
     [
         ("min_snr", 5.0, "Set train.min_snr to null"),
         ("zero_terminal_snr", True, "Set train.zero_terminal_snr to false"),
+        ("timestep_power", 3.0, r"Set train.timestep_power to 1\.0"),
         ("localization_weight", 0.1, "localization_weight must be 0"),
     ],
 )

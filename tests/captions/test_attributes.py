@@ -18,7 +18,7 @@ from pipelines.mini import attribute_measures
 from stages.cli import app
 from taming_core.captions import attribute_words, captioning
 from taming_core.captions.attribute_words import AttributeSource, with_attributes
-from taming_core.captions.attributes import GREY, SIDE, Attribute, crop_of, find_attributes
+from taming_core.captions.attributes import SIDE, Attribute, crop_of, find_attributes
 from taming_core.captions.captioning import CaptionSource
 from taming_core.captions.classifier import load_classifier
 from taming_core.captions.drafts import Models
@@ -26,7 +26,7 @@ from taming_core.errors import TamingError
 from taming_core.params.load import load_params
 from taming_core.params.sections import AttributeParams
 from taming_core.photos.folder import read_folder
-from taming_core.photos.masks import encode_mask
+from taming_core.photos.masks import GREY, encode_mask
 from taming_core.tables import schema
 from taming_core.tables.parquet import column_reader
 from taming_core.world.artwork import load_pictures, load_world

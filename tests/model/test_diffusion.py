@@ -128,6 +128,16 @@ def test_a_part_is_some_rows_of_the_whole() -> None:
     assert torch.equal(part.timesteps, whole.timesteps[1:])
 
 
+def test_a_power_draws_noisy_timesteps_more_often() -> None:
+    uniform, cubic = (noise_at(0, (20000, 1, 1, 1), SCHEDULE, 0, 0.0, power=power).timesteps for power in (1.0, 3.0))
+    assert torch.equal(uniform, noise_at(0, (20000, 1, 1, 1), SCHEDULE, 0, 0.0).timesteps)
+    steps = SCHEDULE.config["num_train_timesteps"]
+    assert int(cubic.max()) == steps - 1
+    for share in (0.25, 0.5, 0.875):  # P(1 - u^3 < share) = 1 - (1 - share)^(1/3)
+        expected = 1 - (1 - share) ** (1 / 3)
+        assert float((cubic < share * steps).float().mean()) == pytest.approx(expected, abs=0.015)
+
+
 def test_all_timesteps_are_drawn() -> None:
     drawn = noise_at(0, (20000, 1, 1, 1), SCHEDULE, 0, 0.0).timesteps
     assert (drawn.min(), drawn.max()) == (0, 999)

@@ -70,7 +70,13 @@ def outputs(pipeline: TamingPipeline, dtype: torch.dtype, weights: bool) -> tupl
     positions = torch.full((3, 1), 3)
     with torch.no_grad(), torch.autocast("cpu", dtype, enabled=not weights):
         found = [
-            denoise(model.family, latents, times, conditioning_groups(model, told, times), guidance=guidance)
+            denoise(
+                model.family,
+                latents,
+                times,
+                conditioning_groups(model, told, times, (latents.shape[2], latents.shape[3])),
+                guidance=guidance,
+            )
             for told in (
                 Conditioning(text, positions, torch.zeros(3, dtype=torch.bool), None),
                 Conditioning(text, positions, PRESENT, z),

@@ -71,10 +71,11 @@ CASES = [
     ("concat", {"tune": "whole", "gradient_checkpointing": True}),
     ("gated", {"tune": "lora", "lora": LORA, "cache": ["latents", "text"]}),
     ("concat", {"tune": "lora", "lora": LORA, "identity_weight": 0.05, "identity_max_timestep": 600}),
+    ("concat", {"tune": "whole", "collage": {"drop": 0.0, "jitter": 0.0}}),
 ]
 
 
-@pytest.mark.parametrize(("injection", "how"), CASES, ids=["adapter", "whole", "lora", "identity"])
+@pytest.mark.parametrize(("injection", "how"), CASES, ids=["adapter", "whole", "lora", "identity", "collage"])
 def test_a_pretended_step_holds_what_a_real_one_does(tmp_path: Path, injection: str, how: dict[str, Any]) -> None:
     if "identity_weight" in how:
         how = {**how, "identity_network": tiny.dinov2(tmp_path / "dinov2")}

@@ -333,6 +333,19 @@ def test_the_protocol_is_written_down(evaluated: tuple[Path, str]) -> None:
     assert str(out.parent) not in (out / "protocol.json").read_text()
 
 
+@pytest.mark.filterwarnings("error:No artists")
+def test_an_evaluation_of_styles_alone_is_written_whole(folder: Path, tmp_path: Path) -> None:
+    p = params(scenes=[]).model_dump(mode="json")
+    p["sampling"]["steps"] = 1
+    settings = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({**settings, "evaluate": p}), encoding="utf-8")
+    evaluate("mini", folder / "rows", tmp_path / "out", tmp_path / "params.yaml", "cpu")
+    ours = json.loads((tmp_path / "out/metrics.json").read_text(encoding="utf-8"))["ours"]
+    assert "style_accuracy" in ours
+    assert "judge_top1" not in ours
+    assert "The style is the requested one in" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+
+
 def test_a_protocol_of_whole_prompts_and_pairs_is_drawn_scored_and_reported(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small_rows import artwork, composed
 
@@ -13,12 +14,14 @@ from stages.generate import generate
 from taming_core import generation
 from taming_core.errors import TamingError
 from taming_core.images import records
+from taming_core.images.families import load_pipeline
 from taming_core.objects import subjects
 from taming_core.params.load import load_params, packaged_params
 from taming_core.params.sections import Sampling
 from taming_core.photos.decode import read_photo
 from taming_core.photos.mask_files import alpha_mask
 from taming_core.photos.masks import cutout
+from taming_core.training.start import collage_size
 
 BEACH, SNOW = "a photo of a <object> on the beach", "a photo of a <object> in the snow"
 PARAMS = load_params(packaged_params())
@@ -133,6 +136,28 @@ def test_numbers_place_objects_as_their_order_does(tmp_path: Path) -> None:
     assert numbered.request.prompt == swapped.request.prompt
     assert [files[i] for i in numbered.request.objects] == [files[::-1][i] for i in swapped.request.objects]
     assert numbered.prompt == "a <object:2> on a <object:1>"
+
+
+def test_a_box_places_the_object_and_is_recorded(tmp_path: Path) -> None:
+    thing, prompt = photo(tmp_path)[0], [BEACH]
+    lays = tmp_path / "encoder"
+    pipeline = load_pipeline("mini")
+    pipeline.object_encoder.add_collage(collage_size(pipeline.family))
+    torch.nn.init.normal_(pipeline.object_encoder.collage_layer.conv.weight, std=0.05)
+    pipeline.save_pretrained(lays)
+    left, right = ("0,0.2,0.5,0.7", "0.5,0.2,1,0.7")
+    records_of = [run(tmp_path / box, [thing], prompt, encoder=str(lays), boxes=[box]) for box in (left, right)]
+    assert [next(iter(r.values()))["boxes"] for r in records_of] == [[[0.0, 0.2, 0.5, 0.7]], [[0.5, 0.2, 1.0, 0.7]]]
+    first, second = (next((tmp_path / box).glob("*0.png")).read_bytes() for box in (left, right))
+    assert first != second
+    with pytest.raises(TamingError, match=r"trained without train\.collage"):
+        run(tmp_path / "plain", [thing], prompt, boxes=[left])
+    for box, message in (("0,0,1", "four numbers"), ("a,b,c,d", "four numbers"), ("0,0,2,1", "within the image")):
+        with pytest.raises(TamingError, match=message):
+            run(tmp_path / "wrong", [thing], prompt, encoder=str(lays), boxes=[box])
+    with pytest.raises(TamingError, match="2 boxes for an image of 1 objects"):
+        run(tmp_path / "wrong", [thing], prompt, encoder=str(lays), boxes=[left, right])
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_what_is_not_said_stays_as_in_params() -> None:

@@ -32,7 +32,7 @@ from taming_core.training.batches import FeatureCaches, batch_at, image_key
 from taming_core.training.distributed import ProcessGroup
 from taming_core.training.feature_cache import FeatureKind, fewest_views
 from taming_core.training.feature_store import FeatureStore, find, key_of, open_store, write_shard
-from taming_core.training.start import weight_digests
+from taming_core.training.start import collage_size, weight_digests
 
 CPU = torch.device("cpu")
 BOTH = {"cache": ["latents", "text"]}
@@ -318,6 +318,10 @@ def test_parts_wait_only_where_no_step_needs_them(rows: Rows) -> None:
     assert parked(rows, cache=["tower"], references=2, cross_reference=0.0) == {"tower"}
     with pytest.raises(TamingError, match=r"train.offload has no effect"):
         parked(rows, "reference", cache=["latents", "text"], **NO_IDENTITY)
+    lays, p = tiny.pipeline(), tiny.train_params(offload=True, cache=["latents", "text"], **NO_IDENTITY)
+    lays.object_encoder.add_collage(collage_size(lays.family))
+    parts = feature_cache.offloaded_networks(subject_model(lays.components), p, fewest_views(rows))
+    assert set(parts) == {"text_encoder"}  # a collage encodes subjects
     p = tiny.train_params(cache=["text"])
     assert feature_cache.offloaded_networks(subject_model(tiny.pipeline().components), p, fewest_views(rows)) == {}
 

@@ -22,14 +22,17 @@ from taming_core.params.train import EncoderParams, TrainParams
 from taming_core.projects.memory import AllocationTracker
 from taming_core.tables.rows import Rows, load_rows
 from taming_core.training import loop
-from taming_core.training.batches import BatchAt, batch_at
+from taming_core.training.batches import BatchAt, ExampleSource, batch_at
 from taming_core.training.data_loader import batch_slice
 from taming_core.training.ema import ema_weights
 from taming_core.training.identity import IdentityNetwork, load_identity_network
 from taming_core.training.objective import compute_loss_terms, compute_sample_weights
+from taming_core.training.start import collage_size
 
 ADAPTER = {"tune": "adapter", "denoiser_rate": 0.0}
 LORA = {"tune": "lora", "lora": {"rank": 2, "alpha": 4.0}}
+COLLAGE = {"drop": 0.2, "jitter": 0.1}
+COLLAGE_LAYER = {"collage": list(collage_size(tiny.pipeline().family))}
 WITH_TEXT = {"text_encoder_rate": 0.3}
 
 
@@ -192,6 +195,22 @@ def test_the_loss_goes_down_on_rows_it_sees_again_and_again(rows: Rows, identity
     losses = [r.losses for r in loop.train(run, p, lambda _: batches(rows, p)(0))]
     first, last = (sum(x.denoising for x in part) / 10 for part in (losses[:10], losses[-10:]))
     assert last < 0.75 * first
+
+
+def test_a_collage_is_learnt_and_lowers_the_loss(rows: Rows) -> None:
+    last: list[float] = []
+    for collage, made in ((None, {}), ({"drop": 0.0, "jitter": 0.0}, COLLAGE_LAYER)):
+        p = tiny.train_params(
+            steps=60, batch_size=6, micro_batch_size=6, regularization=0.0, learning_rate=2e-2, object_drop=0.0,
+            text_drop=0.0, schedule="constant", cross_reference=0.0, collage=collage, **ADAPTER,
+        )  # fmt: skip
+        run = begun(p, None, **made)
+        losses = [
+            r.losses.denoising
+            for r in loop.train(run, p, partial(batch_at, source=ExampleSource.of(run.model, rows, p)))
+        ]
+        last.append(sum(losses[-20:]))
+    assert last[1] < last[0]
 
 
 def test_the_identity_loss_alone_brings_the_estimate_nearer(rows: Rows, identity: IdentityNetwork) -> None:
@@ -425,15 +444,18 @@ class NoAnswer(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("injection", tiny.DESIGNS)
+@pytest.mark.parametrize(("injection", "collage"), [*((design, None) for design in tiny.DESIGNS), ("concat", COLLAGE)])
 @pytest.mark.parametrize("regularization", [0.0, 0.5])
-def test_no_step_asks_the_device_for_a_number(rows: Rows, injection: str, regularization: float) -> None:
+def test_no_step_asks_the_device_for_a_number(
+    rows: Rows, injection: str, collage: dict[str, float] | None, regularization: float
+) -> None:
     """On PyTorch's device `meta` tensors have no numbers: to ask for one, or how many are true, is an error."""
     watched = {"localization_weight": 1.0} if injection in ("substitute", "concat") else {}
-    p = tiny.train_params(micro_batch_size=4, regularization=regularization, object_drop=0.0, text_drop=0.5, **watched)
-    run, meta = begun(p, None, injection), torch.device("meta")
+    p = tiny.train_params(micro_batch_size=4, regularization=regularization, object_drop=0.0, text_drop=0.5,
+                          collage=collage, **watched)  # fmt: skip
+    run, meta = begun(p, None, injection, **(COLLAGE_LAYER if collage else {})), torch.device("meta")
     model = run.model
-    batch = batches(rows, p, injection)(0)
+    batch = batch_at(0, ExampleSource.of(model, rows, p))
     drawn = loop.noise_for_batch(run, batch, 0, p)
     counts = compute_sample_weights(model, None, torch.tensor(batch.object_counts), drawn.timesteps, p)
     loop.move_to_device(model, meta, p)

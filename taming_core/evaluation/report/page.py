@@ -34,8 +34,11 @@ class Tile(NamedTuple):
 def sentences(summary: Summary) -> list[str]:
     """The main scores in sentences."""
     ours = summary[OURS]
-    right, others = _share(ours["judge_top1"]), _other_conditions(summary, "judge_top1")
-    text = [f"The judge recognises the right object in {right} of the images{others}.", *_reference_sentences(summary)]
+    text = list[str]()
+    if "judge_top1" in ours:  # without a scene there are images in styles alone, which fidelity is not measured on
+        right, others = _share(ours["judge_top1"]), _other_conditions(summary, "judge_top1")
+        text.append(f"The judge recognises the right object in {right} of the images{others}.")
+        text += _reference_sentences(summary)
     if "strict_pass" in ours:
         accepted, others = _share(ours["strict_pass"]), _other_conditions(summary, "strict_pass")
         text.append(
