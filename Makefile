@@ -10,7 +10,7 @@ BUILD = $(shell $(PYTHON) -c "import shlex, tomllib; \
   print(shlex.join(tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires']))")
 PYTEST = OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all test-faults lint lock setup clean
+.PHONY: demo test test-all test-faults lint docs lock setup clean
 
 demo: .venv/demo
 	@echo "Step 1 of 4, half a minute: find objects in the photos, caption them, build the training set"
@@ -37,7 +37,7 @@ test: .venv/test
 test-all: .venv/test
 	$(PYTEST) -m slow --durations=5
 
-# Injects every fault, and writes the table of docs/faults.md.
+# Injects every fault, and writes the table of docs/explanation/faults.md.
 test-faults: .venv/test
 	OMP_NUM_THREADS=1 python tests/faults/table.py
 
@@ -45,6 +45,10 @@ lint: .venv/test
 	ruff check .
 	ruff format --check .
 	pyright
+
+# The documentation site, without a network: open build/docs/index.html.
+docs: .venv/test
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 setup: .venv/test
 
@@ -55,8 +59,8 @@ lock: .venv/bin/pip
 	mv requirements.lock.part requirements.lock
 
 clean:
-	rm -rf .venv runs out dist .pytest_cache .ruff_cache data/*.parquet data/rows data/encoder \
-	  data/evaluation data/sheets
+	rm -rf .venv runs out dist build .pytest_cache .ruff_cache data/objects.parquet data/captions.parquet \
+	  data/rows-dropped.parquet data/rows data/encoder data/evaluation data/sheets
 
 .venv/bin/pip:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'taming needs Python 3.11 or newer')"

@@ -1,6 +1,6 @@
-"""The command line as docs/cli.md, from the commands' own help.
+"""The command line as docs/reference/cli.md, from the commands' own help.
 
-    python docs/cli_reference.py          writes docs/cli.md
+    python docs/cli_reference.py          writes docs/reference/cli.md
 
 tests/test_docs.py checks that the page is current.
 """
@@ -14,12 +14,12 @@ from typer.core import TyperGroup
 
 from stages.cli import app
 
-PAGE = Path(__file__).with_name("cli.md")
+PAGE = Path(__file__).parent / "reference/cli.md"
 HEAD = """# Command line
 
 Written by `python docs/cli_reference.py` from the help of each command, which `taming COMMAND --help` prints too. Every
-tunable number is a key of `params.yaml` ([training.md](training.md) explains those of `train`); options name files,
-devices, and what changes from call to call.
+tunable number is a key of `params.yaml` ([params](params.md) lists them); options name files, devices, and what
+changes from call to call.
 """
 COLUMNS = ("option", "type", "default", "meaning")
 EXAMPLE = "Example: "

@@ -1,4 +1,4 @@
-"""The packages of taming_core, what each imports, and the picture of both in docs/architecture.md.
+"""The packages of taming_core, what each imports, and the picture of both in docs/explanation/architecture.md.
 
     python docs/packages.py          writes docs/packages.svg
 
@@ -19,9 +19,9 @@ PICTURE = Path(__file__).with_suffix(".svg")
 # Lowest first: a package, or a module outside of all packages, imports only what stands before it.
 ORDER = (
     "errors", "seeds", "progress", "storage", "files", "locks", "fingerprints", "drop_reasons", "params", "photos",
-    "tables", "engine", "language", "weights", "vlm", "figures", "objects", "curation", "captions", "rows", "bases",
-    "model", "images", "training", "baselines", "evaluation", "inspection", "generation", "exports", "projects",
-    "world", "benchmarks",
+    "tables", "engine", "language", "overrides", "weights", "vlm", "figures", "objects", "curation", "captions", "rows",
+    "bases", "model", "images", "training", "baselines", "evaluation", "inspection", "generation", "exports",
+    "projects", "world", "benchmarks", "studio",
 )  # fmt: skip
 
 ROW, LEFT, FILES, CELL, TOP, LETTERS = 22, 118, 560, 20, 108, 88  # pixels; letters of file names in a line

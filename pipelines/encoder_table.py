@@ -1,8 +1,8 @@
-"""Write the table of docs/training.md: what an encoder folder and the start of a training take, for every profile.
+"""Write the table of docs/explanation/training.md: what a folder and the start of a training take, for every profile.
 
 All of it is computed from the configs, without weights; seconds are bytes at a rate of hashing.
 
-Example:  python -m pipelines.encoder_table docs/training.md
+Example:  python -m pipelines.encoder_table docs/explanation/training.md
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Write the tables of GPU memory: of all profiles and a sharded FLUX in docs/memory.md, of each profile in its README.
+"""Write the tables of GPU memory: all profiles and a sharded FLUX in docs/how-to/memory.md, each profile in its README.
 
 Example:  python -m pipelines.memory_table
 """
@@ -12,7 +12,7 @@ from taming_core.params.train import TrainParams
 from taming_core.projects import profiles
 from taming_core.projects.memory import GIB, MemoryNeed, memory_need
 
-PAGE = Path(__file__).parents[1] / "docs" / "memory.md"
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "memory.md"
 TABLE, SHARDED = ("<!-- table -->\n", "<!-- end of table -->\n"), ("<!-- sharded -->\n", "<!-- end of sharded -->\n")
 SETTINGS = ("tune", "identity loss", "micro-batch", "checkpointing", "optimizer", "offload")
 PARTS = ("weights", "gradients", "averages", "step", "in all")

@@ -14,6 +14,7 @@ from stages.options import (
     Device,
     Engine,
     Gpus,
+    Overrides,
     ParamsFile,
     RawFolder,
     RayAddress,
@@ -45,11 +46,12 @@ def caption(
     actors: Actors = None,
     gpus: Gpus = None,
     cpus: Cpus = None,
+    overrides: Overrides = None,
 ) -> None:
     """Caption every photo, and replace the words that name its objects by <object>.
 
     Without a table of objects, <object> replaces the caption's main noun. After a crash the same command continues
-    where it stopped.
+    where it stopped. What a person said of objects in the table of overrides counts.
 
     \b
     Example: taming caption --in data/raw --objects data/objects.parquet --out data/captions.parquet
@@ -64,6 +66,8 @@ def caption(
     from taming_core.engine.work import ShardWork
     from taming_core.fingerprints import fingerprint
     from taming_core.locks import exclusive
+    from taming_core.overrides.corrected import corrected
+    from taming_core.overrides.table import find
     from taming_core.params import arguments
     from taming_core.params.engine import EngineOptions, for_device
     from taming_core.params.load import load_params
@@ -75,13 +79,19 @@ def caption(
     p = load_params(params).caption
     arguments.require_device(device)
     options = for_device(EngineOptions(engine, workers, ray_address, actors, gpus, cpus), device)
-    schema.require_out(out, schema.CAPTIONS, raw, objects)
+    overrides = find(objects, overrides)
+    schema.require_out(out, schema.CAPTIONS, raw, objects, overrides)
     shards.require_runs()
     arguments.require_models(p)
     arguments.require_api_key(p.vlm_params.api_key_env, "caption.vlm.api_key_env")
     if p.attributes is not None:
         attribute_words.require_masks(objects)
-    with exclusive(out), manifest.listed(raw, out, partial(captioning.list_folder, raw, objects, p=p)) as listing:
+    with (
+        exclusive(out),
+        corrected(objects, overrides, out) as fixed,
+        manifest.listed(raw, out, partial(captioning.list_folder, raw, fixed.table or objects, p=p)) as listing,
+    ):
+        objects = fixed.table or objects
         inputs = schema.VERSION, listing.state, captioning.table_state(objects)
         state = shards.state_folder(out, f"caption-{fingerprint(p.of_captions, *inputs)}")
         with exclusive(state):
@@ -95,5 +105,5 @@ def caption(
     methods = drop_counts.summary(captioning.count_methods(out)) or "none"
     words = f", {attribute_words.count_added(out)} attributes" if p.attributes else ""
     drop_counts.print_counts(counts, f"{out}: {listing.count} photos, <object> by {methods}{words}")
-    for line in listing.notes:
+    for line in (*listing.notes, *fixed.notes):
         print(line)

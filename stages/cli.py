@@ -17,6 +17,7 @@ from stages import (
     init,
     inspect,
     materialize,
+    studio,
     train,
     world,
 )
@@ -63,6 +64,7 @@ app.command("generate")(generate.generate)
 app.command("baseline")(baseline.baseline)
 app.command("export")(export.export)
 app.command("inspect")(inspect.inspect)
+app.command("studio")(studio.studio)
 app.command("world")(world.world)
 app.add_typer(bench.app, name="bench")
 

@@ -1,14 +1,11 @@
 """photo + prompt -> images"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from stages.options import ENCODER, AnyPath, Base, Device, Offload, ParamsFile, Precision, local_path, location
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 MAX_SEED = 2**63 - 1
 
@@ -97,7 +94,8 @@ def generate(
     """Draw the object of a photo in the scene or style of a prompt.
 
     The object is segmented automatically, unless a mask is given or the photo has a transparent background; photos in
-    one folder show one object. A seed gives the same image every time, and generation.json says how each was made.
+    one folder show one object. A seed gives the same image every time; generation.json, and the text `taming` in the
+    PNG, say how it was made.
 
     \b
     Example: taming generate --object photo.jpg --prompt "a photo of <object> on the beach" --out out
@@ -150,7 +148,7 @@ def generate(
         require_finder(p.detect)
     checks.require_read_by(configs, generation.unique(w.request.prompt for w in requested))
 
-    from taming_core.images.draw import draw, save
+    from taming_core.images.draw import draw_recorded
     from taming_core.images.families import load_pipeline
     from taming_core.weights.device import pick_device
 
@@ -162,16 +160,10 @@ def generate(
     embeds = [pipeline.encode_objects([group])[0] for group in subjects]
     made_with = {"folder": named, "fingerprint": folder_fingerprint(weights)}
     entries = generation.records(requested, subjects, settings, made_with, versions(), precision)
-    pictures: list[Image.Image] = []
     with exclusive(out, nested=False):  # below it, as in the working directory, other commands may be writing
         files = records.file_names([w.readable_name for w in requested], entries, out)
-        drawn = draw(
-            pipeline, [w.request for w in requested], embeds, sampling, object_scale, settings.size, negative_prompt,
-            settings.boxes,
-        )  # fmt: skip
-        for file, entry, picture in track(zip(files, entries, drawn, strict=True), "draw", len(files)):
-            save(picture, out / file)
-            records.add_record(file, entry, out)
-            pictures.append(generation.thumbnail(picture))
+        requests = [w.request for w in requested]
+        drawn = draw_recorded(pipeline, requests, files, entries, embeds, settings, out)
+        pictures = [generation.thumbnail(picture) for _, picture in track(drawn, "draw", len(files))]
         image_grid.save(generation.sheet(subjects, requested, pictures), out / records.SHEET)
     print(f"{len(pictures)} images in {out}, with the encoder {spec}; {out / records.SHEET} shows them")

@@ -95,6 +95,16 @@ RawFolder = Annotated[
         show_default=True,
     ),
 ]
+Overrides = Annotated[
+    AnyPath | None,
+    typer.Option(
+        "--overrides",
+        parser=location,
+        metavar="<path>",
+        help="The table of what a person said of objects, or its URL. Default: overrides.parquet beside the table of "
+        "objects, if it is there.",
+    ),
+]
 Engine = Annotated[
     str, typer.Option("--engine", help="What makes the shards of the table: local, or ray for a cluster.")
 ]

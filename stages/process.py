@@ -1,4 +1,4 @@
-"""Settings of the whole process of a command, made before any large import (docs/speed.md, "Start")."""
+"""Settings of the whole process of a command, made before any large import (docs/explanation/speed.md, "Start")."""
 
 import atexit
 import codecs

@@ -33,9 +33,10 @@ def train(
     """Train an object encoder on the rows, alone or together with the text-to-image model.
 
     After a crash the same command resumes from the last saved state and ends with the same weights. SIGTERM or SIGUSR1
-    save the state after the current step, and the exit status is 143 or 138. Metrics and validation images of held-out
-    objects are written below runs/ during training, and TensorBoard events if tensorboard is installed. Several
-    processes, on several machines too, together take the same batches as one (docs/training.md):
+    save the state after the current step, and the exit status is 143 or 138. A file `sample-now` or `save-now` in the
+    folder of the run asks for a validation grid or a saved state, and training goes on. Metrics and validation images
+    of held-out objects are written below runs/ during training, and TensorBoard events if tensorboard is installed.
+    Several processes, on several machines too, together take the same batches as one (docs/explanation/training.md):
 
     \b
     `torchrun --nproc-per-node 2 --no-python taming train`
@@ -78,6 +79,7 @@ def train(
         loop,
         metrics_log,
         preemption,
+        requests,
         run_settings,
         start,
         validation,
@@ -107,17 +109,24 @@ def train(
         batches = data_loader.prefetched_batches(source, processes, run.accelerator.device)
 
         with metrics_log.open_metrics_log(state, run.step, enabled=is_main) as log, preemption.stop_requests() as stop:
-            steps = loop.measure_seconds(loop.train(run, p, batches, is_stopping=partial(stop.is_agreed, processes)))
+            asked = requests.Asked(state)
+            reports = loop.train(
+                run, p, batches, is_stopping=partial(stop.is_agreed, processes),
+                is_pausing=partial(asked.is_agreed, processes),
+            )  # fmt: skip
+            steps = loop.measure_seconds(reports)
             for report, seconds in track(steps, "train", p.steps - run.step):
                 log(metrics_log.step_metrics(report, seconds, p))
-                if loop.is_due(report.step, p.validation.every, p.steps):
+                due = asked.agreed if report.step == run.step else ()
+                if loop.is_due(report.step, p.validation.every, p.steps) or "sample" in due:
                     with feature_cache.on_device(offloaded, run.accelerator.device):
                         picture = state / metrics_log.grid_name(report.step)
                         validation.save_grid(training.pipeline, run, subjects, p, picture)
-                if loop.is_due(report.step, p.save_every, p.steps):  # last: what was saved is never done again
+                # Last: what was saved is never done again.
+                if loop.is_due(report.step, p.save_every, p.steps) or "save" in due:
                     checkpoint.save(run, state)
             if stop.agreed and run.step < p.steps:
-                if not loop.is_due(run.step, p.save_every, p.steps):
+                if not (loop.is_due(run.step, p.save_every, p.steps) or "save" in asked.agreed):
                     checkpoint.save(run, state)
                 if is_main:
                     print(stop.message(run.step), file=sys.stderr)

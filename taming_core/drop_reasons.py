@@ -34,6 +34,7 @@ INSIDE_ANOTHER = "inside another"
 TOO_MANY_OBJECTS = "too many objects"
 BLURRED = "blurred"
 EXCLUDED = "excluded class"
+REJECTED = "rejected by a person"
 
 # Captions
 NOT_DETECTED = "photo is not in the objects table"

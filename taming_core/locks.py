@@ -23,7 +23,7 @@ BESIDE = ".taming"  # folder of locks and resumable state beside the outputs in 
 
 
 @contextmanager
-def exclusive(*paths: AnyPath, nested: bool = True) -> Generator[None]:
+def exclusive(*paths: AnyPath, nested: bool = True, wait: float = 0) -> Generator[None]:
     """Hold the locks of files or folders while the block writes them.
 
     The operating system releases a lock when its process ends, however that happens. What a crashed process had begun
@@ -32,6 +32,7 @@ def exclusive(*paths: AnyPath, nested: bool = True) -> Generator[None]:
     Args:
         paths: files or folders; of a link, what it leads to.
         nested: whether also what is in folders of these folders is the command's own.
+        wait: seconds for another process to release the lock of a file or folder of this machine.
 
     Raises:
         TamingError: another process holds one of the locks; the message names it.
@@ -39,7 +40,7 @@ def exclusive(*paths: AnyPath, nested: bool = True) -> Generator[None]:
     with ExitStack() as held:
         for path in paths:
             if isinstance(path, Path):
-                held.enter_context(_locked(path))
+                held.enter_context(_locked(path, wait))
                 remove_parts(Path(os.path.realpath(path)), nested)
             else:
                 held.enter_context(leased(lock_object(path), this_process(), in_words))
@@ -47,7 +48,7 @@ def exclusive(*paths: AnyPath, nested: bool = True) -> Generator[None]:
 
 
 @contextmanager
-def _locked(path: Path) -> Generator[None]:
+def _locked(path: Path, wait: float) -> Generator[None]:
     place = Path(os.path.realpath(path))  # one lock for all names of a place
     place.parent.mkdir(parents=True, exist_ok=True)
     # A folder of pictures may be the only one that can be written, such as a mounted one.
@@ -55,7 +56,7 @@ def _locked(path: Path) -> Generator[None]:
     lock, holder = beside / f".{place.name}.lock", beside / f".{place.name}.holder.json"
     try:
         # The lock's own file may be unreadable while it is held, so that a second file names the holder.
-        with FileLock(lock, timeout=0):
+        with FileLock(lock, timeout=wait):
             try:
                 with naming(holder):
                     holder.write_text(json.dumps(this_process()), encoding="utf-8")

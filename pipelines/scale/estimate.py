@@ -1,4 +1,4 @@
-"""Compute what the data stages take on millions of photos, from the costs of one; write the tables of docs/scale.md.
+"""Compute what data stages take on millions of photos, from the costs of one: tables of docs/explanation/scale.md.
 
 Example:  python -m pipelines.scale.estimate
 """
@@ -12,7 +12,7 @@ from pipelines.scale.steps import STAGES
 from taming_core.files import read_json, write_text
 
 HERE = Path(__file__).parent
-PAGE = HERE.parents[1] / "docs" / "scale.md"
+PAGE = HERE.parents[1] / "docs" / "explanation" / "scale.md"
 PHOTOS = 10_000_000
 GPUS = (1, 8, 64)
 PLACES = ("disk", "S3")

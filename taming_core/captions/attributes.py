@@ -1,4 +1,4 @@
-"""The words for what may change of an object: zero-shot classification of its cut-out (docs/method.md section 2).
+"""Words for what may change of an object: its cut-out is classified zero-shot (docs/explanation/method.md section 2).
 
 Each group of the vocabulary is a classification by itself, with the caption without a word as one more class (Radford
 et al., "CLIP", 2021, section 3.1). What is part of the identity belongs into no vocabulary: `<object>` stands for it.

@@ -34,12 +34,14 @@ NEEDED = (
     "box_xyxy",
     "given_caption",
     "photo_reason",
+    "override_caption",
     "drop_reason",
 )
 MANIFEST = pa.schema([
     pa.field("file_name", pa.string(), nullable=False),
     *(pa.field(name, pa.string()) for name in ("photo_id", "caption", "drop_reason")),
-    pa.field("targets", pa.list_(pa.struct([("object_id", pa.string()), ("noun", pa.string()), ("row", pa.int64())]))),
+    pa.field("targets", pa.list_(pa.struct([("object_id", pa.string()), ("noun", pa.string()), ("row", pa.int64()),
+                                                ("caption", pa.string())]))),
 ])  # fmt: skip
 
 
@@ -112,7 +114,7 @@ def _detected_source(raw: PhotoFolder, rows: Sequence[schema.Row]) -> CaptionSou
     kept = [r for r in rows if r["object_id"] and r["drop_reason"] is None]
     kept.sort(key=lambda r: r["box_xyxy"][0] + r["box_xyxy"][2])
     photo_reason = first["drop_reason"] if first["photo_width"] is None else first["photo_reason"]
-    targets = tuple(Target(r["object_id"], r["class"], r["row"]) for r in kept)
+    targets = tuple(Target(r["object_id"], r["class"], r["row"], r["override_caption"]) for r in kept)
     given = caption or first["given_caption"]
     return CaptionSource(path, first["file_name"], first["photo_id"], targets, given, photo_reason)
 

@@ -26,6 +26,7 @@ class Target:
     object_id: str | None = None
     noun: str | None = None
     row: int | None = None  # in the objects table
+    caption: str | None = None  # a person's of this object, with `<object>`, of the table of overrides
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,17 @@ def draft_captions(photos: Sequence[Photo], models: Models, p: CaptionParams) ->
     shown = _with_given(photos, models, p)
     theirs = iter(_given_drafts([s for s in shown if s.given is not None], models.match, p))
     others = iter(_described_drafts([s for s in shown if s.given is None], models, p))
-    return [next(others if s.given is None else theirs) for s in shown]
+    return _with_overrides(photos, [next(others if s.given is None else theirs) for s in shown], models.match)
+
+
+def _with_overrides(photos: Sequence[Photo], drafts: list[list[Draft]], match: Matcher) -> list[list[Draft]]:
+    """The drafts of each photo, where the table of overrides has a caption of an object with that one."""
+    places = [(n, i, t) for n, photo in enumerate(photos) for i, t in enumerate(photo.targets) if t.caption is not None]
+    words = [tagged.parse_tagged_caption(target.caption or "", [target.noun]) for _, _, target in places]
+    scored = score([photos[n].image for n, _, _ in places], [w.caption for w in words], match) if places else []
+    for (n, i, _), draft, w in zip(places, scored, words, strict=True):
+        drafts[n][i] = replace(draft, words=replace(w, method="override"), given=True)
+    return drafts
 
 
 def _with_given(photos: Sequence[Photo], models: Models, p: CaptionParams) -> list[Photo]:

@@ -107,17 +107,17 @@ def differences(first: Results, second: Results) -> list[Difference]:
 
 def _differences(condition: str, m: Measure, first: Results, second: Results) -> Iterator[Difference]:
     """The difference of one measure in one condition, if both have it."""
-    pairs = _pairs(condition, m.key, first.rows, second.rows)
+    both = pairs(condition, m.key, first.rows, second.rows)
     if m.key == NOT_COMPARED:
         return
-    if pairs:
-        yield _paired(condition, m, [one for one, _ in pairs], [other for _, other in pairs])
+    if both:
+        yield _paired(condition, m, [one for one, _ in both], [other for _, other in both])
     elif all(m.key in results.metrics[condition] for results in (first, second)):
         one, other = first.metrics[condition][m.key], second.metrics[condition][m.key]
         yield Difference(condition, m.key, one, other, round(other - one, 4), None, None, None)
 
 
-def _pairs(
+def pairs(
     condition: str, key: str, first: Sequence[ImageScores], second: Sequence[ImageScores]
 ) -> list[tuple[ImageScores, ImageScores]]:
     """The scores of the same image in both, where both have this one."""

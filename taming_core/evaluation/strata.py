@@ -31,7 +31,8 @@ def difficulty(subject: Image.Image) -> float:
     """How intricate the silhouette of a cut-out (RGBA) is: outline squared / (4 pi area), which is about 1 for a disc.
 
     The inverse of the isoperimetric quotient. It is known before any drawing, needs no network, and predicted fidelity
-    better than the number of colours, the inner edges or the agreement of the object's own photos: docs/evaluation.md.
+    better than the number of colours, the inner edges or the agreement of the object's own photos:
+    docs/explanation/evaluation.md.
     """
     rgba = np.asarray(subject.convert("RGBA"))
     silhouette = shape.to_canvas(np.ascontiguousarray(rgba[..., :3]), rgba[..., 3] > 127).mask

@@ -40,7 +40,7 @@ class TokenGeometry:
 
 
 def measure(pipeline: TamingPipeline, subjects: Sequence[Image.Image]) -> TokenGeometry | None:
-    """The geometry of the tokens of subjects (RGBA); None for fewer than two, or where tokens stand for no patches."""
+    """The geometry of the tokens of subjects (RGBA); None where tokens stand for no patches, or too few are shown."""
     if pipeline.object_encoder.config["projector"] != "full" or len(subjects) < 2:
         return None
     count = pipeline.object_encoder.config["tokens"]
@@ -49,7 +49,10 @@ def measure(pipeline: TamingPipeline, subjects: Sequence[Image.Image]) -> TokenG
         for pictures in (subjects, [ImageOps.mirror(subject) for subject in subjects])
     )
     side = isqrt(tokens.shape[1])
-    return geometry(tokens, twins, torch.stack([shown_patches(subject, side) for subject in subjects]))
+    shown = torch.stack([shown_patches(subject, side) for subject in subjects])
+    if min(shown[::2].sum(), shown[1::2].sum()) < 2:  # of either half of the subjects: one patch has no place to tell
+        return None
+    return geometry(tokens, twins, shown)
 
 
 def shown_patches(subject: Image.Image, side: int) -> Bool[Tensor, "side side"]:
@@ -75,9 +78,9 @@ def geometry(
     row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     subject = torch.arange(len(tokens)).view(-1, 1, 1).expand_as(shown)[shown]
     places = torch.stack([p.expand_as(shown)[shown] for p in (column, row)], 1).double()
-    columns, rows = readable(grid[shown].double(), places, subject % 2 == 0)
-    likeness = torch.cosine_similarity(grid, twin, dim=-1)[shown].mean()
-    return TokenGeometry(likeness.item(), columns.item(), rows.item())
+    read = readable(grid[shown].double(), places, subject % 2 == 0)
+    mirrored = torch.cosine_similarity(grid, twin, dim=-1)[shown].mean().item()
+    return TokenGeometry(mirrored, read[0].item(), read[1].item())
 
 
 def readable(

@@ -8,12 +8,15 @@ import diffusers
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from taming_core.bases.family import is_flow_matching
 from taming_core.files import replacing
 from taming_core.images.families import TamingPipeline
-from taming_core.images.requests import Box, ImageRequest, batch_requests
+from taming_core.images.pipeline import StepEnd
+from taming_core.images.records import Json, add_record, made_by
+from taming_core.images.requests import Box, DrawSettings, ImageRequest, batch_requests
 from taming_core.params.arguments import require_fitting_scheduler
 from taming_core.params.sections import Sampling
 
@@ -42,6 +45,7 @@ def draw(
     size: tuple[int, int] | None = None,
     negative_prompt: str = "",
     boxes: Sequence[Box] | None = None,
+    callback_on_step_end: StepEnd | None = None,
 ) -> Iterator[Image.Image]:
     """Draw the requested images, in order, `sampling.batch_size` at a time.
 
@@ -55,6 +59,7 @@ def draw(
         size: width and height in pixels; None for the model's default.
         negative_prompt: see `TamingPipeline.__call__`.
         boxes: of the objects, in every image with objects; see `TamingPipeline.__call__`.
+        callback_on_step_end: see `TamingPipeline.__call__`; images of a batch that it interrupts are unfinished.
     """
     scheduler, (width, height) = pipeline.scheduler, size or (None, None)
     pipeline.scheduler = load_scheduler(sampling.scheduler, scheduler)
@@ -74,6 +79,7 @@ def draw(
                 width=width,
                 height=height,
                 generator=[torch.Generator().manual_seed(r.seed) for r in batch],
+                callback_on_step_end=callback_on_step_end,
                 return_dict=False,
             )[0]
     finally:
@@ -102,7 +108,46 @@ def draw_missing(
         yield done
 
 
-def save(image: Image.Image, path: Path) -> None:
-    """Write a PNG atomically."""
+def draw_recorded(
+    pipeline: TamingPipeline,
+    requests: Sequence[ImageRequest],
+    files: Sequence[str],
+    entries: Sequence[Json],
+    embeds: Sequence[Tensor],
+    settings: DrawSettings,
+    out: Path,
+    callback_on_step_end: StepEnd | None = None,
+) -> Iterator[tuple[str, Image.Image]]:
+    """Draw images into a folder, each with its record, and yield file name and image of each when it is written.
+
+    Images of a batch that `callback_on_step_end` interrupts are not written, and no more are drawn.
+
+    Args:
+        pipeline: see `draw`.
+        requests: the images.
+        files: their names, see `records.file_names`.
+        entries: their records.
+        embeds: see `draw`.
+        settings: of all images.
+        out: the folder.
+        callback_on_step_end: see `draw`.
+    """
+    s = settings
+    drawn = draw(
+        pipeline, requests, embeds, s.sampling, s.object_scale, s.size, s.negative_prompt, s.boxes, callback_on_step_end
+    )
+    for file, entry, image in zip(files, entries, drawn, strict=True):
+        if pipeline.interrupt:
+            return
+        save(image, out / file, made_by(entry))
+        add_record(file, entry, out)
+        yield file, image
+
+
+def save(image: Image.Image, path: Path, made: str | None = None) -> None:
+    """Write a PNG atomically, with what it was made with as its text `taming`, if that is given."""
+    info = PngInfo()
+    if made is not None:
+        info.add_itxt("taming", made)
     with replacing(path) as part:
-        image.save(part, "PNG")
+        image.save(part, "PNG", pnginfo=info)

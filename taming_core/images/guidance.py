@@ -1,4 +1,4 @@
-"""Two-way classifier-free guidance (docs/method.md section 6)."""
+"""Two-way classifier-free guidance (docs/explanation/method.md section 6)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, cast
@@ -81,8 +81,8 @@ def guidance_passes(
 ) -> list[GuidancePass]:
     """The denoiser passes of two-way guidance; passes of weight 0 are left out.
 
-    eps = e(0,0) + s_obj (e(0,z) - e(0,0)) + s_txt (e(c,z) - e(0,z)), docs/method.md section 6. With equal scales
-    e(0,z) cancels, and two passes suffice.
+    eps = e(0,0) + s_obj (e(0,z) - e(0,0)) + s_txt (e(c,z) - e(0,z)), docs/explanation/method.md section 6. With equal
+    scales e(0,z) cancels, and two passes suffice.
 
     Args:
         text: c, the prompts.

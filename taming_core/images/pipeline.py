@@ -1,4 +1,4 @@
-"""The base class of every TamingPipeline: a photo of an object and a prompt to images (docs/method.md section 6)."""
+"""The base of every TamingPipeline: an object and a prompt to images (docs/explanation/method.md section 6)."""
 
 import inspect
 import logging

@@ -66,6 +66,17 @@ def add_record(name: str, entry: Mapping[str, Any], out: Path) -> None:
     write_json(out / RECORD, {**read_records(out), name: entry})
 
 
+def newest(out: Path, limit: int) -> list[tuple[str, Json]]:
+    """The recorded images in a folder by their file names, with their records, the last written first.
+
+    Args:
+        out: the folder.
+        limit: how many at most.
+    """
+    there = [(name, entry) for name, entry in read_records(out).items() if (out / name).is_file()]
+    return sorted(there, key=lambda named: (out / named[0]).stat().st_mtime_ns, reverse=True)[:limit]
+
+
 def require_out(out: Path, inputs: Sequence[Path]) -> None:
     """Require an output folder: new, or any with a record of images or without files of the names that are written.
 

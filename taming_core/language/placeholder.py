@@ -20,7 +20,7 @@ OBJECT = "<object>"
 UNKNOWN_NOUN = "thing"  # replaces <object> to parse a caption; a noun in no class of a detector
 Method = Literal[
     "noun", "head", "captioner", "conditional", "template",
-    "given", "given noun", "given head", "given class", "given template",
+    "override", "given", "given noun", "given head", "given class", "given template",
 ]  # fmt: skip
 METHODS: tuple[Method, ...] = get_args(Method)
 Replace = Literal["noun", "phrase"]

@@ -1,4 +1,4 @@
-"""Attention processors that let the denoiser attend to an object, by network design (docs/method.md section 3).
+"""Attention processors that let the denoiser attend to an object, by design (docs/explanation/method.md section 3).
 
 Every cross-attention of a UNet reads one context, the prompt embeddings followed by the object tokens; `substitute` and
 `concat` need nothing else. In a transformer with joint attention, `decoupled` gets the object tokens separately from

@@ -1,4 +1,4 @@
-"""The object encoder E: one photo of a subject to K identity tokens (docs/method.md; Jia et al., 2023, section 3)."""
+"""The object encoder E: a photo of a subject to K tokens (docs/explanation/method.md; Jia et al., 2023, section 3)."""
 
 from collections.abc import Sequence
 from math import isqrt
@@ -39,7 +39,7 @@ class ObjectEncoder(ModelMixin, ConfigMixin):
             over the penultimate hidden states); None for `reference`.
         tokens: K, identity tokens per object; for `full` the number of patches, for `reference` that of latent pixels.
         width: D, the width of the prompt embeddings; for `reference` the channels of the latents.
-        injection: the network design (docs/method.md section 3).
+        injection: the network design (docs/explanation/method.md section 3).
         layers: name and channels of each attention layer of the denoiser that sees the object; None for all.
         mean, std: of the tower's training images in [0, 1], per channel.
         size: side of the subject in pixels; None for that of the tower's training images.

@@ -236,6 +236,7 @@ def _row(source: PhotoSource, photo_id: str, **values: object) -> dict[str, obje
         "file_name": source.file_name,
         "identity": source.identity,
         "given_caption": source.metadata.caption,
+        "given_class": source.metadata.noun,
         "given_split": source.metadata.split,
     }
     return {**dict.fromkeys(schema.OBJECTS.names), **photo_columns, **values}

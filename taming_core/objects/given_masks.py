@@ -3,13 +3,11 @@
 from dataclasses import replace
 from typing import Literal
 
-import numpy as np
-
 from taming_core.objects.filters import Detections, Object, measure
 from taming_core.params.sections import DetectParams
 from taming_core.photos.decode import Photo
 from taming_core.photos.mask_files import alpha_mask, read_mask
-from taming_core.photos.masks import Box, Mask, Size, mask_box, scale_box
+from taming_core.photos.masks import Mask, Size, box_iou, mask_box, scale_box
 from taming_core.storage.paths import AnyPath
 
 Given = tuple[Mask, Literal["given", "alpha"]]  # where an object is (H, W), and what says so
@@ -36,22 +34,10 @@ def given_object(mask: Mask, detections: Detections, noun: str | None, p: Detect
     photo, whose pixels the object's box is in; the detections are in pixels of the mask.
     """
     box, score = mask_box(mask), 1.0
-    overlaps = [_overlap(box, other) for other in detections.boxes_xyxy.tolist()]
+    overlaps = [box_iou(box, other) for other in detections.boxes_xyxy.tolist()]
     same = [i for i, overlap in enumerate(overlaps) if overlap >= SAME and detections.scores[i] >= p.score]
     if same:
         best = max(same, key=lambda i: overlaps[i])
         score, noun = float(detections.scores[best]), detections.classes[best]
     measured = measure(box, score, noun, mask, None)
     return replace(measured, box_xyxy=scale_box(box, (mask.shape[1], mask.shape[0]), size))
-
-
-def _overlap(box: Box, other: list[float]) -> float:
-    """The intersection over union of two boxes.
-
-    >>> _overlap((0, 0, 10, 10), [5.0, 0.0, 15.0, 10.0])
-    0.3333333333333333
-    """
-    a, b = np.array(box, np.float64), np.array(other, np.float64)
-    shared = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
-    areas = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])
-    return float(shared / (areas - shared))

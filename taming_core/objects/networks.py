@@ -25,7 +25,7 @@ def load_networks(p: DetectParams, device: str) -> tuple[Detector, Segmenter | N
         p.detector, device, p.image_size, p.score_floor, p.max_found,
         classes=p.classes, with_masks=p.segmenter == "detector",
     )  # fmt: skip
-    return detect, _load_segmenter(p.segmenter, device)
+    return detect, load_segmenter(p.segmenter, device)
 
 
 def load_classifier(p: DetectParams, device: str) -> "ObjectClassifier | None":
@@ -41,13 +41,18 @@ def load_classifier(p: DetectParams, device: str) -> "ObjectClassifier | None":
     return load_object_classifier(p.classifier, p.class_names, device)
 
 
-def _load_segmenter(spec: str, device: str) -> Segmenter | None:
+def load_segmenter(spec: str, device: str) -> Segmenter | None:
+    """The segmenter of this name; None where the detector's masks are used.
+
+    Raises:
+        TamingError: it is not on this machine, or is not of a kind that is supported.
+    """
     if spec == "detector":
         return None
     if is_salient(spec):
         from taming_core.objects.salient import load_salient_segmenter
 
         return load_salient_segmenter(spec, device)
-    from taming_core.objects.segmenter import load_segmenter
+    from taming_core.objects import segmenter
 
-    return load_segmenter(spec, device)
+    return segmenter.load_segmenter(spec, device)

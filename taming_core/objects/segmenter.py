@@ -71,6 +71,11 @@ def load_segmenter(spec: str, device: str) -> Segmenter:
     return partial(segment, SamPredictor(sam)) if settings is None else partial(segment_squares, sam, settings)
 
 
+def predictor_of(segmenter: Segmenter) -> SamPredictor | None:
+    """The predictor inside of a segmenter, which takes points too; None of one that sees a crop of each box."""
+    return segmenter.args[0] if isinstance(segmenter, partial) and segmenter.func is segment else None
+
+
 def crop_settings(path: Path) -> CropSettings | None:
     """The crop settings in the config.json of a folder; None if it has no `zoom`."""
     file = path / "config.json"

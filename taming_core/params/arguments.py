@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cache, reduce
@@ -57,6 +58,24 @@ def require_device(name: str) -> None:
     """Raises TamingError if the name is not that of a device; `pick_device` checks whether this machine has it."""
     if not DEVICE.fullmatch(name):
         raise TamingError(f"There is no device {name}. Use --device auto, cpu, cuda, cuda:1 or mps.")
+
+
+def require_studio(folder: Path) -> None:
+    """Raises TamingError if there is no such folder, or `taming studio` lacks the package that serves its page."""
+    if not folder.is_dir():
+        raise TamingError(f"There is no folder {folder}. Name a project, or create one with `taming init {folder}`.")
+    if find_spec("gradio") is None:
+        raise TamingError("`taming studio` needs the package gradio. Run `pip install 'taming[studio]'`.")
+
+
+def require_free_port(port: int) -> None:
+    """Raises TamingError if a port of this machine is taken, or may not be used."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise TamingError(f"Port {port} cannot be used: {error.strerror}. Name another with --port.") from error
 
 
 def require_precision(precision: str, device: str, offload: bool) -> None:

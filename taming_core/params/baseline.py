@@ -11,10 +11,10 @@ class PriorParams(Section):
     images: PositiveInt  # drawn once for each class noun
     weight: PositiveFloat  # of their loss; each step has as many of them as of the photos
     scheduler: str  # the class name of any diffusers scheduler
-    steps: PositiveInt
-    guidance_text: NonNegativeFloat
+    steps: PositiveInt  # of the scheduler, for each class image
+    guidance_text: NonNegativeFloat  # with which class images are drawn
     guidance_embedded: PositiveFloat | None = None  # guidance-distilled bases such as FLUX.1-dev: their embedded scale
-    batch_size: PositiveInt
+    batch_size: PositiveInt  # class images that are drawn at once
 
     @property
     def sampling(self) -> Sampling:
@@ -36,7 +36,7 @@ class AugmentParams(Section):
 class MethodParams(Section):
     """What all methods have."""
 
-    steps: PositiveInt
+    steps: PositiveInt  # optimizer updates
     batch_size: PositiveInt  # photos in a step
     learning_rate: PositiveFloat  # constant
     checkpoints: list[PositiveInt]  # steps after which the result so far is written to a folder in the output
@@ -57,21 +57,21 @@ class DreamBoothParams(MethodParams):
 class DreamBoothLoraParams(MethodParams):
     """DreamBooth with a LoRA (Hu et al., 2022) of the denoiser's attention."""
 
-    rank: PositiveInt
+    rank: PositiveInt  # of each change of a weight
     alpha: PositiveFloat  # the LoRA is multiplied by alpha / rank
 
 
 class BaselineParams(Section):
     """photos of one object -> a model tuned to it, by the methods of others."""
 
-    seed: NonNegativeInt
+    seed: NonNegativeInt  # of noise, order and class images
     size: PositiveInt | None  # pixels of the side of a training image; null for the model's own
     identifier: str  # the rare word of DreamBooth before the class noun
-    augment: AugmentParams
+    augment: AugmentParams  # views of the photos
     guidance: PositiveFloat | None  # the scale that a guidance-distilled base (FLUX.1-dev) reads; null for any other
-    weight_decay: NonNegativeFloat
-    max_grad_norm: PositiveFloat
-    gradient_checkpointing: bool
+    weight_decay: NonNegativeFloat  # of AdamW
+    max_grad_norm: PositiveFloat  # gradients of a larger norm are scaled down to it
+    gradient_checkpointing: bool  # recompute activations of the denoiser in the backward pass
     prior: PriorParams | None  # of the two DreamBooths; null trains without prior preservation
     textual_inversion: TextualInversionParams
     dreambooth: DreamBoothParams

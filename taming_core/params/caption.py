@@ -33,16 +33,16 @@ class CaptionParams(Section):
     """objects -> captions."""
 
     captioner: str  # mini, a folder, or a model name; vlm:FOLDER, vlm:NAME or vlm:URL#MODEL is asked as `vlm` says
-    matcher: str
-    num_beams: PositiveInt
-    max_new_tokens: PositiveInt
+    matcher: str  # mini, a folder, or a name of a BLIP with an image-text matching head
+    num_beams: PositiveInt  # of the captioner's beam search
+    max_new_tokens: PositiveInt  # of a caption
     replace: Literal["noun", "phrase"]  # the noun alone, or the noun with its adjectives
     given: Literal["keep", "append", "replace"]  # a person's captions: alone, with a scene, or unused
     match_min: Fraction  # captioner's captions with a lower match score are not used; a row without another is dropped
     template: str  # the fallback where no noun is found; contains <object> once
     attributes: AttributeParams | None  # words that are added to captions of objects; null for none
     vlm: VlmParams | None  # of a captioner vlm:...; null for its defaults
-    batch_size: PositiveInt
+    batch_size: PositiveInt  # photos that the models see at once
     shard_size: PositiveInt  # photos per crash-safe shard
 
     @property

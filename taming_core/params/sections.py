@@ -47,8 +47,8 @@ class ScoreParams(Section):
     label: str | None  # of the classifier: its probability is the score; null with texts, or for a single output
     texts: Annotated[list[str], Field(min_length=1)] | None  # {class} stands for the object's class
     view: Literal["photo", "object"]  # what the model sees; a photo that is dropped is not used in any way
-    min: float | None
-    max: float | None
+    min: float | None  # below it the object, or the photo, is dropped; null for no bound
+    max: float | None  # above it
 
     @model_validator(mode="after")
     def _label_or_texts(self) -> "ScoreParams":
@@ -70,7 +70,7 @@ class CurationParams(Section):
 
     sharpness_min: NonNegativeFloat | None  # variance of the Laplacian of the object at 256 px; null drops none
     exclude: list[str]  # classes of objects, with every word for them, such as person
-    scores: list[ScoreParams]
+    scores: list[ScoreParams]  # of photos or objects by any classifier or CLIP
 
     @model_validator(mode="after")
     def _names_differ(self) -> "CurationParams":
@@ -93,18 +93,18 @@ class DetectParams(Section):
     class_min: Fraction  # an object whose class is less probable (without a classifier: scored) is an "object"
     image_size: PositiveInt  # pixels of the longer side of the detector's input; not used without a detector
     identity: Literal["folder", "top_folder", "metadata", "photo"]  # where a photo's identity comes from
-    min_side: PositiveInt  # pixels of the photo's shorter side
+    min_side: PositiveInt  # pixels of the photo's shorter side; smaller photos are dropped
     max_pixels: Annotated[int, Field(gt=0, le=MAX_PIXELS)]  # width times height of a photo; larger ones are dropped
     score_floor: Fraction  # detections below it are noise and make no row; not used without a detector
     max_found: PositiveInt  # detections per photo, best score first; more make no row
     score: Fraction  # below it an object is dropped
     island: Fraction  # components of a mask below this share of the largest one are removed
-    area_min: Fraction  # mask pixels / photo pixels
-    area_max: Fraction
-    aspect_max: PositiveFloat  # longer side of the box / shorter side
+    area_min: Fraction  # mask pixels / photo pixels; smaller objects are dropped
+    area_max: Fraction  # larger objects are dropped
+    aspect_max: PositiveFloat  # longer side of the box / shorter side; thinner objects are dropped
     border: NonNegativeInt  # pixels between box and photo edge; closer counts as cut off
     containment: Fraction  # share of a box inside a larger one, from which it is dropped
-    mask_fill: Fraction  # share of the box that the mask must cover
+    mask_fill: Fraction  # share of the box that the mask must cover, else the object is dropped
     max_objects: PositiveInt  # kept per photo, best score first
     curation: CurationParams | None  # null measures and drops nothing more
     batch_size: PositiveInt  # photos in memory at once
@@ -166,13 +166,13 @@ class MaterializeParams(Section):
     subject_size: PositiveInt  # pixels of the subject's side
     subject_fill: Fraction  # share of the subject's side that the object fills
     validation: Fraction  # share of identities; at least one
-    test: Fraction  # at least two
-    seed: NonNegativeInt  # of the split
+    test: Fraction  # share of identities; at least two
+    seed: NonNegativeInt  # of the split, which identity goes where
     duplicate_distance: NonNegativeInt  # near-duplicates differ in at most this many of 64 bits
     duplicate_correlation: Fraction  # and their thumbnails correlate at least so much; they share a split
-    near_duplicates: Literal["keep", "drop"]  # of a photo of another identity; the first by file name stays
+    near_duplicates: Literal["keep", "drop"]  # photos that repeat another identity's; the first by file name stays
     max_references: PositiveInt  # other views listed in a row; sampled if there are more
-    jpeg_quality: Annotated[int, Field(ge=1, le=100)]
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)]  # of the target images
     shard_size: PositiveInt  # objects per crash-safe shard
 
     @model_validator(mode="after")
@@ -192,14 +192,14 @@ class MaterializeParams(Section):
 
 
 class Sampling(Section):
-    """How images are sampled; guidance as in docs/method.md section 6."""
+    """How images are sampled; guidance as in docs/explanation/method.md section 6."""
 
     scheduler: str  # the class name of any diffusers scheduler
-    steps: PositiveInt
-    guidance_object: NonNegativeFloat
-    guidance_text: NonNegativeFloat
+    steps: PositiveInt  # of the scheduler, for each image
+    guidance_object: NonNegativeFloat  # s_obj: higher keeps the object closer
+    guidance_text: NonNegativeFloat  # s_txt: higher follows the prompt closer
     guidance_embedded: PositiveFloat | None = None  # guidance-distilled bases such as FLUX.1-dev: their embedded scale
-    batch_size: PositiveInt
+    batch_size: PositiveInt  # images at once; changes no image but for rounding
 
 
 Baseline = Literal["textual-inversion", "dreambooth-lora", "dreambooth", "class-noun"]
@@ -227,13 +227,13 @@ class EvaluationScores(Section):
     """The networks of scores that papers report: mini, a folder or a hub name each; null leaves a score out."""
 
     dino: str | None = None  # DINO; of a ViT its class token
-    dinov2: str | None = None
+    dinov2: str | None = None  # DINOv2; likewise
     clip_b32: str | None = None  # CLIP-I and CLIP-T
-    clip_l14: str | None = None
+    clip_l14: str | None = None  # CLIP-I and CLIP-T, and the features of `quality`
     dreamsim: (
         Literal["ensemble", "dino_vitb16", "dinov2_vitb14", "clip_vitb32", "open_clip_vitb32", "synclr_vitb16"] | None
-    ) = None
-    lpips: Literal["alex", "vgg", "squeeze"] | None = None
+    ) = None  # which of DreamSim's networks
+    lpips: Literal["alex", "vgg", "squeeze"] | None = None  # which of LPIPS's networks
     quality: Literal["cmmd", "kid"] | None = None  # of all images of a condition, by the features of clip_l14
 
     @model_validator(mode="after")
@@ -248,25 +248,25 @@ class EvaluationScores(Section):
 class EvaluateParams(Section):
     """encoder -> images -> scores."""
 
-    split: Literal["validation", "test"]  # of held-out identities
-    seed: NonNegativeInt
+    split: Literal["validation", "test"]  # the held-out identities that are drawn
+    seed: NonNegativeInt  # of the choice of objects and of the noise of the images
     objects: PositiveInt  # identities to evaluate
     subjects: list[str]  # these identities, in this order; empty: chosen by the seed
-    images_per_prompt: PositiveInt
+    images_per_prompt: PositiveInt  # of each object, with different noise
     scenes: list[str]  # prompt suffixes, after "a photo of <object>"
     styles: list[str]  # prompt prefixes, before "<object>"
     prompts: list[PromptParams]  # whole prompts beside them, without a choice among candidates
     caption_prompts: bool  # each subject has prompts of its own, in captions beside its photo: needs --raw
-    scene_choices: list[str]  # the candidates of the text alignment score
-    style_choices: list[str]
+    scene_choices: list[str]  # the scenes among which the text judge chooses; they hold all of `scenes`
+    style_choices: list[str]  # the same of styles
     control_objects: NonNegativeInt  # identities in the controls: no object tokens, another object's tokens
     baselines: list[Baseline]  # drawn beside the encoder, on the same base, prompts and seeds
     baseline_photos: PositiveInt  # that a baseline trains on, the encoder's first; images are compared with the others
     guidance: list[NonNegativeFloat]  # other object guidances, at which all prompts of the control objects are drawn
     pasted: bool  # a control whose images are the very photo that the encoder sees: which scores does a copy win?
-    judge: str  # must not be a network that training used
+    judge: str  # mini, a folder or a name of a vision model; must not be a network that training used
     strict_judge: str | None  # the same, applied to the cut-out object; null skips its scores
-    text_judge: str
+    text_judge: str  # mini, or a CLIP that tells which scene and style an image shows
     scores: EvaluationScores = EvaluationScores()
     vlm: VlmJudgeParams | None  # a vision-language model that judges too; null for none
     judge_check: bool  # also check how well the judges tell objects and corrupted copies from true photos
@@ -329,20 +329,20 @@ class GenerateParams(Section):
 
 
 class WorldParams(Section):
-    """-> photos of the mini world; `taming_core.world.plan.Chances` documents the probabilities."""
+    """-> photos of the mini world; probabilities are those of `taming_core.world.plan.Chances`."""
 
-    seed: NonNegativeInt
+    seed: NonNegativeInt  # of everything that is drawn
     size: PositiveInt  # pixels of a photo's side
     views: PositiveInt  # photos per object
     quality: int = Field(ge=1, le=100)  # of the JPEG files
-    recolor: Fraction
-    style: Fraction
-    two_objects: Fraction
-    silent: Fraction
-    paraphrase: Fraction
-    attributes: Fraction
-    mirror: Fraction
-    turn: NonNegativeFloat
-    tilt: NonNegativeFloat
-    smallest: PositiveFloat
-    largest: PositiveFloat
+    recolor: Fraction  # probability that an object has another colour than its artwork
+    style: Fraction  # probability of a style other than a plain photo
+    two_objects: Fraction  # probability of a second object
+    silent: Fraction  # probability that the caption omits the scene
+    paraphrase: Fraction  # probability of other words than the canonical ones, per fact of the caption
+    attributes: Fraction  # probability that notable size and position are in the caption
+    mirror: Fraction  # probability that the object is mirrored, in all of its views
+    turn: NonNegativeFloat  # radians, standard deviation of the rotation
+    tilt: NonNegativeFloat  # maximal perspective
+    smallest: PositiveFloat  # side of the artwork / side of the photo
+    largest: PositiveFloat  # of the same

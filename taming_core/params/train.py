@@ -16,8 +16,8 @@ class ValidationGrid(Section):
     """The images of fixed prompts and seeds that training draws at intervals."""
 
     every: NonNegativeInt  # steps; 0 for never
-    objects: PositiveInt
-    prompts: Annotated[list[str], Field(min_length=1)]
+    objects: PositiveInt  # of the validation split
+    prompts: Annotated[list[str], Field(min_length=1)]  # each object is drawn with each
     sampling: Sampling
 
 
@@ -25,7 +25,7 @@ class EncoderParams(Section):
     """A new object encoder, for training that starts from a base."""
 
     tower: str  # mini, a folder or a name of a CLIP, DINOv2 or SigLIP model, or the folder of an object encoder
-    projector: Literal["full", "linear", "mlp", "resampler"]
+    projector: Literal["full", "linear", "mlp", "resampler"]  # features to tokens: per patch, or from the pooled output
     tokens: PositiveInt  # K; `full` has one per patch
     tower_blocks: NonNegativeInt  # last blocks of the tower that are trained
 
@@ -48,7 +48,7 @@ class CollageParams(Section):
 class LoraParams(Section):
     """Low-rank adaptation of the denoiser's attention (Hu et al., "LoRA", 2022)."""
 
-    rank: PositiveInt
+    rank: PositiveInt  # of each change of a weight
     alpha: PositiveFloat  # the update is scaled by alpha / rank
 
 
@@ -57,23 +57,23 @@ class TrainParams(Section):
 
     start: str | None  # mini or an encoder folder to continue from; null trains a new encoder on `base`
     base: str | None  # folder or name of a text-to-image model; only where start is null
-    encoder: EncoderParams | None  # only where start is null; `reference` has none
+    encoder: EncoderParams | None  # a new object encoder; only where start is null; `reference` has none
     injection: Injection | None  # how the object enters the denoiser; only where start is null
     layers: list[str] | None  # name prefixes of the attention layers that attend to the object; null for all
     background: Literal["removed", "kept"] | None  # of the subject; only where start is null
     tune: Literal["adapter", "lora", "whole"]  # the encoder alone; with LoRA of the denoiser; with all of it
     lora: LoraParams | None  # only where tune is lora
-    seed: NonNegativeInt
+    seed: NonNegativeInt  # of weights, order, noise and drops
     steps: PositiveInt  # optimizer updates
     batch_size: PositiveInt  # rows per update
     micro_batch_size: PositiveInt  # rows on the device at once
     learning_rate: PositiveFloat  # peak, of encoder and injected layers
     denoiser_rate: Fraction  # of the denoiser or its LoRA, as a share of learning_rate
     text_encoder_rate: Fraction  # of the CLIP text encoders, as a share of learning_rate; 0 freezes them, as T5 is
-    warmup: NonNegativeInt  # steps
-    schedule: Literal["constant", "cosine", "linear"]
-    weight_decay: NonNegativeFloat
-    max_grad_norm: PositiveFloat
+    warmup: NonNegativeInt  # steps in which the learning rate rises to its peak
+    schedule: Literal["constant", "cosine", "linear"]  # the learning rate after the warmup; the last two fall to 0
+    weight_decay: NonNegativeFloat  # of AdamW
+    max_grad_norm: PositiveFloat  # gradients of a larger norm are scaled down to it
     ema: Annotated[float, Field(ge=0, lt=1)]  # decay of the average that is kept; 0 keeps the last weights
     regularization: Fraction  # share of regularization rows (text-image pairs) in a batch
     prior: PositiveInt | None  # generated images as regularization rows (prior preservation), if there are no others
@@ -98,14 +98,14 @@ class TrainParams(Section):
     identity_weight: NonNegativeFloat  # lambda, the identity loss's weight where nothing is noised; 0 disables it
     identity_max_timestep: PositiveInt | None  # the identity loss applies below this timestep only
     identity_network: str | None  # mini or a folder; null where identity_weight is 0
-    precision: Precision
+    precision: Precision  # of computation and frozen weights; what trains stays in float32; fp16 on a GPU only
     gradient_checkpointing: bool  # recompute activations of denoiser and autoencoder in the backward pass
     compile: bool  # compile the denoiser's transformer blocks (torch.compile); only for decoupled and gated
     optimizer: Literal["adamw", "adamw8bit"]  # the second has 8-bit states (Dettmers et al., 2022)
     cache: list[Cache]  # features of frozen modules that are cached on disk
     offload: bool  # move frozen modules whose output is cached to the CPU
-    save_every: PositiveInt  # steps
-    validation: ValidationGrid
+    save_every: PositiveInt  # steps after which the state to resume from is saved
+    validation: ValidationGrid  # images of fixed prompts and seeds that training draws at intervals
 
     @model_validator(mode="after")
     def _keys_have_an_effect(self) -> "TrainParams":

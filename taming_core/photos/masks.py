@@ -61,6 +61,18 @@ def mask_box(mask: NDArray[np.bool_]) -> Box:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+def box_iou(box: Sequence[float], other: Sequence[float]) -> float:
+    """The intersection over union of two boxes.
+
+    >>> box_iou((0, 0, 10, 10), (5.0, 0.0, 15.0, 10.0))
+    0.3333333333333333
+    """
+    a, b = np.array(box, np.float64), np.array(other, np.float64)
+    shared = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
+    areas = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])
+    return float(shared / (areas - shared))
+
+
 def cutout(image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, fill: float) -> NDArray[np.uint8]:
     """The subject: the object of `mask` (H, W) cut out of `image` (H, W, 3), centred in a transparent square.
 

@@ -1,10 +1,13 @@
-"""The files of a new project: params, the DVC graph of the five stages, and a folder for photos."""
+"""The files of a new project: params, the DVC graph of the five stages, a folder for photos, and no overrides yet."""
 
 from pathlib import Path
 
 from taming_core.errors import TamingError
 from taming_core.files import require_out, write_text
+from taming_core.overrides import table
 from taming_core.projects import profiles
+
+OVERRIDES = f"data/{table.NAME}"
 
 
 def project_files(profile: str, memory: int | None) -> dict[str, str]:
@@ -33,8 +36,9 @@ def write_project(folder: Path, files: dict[str, str]) -> None:
     require_out(folder)
     if folder.exists() and not folder.is_dir():
         raise TamingError(f"{folder} is a file. Name a folder for the project.")
-    for name in files:
+    for name in (*files, OVERRIDES):
         if (folder / name).exists():
             raise TamingError(f"{folder / name} exists. Name another folder, or remove the file first.")
     for name, text in files.items():
         write_text(folder / name, text)
+    table.write(folder / OVERRIDES, [])

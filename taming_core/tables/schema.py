@@ -13,7 +13,7 @@ from taming_core.storage.filesystem import is_file
 from taming_core.storage.paths import AnyPath
 from taming_core.tables.parquet import reading, source_of
 
-VERSION = "6"  # incremented whenever a column changes; tables of another version are rejected
+VERSION = "7"  # incremented whenever a column changes; tables of another version are rejected
 
 Row = Mapping[str, Any]
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def column(name: str, kind: pa.DataType, description: str, nullable: bool = Fals
     return pa.field(name, kind, nullable=nullable, metadata={"description": description})
 
 
-def _schema(name: str, command: str, columns: Sequence[Field]) -> pa.Schema:
-    return pa.schema(columns, metadata={"taming.table": name, "taming.version": VERSION, "taming.command": command})
+def _schema(name: str, command: str, columns: Sequence[Field], version: str = VERSION) -> pa.Schema:
+    return pa.schema(columns, metadata={"taming.table": name, "taming.version": version, "taming.command": command})
 
 
 # The Arrow type of an Image feature of `datasets`.
@@ -80,14 +80,22 @@ OBJECTS = _schema(
             nullable=True,
         ),
         column("mask_quality", pa.float32(), "the segmenter's predicted IoU in [0, 1]", nullable=True),
-        column("mask_source", pa.string(), "given (by file), alpha, segmenter or detector", nullable=True),
+        column("mask_source", pa.string(), "given (by file), alpha, segmenter, detector or override", nullable=True),
         column("area_fraction", pa.float32(), "mask pixels / pixels of the photo at that size", nullable=True),
         column("mask_fill", pa.float32(), "mask pixels inside the box / box pixels", nullable=True),
         column("sharpness", pa.float32(), "of the object, by detect.curation; null if not measured", nullable=True),
         column("scores", pa.list_(SCORE), "of detect.curation; null if there are none", nullable=True),
         column("photo_reason", pa.string(), "why the photo is not used in any way; null means it is", nullable=True),
         column("given_caption", pa.string(), "from metadata, or a text file beside the photo", nullable=True),
+        column("given_class", pa.string(), "the photo's class, from metadata or a folder's name", nullable=True),
         column("given_split", pa.string(), "from metadata, or the top folder's name", nullable=True),
+        column(
+            "override",
+            pa.list_(pa.string()),
+            "what a person said of it: rejected, restored, added, mask, class, caption; null of `taming detect`",
+            nullable=True,
+        ),
+        column("override_caption", pa.string(), "a person's caption of it, with <object>", nullable=True),
         column("drop_reason", pa.string(), "why this is not used further on; null means kept", nullable=True),
     ],
 )
@@ -109,7 +117,7 @@ CAPTIONS = _schema(
             "method",
             pa.string(),
             "noun, head, captioner, conditional or template: how <object> got in; after `given`, and class too, into a "
-            "person's caption; given alone: it was there",
+            "person's caption; given alone: it was there; override: of overrides.parquet",
             nullable=True,
         ),
         column(
@@ -122,6 +130,26 @@ CAPTIONS = _schema(
         column("drop_reason", pa.string(), "why this is not used further on; null means kept", nullable=True),
     ],
 )
+
+OVERRIDES = _schema(
+    "overrides",
+    "taming studio",
+    [
+        *PHOTO,
+        column("box_xyxy", pa.list_(pa.int32(), 4), "of the object when it was said: which one is meant"),
+        column("seen_class", pa.string(), "its class then", nullable=True),
+        column("field", pa.string(), "what is said: decision, mask, class or caption"),
+        column(
+            "text", pa.string(), "reject or restore, the class, or the caption with <object>; null of a mask",
+            nullable=True,
+        ),
+        column(
+            "mask_png", pa.binary(), "the mask that is said, or of a decision the one that was seen, as of objects",
+            nullable=True,
+        ),
+    ],
+    version="1",  # its own: what a person said must outlive other tables
+)  # fmt: skip
 
 _ROWS = _schema(
     "rows",

@@ -1,4 +1,4 @@
-"""Rows to examples to batches: the rows of a step, and the model's inputs from them (docs/method.md, section 4).
+"""Rows to examples to batches: a step's rows, and the model's inputs of them (docs/explanation/method.md section 4).
 
 `batch_at(step)` depends on rows, params and step alone, so that a run can resume at any step.
 """
@@ -111,7 +111,7 @@ def square_size(rows: Rows) -> int:
 
 
 def make_example(source: ExampleSource, number: int, position: int) -> Example:
-    """Row `number` as the example at `position` of the training, with drops and swaps (docs/method.md, section 4)."""
+    """Row `number` as the example at `position`, with drops and swaps (docs/explanation/method.md section 4)."""
     p, size, caches = source.params, source.size, source.caches
     row, rng = source.rows.read(number, ROW), np.random.default_rng(seed_for(p.seed, "example", position))
     cross, drop_object, drop_text = rng.random(3)

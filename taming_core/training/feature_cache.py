@@ -1,4 +1,4 @@
-"""Cached features of frozen modules, computed before the first step and stored below runs/ (docs/caches.md).
+"""Cached features of frozen modules, computed before the first step and stored below runs/ (docs/how-to/caches.md).
 
 The key of an entry is a digest of the module's input, and the folder name has one of its weights: any change gives a
 new name, so that stale features are never read.
@@ -271,7 +271,7 @@ def offloaded_networks(model: SubjectModel, p: TrainParams, fewest_views: int) -
         networks["tower"] = model.object_encoder.vision
     if not networks:
         raise TamingError("train.offload has no effect: each network whose output is cached is needed for something "
-                          "else (docs/caches.md). Set it to false.")  # fmt: skip
+                          "else (docs/how-to/caches.md). Set it to false.")  # fmt: skip
     return networks
 
 

@@ -211,7 +211,12 @@ def cast_frozen(part: nn.Module, half: torch.dtype, kept: re.Pattern[str]) -> No
 
 
 def train(
-    run: Run, p: TrainParams, batch_at: BatchAt, lag: int | None = None, is_stopping: Callable[[], bool] = bool
+    run: Run,
+    p: TrainParams,
+    batch_at: BatchAt,
+    lag: int | None = None,
+    is_stopping: Callable[[], bool] = bool,
+    is_pausing: Callable[[], bool] = bool,
 ) -> Iterator[StepReport]:
     """Train from `run.step` to the last step, and yield a report after each step.
 
@@ -222,6 +227,8 @@ def train(
         lag: how many steps the host may run ahead of the reports; None for 0 on a CPU and 1 elsewhere. It is 0 before
             a checkpoint or a validation grid, so that no step with a non-finite loss is saved.
         is_stopping: called once after each step, by all processes; if true, no further step is done. Never by default.
+        is_pausing: called as `is_stopping`; if true, all reports are yielded before the next step, as before a
+            checkpoint. Never by default.
 
     Raises:
         TamingError: the loss or the gradient norm is not finite.
@@ -231,9 +238,10 @@ def train(
     pending = deque[PendingStep]()
     for step in updates(run, p, batch_at, check=lag == 0):
         pending.append(step)
-        completed, stop = step.step + 1, is_stopping()
+        completed, stop, asked = step.step + 1, is_stopping(), is_pausing()
         pause = (
             stop
+            or asked
             or completed == p.steps
             or is_due(completed, p.save_every, p.steps)
             or is_due(completed, p.validation.every, p.steps)

@@ -1,4 +1,4 @@
-"""The losses of docs/method.md section 5, one function per term; all of them per sample, float32."""
+"""The losses of docs/explanation/method.md section 5, one function per term; all of them per sample, float32."""
 
 from collections.abc import Sequence
 from math import sqrt
@@ -76,7 +76,7 @@ def object_crops(
 def identity_loss(
     features: Float[Tensor, "batch features"], target: Float[Tensor, "batch features"]
 ) -> Float[Tensor, " batch"]:
-    """L_id = 1 - cos(F(x0_hat m), F(o')), from these two features (docs/method.md, section 5)."""
+    """L_id = 1 - cos(F(x0_hat m), F(o')), from these two features (docs/explanation/method.md, section 5)."""
     return 1 - F.cosine_similarity(features.float(), target.float(), dim=-1)
 
 

@@ -1,4 +1,4 @@
-"""The training objective of a batch: loss terms and sample weights (docs/method.md section 5)."""
+"""The training objective of a batch: loss terms and sample weights (docs/explanation/method.md section 5)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields

@@ -1,10 +1,11 @@
 """What tokens say of the place of their patch."""
 
 import pytest
+import tiny
 import torch
 from PIL import Image
 
-from taming_core.evaluation.token_geometry import geometry, shown_patches
+from taming_core.evaluation.token_geometry import geometry, measure, shown_patches
 
 SIDE, WIDTH, SUBJECTS = 8, 16, 6
 
@@ -51,3 +52,12 @@ def test_only_patches_that_show_the_subject_count() -> None:
     picture.paste((255, 0, 0, 255), (0, 0, 32, 64))
     shown = shown_patches(picture, 4)
     assert shown.tolist() == [[True, True, False, False]] * 4
+
+
+def test_subjects_of_a_patch_or_none_have_no_geometry() -> None:
+    whole, thin = Image.new("RGBA", (32, 32), "red"), Image.new("RGBA", (32, 32))
+    thin.paste((255, 0, 0, 255), (0, 0, 16, 16))
+    pipeline = tiny.pipeline()
+    assert pipeline.object_encoder.config["projector"] == "full"
+    assert measure(pipeline, [whole, whole]) is not None
+    assert measure(pipeline, [whole, thin]) is None

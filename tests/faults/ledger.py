@@ -1,4 +1,4 @@
-"""What became of every fault that was injected, for the table of docs/faults.md."""
+"""What became of every fault that was injected, for the table of docs/explanation/faults.md."""
 
 import json
 import os

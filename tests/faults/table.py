@@ -1,4 +1,4 @@
-"""Write the table of docs/faults.md: inject every fault, and count what survived.
+"""Write the table of docs/explanation/faults.md: inject every fault, and count what survived.
 
 Example: python tests/faults/table.py
 Example: python tests/faults/table.py --ledger faults.jsonl
@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from faults.ledger import LEDGER  # noqa: E402
 
-PAGE, MARKS = ROOT / "docs/faults.md", ("<!-- faults -->\n", "<!-- end of faults -->\n")
+PAGE, MARKS = ROOT / "docs/explanation/faults.md", ("<!-- faults -->\n", "<!-- end of faults -->\n")
 HEAD = ("fault", "stages", "times tried", "survived", "rows lost")
 STAGES = ("detect", "caption", "materialize", "train", "eval")  # in their order
 

@@ -10,7 +10,6 @@ import pytest
 from coloured_photos import put
 from PIL import Image
 
-from taming_core import inspection
 from taming_core.drop_reasons import reason_of
 from taming_core.errors import TamingError
 from taming_core.figures.contact_sheet import (
@@ -28,6 +27,7 @@ from taming_core.figures.contact_sheet import (
     sheet_image,
     wrap_text,
 )
+from taming_core.inspection import cards as inspection
 from taming_core.photos.masks import encode_mask
 from taming_core.tables import schema
 from taming_core.tables.drop_counts import sort_counts, summary

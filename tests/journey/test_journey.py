@@ -1,4 +1,4 @@
-"""The journey on a few real photos, by the very commands that the README and the help texts show."""
+"""The journey on a few real photos, by the very commands that the documentation and the help texts show."""
 
 import json
 import re
@@ -12,6 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 from project_copy import copy_tracked
+from shown import ROOT, Block, blocks, commands
 from typer.testing import CliRunner
 
 from stages.cli import app
@@ -19,13 +20,18 @@ from taming_core.images.families import load_pipeline
 from taming_core.params.load import packaged_params
 from taming_core.tables import rows, schema
 
-ROOT = Path(__file__).parents[2]
 IDENTITIES = ["robot-fluent3d", "socks-openmoji", "hibiscus-twemoji", "cherries-fluent3d", "scroll-noto", "broken"]
 SMALL = {
     "materialize": {"validation": 0.3, "test": 0.4},
     "train": {"steps": 2, "batch_size": 2, "micro_batch_size": 1, "save_every": 1},
     "evaluate": {"objects": 2, "control_objects": 1, "scenes": ["on the beach"], "styles": []},
 }
+# Pages of which every command and every Python block is run here.
+RUN = [
+    "README.md", "docs/README.md", "docs/explanation/stages.md", "docs/how-to/masks.md", "docs/how-to/captions.md",
+    "docs/how-to/metadata.md", "docs/how-to/resume.md", "docs/how-to/generate.md", "docs/how-to/synthetic.md",
+    "docs/reference/tables.md",
+]  # fmt: skip
 JOURNEY = ["detect", "caption", "materialize", "train", "eval"]
 
 
@@ -56,6 +62,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.copytree(folder / "data/raw", folder / "raw")
     shutil.copy(ROOT / "data/raw/robot-fluent3d/0.jpg", folder / "photo.jpg")
     Image.open(folder / "photo.jpg").convert("RGBA").save(folder / "subject.png")
+    Image.new("L", Image.open(folder / "photo.jpg").size, 255).save(folder / "mask.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield folder
@@ -69,14 +76,12 @@ def taming(*arguments: str) -> str:
 
 
 def shown_commands() -> list[list[str]]:
-    """Every `taming` command of the README and the help texts, in journey order."""
-    readme = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"```bash\n(.*?)```", readme, re.DOTALL)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    """Every `taming` command of the README, of the pages about mini, and of the help texts, in journey order."""
+    found = [command for page in RUN for command in commands(ROOT / page)]
     for command in [*JOURNEY, "generate", "baseline", "export", "inspect"]:
-        shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "250"}).output
-        lines += re.findall(r"^\s*(?:Example:\s*)?(taming .+)$", shown, re.MULTILINE)
-    found = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("taming ")]
+        help_text = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "250"}).output
+        lines = re.findall(r"^\s*(?:Example:\s*)?taming (.+)$", help_text, re.MULTILINE)
+        found += [shlex.split(line, comments=True) for line in lines]
     unique = [json.loads(c) for c in dict.fromkeys(json.dumps(c) for c in found)]
     # The journey's own commands are run first by the fixture; `--help` has its own test.
     return [c for c in unique if "--help" not in c]
@@ -142,9 +147,9 @@ def test_every_shown_command_runs(journey: dict[str, str], command: list[str]) -
     assert taming(*command)
 
 
-README_PYTHON = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PYTHON = [block for page in RUN for block in blocks(ROOT / page, "python")]
 
 
-@pytest.mark.parametrize("block", README_PYTHON, ids=["datasets", "pipeline"])
-def test_every_python_block_of_the_readme_runs(journey: dict[str, str], block: str) -> None:
-    exec(block, {})
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_every_python_block_runs(journey: dict[str, str], block: Block) -> None:
+    exec(block.code, {})

@@ -25,6 +25,7 @@ OURS = tuple(
         r"data/evaluation: \d+ images of \d+ held-out objects",
         r" +(\d+ %|-?\d\.\d\d)  [a-z ]+  ?another object's tokens .+",
         r" +\d+ %  right style",
+        r"tokens: cosine \d\.\d\d with those of the mirrored subject; column read with R² -?\d+\.\d\d, row with R² .+",
         r"protocol of the params, fingerprint [0-9a-f]{16}",
         r"\d+\.\d\d seconds and \d+ KB per object",
         r"\S+/report.html and \S+/sheet.png show them",

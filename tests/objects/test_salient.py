@@ -217,6 +217,7 @@ def test_the_chain_takes_objects_without_a_class(tmp_path: Path, model: Path) ->
             put(tmp_path / f"raw/{name}/{i}.png", ball=(20 + 5 * i, 20 + 3 * n, 60, 60))
     values = yaml.safe_load(packaged_params().read_text())
     values["detect"] |= {"detector": "none", "segmenter": str(model), "min_side": 1}
+    values["detect"] |= {"classifier": None, "class_min": 0.0}
     values["caption"]["match_min"] = 0.0
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     detect = ("detect", "--in", "raw", "--device", "cpu", "--out")

@@ -109,7 +109,7 @@ def test_an_ip_adapter_leaves_the_base_as_it_is(tmp_path: Path, base: str) -> No
 
 @pytest.mark.parametrize("profile", [*profiles.BASES, *profiles.IP_ADAPTERS])
 def test_the_readme_of_a_profile_has_the_memory_of_every_preset(profile: str) -> None:
-    """Its settings are those of the presets, its sums fit the GPU, and docs/memory.md has the same lines."""
+    """Its settings are those of the presets, its sums fit the GPU, and docs/how-to/memory.md has the same lines."""
     lines = [line for line in (profiles.folder(profile) / "README.md").read_text().splitlines() if "GB |" in line]
     assert lines == [line for line in memory_table.PAGE.read_text().splitlines() if line.startswith(f"| `{profile}` |")]
     for line, memory in zip(lines, profiles.memory_presets(profile), strict=True):

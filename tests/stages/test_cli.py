@@ -11,10 +11,10 @@ import pytest
 
 COMMANDS = [
     "init", "doctor", "detect", "caption", "materialize", "train", "eval", "generate", "baseline", "export", "inspect",
-    "world", "bench",
+    "studio", "world", "bench",
 ]  # fmt: skip
 BENCHES = ["bench train", "bench data", "bench generate", "bench start", "bench memory"]
-HEAVY = "{'torch', 'diffusers', 'transformers', 'ultralytics', 'pyarrow', 'numpy', 'PIL', 'datasets'}"
+HEAVY = "{'torch', 'diffusers', 'transformers', 'ultralytics', 'pyarrow', 'numpy', 'PIL', 'datasets', 'gradio'}"
 
 
 def taming(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

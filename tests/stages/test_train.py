@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from taming_core.images.families import TamingPipeline, load_pipeline
 from taming_core.model import lora
 from taming_core.params.load import packaged_params
 from taming_core.tables import schema
-from taming_core.training import encoder_folder, metrics_log
+from taming_core.training import checkpoint, encoder_folder, metrics_log, requests
 from taming_core.training.start import starting_pipeline
 
 ROOT = Path(__file__).parents[2]
@@ -364,3 +365,26 @@ def test_words_that_the_text_encoder_does_not_read_are_said(project: Path, capsy
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("1 of 9 captions are longer than the 32 tokens that the base reads")
     assert lines[2:] == ["     5 rows with an object", "     3 regularization rows"]
+
+
+def test_a_grid_and_a_saved_state_are_made_on_request_and_change_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run()
+    as_planned = content(project / "data/encoder")
+    (folder,) = (project / "runs").glob("train-*")
+    for path in (project / "data/encoder", folder):
+        shutil.rmtree(path)
+    folder.mkdir()
+    requests.ask(folder, "sample")
+    requests.ask(folder, "save")
+    saved, save = list[int](), checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda run, state: (saved.append(run.step), save(run, state)))
+    run()
+    assert saved == [1, 2, 4]
+    asked = content(project / "data/encoder")
+    assert asked.pop("validation/grid-000001.png")
+    speeds = ("metrics.jsonl", "losses.png")
+    assert {k: v for k, v in asked.items() if k not in speeds} == {
+        k: v for k, v in as_planned.items() if k not in speeds
+    }

@@ -1,0 +1,151 @@
+"""What a person says in the tab Data: the handlers that mark masks, and write and undo overrides."""
+
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+from PIL import Image
+
+from taming_core.errors import TamingError
+from taming_core.overrides import statements, table
+from taming_core.photos.masks import Mask
+from taming_core.studio import data_pictures, data_table
+from taming_core.studio.data_pictures import Mark
+from taming_core.studio.data_table import Chosen
+from taming_core.studio.messages import errors_on_page
+
+MODES = {"on the object": "inside", "beside it": "outside", "two corners of a box": "box"}
+
+Place = tuple[str, str]  # file name and key of an item
+
+
+class Pointing(NamedTuple):
+    """What a person marks in the large picture, and the mask that it makes."""
+
+    marks: tuple[Mark, ...] = ()
+    mask: Mask | None = None
+
+
+def pointer(project: Path) -> Callable[..., tuple[Pointing, Image.Image]]:
+    """The handler of a click into the large picture, which makes a mask as soon as there is enough to make one of."""
+
+    @errors_on_page()
+    def point(
+        event: gr.SelectData, chosen: tuple[Place, int] | None, mode: str, pointing: Pointing
+    ) -> tuple[Pointing, Image.Image]:
+        c = _of(project, chosen)
+        if c.row["photo_width"] is None:
+            raise TamingError(f"{c.item.file_name} cannot be read. Choose another photo.")
+        scale = data_pictures.LARGE / max(c.row["photo_width"], c.row["photo_height"])
+        x, y = (event.index[n] / (c.row[side] * scale) for n, side in enumerate(("photo_width", "photo_height")))
+        marks = (*pointing.marks, Mark(MODES[mode], min(x, 1.0), min(y, 1.0)))
+        mask = _first_mask(project, c, marks)
+        shown = data_pictures.picture(project, c.row, data_pictures.LARGE, mask)
+        return Pointing(marks, mask), data_pictures.with_marks(shown, marks)
+
+    return point
+
+
+def _first_mask(project: Path, c: Chosen, marks: Sequence[Mark]) -> Mask | None:
+    """The mask of the marks; of a first point that is not enough for the segmenter, a word about it."""
+    try:
+        return data_pictures.mask_at(project, c, marks)
+    except TamingError as error:
+        if len(marks) > 1 or marks[0].kind != "inside":
+            raise
+        gr.Info(escape(str(error)), title="")
+        return None
+
+
+def _of(project: Path, chosen: tuple[Place, int] | None) -> Chosen:
+    if chosen is None:
+        raise TamingError("No object is chosen. Click one in the gallery.")
+    (name, key), _ = chosen
+    return data_table.choose(data_table.load(project), name, key)
+
+
+Statement = Callable[..., list[table.Override]]
+
+
+def sayer(project: Path, statement: Statement) -> Callable[..., tuple[Place, int] | None]:
+    """The handler that writes what a person says of the chosen object."""
+
+    @errors_on_page()
+    def say(chosen: tuple[Place, int] | None, *values: Any) -> tuple[Place, int] | None:
+        c = _of(project, chosen)
+        table.append(project / data_table.OBJECTS.with_name(table.NAME), *statement(project, c, *values))
+        return chosen
+
+    return say
+
+
+def say_reject(_project: Path, c: Chosen) -> list[table.Override]:
+    """The object is not used."""
+    return [statements.reject(_object(c), c.key)]
+
+
+def say_restore(project: Path, c: Chosen) -> list[table.Override]:
+    """Restored, with the mask that detection did not make of an object that its score or box dropped."""
+    row = _object(c)
+    if row["mask_png"] is not None:
+        return [statements.restore(row, c.key)]
+    masked = statements.with_mask(row, data_pictures.mask_of_box(project, row), c.key)
+    return [masked, statements.restore({**row, "mask_png": masked.mask_png}, c.key)]
+
+
+def say_class(_project: Path, c: Chosen, noun: str) -> list[table.Override]:
+    """The object is of another class."""
+    return [statements.with_class(_object(c), noun, c.key)]
+
+
+def say_caption(_project: Path, c: Chosen, caption: str) -> list[table.Override]:
+    """The object has another caption."""
+    return [statements.with_caption(_object(c), caption, c.key)]
+
+
+def say_mask(_project: Path, c: Chosen, pointing: Pointing) -> list[table.Override]:
+    """The object is where the marks are."""
+    return [statements.with_mask(_object(c), _marked(pointing), c.key)]
+
+
+def say_added(_project: Path, c: Chosen, pointing: Pointing) -> list[table.Override]:
+    """Another object is where the marks are."""
+    return [statements.added(c.row, _marked(pointing))]
+
+
+def _object(c: Chosen) -> data_table.Row:
+    if c.key is None:
+        raise TamingError(f"{c.item.file_name} shows no object. Mark one in the picture, and add it.")
+    return c.row
+
+
+def _marked(pointing: Pointing) -> Mask:
+    if pointing.mask is None:
+        raise TamingError("There is no mask. Click into the picture: points on the object, or two corners of a box.")
+    return pointing.mask
+
+
+def taker(project: Path) -> Callable[..., tuple[Place, int] | None]:
+    """The handler that takes back all that was said of the chosen object."""
+
+    @errors_on_page()
+    def take(chosen: tuple[Place, int] | None) -> tuple[Place, int] | None:
+        data_table.take_back(data_table.load(project), c := _of(project, chosen))
+        return chosen if "added" not in c.item.override else None
+
+    return take
+
+
+def undoer(project: Path) -> Callable[..., tuple[Place, int] | None]:
+    """The handler that takes back the last thing that was said of any object, and names it."""
+
+    @errors_on_page()
+    def undo(chosen: tuple[Place, int] | None) -> tuple[Place, int] | None:
+        if (last := data_table.undo(data_table.load(project))) is None:
+            raise TamingError("Nothing is left to undo. What a person says comes first.")
+        gr.Info(escape(f"Undone: {last.text or last.field} of {last.file_name}"), title="")
+        return chosen
+
+    return undo

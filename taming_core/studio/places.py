@@ -1,0 +1,7 @@
+"""Where the studio keeps what it shows and makes, below a project."""
+
+from pathlib import Path
+
+CACHE = Path("runs/studio")  # uploads, copies of what the page shows, corrected masks; safe to delete
+OBJECTS = CACHE / "objects"  # folders of the photos of one object
+IMAGES = Path("out/studio")  # drawn images and generation.json
