@@ -34,9 +34,10 @@ def train(
 
     After a crash the same command resumes from the last saved state and ends with the same weights. SIGTERM or SIGUSR1
     save the state after the current step, and the exit status is 143 or 138. A file `sample-now` or `save-now` in the
-    folder of the run asks for a validation grid or a saved state, and training goes on. Metrics and validation images
-    of held-out objects are written below runs/ during training, and TensorBoard events if tensorboard is installed.
-    Several processes, on several machines too, together take the same batches as one (docs/explanation/training.md):
+    folder of the run asks for a validation grid or a saved state, and training goes on. Metrics, with the loss of
+    held-out objects, and images of these are written below runs/ during training, and TensorBoard events if tensorboard
+    is installed. Several processes, on several machines too, together take the same batches as one
+    (docs/explanation/training.md):
 
     \b
     `torchrun --nproc-per-node 2 --no-python taming train`
@@ -105,6 +106,7 @@ def train(
             print(training.truncated)
         checkpoint.require_space(run, p, state)
         source, offloaded = feature_cache.prepare(run, ExampleSource.of(run.model, training.rows, p))
+        unseen = validation.held_out_source(source, held_out)
         subjects = validation.grid_subjects(validation.grid_rows(held_out, training.rows), p, source.inputs.background)
         batches = data_loader.prefetched_batches(source, processes, run.accelerator.device)
 
@@ -116,12 +118,13 @@ def train(
             )  # fmt: skip
             steps = loop.measure_seconds(reports)
             for report, seconds in track(steps, "train", p.steps - run.step):
-                log(metrics_log.step_metrics(report, seconds, p))
-                due = asked.agreed if report.step == run.step else ()
+                due, loss = asked.agreed if report.step == run.step else (), None
                 if loop.is_due(report.step, p.validation.every, p.steps) or "sample" in due:
                     with feature_cache.on_device(offloaded, run.accelerator.device):
+                        loss = validation.held_out_loss(run, unseen)
                         picture = state / metrics_log.grid_name(report.step)
                         validation.save_grid(training.pipeline, run, subjects, p, picture)
+                log(metrics_log.step_metrics(report, seconds, p, loss))
                 # Last: what was saved is never done again.
                 if loop.is_due(report.step, p.save_every, p.steps) or "save" in due:
                     checkpoint.save(run, state)

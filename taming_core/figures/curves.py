@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from taming_core.figures.axes import style_axes
 
 COLOURS = {
-    "loss": "#33373d", "denoising": "#2f6db3", "identity": "#d8703a", "localization": "#7a5ba8",
+    "loss": "#33373d", "denoising": "#2f6db3", "held_out": "#2a8f6a", "identity": "#d8703a", "localization": "#7a5ba8",
     "grad_norm": "#2f6db3", "learning_rate": "#2f6db3",
 }  # fmt: skip
-TERMS = ("loss", "denoising", "identity", "localization")
+TERMS = ("loss", "denoising", "held_out", "identity", "localization")
+NAMES = {"held_out": "denoising, held out"}
 PANELS = {"loss": TERMS, "gradient norm": ("grad_norm",), "learning rate": ("learning_rate",)}
 
 Number = float | int | None
@@ -20,7 +21,7 @@ Line = Mapping[str, Number]
 
 
 def curves(lines: Sequence[Line]) -> Figure:
-    """Loss and its terms, gradient norm and learning rate: raw values faint, their moving average bold."""
+    """Loss and its terms, that of held-out rows, gradient norm and learning rate: raw values faint, averages bold."""
     figure = Figure(figsize=(8.4, 6.4), layout="constrained")
     panels = figure.subplots(len(PANELS), 1, sharex=True, height_ratios=(3, 1.5, 1))
     for axes, (title, keys) in zip(panels, PANELS.items(), strict=True):
@@ -43,7 +44,7 @@ def draw(axes: Axes, key: str, points: Sequence[tuple[Number, Number]]) -> None:
         width = 1 if key == "learning_rate" else 1 + len(values) // 50  # the rate has no noise
         untyped: Any = axes
         untyped.plot(steps, values, color=COLOURS[key], alpha=0.25, linewidth=0.8)
-        untyped.plot(steps, smooth(values, width), color=COLOURS[key], linewidth=1.6, label=key)
+        untyped.plot(steps, smooth(values, width), color=COLOURS[key], linewidth=1.6, label=NAMES.get(key, key))
 
 
 def smooth(values: Sequence[Any], width: int) -> list[float]:

@@ -12,11 +12,12 @@ Injection = Literal["substitute", "concat", "decoupled", "gated", "reference"]
 GuidanceRange = Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)]  # the lowest and the highest
 
 
-class ValidationGrid(Section):
-    """The images of fixed prompts and seeds that training draws at intervals."""
+class ValidationParams(Section):
+    """What training measures and draws of held-out objects at intervals, always with the same noise and seeds."""
 
     every: NonNegativeInt  # steps; 0 for never
-    objects: PositiveInt  # of the validation split
+    batches: NonNegativeInt  # of the validation split, for the held-out denoising loss; 0 for none
+    objects: PositiveInt  # of the validation split, in the grid of images
     prompts: Annotated[list[str], Field(min_length=1)]  # each object is drawn with each
     sampling: Sampling
 
@@ -105,7 +106,7 @@ class TrainParams(Section):
     cache: list[Cache]  # features of frozen modules that are cached on disk
     offload: bool  # move frozen modules whose output is cached to the CPU
     save_every: PositiveInt  # steps after which the state to resume from is saved
-    validation: ValidationGrid  # images of fixed prompts and seeds that training draws at intervals
+    validation: ValidationParams  # what training measures and draws of held-out objects at intervals
 
     @model_validator(mode="after")
     def _keys_have_an_effect(self) -> "TrainParams":

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from math import floor, log10
 
-from taming_core.figures.curves import COLOURS
+from taming_core.figures.curves import COLOURS, NAMES
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 380, 190, 46, 8, 8, 20  # pixels
 DEFAULT = "#2f6db3"
@@ -31,7 +31,7 @@ def plot(title: str, curves: Mapping[str, Points]) -> str:
 
     Args:
         title: what the vertical axis shows.
-        curves: points (step, value) of each.
+        curves: points (step, value) of each, by the key of the metric.
     """
     drawn = {name: points for name, points in curves.items() if points}
     everything = [point for points in drawn.values() for point in points]
@@ -53,8 +53,11 @@ def plot(title: str, curves: Mapping[str, Points]) -> str:
     ]
     for name, points in drawn.items():
         line = " ".join(f"{x},{y}" for x, y in (at(*point) for point in points))
-        parts.append(f'<polyline points="{line}" stroke="{_colour(name)}"><title>{escape(name)}</title></polyline>')
-    legend = "".join(f'<span style="--colour: {_colour(name)}">{escape(name)}</span>' for name in drawn)
+        hint = f"<title>{escape(NAMES.get(name, name))}</title>"
+        parts.append(f'<polyline points="{line}" stroke="{_colour(name)}">{hint}</polyline>')
+    legend = "".join(
+        f'<span style="--colour: {_colour(name)}">{escape(NAMES.get(name, name))}</span>' for name in drawn
+    )
     return (
         f"<figure><figcaption>{escape(title)}{legend if len(drawn) > 1 else ''}</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg></figure>'

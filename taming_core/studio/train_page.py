@@ -8,13 +8,13 @@ from typing import Any
 import gradio as gr
 
 from taming_core.errors import TamingError
+from taming_core.figures.curves import TERMS
 from taming_core.studio import child, runs
 from taming_core.studio.messages import errors_on_page
 from taming_core.studio.plot import plot
 from taming_core.studio.runs import Line, Run
 from taming_core.studio.try_controls import SKIP, on
 
-TERMS = ("loss", "denoising", "identity", "localization")
 SINGLE = {"learning_rate": "Learning rate", "images_per_second": "Images per second", "grad_norm": "Gradient norm"}
 SECONDS = 2.0  # between two looks at the files
 QUIET: Any = {"queue": False, "show_progress": "hidden"}

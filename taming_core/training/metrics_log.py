@@ -15,6 +15,7 @@ from taming_core.training.loop import StepReport
 METRICS = "metrics.jsonl"
 
 SPEED = "images_per_second"  # the only metric that is not reproducible
+HELD_OUT = "held_out"  # the denoising loss of held-out rows
 
 Metrics = Mapping[str, float | int | None]
 
@@ -25,10 +26,11 @@ class Log(Protocol):
     def __call__(self, figures: Metrics) -> None: ...
 
 
-def step_metrics(report: StepReport, seconds: float, p: TrainParams) -> Metrics:
-    """The metrics of a step that took this many seconds."""
+def step_metrics(report: StepReport, seconds: float, p: TrainParams, held_out: float | None = None) -> Metrics:
+    """The metrics of a step that took this many seconds; `held_out` only where it was measured after the step."""
     rates = {"learning_rate": report.learning_rate, "grad_norm": report.grad_norm, SPEED: p.batch_size / seconds}
-    return {"step": report.step, **asdict(report.losses), **rates}
+    measured = {} if held_out is None else {HELD_OUT: held_out}
+    return {"step": report.step, **asdict(report.losses), **measured, **rates}
 
 
 def last_metrics(folder: Path) -> dict[str, float | int | None]:

@@ -20,6 +20,13 @@ def test_a_term_that_no_step_has_is_not_drawn_and_one_that_some_have_is_drawn_th
     assert list(rate.get_lines()[0].get_xdata()) == [1, 2, 3]
 
 
+def test_the_held_out_loss_is_drawn_at_the_steps_where_it_was_measured() -> None:
+    terms, *_ = curves([line(1), line(2, held_out=0.8), line(3), line(4, held_out=0.7)]).axes
+    bold = {drawn.get_label(): drawn for drawn in terms.get_lines()}
+    assert list(bold["denoising, held out"].get_xdata()) == [2, 4]
+    assert list(bold["denoising, held out"].get_ydata()) == pytest.approx([0.8, 0.7])
+
+
 def test_smoothing_looks_back_only() -> None:
     assert smooth([4.0, 2.0, 0.0, 8.0], 3) == pytest.approx([4.0, 3.0, 2.0, 10 / 3])
     assert smooth([4.0, 2.0], 1) == [4.0, 2.0]
