@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
+from studio.browsing import in_browser, visiting
+from studios import studio
 from typer.testing import CliRunner
 
 from stages.cli import app
@@ -177,20 +179,37 @@ def dvc(*command: str) -> str:
     return done.stdout
 
 
+def press(project: Path, key: str, until: str) -> None:
+    """Choose the first object in the studio, press a key, and wait until the page says so."""
+    with studio(project, project.parent / "log") as address, visiting(address) as visit:
+        visit.open_tab("Data")
+        visit.page.locator("#data-gallery .thumbnail-lg").first.click()
+        visit.page.locator("#data-facts", has_text="kept" if key == "x" else "rejected").wait_for()
+        visit.page.keyboard.press(key)
+        visit.page.locator("#data-facts", has_text=until).wait_for()
+
+
 @pytest.mark.slow
-def test_dvc_runs_what_depends_on_it_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(new_project(tmp_path / "mine"))
+@in_browser
+def test_an_override_of_the_browser_survives_dvc_repro_and_is_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project := new_project(tmp_path / "mine"))
     dvc("init", "-q", "--no-scm")
     dvc("repro", "materialize")
     before, objects = files(), OBJECTS.read_bytes()
-    said = statements.reject(main_objects()[0])
-    table.append(OVERRIDES, said)
+    press(project, "x", "rejected by a person")
+    said = OVERRIDES.read_bytes()
     printed = dvc("repro", "materialize")
     assert "Running stage 'caption'" in printed
     assert "Running stage 'materialize'" in printed
     assert "Running stage 'detect'" not in printed
     assert OBJECTS.read_bytes() == objects
-    assert files() != before
-    table.undo(OVERRIDES, [said])
+    rejected = files()
+    assert rejected != before
+    dvc("repro", "--force", "materialize")  # detection too: what was said stays, and is honoured
+    assert OVERRIDES.read_bytes() == said
+    assert files() == rejected
+    press(project, "u", "kept")
     dvc("repro", "materialize")
     assert files() == before
