@@ -82,7 +82,7 @@ def evaluate_page(project: Path) -> None:
     given, table_of = [first, second, condition], [condition, scores, keys, about, gallery]
     on(None, choices, None, [first, second, about], **QUIET).then(compare, given, table_of, **QUIET)
     for field in given:
-        field.input(compare, given, table_of, **QUIET)
+        field.select(compare, given, table_of, **QUIET)
     scores.select(show, [*given, keys], [gallery, shown], **QUIET)
 
 

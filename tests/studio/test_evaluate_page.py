@@ -51,4 +51,6 @@ def test_another_protocol_is_the_error_of_the_command(address: str) -> None:
         page.click("#second input")
         page.get_by_role("option", name="out/third", exact=True).click()
         said = page.get_by_text("are of different protocols: seed is f and g. Evaluate both with the same rows")
-        said.first.wait_for()
+        said.wait_for()
+        page.wait_for_load_state("networkidle")
+        assert said.count() == 1  # said once
