@@ -14,8 +14,8 @@ from taming_core.overrides import statements
 from taming_core.studio import data_pictures, data_table
 from taming_core.studio.data_statements import (
     MODES,
-    Place,
     Pointing,
+    Selection,
     pointer,
     say_added,
     say_caption,
@@ -33,7 +33,11 @@ from taming_core.studio.try_controls import on
 
 PAGE = 24  # objects in the gallery
 SKIP: Any = {"__type__": "update"}  # what `gr.skip()` returns: leaves a component as it is
-DEVICE = "device"  # one computation at a time
+# One answer at a time, so that the last one is of what is chosen last; and one statement, in the order of the clicks.
+# Neither waits for an image that is being drawn.
+ANSWER: dict[str, Any] = {"concurrency_id": "answer", "concurrency_limit": 1}
+STATEMENT: dict[str, Any] = {"concurrency_id": "statement", "concurrency_limit": 1, "show_progress": "minimal"}
+QUIET: dict[str, Any] = {"show_progress": "hidden"}
 NOTHING = "<p>Choose an object. Keys: ← → to go on, x to reject, r to restore, u to undo.</p>"
 KEYS = """
 document.addEventListener("keydown", event => {
@@ -49,13 +53,25 @@ document.addEventListener("click", event => {  // on a phone the large picture i
   if (tile && innerWidth < 640) document.getElementById("data-image").scrollIntoView();
 });
 """
+# To the next item; if what was chosen does not fit the filters any more, to the one that took its number. In the
+# browser, so that a key pressed after it is about the next item.
+STEP = """(shown, chosen) => {
+  if (!shown.length) return chosen;
+  const place = chosen ? shown.findIndex(([file, key]) => file === chosen.file_name && key === chosen.key) : 0;
+  const next = !chosen ? 0 : place < 0 ? chosen.number + Math.min(%d, 0) : place + %d;
+  const number = (next + shown.length) %% shown.length;
+  return { file_name: shown[number][0], key: shown[number][1], number };
+}"""
 
+Place = tuple[str, str]  # file name and key of an item
 Update = Any  # of a component of gradio
 
 
 def data_page(project: Path) -> None:
     """Build the tab, and what happens on a click."""
-    shown, chosen, pointing = gr.State([]), gr.State(None), gr.State(Pointing())
+    # In the browser, not states: a click is about what is chosen then, however long it has to wait.
+    shown, chosen = gr.JSON([], visible=False), gr.JSON(None, visible=False)
+    pointing = gr.State(Pointing())
     with gr.Accordion("Filters", open=True, elem_id="data-filters"):
         filters = _filters()
     with gr.Row(equal_height=False):
@@ -93,17 +109,14 @@ def data_page(project: Path) -> None:
     gr.HTML("", js_on_load=KEYS, padding=False)
 
     listing = [gallery, shown, status, number, *filters[1:7], filters[9]]
-    detail = [chosen, image, facts, noun, caption, reject, restore, back, pointing]
-    refresh = lister(project)
-    on(None, refresh, [number, *filters], listing, show_progress="hidden", trigger_mode="always_last")
-    gallery.select(pick, shown, chosen, queue=False).then(teller(project), chosen, detail, show_progress="hidden")
+    detail = [image, facts, noun, caption, reject, restore, back, pointing]
+    refresh, tell = lister(project), teller(project)
+    on(None, refresh, [number, *filters], listing, trigger_mode="always_last", **QUIET)
+    gallery.select(pick, shown, chosen, queue=False).then(tell, chosen, detail, **ANSWER, **QUIET)
     for button, step in ((previous, -1), (following, 1)):
-        button.click(stepper(step), [shown, chosen], chosen, queue=False).then(
-            teller(project), chosen, detail, show_progress="hidden"
-        )
-    image.select(pointer(project), [chosen, mode, pointing], [pointing, image], concurrency_id=DEVICE,
-                 concurrency_limit=1, show_progress="minimal")  # fmt: skip
-    again.click(lambda: Pointing(), None, pointing, queue=False).then(teller(project), chosen, detail)
+        button.click(None, [shown, chosen], chosen, js=STEP % (step, step)).then(tell, chosen, detail, **ANSWER, **QUIET)
+    image.select(pointer(project), [chosen, mode, pointing], [pointing, image], **ANSWER, show_progress="minimal")
+    again.click(tell, chosen, detail, **ANSWER, **QUIET)
     said: list[tuple[Any, Callable[..., Any], list[Any]]] = [
         (reject.click, sayer(project, say_reject), [chosen]),
         (restore.click, sayer(project, say_restore), [chosen]),
@@ -112,12 +125,13 @@ def data_page(project: Path) -> None:
         (use.click, sayer(project, say_mask), [chosen, pointing]),
         (add.click, sayer(project, say_added), [chosen, pointing]),
         (back.click, taker(project), [chosen]),
-        (undo.click, undoer(project), [chosen]),
+        (undo.click, undoer(project), []),
     ]
     for event, handler, inputs in said:
-        event(handler, inputs, chosen, concurrency_id=DEVICE, concurrency_limit=1, show_progress="minimal").success(
-            teller(project), chosen, detail, show_progress="hidden"
-        ).then(refresh, [number, *filters], listing, show_progress="hidden")
+        # What is shown then is what is chosen by then: a person may have gone on meanwhile.
+        event(handler, inputs, None, **STATEMENT).success(tell, chosen, detail, **ANSWER, **QUIET).then(
+            refresh, [number, *filters], listing, **QUIET
+        )
 
 
 def _filters() -> list[Any]:
@@ -191,50 +205,26 @@ def titled(item: Item) -> str:
     return f"{item.noun or item.identity or item.file_name}{score}: {item.drop_reason or 'kept'}{said}"
 
 
-def pick(event: gr.SelectData, shown: Sequence[Place]) -> tuple[Place, int]:
-    """The place of the picture that was clicked, and its number."""
+def pick(event: gr.SelectData, shown: Sequence[Place]) -> Selection:
+    """The item whose picture was clicked."""
     number = int(event.index)
-    name, key = shown[number]
-    return (name, key), number
-
-
-def stepper(step: int) -> Callable[..., tuple[Place, int] | None]:
-    """The handler that goes on to the next picture, or back."""
-
-    def go(shown: Sequence[Place], chosen: tuple[Place, int] | None) -> tuple[Place, int] | None:
-        return stepped([(name, key) for name, key in shown], chosen, step)
-
-    return go
-
-
-def stepped(shown: Sequence[Place], chosen: tuple[Place, int] | None, step: int) -> tuple[Place, int] | None:
-    """The next place; if what was chosen does not fit the filters any more, the one that took its number.
-
-    >>> places = [("a.jpg", "a-0"), ("b.jpg", "b-0")]
-    >>> stepped(places, None, 1), stepped(places, (places[1], 1), 1), stepped(places, (("c.jpg", "c-0"), 1), 1)
-    ((('a.jpg', 'a-0'), 0), (('a.jpg', 'a-0'), 0), (('b.jpg', 'b-0'), 1))
-    """
-    if not shown:
-        return chosen
-    if chosen is None:
-        return shown[0], 0
-    place, number = chosen
-    number = shown.index(place) + step if place in shown else number + min(step, 0)
-    return shown[number % len(shown)], number % len(shown)
+    file_name, key = shown[number]
+    return {"file_name": file_name, "key": key, "number": number}
 
 
 def teller(project: Path) -> Callable[..., list[Update]]:
     """The handler that shows all about the chosen object."""
 
     @errors_on_page()
-    def tell(chosen: tuple[Place, int] | None) -> list[Update]:
+    def tell(chosen: Selection | None) -> list[Update]:
         if chosen is None:
-            return [SKIP] * 9
-        (name, key), _ = chosen
-        c = data_table.choose(data_table.load(project), name, key)
+            return [SKIP] * 8
+        if (c := data_table.find(data_table.load(project), chosen["file_name"], chosen["key"])) is None:
+            # One that a person added is undone.
+            return [None, NOTHING, "", "", *[gr.Button(interactive=False)] * 2, gr.Button(visible=False), Pointing()]
         is_object, dropped = c.key is not None, c.row["drop_reason"] is not None
         return [
-            chosen, data_pictures.picture(project, c.row, data_pictures.LARGE), about(c.item),
+            data_pictures.picture(project, c.row, data_pictures.LARGE), about(c.item),
             gr.Textbox(c.item.noun or "", interactive=is_object),
             gr.Textbox(c.item.object_caption or "", interactive=is_object),
             gr.Button(interactive=is_object and not dropped), gr.Button(interactive=is_object and dropped),

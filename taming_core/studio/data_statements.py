@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import gradio as gr
 from PIL import Image
@@ -18,12 +18,19 @@ from taming_core.studio.messages import errors_on_page
 
 MODES = {"on the object": "inside", "beside it": "outside", "two corners of a box": "box"}
 
-Place = tuple[str, str]  # file name and key of an item
+
+class Selection(TypedDict):
+    """An item, and its number among those shown."""
+
+    file_name: str
+    key: str
+    number: int
 
 
 class Pointing(NamedTuple):
-    """What a person marks in the large picture, and the mask that it makes."""
+    """What a person marks in the large picture of an item, and the mask that it makes."""
 
+    key: str = ""  # of the item
     marks: tuple[Mark, ...] = ()
     mask: Mask | None = None
 
@@ -33,17 +40,18 @@ def pointer(project: Path) -> Callable[..., tuple[Pointing, Image.Image]]:
 
     @errors_on_page()
     def point(
-        event: gr.SelectData, chosen: tuple[Place, int] | None, mode: str, pointing: Pointing
+        event: gr.SelectData, chosen: Selection | None, mode: str, pointing: Pointing
     ) -> tuple[Pointing, Image.Image]:
         c = _of(project, chosen)
         if c.row["photo_width"] is None:
             raise TamingError(f"{c.item.file_name} cannot be read. Choose another photo.")
         scale = data_pictures.LARGE / max(c.row["photo_width"], c.row["photo_height"])
         x, y = (event.index[n] / (c.row[side] * scale) for n, side in enumerate(("photo_width", "photo_height")))
-        marks = (*pointing.marks, Mark(MODES[mode], min(x, 1.0), min(y, 1.0)))
+        before = pointing.marks if pointing.key == c.item.key else ()
+        marks = (*before, Mark(MODES[mode], min(x, 1.0), min(y, 1.0)))
         mask = _first_mask(project, c, marks)
         shown = data_pictures.picture(project, c.row, data_pictures.LARGE, mask)
-        return Pointing(marks, mask), data_pictures.with_marks(shown, marks)
+        return Pointing(c.item.key, marks, mask), data_pictures.with_marks(shown, marks)
 
     return point
 
@@ -59,24 +67,22 @@ def _first_mask(project: Path, c: Chosen, marks: Sequence[Mark]) -> Mask | None:
         return None
 
 
-def _of(project: Path, chosen: tuple[Place, int] | None) -> Chosen:
+def _of(project: Path, chosen: Selection | None) -> Chosen:
     if chosen is None:
         raise TamingError("No object is chosen. Click one in the gallery.")
-    (name, key), _ = chosen
-    return data_table.choose(data_table.load(project), name, key)
+    return data_table.choose(data_table.load(project), chosen["file_name"], chosen["key"])
 
 
 Statement = Callable[..., list[table.Override]]
 
 
-def sayer(project: Path, statement: Statement) -> Callable[..., tuple[Place, int] | None]:
+def sayer(project: Path, statement: Statement) -> Callable[..., None]:
     """The handler that writes what a person says of the chosen object."""
 
     @errors_on_page()
-    def say(chosen: tuple[Place, int] | None, *values: Any) -> tuple[Place, int] | None:
+    def say(chosen: Selection | None, *values: Any) -> None:
         c = _of(project, chosen)
         table.append(project / data_table.OBJECTS.with_name(table.NAME), *statement(project, c, *values))
-        return chosen
 
     return say
 
@@ -107,12 +113,12 @@ def say_caption(_project: Path, c: Chosen, caption: str) -> list[table.Override]
 
 def say_mask(_project: Path, c: Chosen, pointing: Pointing) -> list[table.Override]:
     """The object is where the marks are."""
-    return [statements.with_mask(_object(c), _marked(pointing), c.key)]
+    return [statements.with_mask(_object(c), _marked(c, pointing), c.key)]
 
 
 def say_added(_project: Path, c: Chosen, pointing: Pointing) -> list[table.Override]:
     """Another object is where the marks are."""
-    return [statements.added(c.row, _marked(pointing))]
+    return [statements.added(c.row, _marked(c, pointing))]
 
 
 def _object(c: Chosen) -> data_table.Row:
@@ -121,31 +127,29 @@ def _object(c: Chosen) -> data_table.Row:
     return c.row
 
 
-def _marked(pointing: Pointing) -> Mask:
-    if pointing.mask is None:
+def _marked(c: Chosen, pointing: Pointing) -> Mask:
+    if pointing.mask is None or pointing.key != c.item.key:
         raise TamingError("There is no mask. Click into the picture: points on the object, or two corners of a box.")
     return pointing.mask
 
 
-def taker(project: Path) -> Callable[..., tuple[Place, int] | None]:
+def taker(project: Path) -> Callable[..., None]:
     """The handler that takes back all that was said of the chosen object."""
 
     @errors_on_page()
-    def take(chosen: tuple[Place, int] | None) -> tuple[Place, int] | None:
-        data_table.take_back(data_table.load(project), c := _of(project, chosen))
-        return chosen if "added" not in c.item.override else None
+    def take(chosen: Selection | None) -> None:
+        data_table.take_back(data_table.load(project), _of(project, chosen))
 
     return take
 
 
-def undoer(project: Path) -> Callable[..., tuple[Place, int] | None]:
+def undoer(project: Path) -> Callable[..., None]:
     """The handler that takes back the last thing that was said of any object, and names it."""
 
     @errors_on_page()
-    def undo(chosen: tuple[Place, int] | None) -> tuple[Place, int] | None:
+    def undo() -> None:
         if (last := data_table.undo(data_table.load(project))) is None:
             raise TamingError("Nothing is left to undo. What a person says comes first.")
         gr.Info(escape(f"Undone: {last.text or last.field} of {last.file_name}"), title="")
-        return chosen
 
     return undo

@@ -119,6 +119,13 @@ def choose(data: Data, file_name: str, key: str) -> Chosen:
     Raises:
         TamingError: it is not there any more.
     """
+    if (chosen := find(data, file_name, key)) is None:
+        raise TamingError(f"{file_name} has no such object any more. Choose another one.")
+    return chosen
+
+
+def find(data: Data, file_name: str, key: str) -> Chosen | None:
+    """The object of this key in a photo; None where it is not there any more."""
     photo = data.photos.get(file_name)
     masks = column_reader(data.objects, "mask_png")(photo.numbers) if photo else []
     rows = [{**row, "mask_png": mask} for row, mask in zip(photo.rows if photo else [], masks, strict=True)]
@@ -126,7 +133,7 @@ def choose(data: Data, file_name: str, key: str) -> Chosen:
     fixed = correct(rows, said).rows if said else rows
     row = next((row for row in fixed if key == (row["object_id"] or row["file_name"])), None)
     if row is None:
-        raise TamingError(f"{file_name} has no such object any more. Choose another one.")
+        return None
     base = next((r for r in rows if r["object_id"] and r["object_id"] == row["object_id"]), None)
     box = statements.key_of(base, rows, said) if base else _added_box(row, said)
     correction = next((c for c in said if c.box_xyxy == box), None)

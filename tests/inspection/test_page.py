@@ -160,9 +160,9 @@ def test_a_photo_opens_large_by_keyboard_and_the_arrows_turn_the_pages(page: Pag
     page.press("ArrowLeft")
     assert "unreadable" in page.run(about)
     closed = "new Promise(done => document.querySelector('dialog').addEventListener('close', () => setTimeout(done)))"
-    page.run(f"window.closed = {closed}, 0")
+    page.run(f"window.afterClosing = {closed}, 0")  # `window.closed` is the browser's own
     page.press("Escape")
-    page.run("window.closed")
+    page.run("window.afterClosing")
     assert not page.run("document.querySelector('dialog').open")
     assert page.run("document.activeElement.dataset.place") == "4"
 

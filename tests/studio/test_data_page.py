@@ -12,7 +12,7 @@ from small_rows import artwork, composed
 from studio.browsing import WIDTHS, Visit, in_browser, visiting
 from studios import studio
 
-from taming_core.overrides import table
+from taming_core.overrides import statements, table
 from taming_core.photos.files import photo_id_of
 from taming_core.photos.masks import decode_mask, encode_mask, mask_box
 from taming_core.tables import schema
@@ -137,6 +137,39 @@ def test_an_object_is_rejected_restored_and_undone_by_keyboard(address: str, pro
         page.click("#data-back")
         facts(visit, "kept")
         assert said(project) == [("mask", None, "b.png")]
+
+
+def test_a_key_is_about_what_is_chosen_when_it_is_pressed(address: str, project: Path) -> None:
+    with visiting(address) as visit:
+        choose(visit, 1, "b.png")
+        page = visit.page
+        page.keyboard.press("r")  # which makes a mask, so that it takes longer than what follows
+        page.keyboard.press("ArrowLeft")
+        facts(visit, "a.png")
+        page.keyboard.press("x")
+        page.keyboard.press("ArrowRight")
+        page.locator("#data-gallery", has_text="a person: rejected").wait_for()
+        assert said(project) == [
+            ("mask", None, "b.png"), ("decision", "restore", "b.png"), ("decision", "reject", "a.png")
+        ]  # fmt: skip
+        facts(visit, "restored, mask")
+        assert "b.png" in page.locator("#data-facts").inner_text()
+
+
+def test_an_added_object_that_is_taken_back_is_shown_no_more(address: str, project: Path) -> None:
+    with visiting(address) as visit:
+        choose(visit, 0, "a.png")
+        photo = next(schema.iter_rows(project / "data/objects.parquet", schema.OBJECTS, 1))[0]
+        table.append(overrides(project), statements.added(photo, np.pad(np.ones((20, 30), bool), ((100, 8), (90, 8)))))
+        page = visit.page
+        page.fill("#data-text input, #data-text textarea", "a.png")
+        tiles(visit, 2)
+        page.locator("#data-gallery .thumbnail-lg").nth(1).click()
+        facts(visit, "added")
+        page.click("#data-back")
+        facts(visit, "Choose an object")
+        tiles(visit, 1)
+        assert said(project) == []
 
 
 def test_class_and_caption_are_written_and_a_caption_without_the_placeholder_is_refused(
