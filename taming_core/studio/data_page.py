@@ -13,8 +13,6 @@ from taming_core.language.placeholder import OBJECT
 from taming_core.overrides import statements
 from taming_core.studio import data_pictures, data_table
 from taming_core.studio.data_statements import (
-    MODES,
-    Pointing,
     Selection,
     pointer,
     say_added,
@@ -29,6 +27,7 @@ from taming_core.studio.data_statements import (
 )
 from taming_core.studio.data_table import ANY, ORDERS, SORTED_BY, Filters
 from taming_core.studio.messages import errors_on_page
+from taming_core.studio.pointing import LARGE, MODES, Pointing
 from taming_core.studio.try_controls import on
 
 PAGE = 24  # objects in the gallery
@@ -114,7 +113,9 @@ def data_page(project: Path) -> None:
     on(None, refresh, [number, *filters], listing, trigger_mode="always_last", **QUIET)
     gallery.select(pick, shown, chosen, queue=False).then(tell, chosen, detail, **ANSWER, **QUIET)
     for button, step in ((previous, -1), (following, 1)):
-        button.click(None, [shown, chosen], chosen, js=STEP % (step, step)).then(tell, chosen, detail, **ANSWER, **QUIET)
+        button.click(None, [shown, chosen], chosen, js=STEP % (step, step)).then(
+            tell, chosen, detail, **ANSWER, **QUIET
+        )
     image.select(pointer(project), [chosen, mode, pointing], [pointing, image], **ANSWER, show_progress="minimal")
     again.click(tell, chosen, detail, **ANSWER, **QUIET)
     said: list[tuple[Any, Callable[..., Any], list[Any]]] = [
@@ -224,7 +225,7 @@ def teller(project: Path) -> Callable[..., list[Update]]:
             return [None, NOTHING, "", "", *[gr.Button(interactive=False)] * 2, gr.Button(visible=False), Pointing()]
         is_object, dropped = c.key is not None, c.row["drop_reason"] is not None
         return [
-            data_pictures.picture(project, c.row, data_pictures.LARGE), about(c.item),
+            data_pictures.picture(project, c.row, LARGE), about(c.item),
             gr.Textbox(c.item.noun or "", interactive=is_object),
             gr.Textbox(c.item.object_caption or "", interactive=is_object),
             gr.Button(interactive=is_object and not dropped), gr.Button(interactive=is_object and dropped),
