@@ -13,8 +13,6 @@ from taming_core.language.placeholder import OBJECT
 from taming_core.overrides import statements
 from taming_core.studio import data_pictures, data_table
 from taming_core.studio.data_statements import (
-    MODES,
-    Pointing,
     Selection,
     pointer,
     say_added,
@@ -29,6 +27,7 @@ from taming_core.studio.data_statements import (
 )
 from taming_core.studio.data_table import ANY, ORDERS, SORTED_BY, Filters
 from taming_core.studio.messages import errors_on_page
+from taming_core.studio.pointing import LARGE, MODES, Pointing
 from taming_core.studio.try_controls import on
 
 PAGE = 24  # objects in the gallery
@@ -225,7 +224,7 @@ def teller(project: Path) -> Callable[..., list[Update]]:
             return [None, NOTHING, "", "", *[gr.Button(interactive=False)] * 2, gr.Button(visible=False), Pointing()]
         is_object, dropped = c.key is not None, c.row["drop_reason"] is not None
         return [
-            data_pictures.picture(project, c.row, data_pictures.LARGE), about(c.item),
+            data_pictures.picture(project, c.row, LARGE), about(c.item),
             gr.Textbox(c.item.noun or "", interactive=is_object),
             gr.Textbox(c.item.object_caption or "", interactive=is_object),
             gr.Button(interactive=is_object and not dropped), gr.Button(interactive=is_object and dropped),

@@ -1,37 +1,26 @@
 """The pictures of the tab Data, and masks where a person points."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from taming_core.drop_reasons import PHOTO_CHANGED
 from taming_core.errors import TamingError
 from taming_core.figures.contact_sheet import draw_outlines, text_tile
 from taming_core.params.load import load_params
+from taming_core.params.sections import DetectParams
 from taming_core.photos.decode import PhotoError, read_photo
 from taming_core.photos.files import photo_path
 from taming_core.photos.masks import Mask, decode_mask, fit_mask, scale_box
+from taming_core.studio import pointing
 from taming_core.studio.data_table import Chosen, Row
-
-if TYPE_CHECKING:
-    from taming_core.objects.prompted_masks import MaskPrompt, PromptedSegmenter  # imports torch
+from taming_core.studio.pointing import Mark
 
 RAW = Path("data/raw")
-TILE, LARGE = 256, 900  # pixels of the longer side
-MARKS = {"inside": "#22c55e", "outside": "#ef4444", "box": "#ffe14d"}
-
-
-class Mark(NamedTuple):
-    """Where a person pointed, in shares of the photo's width and height."""
-
-    kind: str  # inside, outside, or box: a corner
-    x: float
-    y: float
+TILE = 256  # pixels of the longer side
 
 
 def tile(project: Path, row: Row) -> Image.Image:
@@ -61,39 +50,13 @@ def picture(project: Path, row: Row, side: int, mask: Mask | None = None) -> Ima
     return draw_outlines(photo.image, fitted, scale_box(box, (photo.width, photo.height), size) if box else None, side)
 
 
-def with_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
-    """The picture with what a person pointed at; two corners make a box."""
-    drawn = image.copy()
-    draw = ImageDraw.Draw(drawn)
-    corners = [(m.x * image.width, m.y * image.height) for m in marks if m.kind == "box"]
-    if len(corners) > 1:
-        (x0, y0), (x1, y1) = corners[-2:]
-        draw.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), outline=MARKS["box"], width=3)
-    for mark in marks:
-        x, y, r = mark.x * image.width, mark.y * image.height, 6
-        draw.ellipse((x - r, y - r, x + r, y + r), fill=MARKS[mark.kind], outline="#000000", width=2)
-    return drawn
-
-
 def mask_at(project: Path, chosen: Chosen, marks: Sequence[Mark]) -> Mask | None:
     """The mask where a person pointed, by the segmenter of the project's params; None of a single corner.
 
     Raises:
         TamingError: the photo cannot be read, or has changed; or the segmenter cannot be prompted like this.
     """
-    corners = [mark for mark in marks if mark.kind == "box"]
-    if not marks or (len(corners) == 1 and len(marks) == 1):
-        return None
-    image = _photo(project, chosen.row)
-    from taming_core.objects.prompted_masks import MaskPrompt  # imports torch
-
-    height, width = image.shape[:2]
-    points = {kind: tuple((m.x * width, m.y * height) for m in marks if m.kind == kind) for kind in MARKS}
-    box = None
-    if len(points["box"]) > 1:
-        (x0, y0), (x1, y1) = points["box"][-2:]
-        box = min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
-    return _segment(project, image, MaskPrompt(points["inside"], points["outside"], box))
+    return pointing.mask_of(_photo(project, chosen.row), marks, _detect_params(project), "auto")
 
 
 def mask_of_box(project: Path, row: Row) -> Mask:
@@ -107,27 +70,13 @@ def mask_of_box(project: Path, row: Row) -> Mask:
     image = _photo(project, row)
     size = image.shape[1], image.shape[0]
     box = scale_box(row["box_xyxy"], (row["photo_width"], row["photo_height"]), size)
-    return _segment(project, image, MaskPrompt(box_xyxy=box))
+    return pointing.segment(image, MaskPrompt(box_xyxy=box), _detect_params(project))
 
 
-def _segment(project: Path, image: NDArray[np.uint8], prompt: "MaskPrompt") -> Mask:
-    return _segmenter(_detect_params(project))(image, prompt)
-
-
-def _detect_params(project: Path) -> str:
-    """The section `detect` of the project's params, as JSON."""
+def _detect_params(project: Path) -> DetectParams:
+    """The section `detect` of the project's params."""
     file = project / "params.yaml"
-    return load_params(file if file.is_file() else None).detect.model_dump_json()
-
-
-@lru_cache(1)
-def _segmenter(detect: str) -> "PromptedSegmenter":
-    """The segmenter of params (JSON), loaded once."""
-    from taming_core.objects.prompted_masks import load_prompted_segmenter
-    from taming_core.params.sections import DetectParams
-    from taming_core.weights.device import pick_device
-
-    return load_prompted_segmenter(DetectParams.model_validate_json(detect), pick_device("auto"))
+    return load_params(file if file.is_file() else None).detect
 
 
 def _photo(project: Path, row: Row) -> NDArray[np.uint8]:

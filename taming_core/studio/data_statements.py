@@ -1,9 +1,9 @@
 """What a person says in the tab Data: the handlers that mark masks, and write and undo overrides."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, TypedDict
 
 import gradio as gr
 from PIL import Image
@@ -12,11 +12,9 @@ from taming_core.errors import TamingError
 from taming_core.overrides import statements, table
 from taming_core.photos.masks import Mask
 from taming_core.studio import data_pictures, data_table
-from taming_core.studio.data_pictures import Mark
 from taming_core.studio.data_table import Chosen
 from taming_core.studio.messages import errors_on_page
-
-MODES = {"on the object": "inside", "beside it": "outside", "two corners of a box": "box"}
+from taming_core.studio.pointing import LARGE, Pointing, mark_of, pointed, with_marks
 
 
 class Selection(TypedDict):
@@ -25,14 +23,6 @@ class Selection(TypedDict):
     file_name: str
     key: str
     number: int
-
-
-class Pointing(NamedTuple):
-    """What a person marks in the large picture of an item, and the mask that it makes."""
-
-    key: str = ""  # of the item
-    marks: tuple[Mark, ...] = ()
-    mask: Mask | None = None
 
 
 def pointer(project: Path) -> Callable[..., tuple[Pointing, Image.Image]]:
@@ -45,26 +35,12 @@ def pointer(project: Path) -> Callable[..., tuple[Pointing, Image.Image]]:
         c = _of(project, chosen)
         if c.row["photo_width"] is None:
             raise TamingError(f"{c.item.file_name} cannot be read. Choose another photo.")
-        scale = data_pictures.LARGE / max(c.row["photo_width"], c.row["photo_height"])
-        x, y = (event.index[n] / (c.row[side] * scale) for n, side in enumerate(("photo_width", "photo_height")))
-        before = pointing.marks if pointing.key == c.item.key else ()
-        marks = (*before, Mark(MODES[mode], min(x, 1.0), min(y, 1.0)))
-        mask = _first_mask(project, c, marks)
-        shown = data_pictures.picture(project, c.row, data_pictures.LARGE, mask)
-        return Pointing(c.item.key, marks, mask), data_pictures.with_marks(shown, marks)
+        mark = mark_of(mode, event.index, (c.row["photo_width"], c.row["photo_height"]))
+        after = pointed(pointing, c.item.key, mark, lambda marks: data_pictures.mask_at(project, c, marks))
+        shown = data_pictures.picture(project, c.row, LARGE, after.mask)
+        return after, with_marks(shown, after.marks)
 
     return point
-
-
-def _first_mask(project: Path, c: Chosen, marks: Sequence[Mark]) -> Mask | None:
-    """The mask of the marks; of a first point that is not enough for the segmenter, a word about it."""
-    try:
-        return data_pictures.mask_at(project, c, marks)
-    except TamingError as error:
-        if len(marks) > 1 or marks[0].kind != "inside":
-            raise
-        gr.Info(escape(str(error)), title="")
-        return None
 
 
 def _of(project: Path, chosen: Selection | None) -> Chosen:

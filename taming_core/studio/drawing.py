@@ -157,14 +157,21 @@ def grouped(references: Sequence[Reference], arrangement: Arrangement) -> list[t
 
 
 def photo_folder(references: Sequence[Reference]) -> Path:
-    """A folder with copies of the photos of one object, so that `taming generate --object` can take it too."""
-    photos = [r.photo for r in references]
-    folder = OBJECTS / digest(photo.read_bytes() for photo in photos) / photos[0].stem
+    """A folder with copies of the photos of one object, so that `taming generate --object` can take it too.
+
+    Masks are in a folder `masks`, as beside all photos.
+    """
+    parts = [[r.photo.read_bytes(), *(b"mask" + mask.read_bytes() for mask in r.masks)] for r in references]
+    folder = OBJECTS / digest(chain.from_iterable(parts)) / references[0].photo.stem
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with replacing_folder(folder) as part:
-            for number, photo in enumerate(photos):
-                shutil.copyfile(photo, part / f"{number:03d}-{photo.name}")
+            for number, r in enumerate(references):
+                name = Path(f"{number:03d}-{r.photo.name}")
+                shutil.copyfile(r.photo, part / name)
+                for mask in r.masks:
+                    (part / "masks").mkdir(exist_ok=True)
+                    shutil.copyfile(mask, part / "masks" / name.with_suffix(".png"))
     return folder
 
 

@@ -10,7 +10,7 @@ from taming_core.params.load import load_params
 from taming_core.params.sections import Sampling
 
 if TYPE_CHECKING:
-    from taming_core.studio.drawing import Wanted
+    from taming_core.studio.drawing import Model, Wanted
 
 PROMPT = f"a photo of a {OBJECT} on the beach"
 ARRANGEMENTS = {
@@ -33,7 +33,8 @@ on: Any = gr.on  # pyright: ignore[reportUnknownMemberType, reportUnknownVariabl
 class Controls(NamedTuple):
     """The components that say what to draw, in the order of `wanted`."""
 
-    references: Any
+    cutouts: Any
+    masks: Any
     arrangement: Any
     prompts: Any
     negative_prompt: Any
@@ -74,9 +75,10 @@ def build_prompts(arrangement: Any) -> Any:
     return prompts
 
 
-def build_controls(project: Path, sampling: Sampling, arrangement: Any, prompts: Any) -> Controls:
+def build_controls(
+    project: Path, sampling: Sampling, cutouts: Any, masks: Any, arrangement: Any, prompts: Any
+) -> Controls:
     """All that says what to draw; the rarer settings are folded."""
-    references = gr.State([])
     with gr.Row():
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="seed", min_width=90)
         images = gr.Number(1, label="Images of each", precision=0, minimum=1, maximum=64, min_width=90)
@@ -115,8 +117,8 @@ def build_controls(project: Path, sampling: Sampling, arrangement: Any, prompts:
             precision = gr.Dropdown(["fp32", "bf16", "fp16"], value="fp32", label="Precision", min_width=90)
         offload = gr.Checkbox(False, label="Offload to CPU memory")
     return Controls(
-        references, arrangement, prompts, negative, seed, images, guidance[0], guidance[1], embedded, scale, scheduler,
-        steps, width, height, encoder, base, device, precision, offload,
+        cutouts, masks, arrangement, prompts, negative, seed, images, guidance[0], guidance[1], embedded, scale,
+        scheduler, steps, width, height, encoder, base, device, precision, offload,
     )  # fmt: skip
 
 
@@ -149,7 +151,8 @@ def wanted(c: Controls) -> "Wanted":
     """What the values of the controls ask for; raises TamingError if a number is out of its range."""
     from taming_core import generation
     from taming_core.images.requests import DrawSettings
-    from taming_core.studio.drawing import Model, Wanted
+    from taming_core.studio.cutouts import references
+    from taming_core.studio.drawing import Wanted
 
     sampling = generation.override_sampling(
         load_params(None).generate.sampling, guidance_object=c.guidance_object, guidance_text=c.guidance_text,
@@ -158,5 +161,14 @@ def wanted(c: Controls) -> "Wanted":
     size = generation.requested_size(*(side and int(side) for side in (c.width, c.height)))
     settings = DrawSettings(sampling, c.negative_prompt, c.object_scale, size)
     prompts = tuple(line.strip() for line in c.prompts.splitlines() if line.strip())
-    model = Model(c.encoder, c.base.strip() or None, c.device, c.precision, c.offload)
-    return Wanted(tuple(c.references), c.arrangement, prompts, int(c.seed or 0), int(c.images or 1), model, settings)
+    return Wanted(
+        tuple(references(c.cutouts, c.masks)), c.arrangement, prompts, int(c.seed or 0), int(c.images or 1),
+        model_of(c.encoder, c.base, c.device, c.precision, c.offload), settings,
+    )  # fmt: skip
+
+
+def model_of(encoder: str, base: str, device: str, precision: str = "fp32", offload: bool = False) -> "Model":
+    """The encoder that the controls name."""
+    from taming_core.studio.drawing import Model
+
+    return Model(encoder, base.strip() or None, device, precision, offload)

@@ -12,9 +12,9 @@ from taming_core.params.load import load_params
 from taming_core.studio.messages import errors_on_page
 from taming_core.studio.places import IMAGES
 from taming_core.studio.try_controls import ARRANGEMENTS, Controls, build_controls, build_prompts, on, params_of, wanted
+from taming_core.studio.try_cutouts import DEVICE, build_cutouts, connect_cutouts
 
 MAX_SHOWN = 24  # images in the gallery
-DEVICE = "device"  # one computation at a time
 PROGRESS = gr.Progress()
 _stopped = set[str]()  # sessions that asked to stop
 
@@ -33,11 +33,7 @@ def try_page(project: Path) -> None:
                 file_count="multiple", file_types=["image", ".heic", ".heif", ".avif", ".jxl"], height=132,
                 elem_id="photos",
             )  # fmt: skip
-            subjects = gr.Gallery(
-                label="Cut out, as the encoder sees them", show_label=False, visible=False, columns=4,
-                fit_columns=False, height=124, object_fit="contain", allow_preview=False, interactive=False, buttons=[],
-                format="png", elem_id="subjects",
-            )  # fmt: skip
+            cutouts = build_cutouts()
             arrangement = gr.Radio(
                 list(ARRANGEMENTS.items()), value="one object", label="The photos show", visible=False
             )
@@ -45,7 +41,7 @@ def try_page(project: Path) -> None:
             with gr.Row():
                 start = gr.Button("Draw", variant="primary", elem_id="draw")
                 stop = gr.Button("Stop", visible=False, elem_id="stop")
-            controls = build_controls(project, sampling, arrangement, prompts)
+            controls = build_controls(project, sampling, cutouts.found, cutouts.masks, arrangement, prompts)
         with gr.Column(scale=3, min_width=320):
             status = gr.HTML("", elem_id="status", elem_classes="status", padding=False)
             gallery = gr.Gallery(
@@ -59,11 +55,7 @@ def try_page(project: Path) -> None:
                 about = gr.HTML("", elem_id="about", elem_classes="facts")
     chosen = gr.State("")  # the file of the selected image
 
-    photos.change(
-        look_at, [photos, controls.encoder, controls.base, controls.device],
-        [controls.references, subjects, controls.arrangement], concurrency_id=DEVICE, concurrency_limit=1,
-        show_progress="minimal",
-    )  # fmt: skip
+    connect_cutouts(cutouts, photos, controls)
     drawing = on(
         [start.click, controls.prompts.submit],
         lambda: (gr.Button(interactive=False), gr.Button(visible=True)), None, [start, stop], queue=False,
@@ -76,21 +68,6 @@ def try_page(project: Path) -> None:
     stop.click(stop_drawing, None, [start, stop, status], cancels=[drawing], queue=False)
     gallery.select(tell_about, None, [details, about, download, chosen], queue=False)
     reuse.click(add_reference, [photos, chosen], photos, queue=False)
-
-
-@errors_on_page()
-def look_at(files: Sequence[str] | None, encoder: str, base: str, device: str) -> tuple[Any, ...]:
-    """The references of the uploaded photos and their cut-outs; a photo that cannot be used is left out."""
-    from taming_core.studio.drawing import Model, Reference, subjects_or_reasons
-
-    references = [Reference(Path(file)) for file in files or []]
-    found = subjects_or_reasons(references, Model(encoder, base.strip() or None, device)) if references else []
-    for reason in found:
-        if isinstance(reason, str):
-            gr.Warning(escape(reason), duration=None, title="")
-    usable = [(r, image) for r, image in zip(references, found, strict=True) if not isinstance(image, str)]
-    images = [(image, r.photo.name) for r, image in usable]
-    return [r for r, _ in usable], gr.Gallery(images, visible=bool(images)), gr.Radio(visible=len(usable) > 1)
 
 
 def drawer(controls: Controls) -> Callable[..., Iterator[tuple[Any, str]]]:

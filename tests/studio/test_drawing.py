@@ -1,10 +1,13 @@
 """The tab Try draws what `taming generate` draws."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small_rows import artwork, composed
 
@@ -51,19 +54,18 @@ def draw(request: Wanted, steps: list[int] | None = None, stop_after: int = 10**
     return [drawn.file for drawn in drawing.draw(request, on_step)]
 
 
+def as_drawn(folder: Path) -> dict[str, Any]:
+    """The options of the command with which it draws as `wanted` does."""
+    text = packaged_params().read_text()
+    params = folder / "few.yaml"
+    params.write_text(text.replace("guidance_text: 3.5, batch_size: 8}", "guidance_text: 3.5, batch_size: 1}"))
+    return {"steps": 2, "encoder": "mini", "device": "cpu", "params": params}
+
+
 def test_images_and_records_are_those_of_the_command(photos: list[Path], tmp_path: Path) -> None:
     files = draw(wanted(photos, images=2))
     assert len(files) == 4
-    params = tmp_path / "few.yaml"
-    text = (
-        packaged_params()
-        .read_text()
-        .replace("guidance_text: 3.5, batch_size: 8}", "guidance_text: 3.5, batch_size: 1}")
-    )
-    params.write_text(text)
-    generate(
-        photos, [BEACH], tmp_path / "out/cli", seed=3, images=2, steps=2, encoder="mini", device="cpu", params=params
-    )
+    generate(photos, [BEACH], tmp_path / "out/cli", seed=3, images=2, **as_drawn(tmp_path))
     assert records.read_records(IMAGES) == records.read_records(tmp_path / "out/cli")
     for file in files:
         assert (IMAGES / file).read_bytes() == (tmp_path / "out/cli" / file).read_bytes()
@@ -118,6 +120,38 @@ def test_a_given_mask_decides_what_is_cut_out(photos: list[Path], tmp_path: Path
     corner = np.asarray(Image.open(photos[0]))[:40, :40]
     opaque = np.asarray(given)[..., 3] > 250
     assert np.abs(np.asarray(given)[opaque][:, :3].mean(0) - corner.reshape(-1, 3).mean(0)).max() < 8
+
+
+def square_mask(file: Path) -> Path:
+    """A mask of a part of the photo."""
+    mask = np.zeros((128, 128), np.bool_)
+    mask[30:90, 40:70] = True
+    Image.fromarray(mask).save(file)
+    return file
+
+
+def test_a_corrected_cut_out_is_drawn_and_recorded_as_by_the_command(photos: list[Path], tmp_path: Path) -> None:
+    drawing.load.cache_clear()
+    draw(wanted(photos[:1]))
+    reference = Reference(photos[0], square_mask(tmp_path / "mask.png"))
+    (file,) = draw(replace(wanted(photos[:1]), references=(reference,)))
+    found, corrected = drawing.load(MINI, *drawing.files_of(MINI)).embeds.values()
+    assert not torch.equal(found, corrected)
+    cli = tmp_path / "out/cli"
+    generate(photos[:1], [BEACH], cli, [tmp_path / "mask.png"], seed=3, **as_drawn(tmp_path))
+    (entry,) = records.read_records(cli).values()
+    assert records.read_records(IMAGES)[file] == entry
+    assert (IMAGES / file).read_bytes() == next(cli.glob("robot*.png")).read_bytes()
+
+
+def test_a_folder_of_photos_holds_their_masks(photos: list[Path], tmp_path: Path) -> None:
+    masked = Reference(photos[1], square_mask(tmp_path / "mask.png"))
+    folder, plain = (drawing.photo_folder([Reference(photos[0]), second]) for second in (masked, Reference(photos[1])))
+    assert folder != plain
+    copies = generation.photos_of(folder)
+    assert [path.name for path in copies] == ["000-robot.png", "001-other.png"]
+    subjects = [drawing.subject_image(r, "removed", "cpu") for r in (Reference(photos[0]), masked)]
+    assert [drawing.subject_image(Reference(copy), "removed", "cpu") for copy in copies] == subjects
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from small_rows import artwork, composed
+from small_rows import SIDE, artwork, composed
 from studio.browsing import WIDTHS, Visit, hosts, in_browser, visiting
 from studios import studio
+
+from taming_core.fingerprints import digest
+from taming_core.images import records
+from taming_core.photos.masks import decode_mask, mask_box
+from taming_core.studio import drawing
+from taming_core.studio.drawing import Reference
 
 pytestmark = in_browser
 HOSTILE = "<img src=x onerror=alert(1)>&'.png"
@@ -34,6 +40,15 @@ def upload(visit: Visit, *photos: Path) -> None:
     """Drop photos, and wait for as many cut-outs."""
     visit.page.set_input_files("#photos input[type=file]", [str(photo) for photo in photos])
     visit.page.wait_for_function(f"document.querySelectorAll('#subjects img').length === {len(photos)}")
+
+
+def point(visit: Visit, *marks: tuple[float, float]) -> None:
+    """Click into the large photo at these pixels of it, without a pause."""
+    image = visit.page.locator("#cutout-image img")
+    box = image.bounding_box()
+    assert box
+    for x, y in marks:
+        image.click(position={"x": x / SIDE * box["width"], "y": y / SIDE * box["height"]})
 
 
 def images(visit: Visit) -> int:
@@ -71,6 +86,33 @@ def test_from_a_photo_to_an_image_and_how_it_was_made(
         assert Path(download.value.path()).read_bytes() == drawn.read_bytes()
         assert visit.outside(address) == []
         assert visit.complaints == []
+
+
+def test_a_cut_out_is_corrected_by_two_corners_and_drawn(address: str, project: Path, screenshots: Path) -> None:
+    with visiting(address, 390) as visit:
+        page = visit.page
+        upload(visit, project.parent / HOSTILE)
+        found, before = page.get_attribute("#subjects img", "src"), images(visit)
+        page.click("#subjects .thumbnail-lg")
+        page.get_by_label("two corners of a box").check()
+        assert page.is_disabled("#cutout-use")
+        point(visit, (10, 10), (64, 110))  # the left half of the object
+        page.click("#cutout-use")
+        page.wait_for_function(f"document.querySelector('#subjects img').getAttribute('src') !== {found!r}")
+        page.screenshot(path=screenshots / "try-cutout.png", full_page=True)
+        assert visit.is_within_width()
+        page.fill("#seed input", "9000")
+        page.click("#draw")
+        page.wait_for_function(f"document.querySelectorAll('#images .thumbnail-lg').length === {before + 1}")
+        page.click("#cutout-again")
+        page.wait_for_function(f"document.querySelector('#subjects img').getAttribute('src') === {found!r}")
+        assert visit.outside(address) == []
+        assert visit.complaints == []
+    (mask,) = (project / "runs/studio/masks").iterdir()
+    assert mask_box(decode_mask(mask.read_bytes()))[2] < 80  # of an object that reaches to 100
+    (entry,) = (e for e in records.read_records(project / "out/studio").values() if e["seed"] == 9000)
+    drawn = drawing.subject_image(Reference(project.parent / HOSTILE, mask), "removed", "cpu")
+    assert entry["subjects"] == [digest([drawn.tobytes()])]
 
 
 def test_an_image_becomes_a_reference_beside_the_photo(address: str, project: Path) -> None:
