@@ -24,7 +24,10 @@ QUEUED: Any = {"show_progress": "hidden"}  # errors are shown of queued events a
 def train_page(project: Path) -> None:
     """Build the tab; everything that it shows is read from files, so that closing the page stops nothing."""
     with gr.Row(equal_height=False, elem_classes="bar"):
-        command = gr.Dropdown(label="Command", elem_id="command", scale=3, min_width=200)
+        command = gr.Dropdown(
+            commands := child.commands(project), value=commands[0], label="Command", elem_id="command", scale=3,
+            min_width=200,
+        )  # fmt: skip
         start = gr.Button("Start", variant="primary", elem_id="start", scale=1, min_width=100)
         stop = gr.Button("Stop", elem_id="stop-command", scale=1, min_width=100)
     status = gr.HTML("", elem_id="running", elem_classes="status", padding=False)
