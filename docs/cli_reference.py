@@ -73,6 +73,8 @@ def row(names: str, meaning: str) -> tuple[str, ...]:
 
     >>> row("--seed <int range>", "Of the first image.  [default: 0; x>=0]")
     ('`--seed`', 'int, >=0', '`0`', 'Of the first image.')
+    >>> row("--port <int range>", "Of 127.0.0.1.  [1<=x<=65535]")
+    ('`--port`', 'int, 1 to 65535', '', 'Of 127.0.0.1.')
     >>> row("--prompt <list[str]>", "With <object> in it.  [required]")
     ('`--prompt`', 'list[str]', 'required', 'With `<object>` in it.')
     """
@@ -85,7 +87,7 @@ def row(names: str, meaning: str) -> tuple[str, ...]:
         elif fact == "required":
             default = fact
         else:
-            kinds.append(fact.replace("x", ""))
+            kinds.append(fact.replace("<=x<=", " to ").replace("x", ""))
     return f"`{name}`", ", ".join(kinds), default, markdown(text).replace("|", "\\|")
 
 

@@ -24,6 +24,13 @@ def free_port() -> int:
 @contextmanager
 def studio(project: Path, log: Path) -> Iterator[str]:
     """The address of the project's studio; what it prints goes to `log`."""
+    with started(project, log) as (address, _):
+        yield address
+
+
+@contextmanager
+def started(project: Path, log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The address of the project's studio, and its process."""
     address = f"http://127.0.0.1:{(port := free_port())}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     with log.open("w") as lines:
@@ -32,7 +39,7 @@ def studio(project: Path, log: Path) -> Iterator[str]:
         )  # fmt: skip
         try:
             wait_for(process, log)
-            yield address
+            yield address, process
         finally:
             process.terminate()
             process.wait(20)

@@ -100,20 +100,25 @@ def _known_mask(path: AnyPath, photo: Photo, mask_file: AnyPath | None) -> Mask 
     return _read_mask(mask_file, photo) if mask_file is not None else _mask_of(path, photo)
 
 
+class NoObjectError(TamingError):
+    """A photo in which no object is found."""
+
+
 def subject_of(
     photo: AnyPath, mask_file: AnyPath | None, find: Finder, p: MaterializeParams, background: str
 ) -> Image.Image:
     """The subject (RGBA, square) of a photo: by the mask file, a mask beside the photo, its alpha channel, or `find`.
 
     Raises:
-        TamingError: a file cannot be read, the mask has another size or is empty, or no object is found.
+        TamingError: a file cannot be read, or the mask has another size or is empty.
+        NoObjectError: no object is found.
     """
     read = _photo(photo)
     mask = _known_mask(photo, read, mask_file)
     if mask is None:
         mask = next(iter(find(read.image)), None)
     if mask is None:
-        raise TamingError(
+        raise NoObjectError(
             f"No object was found in {photo}. Name its mask, white on black and of the photo's size, with --mask."
         )
     frame = cutout if background == "removed" else crop_in_photo

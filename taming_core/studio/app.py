@@ -1,9 +1,12 @@
 """The page of `taming studio`: a tab for each page function, and the server of this machine alone."""
 
 import os
+import sys
 import webbrowser
+from contextlib import suppress
 from html import escape
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 # Before gradio is imported, which asks for its newest version and reports its use otherwise.
@@ -16,7 +19,7 @@ from taming_core.studio.data_page import data_page
 from taming_core.studio.evaluate_page import evaluate_page
 from taming_core.studio.places import CACHE
 from taming_core.studio.train_page import train_page
-from taming_core.studio.try_page import try_page
+from taming_core.studio.try_page import end_drawings, try_page
 
 PAGES = {
     "Data": data_page,
@@ -25,6 +28,7 @@ PAGES = {
     "Evaluate": evaluate_page,
 }  # in the order of the journey
 HOST = "127.0.0.1"
+PATIENCE = 20.0  # seconds for a sampling step, when the studio ends
 MAX_UPLOAD = "64mb"  # of one file
 STYLE = Path(__file__).with_name("page.css")
 
@@ -80,7 +84,11 @@ def serve(folder: Path, port: int, browser: bool) -> None:
         max_file_size=MAX_UPLOAD, theme=theme(), head=head(), app_kwargs={"middleware": security.middleware()},
     )  # fmt: skip
     address = f"http://{HOST}:{port}"
-    print(f"{address} shows {folder}; Ctrl-C ends it", flush=True)
+    print(f"{address} shows {project}; Ctrl-C ends it", flush=True)
     if browser:
         webbrowser.open(address)
-    page.block_thread()
+    with suppress(KeyboardInterrupt):
+        Event().wait()
+    end_drawings(PATIENCE)
+    sys.stdout.flush()
+    os._exit(0)  # a thread that still computes, as for a mask, would abort the usual way out

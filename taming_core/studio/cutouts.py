@@ -71,10 +71,17 @@ def _cutout(key: str, photo: Path, found: Image.Image | str) -> Cutout | None:
 
 
 def references(cutouts: Sequence[Cutout], masks: Masks) -> list["Reference"]:
-    """What is drawn: the photos with an object, each with the mask that a person gave it."""
+    """What is drawn: the photos with an object, each with the mask that a person gave it.
+
+    Raises:
+        TamingError: there are photos, but no object is found or marked in any.
+    """
     from taming_core.studio.drawing import Reference  # imports torch
 
-    return [Reference(c.photo, mask_file(c, masks)) for c in cutouts if c.reason is None or c.key in masks]
+    usable = [c for c in cutouts if c.reason is None or c.key in masks]
+    if cutouts and not usable:
+        raise TamingError(str(cutouts[0].reason))
+    return [Reference(c.photo, mask_file(c, masks)) for c in usable]
 
 
 def mask_file(cutout: Cutout, masks: Masks) -> Path | None:

@@ -11,6 +11,7 @@ from taming_core.errors import TamingError
 from taming_core.inspection.items import Item
 from taming_core.language.placeholder import OBJECT
 from taming_core.overrides import statements
+from taming_core.params.load import load_params
 from taming_core.studio import data_pictures, data_table
 from taming_core.studio.data_statements import (
     Selection,
@@ -27,15 +28,16 @@ from taming_core.studio.data_statements import (
 )
 from taming_core.studio.data_table import ANY, ORDERS, SORTED_BY, Filters
 from taming_core.studio.messages import errors_on_page
-from taming_core.studio.pointing import LARGE, MODES, Pointing
-from taming_core.studio.try_controls import on
+from taming_core.studio.pointing import LARGE, MODES, Pointing, first_mode
+from taming_core.studio.try_controls import on, params_of
 
 PAGE = 24  # objects in the gallery
 SKIP: Any = {"__type__": "update"}  # what `gr.skip()` returns: leaves a component as it is
 # One answer at a time, so that the last one is of what is chosen last; and one statement, in the order of the clicks.
 # Neither waits for an image that is being drawn.
 ANSWER: dict[str, Any] = {"concurrency_id": "answer", "concurrency_limit": 1}
-STATEMENT: dict[str, Any] = {"concurrency_id": "statement", "concurrency_limit": 1, "show_progress": "minimal"}
+STATEMENT: dict[str, Any] = {"concurrency_id": "statement", "concurrency_limit": 1, "show_progress": "minimal",
+                             "trigger_mode": "multiple"}  # fmt: skip
 QUIET: dict[str, Any] = {"show_progress": "hidden"}
 NOTHING = "<p>Choose an object. Keys: ← → to go on, x to reject, r to restore, u to undo.</p>"
 KEYS = """
@@ -62,6 +64,13 @@ STEP = """(shown, chosen) => {
   return { file_name: shown[number][0], key: shown[number][1], number };
 }"""
 
+# Frame the chosen one in the gallery, once its pictures are there.
+MARK = """(shown, chosen) => { setTimeout(() => {
+  const place = chosen ? shown.findIndex(([file, key]) => file === chosen.file_name && key === chosen.key) : -1;
+  const tiles = [...document.querySelectorAll("#data-gallery .thumbnail-lg")];
+  tiles.forEach((tile, n) => tile.classList.toggle("chosen", n === place));
+}, 100); }"""
+
 Place = tuple[str, str]  # file name and key of an item
 Update = Any  # of a component of gradio
 
@@ -70,7 +79,7 @@ def data_page(project: Path) -> None:
     """Build the tab, and what happens on a click."""
     # In the browser, not states: a click is about what is chosen then, however long it has to wait.
     shown, chosen = gr.JSON([], visible=False), gr.JSON(None, visible=False)
-    pointing = gr.State(Pointing())
+    pointing, detect = gr.State(Pointing()), load_params(params_of(project)).detect
     with gr.Accordion("Filters", open=True, elem_id="data-filters"):
         filters = _filters()
     with gr.Row(equal_height=False):
@@ -93,10 +102,12 @@ def data_page(project: Path) -> None:
                 restore = gr.Button("Restore", elem_id="data-restore", min_width=80)
                 undo = gr.Button("Undo", elem_id="data-undo", min_width=80)
             with gr.Accordion("Mask: click into the picture", open=False, elem_id="data-mask"):
-                mode = gr.Radio(list(MODES), value=next(iter(MODES)), label="A click is", elem_id="data-mode")
+                mode = gr.Radio(list(MODES), value=first_mode(detect), label="A click is", elem_id="data-mode")
                 with gr.Row():
-                    use = gr.Button("Use this mask", variant="primary", min_width=100, elem_id="data-use")
-                    add = gr.Button("Add as another object", min_width=100, elem_id="data-add")
+                    use = gr.Button(
+                        "Use this mask", variant="primary", min_width=100, interactive=False, elem_id="data-use"
+                    )
+                    add = gr.Button("Add as another object", min_width=100, interactive=False, elem_id="data-add")
                     again = gr.Button("Start over", min_width=100, elem_id="data-again")
             noun = gr.Textbox(label="Class", submit_btn="Save", max_length=statements.MAX_WORDS, elem_id="data-class")
             caption = gr.Textbox(
@@ -108,14 +119,16 @@ def data_page(project: Path) -> None:
     gr.HTML("", js_on_load=KEYS, padding=False)
 
     listing = [gallery, shown, status, number, *filters[1:7], filters[9]]
-    detail = [image, facts, noun, caption, reject, restore, back, pointing]
+    detail = [image, facts, noun, caption, back, pointing, use, add]
     refresh, tell = lister(project), teller(project)
     on(None, refresh, [number, *filters], listing, trigger_mode="always_last", **QUIET)
     gallery.select(pick, shown, chosen, queue=False).then(tell, chosen, detail, **ANSWER, **QUIET)
     for button, step in ((previous, -1), (following, 1)):
         clicked = button.click(None, [shown, chosen], chosen, js=STEP % (step, step))
         clicked.then(tell, chosen, detail, **ANSWER, **QUIET)
-    image.select(pointer(project), [chosen, mode, pointing], [pointing, image], **ANSWER, show_progress="minimal")
+    image.select(
+        pointer(project), [chosen, mode, pointing], [pointing, image, use, add], **ANSWER, show_progress="minimal"
+    )
     again.click(tell, chosen, detail, **ANSWER, **QUIET)
     said: list[tuple[Any, Callable[..., Any], list[Any]]] = [
         (reject.click, sayer(project, say_reject), [chosen]),
@@ -129,9 +142,9 @@ def data_page(project: Path) -> None:
     ]
     for event, handler, inputs in said:
         # What is shown then is what is chosen by then: a person may have gone on meanwhile.
-        event(handler, inputs, None, **STATEMENT).success(tell, chosen, detail, **ANSWER, **QUIET).then(
-            refresh, [number, *filters], listing, **QUIET
-        )
+        done = event(handler, inputs, None, **STATEMENT).success(tell, chosen, detail, **ANSWER, **QUIET)
+        done.then(refresh, [number, *filters], listing, **QUIET)
+    on([chosen.change, shown.change], None, [shown, chosen], None, js=MARK)
 
 
 def _filters() -> list[Any]:
@@ -217,18 +230,18 @@ def teller(project: Path) -> Callable[..., list[Update]]:
 
     @errors_on_page()
     def tell(chosen: Selection | None) -> list[Update]:
+        without_mask = [gr.Button(interactive=False)] * 2
         if chosen is None:
             return [SKIP] * 8
         if (c := data_table.find(data_table.load(project), chosen["file_name"], chosen["key"])) is None:
             # One that a person added is undone.
-            return [None, NOTHING, "", "", *[gr.Button(interactive=False)] * 2, gr.Button(visible=False), Pointing()]
-        is_object, dropped = c.key is not None, c.row["drop_reason"] is not None
+            return [None, NOTHING, "", "", gr.Button(visible=False), Pointing(), *without_mask]
+        is_object = c.key is not None
         return [
             data_pictures.picture(project, c.row, LARGE), about(c.item),
             gr.Textbox(c.item.noun or "", interactive=is_object),
             gr.Textbox(c.item.object_caption or "", interactive=is_object),
-            gr.Button(interactive=is_object and not dropped), gr.Button(interactive=is_object and dropped),
-            gr.Button(visible=c.said is not None), Pointing(),
+            gr.Button(visible=c.said is not None), Pointing(), *without_mask,
         ]  # fmt: skip
 
     return tell

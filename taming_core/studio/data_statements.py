@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import gradio as gr
-from PIL import Image
 
 from taming_core.errors import TamingError
 from taming_core.overrides import statements, table
@@ -25,20 +24,18 @@ class Selection(TypedDict):
     number: int
 
 
-def pointer(project: Path) -> Callable[..., tuple[Pointing, Image.Image]]:
+def pointer(project: Path) -> Callable[..., tuple[Any, ...]]:
     """The handler of a click into the large picture, which makes a mask as soon as there is enough to make one of."""
 
     @errors_on_page()
-    def point(
-        event: gr.SelectData, chosen: Selection | None, mode: str, pointing: Pointing
-    ) -> tuple[Pointing, Image.Image]:
+    def point(event: gr.SelectData, chosen: Selection | None, mode: str, pointing: Pointing) -> tuple[Any, ...]:
         c = _of(project, chosen)
         if c.row["photo_width"] is None:
             raise TamingError(f"{c.item.file_name} cannot be read. Choose another photo.")
         mark = mark_of(mode, event.index, (c.row["photo_width"], c.row["photo_height"]))
         after = pointed(pointing, c.item.key, mark, lambda marks: data_pictures.mask_at(project, c, marks))
         shown = data_pictures.picture(project, c.row, LARGE, after.mask)
-        return after, with_marks(shown, after.marks)
+        return after, with_marks(shown, after.marks), *[gr.Button(interactive=after.mask is not None)] * 2
 
     return point
 
@@ -57,20 +54,25 @@ def sayer(project: Path, statement: Statement) -> Callable[..., None]:
 
     @errors_on_page()
     def say(chosen: Selection | None, *values: Any) -> None:
-        c = _of(project, chosen)
-        table.append(project / data_table.OBJECTS.with_name(table.NAME), *statement(project, c, *values))
+        if said := statement(project, _of(project, chosen), *values):
+            table.append(project / data_table.OBJECTS.with_name(table.NAME), *said)
 
     return say
 
 
 def say_reject(_project: Path, c: Chosen) -> list[table.Override]:
-    """The object is not used."""
-    return [statements.reject(_object(c), c.key)]
+    """The object is not used; nothing of one that is dropped already."""
+    return [] if _object(c)["drop_reason"] is not None else [statements.reject(c.row, c.key)]
 
 
 def say_restore(project: Path, c: Chosen) -> list[table.Override]:
-    """Restored, with the mask that detection did not make of an object that its score or box dropped."""
+    """Restored, with the mask that detection did not make of an object that its score or box dropped.
+
+    Nothing of one that is kept.
+    """
     row = _object(c)
+    if row["drop_reason"] is None:
+        return []
     if row["mask_png"] is not None:
         return [statements.restore(row, c.key)]
     masked = statements.with_mask(row, data_pictures.mask_of_box(project, row), c.key)
@@ -78,13 +80,13 @@ def say_restore(project: Path, c: Chosen) -> list[table.Override]:
 
 
 def say_class(_project: Path, c: Chosen, noun: str) -> list[table.Override]:
-    """The object is of another class."""
-    return [statements.with_class(_object(c), noun, c.key)]
+    """The object is of another class; nothing if it is the same."""
+    return [] if noun == c.item.noun else [statements.with_class(_object(c), noun, c.key)]
 
 
 def say_caption(_project: Path, c: Chosen, caption: str) -> list[table.Override]:
-    """The object has another caption."""
-    return [statements.with_caption(_object(c), caption, c.key)]
+    """The object has another caption; nothing if it is the same."""
+    return [] if caption == c.item.object_caption else [statements.with_caption(_object(c), caption, c.key)]
 
 
 def say_mask(_project: Path, c: Chosen, pointing: Pointing) -> list[table.Override]:
@@ -126,6 +128,7 @@ def undoer(project: Path) -> Callable[..., None]:
     def undo() -> None:
         if (last := data_table.undo(data_table.load(project))) is None:
             raise TamingError("Nothing is left to undo. What a person says comes first.")
-        gr.Info(escape(f"Undone: {last.text or last.field} of {last.file_name}"), title="")
+        words = " ".join(filter(None, (last.field, last.text)))
+        gr.Info(escape(f"Undone: {words} of {last.file_name}"), title="")
 
     return undo

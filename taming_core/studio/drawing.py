@@ -21,7 +21,7 @@ from taming_core.images.families import TamingPipeline, load_pipeline
 from taming_core.images.pipeline import StepEnd
 from taming_core.images.requests import DrawSettings
 from taming_core.locks import exclusive
-from taming_core.objects.subjects import Finder, load_finder, require_finder, require_photos, subjects_of
+from taming_core.objects.subjects import Finder, NoObjectError, load_finder, require_finder, require_photos, subjects_of
 from taming_core.params import arguments
 from taming_core.params.load import load_params
 from taming_core.params.sections import DetectParams
@@ -133,8 +133,15 @@ def subject_or_reason(reference: Reference, background: str, device: str) -> Ima
     """The subject of a photo, or why there is none."""
     try:
         return subject_image(reference, background, device)
+    except NoObjectError:
+        return not_found(reference.photo)
     except TamingError as error:
-        return str(error)
+        return str(error).replace(str(reference.photo), reference.photo.name)
+
+
+def not_found(photo: Path) -> str:
+    """What to do about a photo in which no object is found."""
+    return f"No object was found in {photo.name}. Click it below the field for photos, and mark the object."
 
 
 def background_of(model: Model) -> str:

@@ -53,7 +53,7 @@ def evaluate_page(project: Path) -> None:
         named = conditions(a)
         chosen = drawn_by if drawn_by in [key for _, key in named] else named[0][1]
         rows = table(a, b, chosen)
-        words = "; ".join(f"{n}: encoder {encoder_of(r)}" for n, r in (("A", a), ("B", b)) if r is not None)
+        words = "; ".join(f"{n}: {encoder_of(r)}" for n, r in (("A", a), ("B", b)) if r is not None)
         cells = [row.cells if b else row.cells[:2] for row in rows]
         headers = ["Score", "A", "B", "B − A", "95 % interval", "Better"] if b else ["Score", "A"]
         frame = gr.Dataframe(value=cells, headers=headers, visible=bool(rows))

@@ -40,6 +40,11 @@ class Pointing(NamedTuple):
     mask: Mask | None = None
 
 
+def first_mode(detect: DetectParams) -> str:
+    """What a click is at first: a corner for mini's segmenter, which takes boxes alone."""
+    return next(mode for mode, kind in MODES.items() if kind == ("box" if detect.segmenter == "mini" else "inside"))
+
+
 def mark_of(mode: str, index: Sequence[int], photo: Size) -> Mark:
     """The mark of a click.
 
@@ -104,12 +109,12 @@ def box_of(marks: Sequence[Mark], size: Size) -> tuple[float, float, float, floa
 
 
 def mask_of(image: NDArray[np.uint8], marks: Sequence[Mark], detect: DetectParams, device: str) -> Mask | None:
-    """The mask (H, W) of marks in an image (H, W, 3); None of a single corner.
+    """The mask (H, W) of marks in an image (H, W, 3); None while a box has one corner.
 
     Raises:
         TamingError: the segmenter cannot be prompted like this.
     """
-    if all(mark.kind == "box" for mark in marks) and len(marks) < 2:
+    if sum(mark.kind == "box" for mark in marks) == 1:
         return None
     from taming_core.objects.prompted_masks import MaskPrompt  # imports torch
 

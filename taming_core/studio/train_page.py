@@ -98,6 +98,7 @@ def train_page(project: Path) -> None:
     @errors_on_page()
     def end() -> None:
         child.stop(project)
+        gr.Info("Asked to stop. A training saves its state after the step that it is in; Start goes on.", title="")
 
     @errors_on_page()
     def request(name: str | None, what: Any) -> str:
@@ -107,6 +108,7 @@ def train_page(project: Path) -> None:
         if run is None or not run.is_training:
             raise TamingError("This run is not training. Start `taming train` first.")
         ask(run.folder, what)
+        gr.Info(f"Asked to {what} after the step that it is in.", title="")
         return f"{runs.state(run)}: asked to {what} after this step"
 
     of_command: list[Any] = [status, log, start, stop]

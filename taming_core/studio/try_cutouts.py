@@ -7,10 +7,11 @@ from typing import Any, NamedTuple, TypedDict
 import gradio as gr
 
 from taming_core.figures.contact_sheet import draw_outlines
+from taming_core.params.sections import DetectParams
 from taming_core.studio import cutouts
 from taming_core.studio.cutouts import Cutout
 from taming_core.studio.messages import errors_on_page
-from taming_core.studio.pointing import LARGE, MODES, Pointing, mark_of, pointed, with_marks
+from taming_core.studio.pointing import LARGE, MODES, Pointing, first_mode, mark_of, pointed, with_marks
 from taming_core.studio.try_controls import SKIP, Controls, model_of
 
 DEVICE = "device"  # one computation at a time
@@ -46,7 +47,7 @@ class Cutouts(NamedTuple):
     again: Any
 
 
-def build_cutouts() -> Cutouts:
+def build_cutouts(detect: DetectParams) -> Cutouts:
     """The gallery of cut-outs and, below it, the photo of the chosen one."""
     gallery = gr.Gallery(
         label="Cut out, as the encoder sees them", show_label=False, visible=False, columns=4, fit_columns=False,
@@ -58,7 +59,7 @@ def build_cutouts() -> Cutouts:
         image = gr.Image(
             label="Photo", show_label=False, interactive=False, buttons=["fullscreen"], elem_id="cutout-image"
         )
-        mode = gr.Radio(list(MODES), value=next(iter(MODES)), label="A click is", elem_id="cutout-mode")
+        mode = gr.Radio(list(MODES), value=first_mode(detect), label="A click is", elem_id="cutout-mode")
         with gr.Row():
             use = gr.Button("Use this cut-out", variant="primary", size="md", min_width=100, elem_id="cutout-use")
             again = gr.Button("Start over", size="md", min_width=100, elem_id="cutout-again")
@@ -103,7 +104,7 @@ def show_cutouts(
 ) -> list[Any]:
     """The cut-outs with the masks in use; a photo that is not there any more is not shown large."""
     pictures = cutouts.pictures(found, masks, model_of(encoder, base, device))
-    several = len(cutouts.references(found, masks)) > 1
+    several = sum(c.reason is None or c.key in masks for c in found) > 1
     keys = [c.key for c in found]
     closed = SKIP if large is None or large["key"] in keys else gr.Accordion(visible=False)
     return [

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import gradio as gr
@@ -17,6 +18,8 @@ from taming_core.studio.try_cutouts import DEVICE, build_cutouts, connect_cutout
 MAX_SHOWN = 24  # images in the gallery
 PROGRESS = gr.Progress()
 _stopped = set[str]()  # sessions that asked to stop
+_ending, _idle = Event(), Event()  # whether the studio ends, and whether no image is being drawn
+_idle.set()
 
 
 def try_page(project: Path) -> None:
@@ -25,7 +28,7 @@ def try_page(project: Path) -> None:
     Raises:
         TamingError: the project's params are wrong.
     """
-    sampling = load_params(params_of(project)).generate.sampling
+    p = load_params(params_of(project))
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=320):
             photos = gr.File(
@@ -33,7 +36,7 @@ def try_page(project: Path) -> None:
                 file_count="multiple", file_types=["image", ".heic", ".heif", ".avif", ".jxl"], height=132,
                 elem_id="photos",
             )  # fmt: skip
-            cutouts = build_cutouts()
+            cutouts = build_cutouts(p.detect)
             arrangement = gr.Radio(
                 list(ARRANGEMENTS.items()), value="one object", label="The photos show", visible=False
             )
@@ -41,7 +44,7 @@ def try_page(project: Path) -> None:
             with gr.Row():
                 start = gr.Button("Draw", variant="primary", elem_id="draw")
                 stop = gr.Button("Stop", visible=False, elem_id="stop")
-            controls = build_controls(project, sampling, cutouts.found, cutouts.masks, arrangement, prompts)
+            controls = build_controls(project, p.generate.sampling, cutouts.found, cutouts.masks, arrangement, prompts)
         with gr.Column(scale=3, min_width=320):
             status = gr.HTML("", elem_id="status", elem_classes="status", padding=False)
             gallery = gr.Gallery(
@@ -86,14 +89,24 @@ def drawer(controls: Controls) -> Callable[..., Iterator[tuple[Any, str]]]:
 
             def on_step(step: int) -> bool:
                 progress((step, steps), desc=f"{done} images drawn" if done else "Drawing", unit="steps")
-                return session in _stopped
+                return session in _stopped or _ending.is_set()
 
             progress(None, desc="Loading")
-            for drawn in drawing.draw(todo, on_step):
-                done = drawn.number
-                yield shown(), f"{drawn.number} of {drawn.count} images drawn"
+            _idle.clear()
+            try:
+                for drawn in drawing.draw(todo, on_step):
+                    done = drawn.number
+                    yield shown(), f"{drawn.number} of {drawn.count} images drawn"
+            finally:
+                _idle.set()
 
     return draw
+
+
+def end_drawings(seconds: float) -> None:
+    """Stop every drawing after its current sampling step, and wait for that, at most so many seconds."""
+    _ending.set()
+    _idle.wait(seconds)
 
 
 def stop_drawing(request: gr.Request) -> tuple[Any, ...]:

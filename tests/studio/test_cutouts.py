@@ -89,6 +89,25 @@ def test_clicks_add_up_in_the_photo_that_was_shown_at_the_click(files: list[str]
     assert click(CORNER, CORNER, large, BOX, pointing, [], "cpu") == [try_cutouts.SKIP] * 4  # the photo is removed
 
 
+def test_a_box_helps_where_the_segmenter_takes_no_point(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    said = list[str]()
+    monkeypatch.setattr(gr, "Info", lambda words, **_: said.append(words))
+    found, _ = cutouts.find(files[:1], MINI)
+    large: Any = {"key": found[0].key, "mask": None}
+    pointing: Any = Pointing(found[0].key)
+    for x, mode, has_mask in ((4, "on the object", False), (1, BOX, False), (7, BOX, True)):
+        pointing, _, large, use = click(x * CORNER, x * CORNER, large, mode, pointing, found, "cpu")
+        assert use.interactive == has_mask
+    assert len(pointing.marks) == 3
+    assert [words.split(".")[1] for words in said] == ["segmenter mini takes boxes, and one point is none"]
+
+
+def test_what_is_drawn_needs_an_object(files: list[str]) -> None:
+    found, _ = cutouts.find(files[2:3], MINI)
+    with pytest.raises(TamingError, match=r"No object was found in wall\.png\. Click it below the field for photos"):
+        cutouts.references(found, {})
+
+
 def test_marks_are_drawn_in_their_colours_and_two_corners_make_a_box() -> None:
     blank = Image.new("RGB", (100, 100), "white")
     drawn = with_marks(blank, [Mark("inside", 0.5, 0.5), Mark("box", 0.9, 0.1), Mark("box", 0.1, 0.9)])

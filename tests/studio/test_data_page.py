@@ -156,6 +156,25 @@ def test_a_key_is_about_what_is_chosen_when_it_is_pressed(address: str, project:
         assert "b.png" in page.locator("#data-facts").inner_text()
 
 
+def test_no_key_of_many_is_lost_and_the_chosen_one_is_framed(address: str, project: Path) -> None:
+    with visiting(address) as visit:
+        choose(visit, 0, "a.png")
+        page = visit.page
+        for key in ("x", "ArrowRight", "x", "ArrowRight", "x"):  # the second is dropped already
+            page.keyboard.press(key)
+        tiles(visit, 3)
+        page.wait_for_function("document.querySelectorAll('#data-gallery .thumbnail-lg')[2].matches('.chosen')")
+        assert page.locator("#data-gallery .chosen").count() == 1
+        facts(visit, HOSTILE)
+        facts(visit, "rejected by a person")
+        assert said(project) == [("decision", "reject", "a.png"), ("decision", "reject", HOSTILE)]
+        page.locator("#data-class").get_by_role("button", name="Save").click()  # the class that it has
+        page.keyboard.press("Escape")
+        page.click("#data-undo")
+        page.get_by_text(f"Undone: decision reject of {HOSTILE}").wait_for()
+        assert said(project) == [("decision", "reject", "a.png")]
+
+
 def test_an_added_object_that_is_taken_back_is_shown_no_more(address: str, project: Path) -> None:
     with visiting(address) as visit:
         choose(visit, 0, "a.png")
@@ -196,7 +215,8 @@ def test_a_mask_is_made_of_two_corners(address: str, project: Path, screenshots:
         choose(visit, 0, "a.png")
         page = visit.page
         page.get_by_text("Mask: click into the picture").click()
-        page.get_by_label("two corners of a box").check()
+        assert page.get_by_label("two corners of a box").is_checked()  # all that this segmenter takes
+        assert page.is_disabled("#data-use")
         page.locator("#data-image img").scroll_into_view_if_needed()
         _, true = composed(artwork(3)[0], 0)
         before = page.locator("#data-image img").get_attribute("src")

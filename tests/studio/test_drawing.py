@@ -174,4 +174,4 @@ def test_a_photo_that_cannot_be_used_has_a_reason(photos: list[Path], tmp_path: 
     (broken := tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n")
     found = drawing.subjects_or_reasons([Reference(photos[0]), Reference(broken)], MINI)
     assert isinstance(found[0], Image.Image)
-    assert found[1] == f"{broken} is not a readable image: not an image. Name another file."
+    assert found[1] == "broken.png is not a readable image: not an image. Name another file."

@@ -1,5 +1,6 @@
 """The tab Try in Chromium: from a photo to images, on a wide screen and a phone, by mouse and by keyboard."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 from small_rows import SIDE, artwork, composed
 from studio.browsing import WIDTHS, Visit, hosts, in_browser, visiting
-from studios import studio
+from studios import started, studio
 
 from taming_core.fingerprints import digest
 from taming_core.images import records
@@ -154,14 +155,19 @@ def test_an_error_is_the_sentence_of_the_command(address: str) -> None:
         visit.page.wait_for_selector("#draw:not([disabled])")
 
 
+def begin_long_drawing(visit: Visit, project: Path) -> None:
+    """Draw 64 images, and wait until the first steps are done."""
+    upload(visit, project.parent / "other.png")
+    visit.page.fill("#seed input", "5000")
+    visit.page.get_by_label("Images of each").fill("64")
+    visit.page.click("#draw")
+    visit.page.wait_for_function("[...document.querySelectorAll('#status')].some(e => /Drawing/.test(e.innerText))")
+
+
 def test_a_long_drawing_stops(address: str, project: Path) -> None:
     with visiting(address) as visit:
+        begin_long_drawing(visit, project)
         page = visit.page
-        upload(visit, project.parent / "other.png")
-        page.fill("#seed input", "5000")
-        page.get_by_label("Images of each").fill("64")
-        page.click("#draw")
-        page.wait_for_function("[...document.querySelectorAll('#status')].some(e => /Drawing/.test(e.innerText))")
         page.click("#stop")
         page.get_by_text("Stopped", exact=True).wait_for()
         page.wait_for_selector("#draw:not([disabled])")
@@ -175,3 +181,11 @@ def test_the_browser_asks_no_other_machine(address: str, project: Path) -> None:
             visit.open_tab(tab)
         upload(visit, project.parent / "other.png")
     assert hosts(log) == {"127.0.0.1"}
+
+
+def test_ctrl_c_ends_a_drawing_after_its_step(project: Path, tmp_path: Path) -> None:
+    with started(project, tmp_path / "log") as (address, process), visiting(address) as visit:
+        begin_long_drawing(visit, project)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert len((tmp_path / "log").read_text().splitlines()) == 1  # no abort, no traceback
