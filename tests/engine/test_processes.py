@@ -11,6 +11,7 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 COMMAND = """
+import signal
 import sys
 from pathlib import Path
 from small_work import work
@@ -18,6 +19,7 @@ from taming_core.engine import local
 from taming_core.progress import track_shards
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     names = [f"slow{n:04d}" for n in range(1000)]
     print(track_shards(local.run(work(Path(sys.argv[1]), names), 2), "test", 1000))
 """
