@@ -72,8 +72,8 @@ def held_out_loss(run: Run, source: ExampleSource) -> float | None:
         for number in range(p.validation.batches):
             batch = batch_at(number, source, share)
             sums, _ = forward_backward(run, batch, noise_for_batch(run, batch, number, p), p)
-            total += sums[0]
-    return distributed.all_reduce(total, run.processes).item() / p.validation.batches
+            total += distributed.all_reduce(sums, run.processes)[0]  # in the order of one process
+    return total.item() / p.validation.batches
 
 
 @torch.no_grad()
