@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -20,6 +20,7 @@ from taming_core.params.engine import EngineOptions
 
 LOCAL = "local"  # the address of a cluster of this command's own
 PREFIX = "taming-ray-"
+LOCK = "lock"  # held while a command runs, in the folder of its cluster
 HOST_AND_PORT = re.compile(r"(?:ray://)?\[?(?P<host>[^\]/]+)\]?:(?P<port>\d+)")
 SECONDS = 10  # until an address that does not answer is none; Ray itself waits for minutes
 
@@ -83,15 +84,31 @@ def connect(address: str, **settings: Any) -> None:
 @contextmanager
 def folder_of_session() -> Generator[str]:
     """A folder for the files of one cluster, which is removed at the end; those of killed commands are, too."""
-    place = session_root()
-    for old in Path(place).glob(f"{PREFIX}*/lock"):
-        with suppress(OSError, Timeout), FileLock(old, timeout=0):
-            rmtree(old.parent, ignore_errors=True)
-    with (
-        TemporaryDirectory(prefix=PREFIX, dir=place, ignore_cleanup_errors=True) as folder,
-        FileLock(Path(folder) / "lock"),
-    ):
-        yield folder
+    place = Path(session_root())
+    remove_ended(place)
+    folder = mkdtemp(prefix=PREFIX, dir=place)
+    try:
+        with FileLock(Path(folder) / LOCK):
+            yield folder
+    finally:
+        remove_ended(place)  # this one, and those whose processes were still ending
+
+
+def remove_ended(place: Path) -> None:
+    """Remove the folders of commands that have ended.
+
+    Processes of a killed one may still write for a while. Its lock goes last, so that a later command finds the rest.
+    """
+    for lock in place.glob(f"{PREFIX}*/{LOCK}"):
+        with suppress(OSError, Timeout), FileLock(lock, timeout=0):
+            for path in lock.parent.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    rmtree(path, ignore_errors=True)
+                elif path != lock:
+                    path.unlink()
+            if list(lock.parent.iterdir()) == [lock]:
+                lock.unlink()
+                lock.parent.rmdir()
 
 
 def session_root() -> str:

@@ -29,16 +29,17 @@ from taming_core.studio.data_statements import (
 from taming_core.studio.data_table import ANY, ORDERS, SORTED_BY, Filters
 from taming_core.studio.messages import errors_on_page
 from taming_core.studio.pointing import LARGE, MODES, Pointing, first_mode
-from taming_core.studio.try_controls import on, params_of
+from taming_core.studio.try_controls import EVERY, LAST, on, params_of
 
 PAGE = 24  # objects in the gallery
 SKIP: Any = {"__type__": "update"}  # what `gr.skip()` returns: leaves a component as it is
-# One answer at a time, so that the last one is of what is chosen last; and one statement, in the order of the clicks.
-# Neither waits for an image that is being drawn.
-ANSWER: dict[str, Any] = {"concurrency_id": "answer", "concurrency_limit": 1}
-STATEMENT: dict[str, Any] = {"concurrency_id": "statement", "concurrency_limit": 1, "show_progress": "minimal",
-                             "trigger_mode": "multiple"}  # fmt: skip
+# One answer at a time, and one statement, in the order of the clicks, each of which counts. Neither waits for an image
+# that is being drawn.
+ANSWER: dict[str, Any] = {"concurrency_id": "answer", "concurrency_limit": 1, **EVERY}
+STATEMENT: dict[str, Any] = {"concurrency_id": "statement", "concurrency_limit": 1, "show_progress": "minimal", **EVERY}
 QUIET: dict[str, Any] = {"show_progress": "hidden"}
+# What is shown, which is of what is chosen last, however many events come before it is there.
+SHOWN: dict[str, Any] = {**ANSWER, **LAST, **QUIET}
 NOTHING = "<p>Choose an object. Keys: ← → to go on, x to reject, r to restore, u to undo.</p>"
 KEYS = """
 document.addEventListener("keydown", event => {
@@ -121,15 +122,15 @@ def data_page(project: Path) -> None:
     listing = [gallery, shown, status, number, *filters[1:7], filters[9]]
     detail = [image, facts, noun, caption, back, pointing, use, add]
     refresh, tell = lister(project), teller(project)
-    on(None, refresh, [number, *filters], listing, trigger_mode="always_last", **QUIET)
-    gallery.select(pick, shown, chosen, queue=False).then(tell, chosen, detail, **ANSWER, **QUIET)
+    on(None, refresh, [number, *filters], listing, **LAST, **QUIET)
+    gallery.select(pick, shown, chosen, **EVERY, **QUIET).then(tell, chosen, detail, **SHOWN)
     for button, step in ((previous, -1), (following, 1)):
         clicked = button.click(None, [shown, chosen], chosen, js=STEP % (step, step))
-        clicked.then(tell, chosen, detail, **ANSWER, **QUIET)
+        clicked.then(tell, chosen, detail, **SHOWN)
     image.select(
         pointer(project), [chosen, mode, pointing], [pointing, image, use, add], **ANSWER, show_progress="minimal"
     )
-    again.click(tell, chosen, detail, **ANSWER, **QUIET)
+    again.click(tell, chosen, detail, **SHOWN)
     said: list[tuple[Any, Callable[..., Any], list[Any]]] = [
         (reject.click, sayer(project, say_reject), [chosen]),
         (restore.click, sayer(project, say_restore), [chosen]),
@@ -142,8 +143,8 @@ def data_page(project: Path) -> None:
     ]
     for event, handler, inputs in said:
         # What is shown then is what is chosen by then: a person may have gone on meanwhile.
-        done = event(handler, inputs, None, **STATEMENT).success(tell, chosen, detail, **ANSWER, **QUIET)
-        done.then(refresh, [number, *filters], listing, **QUIET)
+        done = event(handler, inputs, None, **STATEMENT).success(tell, chosen, detail, **SHOWN)
+        done.then(refresh, [number, *filters], listing, **LAST, **QUIET)
     on([chosen.change, shown.change], None, [shown, chosen], None, js=MARK)
 
 

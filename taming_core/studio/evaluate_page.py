@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from taming_core.studio.messages import errors_on_page
-from taming_core.studio.try_controls import SKIP, on
+from taming_core.studio.try_controls import EVERY, LAST, SKIP, on
 
 QUIET: Any = {"show_progress": "minimal"}  # queued, since errors are shown of queued events alone
 NONE = ""  # no second evaluation
@@ -82,8 +82,8 @@ def evaluate_page(project: Path) -> None:
     given, table_of = [first, second, condition], [condition, scores, keys, about, gallery]
     on(None, choices, None, [first, second, about], **QUIET).then(compare, given, table_of, **QUIET)
     for field in given:
-        field.select(compare, given, table_of, **QUIET)
-    scores.select(show, [*given, keys], [gallery, shown], **QUIET)
+        field.select(compare, given, table_of, **LAST, **QUIET)
+    scores.select(show, [*given, keys], [gallery, shown], **EVERY, **QUIET)
 
 
 def encoder_of(results: Any) -> str:

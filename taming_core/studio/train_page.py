@@ -13,7 +13,7 @@ from taming_core.studio import child, runs
 from taming_core.studio.messages import errors_on_page
 from taming_core.studio.plot import plot
 from taming_core.studio.runs import Line, Run
-from taming_core.studio.try_controls import SKIP, on
+from taming_core.studio.try_controls import LAST, SKIP, on
 
 SINGLE = {"learning_rate": "Learning rate", "images_per_second": "Images per second", "grad_norm": "Gradient norm"}
 SECONDS = 2.0  # between two looks at the files
@@ -124,8 +124,8 @@ def train_page(project: Path) -> None:
         command,
         **QUIET,
     )
-    chosen.input(look_at_run, [chosen, seen], of_run, **QUIET)
-    at.input(show_grid, [chosen, at], [at, grid], **QUEUED)
+    chosen.input(look_at_run, [chosen, seen], of_run, **LAST, **QUIET)
+    at.input(show_grid, [chosen, at], [at, grid], **LAST, **QUEUED)
     start.click(begin, command, None, **QUEUED).then(look_at_command, None, of_command, **QUIET)
     stop.click(end, None, None, **QUEUED).then(look_at_command, None, of_command, **QUIET)
     for button, what in ((sample, "sample"), (save, "save")):

@@ -28,6 +28,9 @@ INSERT = """(text) => {
 }"""
 SKIP: Any = gr.skip()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # leaves a value
 on: Any = gr.on  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # partly untyped
+# gradio drops an event that comes while the answer to the one before it is on its way, unless it is told otherwise.
+EVERY: dict[str, Any] = {"trigger_mode": "multiple"}
+LAST: dict[str, Any] = {"trigger_mode": "always_last"}  # with the values of then, but not with the event's own data
 
 
 class Controls(NamedTuple):

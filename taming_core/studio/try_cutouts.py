@@ -12,12 +12,12 @@ from taming_core.studio import cutouts
 from taming_core.studio.cutouts import Cutout
 from taming_core.studio.messages import errors_on_page
 from taming_core.studio.pointing import LARGE, MODES, Pointing, first_mode, mark_of, pointed, with_marks
-from taming_core.studio.try_controls import SKIP, Controls, model_of
+from taming_core.studio.try_controls import EVERY, LAST, SKIP, Controls, model_of
 
 DEVICE = "device"  # one computation at a time
 # One answer at a time, in the order of the clicks, each of which counts. They do not wait for an image that is drawn.
-ANSWER: dict[str, Any] = {"concurrency_id": "cutout", "concurrency_limit": 1, "trigger_mode": "multiple"}
-THEN: dict[str, Any] = {"concurrency_id": "cutout", "concurrency_limit": 1, "show_progress": "hidden"}
+ANSWER: dict[str, Any] = {"concurrency_id": "cutout", "concurrency_limit": 1, **EVERY}
+THEN: dict[str, Any] = {"concurrency_id": "cutout", "concurrency_limit": 1, "show_progress": "hidden", **LAST}
 # In the browser, so that an image is drawn with the masks that are in use when it is asked for.
 USE = "(large, masks) => large?.mask ? { ...masks, [large.key]: large.mask } : masks"
 FORGET = "(large, masks) => Object.fromEntries(Object.entries(masks).filter(([key]) => key !== large?.key))"

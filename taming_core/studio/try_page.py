@@ -12,7 +12,16 @@ from taming_core.images import records
 from taming_core.params.load import load_params
 from taming_core.studio.messages import errors_on_page
 from taming_core.studio.places import IMAGES
-from taming_core.studio.try_controls import ARRANGEMENTS, Controls, build_controls, build_prompts, on, params_of, wanted
+from taming_core.studio.try_controls import (
+    ARRANGEMENTS,
+    EVERY,
+    Controls,
+    build_controls,
+    build_prompts,
+    on,
+    params_of,
+    wanted,
+)
 from taming_core.studio.try_cutouts import DEVICE, build_cutouts, connect_cutouts
 
 MAX_SHOWN = 24  # images in the gallery
@@ -69,7 +78,7 @@ def try_page(project: Path) -> None:
     for ended in (drawing.success, drawing.failure):
         ended(lambda: (gr.Button(interactive=True), gr.Button(visible=False)), None, [start, stop], queue=False)
     stop.click(stop_drawing, None, [start, stop, status], cancels=[drawing], queue=False)
-    gallery.select(tell_about, None, [details, about, download, chosen], queue=False)
+    gallery.select(tell_about, None, [details, about, download, chosen], show_progress="hidden", **EVERY)
     reuse.click(add_reference, [photos, chosen], photos, queue=False)
 
 

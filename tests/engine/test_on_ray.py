@@ -1,9 +1,9 @@
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import small_shards
+from filelock import FileLock
+from ray_processes import wait_for_processes_of
 
 from taming_core.drop_reasons import KILLS_WORKER
 from taming_core.engine import local, nodes, ray_cluster
@@ -247,9 +248,24 @@ def test_the_same_command_goes_on_after_its_driver_was_killed(
     assert list(ray_folder.iterdir()) == [], "what the killed one left is removed, too"
 
 
-def wait_for_processes_of(session: Path, seconds: float = 60) -> None:
-    """Wait until no process of a cluster is left."""
-    until = time.monotonic() + seconds
-    while any(str(session) in " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])):
-        assert time.monotonic() < until, f"processes of {session} live on"
-        time.sleep(0.2)
+def test_what_a_killed_one_still_writes_is_found_by_a_later_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, running = tmp_path / "taming-ray-ended", tmp_path / "taming-ray-running"
+    for folder in (ended, running):
+        (folder / "session" / "logs").mkdir(parents=True)
+        (folder / "lock").touch()
+
+    def while_another_writes(path: Path, ignore_errors: bool) -> None:
+        shutil.rmtree(path, ignore_errors=ignore_errors)
+        (path / "logs").mkdir(parents=True)
+
+    with FileLock(running / "lock"):
+        with monkeypatch.context() as patch:
+            patch.setattr(ray_cluster, "rmtree", while_another_writes)
+            ray_cluster.remove_ended(tmp_path)
+        assert (ended / "lock").exists()
+        ray_cluster.remove_ended(tmp_path)
+        assert list(tmp_path.iterdir()) == [running]
+    ray_cluster.remove_ended(tmp_path)
+    assert list(tmp_path.iterdir()) == []

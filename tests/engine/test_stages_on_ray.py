@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from ray_processes import wait_for_processes_of
 
 from taming_core.params.load import packaged_params
 
@@ -86,6 +87,8 @@ def test_after_a_killed_actor_and_a_killed_command_the_table_is_the_same(home: P
     wait_for_shards(home, command, 4)
     command.send_signal(signal.SIGKILL)
     command.communicate()
+    (left,) = (home / "ray").resolve().iterdir()
+    wait_for_processes_of(left)
     assert not (home / "killed" / "detect.parquet").exists()
     end(start(home, "detect", "killed", "--engine", "ray", "--actors", "4"))
     assert content(home, "detect", "killed") == content(home, "detect", "local")

@@ -29,6 +29,9 @@ ASKED_BY = ("initiator", "network_anonymization_key", "network_isolation_key")
 # Chromium asks for autofill on its own for every page with fields; the other is what all names outside are mapped to.
 BROWSERS_OWN = {"content-autofill.googleapis.com", "~notfound"}
 PATIENCE = 120_000  # milliseconds, for what a busy machine does slowly
+# Every question to the server leaves so many milliseconds late, so that more than one of them is on its way.
+SLOW = """{ const { fetch } = window; window.fetch = (...given) => /queue.join/.test(given[0]?.url ?? given[0])
+  ? new Promise(done => setTimeout(done, %d)).then(() => fetch(...given)) : fetch(...given); }"""
 # What gradio's own page says of a browser without a screen.
 HARMLESS = re.compile(r"Method not implemented\.")
 
@@ -55,8 +58,11 @@ class Visit:
 
 
 @contextmanager
-def visiting(address: str, width: int = 1280, log: Path | None = None) -> Iterator[Visit]:
-    """A new page at the address; `log` is where Chromium writes its own log of the network."""
+def visiting(address: str, width: int = 1280, log: Path | None = None, delay: int = 0) -> Iterator[Visit]:
+    """A new page at the address.
+
+    `log` is where Chromium writes its own log of the network, `delay` how many milliseconds each question takes longer.
+    """
     from playwright.sync_api import sync_playwright
 
     flags = [*FLAGS, *([] if log is None else [f"--log-net-log={log}"])]
@@ -64,6 +70,7 @@ def visiting(address: str, width: int = 1280, log: Path | None = None) -> Iterat
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         page = browser.new_page(viewport={"width": width, "height": 900})
         page.set_default_timeout(PATIENCE)
+        page.add_init_script(SLOW % delay)
         visit = Visit(page)
         page.on("request", lambda r: visit.requests.append(r.url))
         page.on("pageerror", lambda error: visit.complaints.append(str(error)))

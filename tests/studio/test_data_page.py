@@ -156,8 +156,9 @@ def test_a_key_is_about_what_is_chosen_when_it_is_pressed(address: str, project:
         assert "b.png" in page.locator("#data-facts").inner_text()
 
 
-def test_no_key_of_many_is_lost_and_the_chosen_one_is_framed(address: str, project: Path) -> None:
-    with visiting(address) as visit:
+@pytest.mark.parametrize("delay", [0, 400])
+def test_no_key_of_many_is_lost_and_the_chosen_one_is_framed(address: str, project: Path, delay: int) -> None:
+    with visiting(address, delay=delay) as visit:
         choose(visit, 0, "a.png")
         page = visit.page
         for key in ("x", "ArrowRight", "x", "ArrowRight", "x"):  # the second is dropped already
@@ -173,6 +174,20 @@ def test_no_key_of_many_is_lost_and_the_chosen_one_is_framed(address: str, proje
         page.click("#data-undo")
         page.get_by_text(f"Undone: decision reject of {HOSTILE}").wait_for()
         assert said(project) == [("decision", "reject", "a.png")]
+
+
+def test_the_last_of_many_clicks_is_shown(address: str) -> None:
+    with visiting(address, delay=400) as visit:
+        choose(visit, 0, "a.png")
+        page = visit.page
+        for button in ("#data-next", "#data-next", "#data-previous"):
+            page.click(button)
+        facts(visit, "b.png")
+        for number in (1, 0, 2):
+            page.locator("#data-gallery .thumbnail-lg").nth(number).click()
+        facts(visit, HOSTILE)
+        page.wait_for_timeout(1500)  # and stays
+        assert HOSTILE in page.locator("#data-facts").inner_text()
 
 
 def test_an_added_object_that_is_taken_back_is_shown_no_more(address: str, project: Path) -> None:

@@ -54,3 +54,18 @@ def test_another_protocol_is_the_error_of_the_command(address: str) -> None:
         said.wait_for()
         page.wait_for_timeout(1000)
         assert said.count() == 1  # said once
+
+
+def test_the_last_of_two_clicks_is_shown(address: str) -> None:
+    with visiting(address, delay=400) as visit:
+        page = visit.page
+        visit.open_tab("Evaluate")
+        page.get_by_text("Strict likeness", exact=True).locator("visible=true").first.wait_for()
+        for title in ("Likeness to the object", "Strict likeness"):
+            page.get_by_text(title, exact=True).locator("visible=true").first.click()
+        page.locator("#shown", has_text="Strict likeness: ").wait_for()
+        for name in ("out/other", "none"):
+            page.click("#second input")
+            page.get_by_role("option", name=name, exact=True).click()
+        page.wait_for_timeout(2500)
+        assert page.get_by_text("+0.200", exact=True).locator("visible=true").count() == 0
