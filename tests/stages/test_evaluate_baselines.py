@@ -94,8 +94,9 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
 
 
 def records(home: Path) -> dict[Path, int]:
-    """The records of trained baselines, and when each was written."""
-    return {path: path.stat().st_mtime_ns for path in home.glob("runs/baseline-*/*/baseline.json")}
+    """The records of trained baselines, and when each was written; not of one that is still being written."""
+    found = home.glob("runs/baseline-*/*/baseline.json")
+    return {path: path.stat().st_mtime_ns for path in found if path.parent.suffix != ".part"}
 
 
 def draw(pipeline: TamingPipeline, home: Path, p: EvaluateParams, folder: Path) -> dict[str, bytes]:
